@@ -1,0 +1,84 @@
+"""python -m data_fetch list | get NAME | import FILE | verify [NAME] | where"""
+
+import argparse
+import sys
+
+from data_fetch import download, store
+from data_fetch.errors import DataError
+from data_fetch.registry import DATASETS, find
+
+
+def main(arguments=None):
+    """Run one verb; returns the exit status: 0, or 1 with one sentence on standard error."""
+    parser = argparse.ArgumentParser(prog="python -m data_fetch", description="Fetch, import and check the course's data.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | get | import | verify | where")
+    verbs.add_parser("list", help="the data sets, their size and licence, and which are here")
+    verbs.add_parser("get", help="download a data set").add_argument("name", choices=list(DATASETS))
+    verbs.add_parser("import", help="take a data set from an archive on this machine").add_argument("file")
+    verify = verbs.add_parser("verify", help="check what is in the cache against its checksums")
+    verify.add_argument("name", nargs="?", choices=list(DATASETS))
+    verbs.add_parser("where", help="the cache folder")
+    options = parser.parse_args(arguments)
+    try:
+        return _VERBS[options.verb](options)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: stopped; run the command again to go on.", file=sys.stderr)
+        return 130
+
+
+def _list(options):
+    for dataset in DATASETS.values():
+        print(f"{dataset.name:13} {_state(dataset):12} {dataset.title}\n{'':13} {dataset.contents}")
+        print(f"{'':13} licence: {dataset.licence}\n{'':13} source: {dataset.citation}\n")
+    return 0
+
+
+def _state(dataset):
+    if dataset.url is None:
+        return "built in"
+    return "here" if store.is_ready(dataset.name) else f"{dataset.megabytes} MB away"
+
+
+def _get(options):
+    dataset = find(options.name)
+    download.get(options.name)
+    print(f"{dataset.title} is ready{'' if dataset.url is None else f' in {store.root()}'}. Licence: {dataset.licence}.")
+    return 0
+
+
+def _import(options):
+    dataset, public = download.import_archive(options.file)
+    print(f"{dataset.title} is ready in {store.root()}. Licence: {dataset.licence}.")
+    if public:
+        print("The archive's checksum is the public one.")
+    else:
+        print(
+            "Note: the archive was checked by structure and count only; its checksum is not the public one "
+            f"(md5 {dataset.md5}), so it is as trustworthy as where you have it from."
+        )
+    return 0
+
+
+def _verify(options):
+    names = [options.name] if options.name else [name for name in DATASETS if store.manifest(name)]
+    for name in names:
+        if find(name).url is not None:
+            store.verify(name)
+        print(f"{name}: intact")
+    if not names:
+        print(f"Nothing to verify: {store.root()} holds no data set.")
+    return 0
+
+
+def _where(options):
+    print(store.root())
+    return 0
+
+
+_VERBS = {"list": _list, "get": _get, "import": _import, "verify": _verify, "where": _where}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""Getting a data set: a resumable, verified, atomic download, or the import of an archive that is already here."""
+
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path, PurePosixPath
+
+from data_fetch import archives, hippocampus, mednist, store
+from data_fetch.errors import DataError, storage
+from data_fetch.registry import DATASETS, find
+
+_PACKERS = {"mednist": mednist.pack, "hippocampus": hippocampus.pack}
+_BLOCK = 1 << 18  # bytes between two steps of the progress bar
+_ATTEMPTS = 4  # in a row without a byte of progress
+_PAUSE = 1.0  # seconds before the second attempt; doubles each time
+_TIMEOUT = 30.0  # seconds without a byte before an attempt is given up
+_TRANSIENT = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+
+
+def get(name):
+    """Put data set `name` into the cache, downloading its public archive unless intact ready arrays are there.
+
+    Raises DataError: no network, wrong checksum, full disk, read-only cache, unknown name.
+    """
+    dataset = find(name)
+    if dataset.url is None:
+        return
+    if store.is_ready(name):
+        try:
+            return store.verify(name)
+        except DataError:
+            pass  # changed on disk: fetch it again
+    archive = store.root() / "downloads" / PurePosixPath(dataset.url).name
+    download(dataset.url, archive, dataset.md5)
+    _ingest(archive, dataset, public=True)
+    with storage(archive.parent):
+        archive.unlink()  # the ready arrays carry their own checksums
+
+
+def import_archive(path):
+    """Put the data set that a local archive holds into the cache; returns (DataSet, whether its md5 is the public one).
+
+    The archive is recognised by its top folder and checked by structure and count. Raises DataError when it is no known
+    data set, incomplete, damaged or unsafe, or when the cache cannot be written; what the cache held stays.
+    """
+    dataset = _recognise(path)
+    public = store.digest(path, "md5") == dataset.md5
+    _ingest(path, dataset, public)
+    return dataset, public
+
+
+def _recognise(path):
+    for name, _ in archives.members(path):
+        for dataset in DATASETS.values():
+            if dataset.folder and PurePosixPath(name).parts[0] == dataset.folder:
+                return dataset
+    folders = " or ".join(f"{dataset.folder}/" for dataset in DATASETS.values() if dataset.folder)
+    raise DataError(f"{path} is none of the course's data sets: it has no top folder {folders}; check the file.")
+
+
+def _ingest(path, dataset, public):
+    members = _progress(archives.members(path), f"reading {Path(path).name}")
+    arrays, facts = _PACKERS[dataset.name](members, dataset)
+    store.save(dataset.name, arrays, public_checksum=public, licence=dataset.licence, **facts)
+
+
+def _progress(iterable, label):
+    from tqdm import tqdm
+
+    return tqdm(iterable, desc=label, unit=" files", mininterval=0.5, leave=False)
+
+
+def download(url, target, md5):
+    """Download `url` to `target`; afterwards `target` is whole and has checksum `md5`, or it is as it was before.
+
+    What has arrived waits in `target`.part, and a later call goes on from there (HTTP Range). Network faults are tried
+    again with growing pauses. Raises DataError with the remedy.
+    """
+    part = Path(f"{target}.part")
+    with storage(part.parent):
+        part.parent.mkdir(parents=True, exist_ok=True)
+    resumed = part.exists() and part.stat().st_size > 0
+    _fetch_all(url, part)
+    if resumed and store.digest(part, "md5") != md5:
+        part.unlink()  # the first half may be of another version or damaged: once more, from the start
+        _fetch_all(url, part)
+    if store.digest(part, "md5") != md5:
+        part.unlink()
+        raise DataError(
+            f"The file from {url} does not have the published checksum (md5 {md5}) and was thrown away; run the command "
+            "again, and if it repeats, get the archive elsewhere and use `python -m data_fetch import FILE`."
+        )
+    with storage(part.parent):
+        os.replace(part, target)
+
+
+def _fetch_all(url, part):
+    """Append to `part` until it is as long as the server says."""
+    failures = 0
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            return _fetch_rest(url, part)
+        except _TRANSIENT as error:
+            if isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code not in (408, 429):
+                raise DataError(
+                    f"{url} answers {error.code} {error.reason}; the address may have moved: get the archive elsewhere "
+                    "and use `python -m data_fetch import FILE`."
+                ) from error
+            moved = part.exists() and part.stat().st_size > before
+            failures = 0 if moved else failures + 1
+            if failures == _ATTEMPTS:
+                raise DataError(
+                    f"{url} cannot be reached ({getattr(error, 'reason', error) or 'connection lost'}); check the network "
+                    "and run the command again (it goes on where it stopped), or copy the archive from another machine "
+                    "and use `python -m data_fetch import FILE`."
+                ) from error
+            time.sleep(_PAUSE * 2 ** max(failures - 1, 0))
+
+
+def _fetch_rest(url, part):
+    """One request for what is missing after the bytes of `part`; raises ConnectionError when it ends early."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # nothing after these bytes: whole, or too long; the checksum decides
+            return
+        raise
+    with response:
+        if response.status != 206:
+            have = 0  # the server ignores Range and sends everything
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        with _open_part(part, "ab" if have else "wb") as file, _bar(part.stem, have, total) as bar:
+            while block := response.read(_BLOCK):
+                with storage(part.parent):
+                    file.write(block)
+                    file.flush()
+                have += len(block)
+                bar.update(len(block))
+    if total is not None and have < total:
+        raise ConnectionError(f"connection lost after {have} of {total} bytes")
+
+
+def _open_part(part, mode):
+    with storage(part.parent):
+        return open(part, mode)
+
+
+def _bar(label, done, total):
+    from tqdm import tqdm
+
+    return tqdm(desc=label, initial=done, total=total, unit="B", unit_scale=True, unit_divisor=1024)

@@ -1,0 +1,33 @@
+"""One exception for everything that can go wrong with data, each with one sentence: what, which file, what to do."""
+
+import errno
+from contextlib import contextmanager
+
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+_FULL = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
+
+
+class DataError(Exception):
+    """Data cannot be fetched, read or stored. The message is one sentence that names the file and the remedy."""
+
+
+@contextmanager
+def storage(folder):
+    """Turn the operating system's errors while writing under `folder` into one `DataError` each."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DataError(
+                f"The disk is full: {folder} could not be written; free some space, or set COURSE_DATA to a folder "
+                "on another disk, and run the command again (what was there before is intact)."
+            ) from error
+        if error.errno in _READ_ONLY:
+            raise DataError(
+                f"The cache folder {folder} cannot be written ({error.strerror}); set COURSE_DATA to a folder that "
+                "you may write to and run the command again."
+            ) from error
+        raise DataError(
+            f"Writing to {folder} failed ({error.strerror or error}); check the disk, or set COURSE_DATA to another "
+            "folder, and run the command again."
+        ) from error

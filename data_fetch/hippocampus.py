@@ -1,0 +1,2 @@
+def pack(members, dataset):
+    raise NotImplementedError
