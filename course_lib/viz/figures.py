@@ -1,0 +1,403 @@
+"""House style and figures: pure functions from data to a matplotlib Figure, and `show`, which needs an alt text.
+
+Arrays may be numpy, torch (any device, any float type) or nested lists. Grey images are in [-1, 1] unless said
+otherwise. Colours are those of Okabe and Ito (told apart with any colour vision); lines differ in dash and bars carry
+their number, so that nothing is said by colour alone.
+
+    fig = figures.curves(t, {"signal": alpha, "noise": sigma}, xlabel="t", ylabel="coefficient", title="Cosine")
+    figures.show(fig, alt="Two curves against time: the signal falls from 1 to 0 while the noise rises from 0 to 1.")
+"""
+
+import io
+from functools import wraps
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from course_lib.viz.page import Page, image_tag
+
+__all__ = [
+    "PALETTE",
+    "as_array",
+    "as_images",
+    "bars",
+    "check_labelled",
+    "curves",
+    "figure_pixels",
+    "histogram",
+    "house_style",
+    "image_grid",
+    "image_rows",
+    "loss_curve",
+    "png_bytes",
+    "scatter",
+    "show",
+]
+
+#: Okabe-Ito without its yellow, which vanishes on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DPI = 110
+
+STYLE = {
+    "font.size": 13, "axes.titlesize": 15, "axes.labelsize": 14, "figure.titlesize": 16, "legend.fontsize": 12,
+    "xtick.labelsize": 12, "ytick.labelsize": 12, "lines.linewidth": 2.2, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False,
+    "figure.facecolor": "white", "axes.facecolor": "white", "figure.constrained_layout.use": True,
+}  # fmt: skip
+
+
+def house_style(draw):
+    """Decorator: run `draw` in the course's style and leave the learner's own matplotlib settings alone."""
+
+    @wraps(draw)
+    def styled(*args, **kwargs):
+        with rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+def as_array(values):
+    """numpy, torch (any device, bfloat16 too), list or number -> numpy array; lists of tensors are stacked."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        return (values.float() if values.is_floating_point() else values).numpy()
+    if isinstance(values, (list, tuple)) and any(hasattr(value, "detach") for value in values):
+        return np.stack([as_array(value) for value in values])
+    return np.asarray(values)
+
+
+def as_images(images):
+    """(H, W), (N, H, W), (N, 1, H, W) or colour (N, H, W, 3) -> (N, H, W) or (N, H, W, 3).
+
+    Raises ValueError for any other shape, so that a forgotten axis shows here and not as an odd picture.
+    """
+    array = as_array(images)
+    if array.ndim == 2:
+        array = array[None]
+    if array.ndim == 4 and array.shape[1] == 1 and array.shape[-1] != 3:
+        array = array[:, 0]
+    if array.ndim == 3 or (array.ndim == 4 and array.shape[-1] == 3):
+        return array
+    raise ValueError(f"expected images as (N, H, W) or (N, 1, H, W), got shape {array.shape}")
+
+
+# --------------------------------------------------------------------------------------------- pictures of images
+
+
+@house_style
+def image_grid(
+    images, titles=None, *, columns=None, title=None, row_labels=None, vmin=-1, vmax=1, cmap="gray", size=1.3
+):
+    """Images (N, H, W) in a grid, read row by row; `titles` above each, `row_labels` beside each row.
+
+    `size` is the side of one image in inches. Raises ValueError if a list of texts has not the length of what it names.
+    """
+    images = as_images(images)
+    columns = columns or min(len(images), 8)
+    rows = -(-len(images) // columns)
+    _same_length(titles, len(images), "titles")
+    _same_length(row_labels, rows, "row_labels")
+    height, width = images.shape[1:3]
+    pitch = height * (1.06 if titles is None else 1.06 + 0.26 / size)
+    fig, ax = _picture_axes(columns * size, rows * size * pitch / height, title)
+    for index, image in enumerate(images):
+        row, column = divmod(index, columns)
+        left, top = column * width * 1.06, row * pitch
+        _place(ax, image, left, top, vmin, vmax, cmap)
+        if titles is not None:
+            ax.text(left + width / 2, top - 0.03 * height, titles[index], ha="center", va="bottom", fontsize=12)
+    _frame(ax, columns * width * 1.06, (rows - 1) * pitch + height, top=0 if titles is None else 0.26 / size * height)
+    _row_labels(ax, row_labels, [row * pitch + height / 2 for row in range(rows)])
+    return fig
+
+
+@house_style
+def image_rows(rows, row_labels=None, column_labels=None, *, title=None, vmin=-1, vmax=1, cmap="gray", size=1.3):
+    """Rows of images: `rows` is a list of (N, H, W) or a dict {label: (N, H, W)}; a row is a thing, a column a time.
+
+    `vmin`, `vmax`, `cmap` may be lists, one entry a row (an error map among pictures). Raises ValueError on ragged rows.
+    """
+    if isinstance(rows, dict):
+        row_labels, rows = list(rows), list(rows.values())
+    rows = [as_images(row) for row in rows]
+    count, (height, width) = len(rows[0]), rows[0].shape[1:3]
+    if any(row.shape[:3] != (count, height, width) for row in rows):
+        raise ValueError(f"every row needs the same number and size of images, got {[row.shape for row in rows]}")
+    _same_length(row_labels, len(rows), "row_labels")
+    _same_length(column_labels, count, "column_labels")
+    fig, ax = _picture_axes(count * size, len(rows) * size, title)
+    limits = zip(_per_row(vmin, rows), _per_row(vmax, rows), _per_row(cmap, rows), strict=True)
+    for index, (row, (low, high, colours)) in enumerate(zip(rows, limits, strict=True)):
+        for column, image in enumerate(row):
+            _place(ax, image, column * width * 1.06, index * height * 1.06, low, high, colours)
+    _frame(ax, count * width * 1.06, (len(rows) * 1.06 - 0.06) * height)
+    _row_labels(ax, row_labels, [(index * 1.06 + 0.5) * height for index in range(len(rows))])
+    if column_labels is not None:
+        ax.set_xticks([(column * 1.06 + 0.5) * width for column in range(count)], [str(text) for text in column_labels])
+    return fig
+
+
+def _picture_axes(width, height, title):
+    """One bare Axes for all images: a grid of sixty-four Axes would take seconds to lay out."""
+    fig = Figure(figsize=(max(width, 3.2) + 0.3, height + (0.45 if title else 0.1)))
+    ax = fig.add_subplot()
+    ax.set_aspect("equal")
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    ax.set(xticks=[], yticks=[])
+    ax.tick_params(length=0, labeltop=True, labelbottom=False)
+    if title:
+        ax.set_title(title, pad=10)
+    return fig, ax
+
+
+def _place(ax, image, left, top, vmin, vmax, cmap):
+    height, width = image.shape[:2]
+    shown = image if image.ndim == 2 else np.clip((image - vmin) / (vmax - vmin), 0, 1)
+    extent = (left, left + width, top + height, top)
+    ax.imshow(shown, cmap=cmap, vmin=vmin, vmax=vmax, extent=extent, interpolation="antialiased", aspect="equal")
+
+
+def _frame(ax, width, height, top=0):
+    ax.set(xlim=(0, width), ylim=(height, -top))
+
+
+def _row_labels(ax, labels, positions):
+    if labels is not None:
+        ax.set_yticks(positions, [str(label) for label in labels])
+
+
+def _same_length(texts, count, name):
+    if texts is not None and len(texts) != count:
+        raise ValueError(f"{name}: {len(texts)} texts for {count} places")
+
+
+def _per_row(setting, rows):
+    return list(setting) if isinstance(setting, (list, tuple)) else [setting] * len(rows)
+
+
+# ------------------------------------------------------------------------------------------------------------- curves
+
+
+def _plot_axes(xlabel, ylabel, title, size=(7.2, 4.2)):
+    fig = Figure(figsize=size)
+    ax = fig.add_subplot()
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    return fig, ax
+
+
+@house_style
+def curves(
+    x,
+    lines,
+    *,
+    xlabel,
+    ylabel,
+    title,
+    xscale="linear",
+    yscale="linear",
+    bands=None,
+    levels=None,
+    marks=None,
+    markers=False,
+):
+    """Lines {label: y (N,)} against x (N,), or against {label: x} where they differ.
+
+    `bands` {label: (low, high)} shades around a line of that label; `levels` {label: y} and `marks` {label: x} draw
+    horizontal and vertical reference lines; `markers=True` shows the points.
+    """
+    fig, ax = _plot_axes(xlabel, ylabel, title)
+    for index, (label, y) in enumerate(lines.items()):
+        colour = PALETTE[index % len(PALETTE)]
+        at = as_array(x[label] if isinstance(x, dict) else x)
+        marker = MARKERS[index % len(MARKERS)] if markers else None
+        ax.plot(at, as_array(y), color=colour, linestyle=DASHES[index % len(DASHES)], marker=marker, label=label)
+        if bands and label in bands:
+            low, high = bands[label]
+            ax.fill_between(at, as_array(low), as_array(high), color=colour, alpha=0.18, linewidth=0)
+    for label, level in (levels or {}).items():
+        ax.axhline(float(level), color="#555555", linewidth=1.4, linestyle=":", label=label)
+    for label, mark in (marks or {}).items():
+        ax.axvline(float(mark), color="#555555", linewidth=1.4, linestyle="--", label=label)
+    ax.set(xscale=xscale, yscale=yscale)
+    if len(ax.get_lines()) > 1:
+        ax.legend()
+    return fig
+
+
+@house_style
+def loss_curve(
+    losses, *, steps=None, title="Training loss", xlabel="training step", ylabel="loss", smooth=0.05, yscale="log"
+):
+    """Losses (N,) against step: the noisy values in pale, their running mean over about `smooth` x N steps in front."""
+    losses = as_array(losses).astype(float)
+    steps = np.arange(1, len(losses) + 1) if steps is None else as_array(steps)
+    fig, ax = _plot_axes(xlabel, ylabel, title)
+    ax.plot(steps, losses, color=PALETTE[5], alpha=0.45, linewidth=0.8, label="each step")
+    ax.plot(steps, _running_mean(losses, max(1, round(smooth * len(losses)))), color=PALETTE[0], label="running mean")
+    ax.set_yscale(yscale)
+    ax.legend()
+    return fig
+
+
+def _running_mean(values, window):
+    """Mean over the last `window` values, over fewer at the start, so that the curve begins at the first step."""
+    total = np.cumsum(np.insert(values, 0, 0.0))
+    end = np.arange(1, len(values) + 1)
+    start = np.maximum(end - window, 0)
+    return (total[end] - total[start]) / (end - start)
+
+
+@house_style
+def bars(
+    values,
+    *,
+    xlabel,
+    title,
+    ylabel="method",
+    errors=None,
+    floor=None,
+    floor_label="floor: real against real",
+    form="{:.3g}",
+):
+    """Horizontal bars {label: number}, each with its number written out.
+
+    `floor` draws the line that no method can beat, `errors` {label: half width} adds error bars, `ylabel` names what
+    the bars compare.
+    """
+    fig, ax = _plot_axes(xlabel, ylabel, title, size=(7.2, 1.5 + 0.46 * len(values)))
+    numbers = [float(value) for value in values.values()]
+    half = [float((errors or {}).get(label, 0)) for label in values]
+    ax.barh(list(values), numbers, xerr=half if errors else None, color=PALETTE[0], height=0.62, capsize=4)
+    for row, (number, reach) in enumerate(zip(numbers, half, strict=True)):
+        ax.annotate(form.format(number), (number + reach, row), xytext=(5, 0), textcoords="offset points", va="center")
+    if floor is not None:
+        ax.axvline(float(floor), color=PALETTE[1], linestyle="--", label=f"{floor_label} ({form.format(float(floor))})")
+        fig.legend(loc="outside lower right")
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.margins(x=0.14)
+    return fig
+
+
+@house_style
+def histogram(
+    samples, density=None, *, xlabel, title, ylabel="density", bins=60, span=None, density_label="exact density"
+):
+    """Histogram of samples (N,) or {label: (N,)}, area 1, against `density`: a function of x or a pair (x, p(x))."""
+    groups = samples if isinstance(samples, dict) else {"samples": samples}
+    groups = {label: as_array(values).ravel() for label, values in groups.items()}
+    span = span or (min(v.min() for v in groups.values()), max(v.max() for v in groups.values()))
+    edges = np.linspace(*span, bins + 1)
+    fig, ax = _plot_axes(xlabel, ylabel, title)
+    for index, (label, values) in enumerate(groups.items()):
+        style = {"histtype": "stepfilled", "alpha": 0.35} if len(groups) == 1 else {"histtype": "step", "linewidth": 2}
+        line = {"color": PALETTE[index], "linestyle": DASHES[index]}
+        ax.hist(values, edges, density=True, label=label, **line, **style)
+    if density is not None:
+        at = np.linspace(*span, 400) if callable(density) else as_array(density[0])
+        ax.plot(at, as_array(density(at) if callable(density) else density[1]), color="#000000", label=density_label)
+    ax.legend()
+    return fig
+
+
+@house_style
+def scatter(panels, *, xlabel, ylabel, title, limits=None, paths=None, size=3.0, columns=None):
+    """Points {panel title: (N, 2)} side by side on the same axes.
+
+    `paths` {panel title: (T, K, 2)} draws K trajectories; `limits` (low, high) is for both axes and covers all points
+    when left out.
+    """
+    points = {name: as_array(values) for name, values in panels.items()}
+    low, high = limits or _limits(list(points.values()))
+    columns = columns or min(len(points), 4)
+    rows = -(-len(points) // columns)
+    fig = Figure(figsize=(columns * size + 0.6, rows * size + 0.7))
+    fig.suptitle(title)
+    for index, (name, values) in enumerate(points.items()):
+        ax = fig.add_subplot(rows, columns, index + 1)
+        for path in np.swapaxes(as_array(paths[name]), 0, 1) if paths and name in paths else ():
+            ax.plot(*path.T, color=PALETTE[1], linewidth=0.9, alpha=0.7)
+        ax.scatter(*values.T, s=5, alpha=0.5, color=PALETTE[0], linewidths=0)
+        ax.set(title=name, xlabel=xlabel, ylabel=ylabel, xlim=(low, high), ylim=(low, high), aspect="equal")
+        ax.label_outer()
+    return fig
+
+
+def _limits(arrays):
+    low, high = min(a.min() for a in arrays), max(a.max() for a in arrays)
+    margin = 0.06 * (high - low)
+    return low - margin, high + margin
+
+
+# --------------------------------------------------------------------------------------------------------------- show
+
+
+def show(fig, alt, *, dpi=DPI):
+    """Display `fig` with its alt text. Raises ValueError without an alt text, a title, or labels on axes with a scale.
+
+    The picture goes out as HTML, `<img alt="...">` over an embedded PNG, because JupyterLab (4.6) and nbconvert (7.17,
+    template lab) drop the alt text of an image/png output whatever its metadata says. HTML with a data: address keeps
+    it in JupyterLab (in untrusted notebooks too: the sanitiser lets img, src and alt pass), Colab, nbconvert, myst-nb.
+    """
+    from IPython.display import display
+
+    display(picture(fig, alt, dpi=dpi))
+
+
+def picture(fig, alt, *, dpi=DPI):
+    """What `show` displays, as an object: Figure and alt text -> Page."""
+    if not isinstance(alt, str) or len(alt.strip()) < 10:
+        raise ValueError("alt: say in a sentence what the figure shows, for those who cannot see it")
+    check_labelled(fig)
+    content = png_bytes(fig, dpi=dpi)
+    width, height = Image.open(io.BytesIO(content)).size
+    return Page(image_tag(content, "image/png", alt, width, height), f"[figure: {alt}]")
+
+
+def check_labelled(fig):
+    """Raise ValueError unless the figure has a title and every axes with a scale names its axes."""
+    axes = [ax for ax in fig.axes if not hasattr(ax, "_colorbar")]
+    if not fig.get_suptitle() and not any(ax.get_title() for ax in axes):
+        raise ValueError("the figure has no title: pass title=..., or fig.suptitle(...)")
+    for ax in axes:
+        if not ax.axison or ax.images:
+            continue
+        missing = [name for name, axis in (("x", ax.xaxis), ("y", ax.yaxis)) if not _named(axis)]
+        if missing:
+            raise ValueError(f"axes {ax.get_title()!r} have no {' and '.join(missing)} label")
+
+
+def _named(axis):
+    """An inner panel that hides its numbers (`label_outer`) leaves the name to the outer one."""
+    shown = axis.get_tick_params()
+    return bool(axis.get_label_text()) or not (shown.get("labelleft", True) and shown.get("labelbottom", True))
+
+
+def figure_pixels(fig, *, dpi=DPI):
+    """Figure -> its drawing as (H, W, 3) uint8."""
+    with rc_context(STYLE):
+        canvas = FigureCanvasAgg(fig)
+        fig.set_dpi(dpi)
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def png_bytes(fig, *, dpi=DPI):
+    """Figure -> small PNG: grey figures as 8-bit grey (lossless), others on a palette of 256 colours."""
+    pixels = figure_pixels(fig, dpi=dpi)
+    grey = (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all()
+    image = Image.fromarray(pixels[..., 0]) if grey else _with_palette(Image.fromarray(pixels))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _with_palette(image):
+    return image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)

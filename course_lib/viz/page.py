@@ -1,0 +1,52 @@
+"""HTML for a notebook, always with a plain-text twin for terminals, tests and screen readers."""
+
+import base64
+import html
+import re
+import uuid
+
+__all__ = ["Page", "data_uri", "image_tag", "rich", "unique_id"]
+
+
+class Page:
+    """A piece of HTML that displays itself as the last line of a cell, or by `display(page)`.
+
+    `text` is what a terminal, a test or a text-only reader gets instead; it must say the same in words.
+    """
+
+    def __init__(self, markup, text):
+        if not text or not text.strip():
+            raise ValueError("a page needs a plain-text twin that says the same in words")
+        self.markup, self.text = markup, text
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {"text/html": self.markup, "text/plain": self.text}
+
+    def __repr__(self):
+        return self.text
+
+
+def unique_id(prefix):
+    """An id that no other output of the page has: several copies of a widget live side by side."""
+    return f"{prefix}-{uuid.uuid4().hex[:10]}"
+
+
+def data_uri(content, mime):
+    """bytes -> `data:` address that a browser opens without a server."""
+    return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def image_tag(content, mime, alt, width, height, css_class="course-figure"):
+    """bytes -> `<img>` that carries its alt text, at `width` x `height` CSS pixels and never wider than the page."""
+    return (
+        f'<img class="{css_class}" src="{data_uri(content, mime)}" alt="{html.escape(alt, quote=True)}" '
+        f'width="{width}" height="{height}" style="max-width:100%;height:auto">'
+    )
+
+
+def rich(text):
+    """Plain text -> HTML: escaped, `code` between backticks, blank lines as paragraphs. $math$ is left to MathJax."""
+    escaped = html.escape(text.strip(), quote=False)
+    coded = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
+    paragraphs = [part.strip() for part in re.split(r"\n\s*\n", coded)]
+    return "".join(f'<p style="margin:0.3em 0">{part}</p>' for part in paragraphs if part)
