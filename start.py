@@ -1,0 +1,368 @@
+#!/usr/bin/env python3
+"""Set the course up and start it: the only command that a learner has to type.
+
+    python3 start.py lab     make .venv, install everything, open JupyterLab on the first notebook
+    python3 start.py test    the same set-up, then the whole test suite
+
+Standard library only, and no syntax newer than Python 3.6, so that an old Python prints a sentence, not a SyntaxError.
+What is installed stands in requirements.txt; a stamp in .venv remembers what was done: a second start installs nothing.
+"""
+
+import argparse
+import hashlib
+import ntpath
+import os
+import platform
+import posixpath
+import re
+import shutil
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.abspath(__file__))
+VENV = os.path.join(ROOT, ".venv")
+STAMP = os.path.join(VENV, "course-stamp")
+PIP_LOG = os.path.join(ROOT, "pip.log")
+REQUIREMENTS = os.path.join(ROOT, "requirements.txt")
+FIRST_NOTEBOOK = os.path.join(ROOT, "notebooks", "00_start_here.ipynb")
+
+OLDEST, NEWEST = (3, 10), (3, 14)  # the pinned list has wheels for these on Linux, Windows and macOS
+SUPPORTED = "Python {}.{} to {}.{}".format(*(OLDEST + NEWEST))
+DISK_NEEDED = 2 * 10**9  # bytes; a CUDA build of PyTorch needs several times as much
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+
+# nbval runs every notebook in a fresh kernel; loadscope keeps the cells of one notebook on one worker, in order.
+PYTEST_FLAGS = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300", "-n", "2", "--dist", "loadscope"]
+
+
+class SetupError(Exception):
+    """Something the learner can mend; the message says what and how, in one sentence."""
+
+
+# What is checked before anything is made ---------------------------------------------------------------------------
+
+
+def python_problem(version, system, machine):
+    """Why this Python cannot run the course, or None."""
+    found, wanted = "{}.{}".format(*version), SUPPORTED
+    if not OLDEST <= tuple(version[:2]) <= NEWEST:
+        other = newest_suitable_python()
+        remedy = f"run '{other} start.py' instead" if other else "install one from https://www.python.org"
+        return f"This is Python {found}, and the course needs {wanted}: {remedy}."
+    if system == "Darwin" and machine == "x86_64":
+        return (
+            "PyTorch is no longer built for Macs with an Intel processor (or for an Intel Python on Apple silicon): "
+            "use an arm64 Python, or open the course on Colab or Binder by the badges in README.md."
+        )
+    return None
+
+
+def newest_suitable_python():
+    """The name of a suitable Python on the PATH, or None."""
+    for minor in range(NEWEST[1], OLDEST[1] - 1, -1):
+        name = f"python3.{minor}"
+        if shutil.which(name):
+            return name
+    return None
+
+
+def disk_problem(free, needed=DISK_NEEDED):
+    """Why the disk is too full, or None."""
+    if free >= needed:
+        return None
+    needed, free = f"{needed / 1e9:.0f} GB", f"{free / 1e9:.1f} GB"
+    return f"The set-up needs about {needed} and this disk has {free} free: make room, then run it again."
+
+
+def advises_cpu_build(system, has_nvidia, cpu, torch):
+    """True where pip is about to fetch CUDA for a machine that cannot use it."""
+    return system == "Linux" and not has_nvidia and not cpu and torch is None
+
+
+# The virtual environment -------------------------------------------------------------------------------------------
+
+
+def venv_python(venv, windows):
+    """The path of a virtual environment's Python."""
+    return ntpath.join(venv, "Scripts", "python.exe") if windows else posixpath.join(venv, "bin", "python")
+
+
+def fingerprint(paths):
+    """A hash of the files that decide what is installed, the same on every system."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            digest.update(file.read().replace(b"\r\n", b"\n") + b"\0")
+    return digest.hexdigest()
+
+
+def read_stamp(path):
+    """The two lines of the stamp, (interpreter, fingerprint), or None where the set-up never came to its end."""
+    try:
+        with open(path) as file:
+            interpreter, done = file.read().split("\n")[:2]
+        return interpreter, done
+    except (OSError, ValueError):
+        return None
+
+
+def plan(stamp, interpreter, wanted, python_exists):
+    """What there is to do: 'nothing', 'update' an environment that is whole, or 'make' it anew.
+
+    No stamp means that an earlier set-up was cut off, so what lies there is not trusted.
+    """
+    if stamp is None or not python_exists or stamp[0] != interpreter:
+        return "make"
+    return "nothing" if stamp[1] == wanted else "update"
+
+
+def installed_torch(venv):
+    """The version of PyTorch in the environment ('2.13.0+cpu'), or None; read from a folder's name, for speed."""
+    for folder, _, _ in site_packages(venv):
+        for name in os.listdir(folder):
+            match = re.match(r"torch-(.+)\.dist-info$", name)
+            if match:
+                return match.group(1)
+    return None
+
+
+def site_packages(venv):
+    """os.walk's entries for the site-packages folders of a virtual environment, without walking into them."""
+    for entry in os.walk(venv):
+        if os.path.basename(entry[0]) == "site-packages":
+            entry[1][:] = []
+            yield entry
+
+
+# pip ---------------------------------------------------------------------------------------------------------------
+
+DISK_FULL = r"No space left on device|\[Errno 28\]|WinError 112|not enough space on the disk|Disk quota exceeded"
+NO_NETWORK = (
+    r"name resolution|getaddrinfo failed|nodename nor servname|Name or service not known|NewConnectionError"
+    r"|Connection refused|ConnectTimeout|Network is unreachable|Read timed out|ProxyError|ConnectionResetError"
+    r"|IncompleteRead"
+)
+CERTIFICATE = r"CERTIFICATE_VERIFY_FAILED|SSLError"
+LONG_PATH = r"Windows Long Path support|WinError 206"
+NOT_ALLOWED = r"Permission denied|WinError (5|32)\b|Access is denied|Read-only file system"
+NAMES_PACKAGE = (
+    r"No matching distribution found for ([^\s;]+)",
+    r"satisfies the requirement ([^\s;]+)",
+    r"Failed building wheel for ([^\s;]+)",
+    r"Failed to build '?([^\s;']+)",
+)
+
+
+def failing_package(log):
+    """The package that pip was busy with when it gave up, or None."""
+    for pattern in NAMES_PACKAGE:
+        match = re.search(pattern, log)
+        if match:
+            return match.group(1).rstrip(".,")
+    collecting = re.findall(r"^\s*(?:Collecting|Downloading) ([^\s;]+)", log, re.MULTILINE)
+    return collecting[-1] if collecting else None
+
+
+def explain_pip_failure(log):
+    """One sentence for what pip said: which package, what went wrong, what to do."""
+    package = failing_package(log)
+    at = " at " + package if package else ""
+    if re.search(DISK_FULL, log):
+        return f"The disk is full: pip stopped{at}; free about 2 GB, then run this again."
+    if re.search(CERTIFICATE, log):
+        return (
+            f"pip stopped{at}, because it does not trust the certificate of the package server: behind a company "
+            "proxy, set PIP_CERT to its certificate file, then run this again."
+        )
+    if re.search(NO_NETWORK, log):
+        return (
+            f"pip stopped{at}, because the package server could not be reached: check the network (behind a proxy, set "
+            "HTTPS_PROXY), then run this again; what was downloaded is kept."
+        )
+    if re.search(LONG_PATH, log):
+        return (
+            f"pip stopped{at}, because Windows refused a long path: switch long paths on (https://pip.pypa.io/warnings/"
+            "enable-long-paths) or move the course to a short path such as C:\\course, then run this again."
+        )
+    if re.search(NOT_ALLOWED, log):
+        return (
+            f"pip stopped{at}, because it may not write to .venv: close any JupyterLab of this course and check that "
+            "the folder is yours, then run this again."
+        )
+    if package and re.search(r"No matching distribution|satisfies the requirement", log):
+        return (
+            f"pip found no build of {package} for this system and Python {platform.python_version()}: use a 64-bit "
+            f"{SUPPORTED} on Linux (glibc), macOS 14 or later, or Windows."
+        )
+    return f"pip stopped{at}: read the end of {PIP_LOG}, mend what it names, then run this again."
+
+
+def run_pip(python, arguments, log_path):
+    """Run pip with its chatter in a log; show what is fetched and installed. Raise SetupError if it fails."""
+    command = [python, "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar", "off", *arguments]
+    lines = []
+    with open(log_path, "a", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
+        )
+        for line in process.stdout:
+            lines.append(line)
+            log.write(line)
+            if re.match(r"\s*(Downloading|Installing collected)", line):
+                print("  " + shorten(line.strip()), flush=True)
+    if process.wait() != 0:
+        raise SetupError(explain_pip_failure("".join(lines)))
+
+
+def shorten(line, width=100):
+    """A line cut to a terminal's width."""
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
+# Set-up ------------------------------------------------------------------------------------------------------------
+
+
+def make_venv(venv):
+    """Make the virtual environment anew, by the Python that runs this file."""
+    print("Making .venv ...", flush=True)
+    made = subprocess.run(
+        [sys.executable, "-m", "venv", "--clear", venv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    if made.returncode != 0:
+        raise SetupError(explain_venv_failure(made.stdout.decode(errors="replace"), sys.version_info))
+
+
+def explain_venv_failure(output, version):
+    """One sentence for why `python -m venv` failed."""
+    if re.search(DISK_FULL, output):
+        return "The disk is full: free about 2 GB, then run this again."
+    if re.search(r"ensurepip|No module named '?venv", output):
+        return (
+            "This Python came without its venv module: on Debian or Ubuntu run 'sudo apt install python{}.{}-venv', "
+            "elsewhere install Python from https://www.python.org, then run this again."
+        ).format(*version[:2])
+    if re.search(NOT_ALLOWED, output):
+        return (
+            "The folder .venv cannot be written: close any JupyterLab of this course and check that the course's "
+            "folder is yours, then run this again."
+        )
+    last = (output.strip().splitlines() or ["no message"])[-1]
+    return f"The folder .venv could not be made ({last}): delete it, then run this again."
+
+
+def pinned(package):
+    """The line of requirements.txt that pins a package."""
+    with open(REQUIREMENTS, encoding="utf-8") as file:
+        return next(line.strip() for line in file if line.startswith(package + "=="))
+
+
+def set_up(command, cpu):
+    """Bring .venv to what requirements.txt says, for 'lab' or 'test'. Returns the path of its Python."""
+    system, windows = platform.system(), os.name == "nt"
+    python = venv_python(VENV, windows)
+    interpreter = f"{sys.version_info[0]}.{sys.version_info[1]} {ROOT}"  # a moved folder breaks a venv
+    wanted = fingerprint([REQUIREMENTS, os.path.join(ROOT, "pyproject.toml")])
+    cpu = cpu and system == "Linux"  # elsewhere PyPI has the CPU build already
+    todo = plan(read_stamp(STAMP), interpreter, wanted, os.path.exists(python))
+    if todo == "nothing" and not (cpu and not is_cpu_build(installed_torch(VENV))):
+        return python
+
+    problem = disk_problem(shutil.disk_usage(ROOT).free) if todo == "make" else None
+    if problem:
+        raise SetupError(problem)
+    print(f"Setting up the course in {VENV}: once, for some minutes. The details go to pip.log.", flush=True)
+    if todo == "make":
+        make_venv(VENV)
+    elif os.path.exists(STAMP):
+        os.remove(STAMP)  # from here to the end, .venv is unfinished
+    if advises_cpu_build(system, bool(shutil.which("nvidia-smi")), cpu, installed_torch(VENV)):
+        print(
+            "No NVIDIA GPU found: PyTorch may bring several GB of CUDA that stay unused; stop with Ctrl-C and run "
+            f"'python3 start.py {command} --cpu' for its small CPU build.",
+            flush=True,
+        )
+    install(python, cpu)
+    with open(STAMP, "w") as file:
+        file.write(interpreter + "\n" + wanted + "\n")
+    return python
+
+
+def is_cpu_build(torch_version):
+    """True for '2.13.0+cpu'."""
+    return torch_version is not None and torch_version.endswith("+cpu")
+
+
+def install(python, cpu):
+    """Three calls of pip: PyTorch's CPU build if asked for, the pinned list, and the course itself."""
+    if os.path.exists(PIP_LOG):
+        os.remove(PIP_LOG)
+    if cpu:
+        run_pip(python, ["--index-url", CPU_INDEX, "--no-deps", pinned("torch") + "+cpu"], PIP_LOG)
+    # Wheels only: a package without one would start a compiler and fail in a way that nobody can read.
+    run_pip(python, ["--only-binary", ":all:", "-r", REQUIREMENTS], PIP_LOG)
+    # The pinned list has setuptools, so the last step needs no network.
+    run_pip(python, ["--no-deps", "--no-build-isolation", "-e", ROOT], PIP_LOG)
+
+
+# The two commands --------------------------------------------------------------------------------------------------
+
+
+def lab_command(python, extra, root_user):
+    """The command line that opens JupyterLab on the first notebook."""
+    command = [python, "-m", "jupyterlab", FIRST_NOTEBOOK]
+    if root_user:
+        command.append("--allow-root")  # a container's only user; the server still listens on this machine alone
+    return command + extra
+
+
+def test_command(python, extra):
+    """The command line of the whole test suite; paths and options of pytest may follow."""
+    return [python, "-m", "pytest", *PYTEST_FLAGS, *extra]
+
+
+def run(command):
+    """Run a command to its end and return its exit status. Ctrl-C is the command's to handle."""
+    process = subprocess.Popen(command, cwd=ROOT)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            pass
+
+
+def parse(arguments):
+    """The command, --cpu, and what is passed on."""
+    parser = argparse.ArgumentParser(
+        description="Set the course up and start it.",
+        epilog="Anything else is passed on to JupyterLab or to pytest.",
+    )
+    parser.add_argument("command", choices=["lab", "test"], help="open JupyterLab, or run every test")
+    parser.add_argument("--cpu", action="store_true", help="on Linux: take PyTorch's small CPU build")
+    return parser.parse_known_args(arguments)
+
+
+def main(arguments):
+    """Entry point; returns the exit status."""
+    options, extra = parse(arguments)
+    problem = python_problem(sys.version_info[:2], platform.system(), platform.machine())
+    if problem:
+        print(problem, file=sys.stderr)
+        return 1
+    try:
+        python = set_up(options.command, options.cpu)
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"The set-up stopped: {error}. Mend that, then run this again.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped; the next run starts the set-up afresh.", file=sys.stderr)
+        return 130
+    if options.command == "test":
+        return run(test_command(python, extra))
+    return run(lab_command(python, extra, hasattr(os, "geteuid") and os.geteuid() == 0))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
