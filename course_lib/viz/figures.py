@@ -121,7 +121,7 @@ def image_grid(
 def image_rows(rows, row_labels=None, column_labels=None, *, title=None, vmin=-1, vmax=1, cmap="gray", size=1.3):
     """Rows of images: `rows` is a list of (N, H, W) or a dict {label: (N, H, W)}; a row is a thing, a column a time.
 
-    `vmin`, `vmax`, `cmap` may be lists, one entry a row (an error map among pictures). Raises ValueError on ragged rows.
+    `vmin`, `vmax`, `cmap` may be lists, one entry a row (an error map among pictures). Raises ValueError if ragged.
     """
     if isinstance(rows, dict):
         row_labels, rows = list(rows), list(rows.values())
@@ -161,7 +161,7 @@ def _place(ax, image, left, top, vmin, vmax, cmap):
     height, width = image.shape[:2]
     shown = image if image.ndim == 2 else np.clip((image - vmin) / (vmax - vmin), 0, 1)
     extent = (left, left + width, top + height, top)
-    ax.imshow(shown, cmap=cmap, vmin=vmin, vmax=vmax, extent=extent, interpolation="antialiased", aspect="equal")
+    ax.imshow(shown, cmap=cmap, vmin=vmin, vmax=vmax, extent=extent, interpolation="nearest", aspect="equal")
 
 
 def _frame(ax, width, height, top=0):

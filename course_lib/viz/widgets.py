@@ -1,0 +1,436 @@
+"""Pictures that answer a hand: `stepper` (needs no kernel), `live` (the kernel computes), `predict` (commit, then see).
+
+Each makes an object that displays itself as the last line of a cell, and each has a still twin with the same message
+for places where scripts do not run: a freshly cloned notebook, GitHub, print.
+
+    widgets.stepper(frames, labels=[f"t = {t:.2f}" for t in times], title="From noise to hand", alt="A hand appears.")
+    widgets.live(draw, {"t": (0.0, 1.0, 0.05), "solver": ["DDIM", "Heun"]}, alt="Noisy image and its posterior mean.")
+    widgets.predict("What does w = 3 do?", {"widens": "...", "narrows": "..."}, answer="narrows", reveal="It ...")
+"""
+
+import html
+import io
+import json
+import math
+import re
+import time
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from course_lib.viz.figures import as_array, as_images, figure_pixels
+from course_lib.viz.page import Page, data_uri, image_tag, rich, unique_id
+
+__all__ = ["Live", "live", "predict", "stepper", "tile"]
+
+SUPPRESS = 'data-lm-suppress-shortcuts="true"'  # else JupyterLab takes the arrow and space keys for itself
+QUALITIES = (90, 80, 70, 60, 50, 40, 30, 22, 15, 10)
+FRAME_DPI = 100
+
+
+def tile(images, columns=None, gap=2, fill=1.0):
+    """Images (N, H, W), (N, 1, H, W) or colour (N, H, W, 3) -> one mosaic array, `gap` pixels of `fill` between."""
+    images = as_images(images)
+    columns = columns or int(np.ceil(np.sqrt(len(images))))
+    rows = -(-len(images) // columns)
+    height, width = images.shape[1:3]
+    shape = (rows * (height + gap) - gap, columns * (width + gap) - gap, *images.shape[3:])
+    mosaic = np.full(shape, fill, dtype=images.dtype)
+    for index, image in enumerate(images):
+        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
+        mosaic[top : top + height, left : left + width] = image
+    return mosaic
+
+
+# ------------------------------------------------------------------------------------------------------------- frames
+
+
+def pixels(frame, vmin=-1, vmax=1):
+    """Figure, (H, W) or (H, W, 3) array in [vmin, vmax], or uint8 array -> uint8 pixels (H, W) or (H, W, 3)."""
+    if isinstance(frame, Figure):
+        return figure_pixels(frame, dpi=FRAME_DPI)
+    array = as_array(frame)
+    if array.ndim == 3 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] == 3):
+        raise ValueError(
+            f"a frame is (H, W) or (H, W, 3), or a Figure; got shape {array.shape}. For a batch, use tile()"
+        )
+    if array.dtype == np.uint8:
+        return array
+    unit = (array.astype(np.float32) - vmin) / (vmax - vmin)
+    return np.round(255 * np.clip(np.nan_to_num(unit), 0, 1)).astype(np.uint8)
+
+
+def _webp(image, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", method=4, **options)
+    return buffer.getvalue()
+
+
+def _encode(image, is_drawing, limit):
+    """The best WebP of at most `limit` bytes, or the smallest there is. Drawings stay lossless while they fit."""
+    if is_drawing:
+        colours = image.quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).convert("RGB")
+        content = _webp(colours, lossless=True)
+        if len(content) <= limit:
+            return content
+    for quality in QUALITIES:
+        content = _webp(image, quality=quality)
+        if len(content) <= limit:
+            break
+    return content
+
+
+def encode_frames(frames, vmin=-1, vmax=1, kilobytes=105):
+    """Frames -> (list of WebP bytes, (width, height)) with about `kilobytes` in all.
+
+    Noise hardly compresses and clean images do: what these leave over goes to the noisy ones, one common limit a frame.
+    Raises ValueError without frames, or if they differ in size.
+    """
+    arrays = [pixels(frame, vmin, vmax) for frame in frames]
+    sizes = {array.shape[:2] for array in arrays}
+    if len(sizes) != 1:
+        raise ValueError(f"a stepper needs at least one frame and all of one size, got sizes {sorted(sizes)}")
+    drawing = [isinstance(frame, Figure) for frame in frames]
+    images = [Image.fromarray(array).convert("RGB") for array in arrays]
+    contents = [_encode(image, kind, float("inf")) for image, kind in zip(images, drawing, strict=True)]
+    limit = _common_limit([len(content) for content in contents], 1000 * kilobytes)
+    contents = [
+        content if len(content) <= limit else _encode(image, kind, limit)
+        for content, image, kind in zip(contents, images, drawing, strict=True)
+    ]
+    return contents, images[0].size
+
+
+def _common_limit(sizes, budget):
+    """The limit L with sum(min(size, L)) = budget, found by giving the small ones what they need first."""
+    left, ascending = budget, sorted(sizes)
+    for index, size in enumerate(ascending):
+        share = left / (len(ascending) - index)
+        if size > share:
+            return share
+        left -= size
+    return ascending[-1]
+
+
+# ------------------------------------------------------------------------------------------------------------ stepper
+
+# The script finds its own figure from the place where it stands, so that two views of one output each stay alive. The
+# id is for front ends that run scripts elsewhere on the page.
+_STEPPER_SCRIPT = """
+(function () {
+  const here = document.currentScript;
+  const root = (here && here.closest('.course-widget')) || document.getElementById('ROOT');
+  const frames = FRAMES, labels = LABELS, alt = ALT;
+  const find = name => root.querySelector('.course-' + name);
+  const image = find('frame'), slider = find('stepper'), label = find('label'), play = find('play');
+  let timer = null;
+  function show(step) {
+    image.src = 'data:image/webp;base64,' + frames[step];
+    image.alt = alt + ' Now at ' + labels[step] + '.';
+    label.textContent = labels[step];
+    slider.value = step;
+    slider.setAttribute('aria-valuetext', labels[step]);
+  }
+  function pause() {
+    clearInterval(timer);
+    timer = null;
+    play.textContent = '\\u25B6 Play';
+  }
+  function start() {
+    if (+slider.value >= frames.length - 1) show(0);
+    play.textContent = '\\u23F8 Pause';
+    timer = setInterval(function () {
+      if (+slider.value >= frames.length - 1 || !root.isConnected) pause();
+      else show(+slider.value + 1);
+    }, INTERVAL);
+  }
+  slider.addEventListener('input', function () { pause(); show(+slider.value); });
+  play.addEventListener('click', function () { if (timer) pause(); else start(); });
+  show(+slider.value);
+  find('controls').hidden = false;
+  find('still').hidden = true;
+})();
+"""
+
+
+def stepper(
+    frames, labels=None, *, title, alt, start=0, scale=2, vmin=-1, vmax=1, kilobytes=105, interval=160, note=""
+):
+    """A slider with a play button over frames that were computed before: alive without a kernel, quick as the browser.
+
+    `frames`: list of (H, W) or (H, W, 3) arrays in [vmin, vmax], uint8 arrays, mosaics by `tile`, or Figures; all of
+    one size. `labels`: a text a frame. `title` and `alt` are needed. `start`: the frame of the still twin, negative
+    from the end. `scale`: CSS pixels an array pixel (Figures: 1). `kilobytes`: aim for all frames, before base64 adds
+    a third. `interval`: milliseconds a frame when it plays. `note`: a line under the picture. Returns a Page.
+    """
+    frames = list(frames)
+    labels = (
+        [f"step {i} of {len(frames) - 1}" for i in range(len(frames))] if labels is None else list(map(str, labels))
+    )
+    if len(labels) != len(frames):
+        raise ValueError(f"{len(labels)} labels for {len(frames)} frames")
+    if not title or not alt:
+        raise ValueError("a stepper needs a title and an alt text")
+    contents, (width, height) = encode_frames(frames, vmin, vmax, kilobytes)
+    start = range(len(frames))[start]
+    scale = 1 if isinstance(frames[0], Figure) else scale
+    root, alt = unique_id("course"), alt.strip().rstrip(".") + "."
+    embedded = {
+        "ROOT": root,
+        "FRAMES": json.dumps([data_uri(content, "image/webp").split(",", 1)[1] for content in contents]),
+        "LABELS": _script_json(labels),
+        "ALT": _script_json(alt),
+        "INTERVAL": str(int(interval)),
+    }
+    still_alt = f"{alt} Now at {labels[start]}."
+    picture = image_tag(contents[start], "image/webp", still_alt, width * scale, height * scale, "course-frame")
+    markup = f"""<div class="course-widget" id="{root}" role="group" aria-label="{_attribute(title)}"
+ style="max-width:{max(width * scale, 380)}px;font-size:15px">
+<div class="course-title" style="font-weight:bold;margin:4px 0">{html.escape(title)}</div>
+{picture}
+<div class="course-controls" hidden style="margin:6px 0">
+<input type="range" class="course-stepper" min="0" max="{len(frames) - 1}" step="1" value="{start}"
+ aria-label="{_attribute(title)}" aria-valuetext="{_attribute(labels[start])}" {SUPPRESS}
+ style="width:100%;margin:6px 0">
+<button type="button" class="course-play" {SUPPRESS}
+ style="font-size:15px;min-width:6.5em;padding:3px 8px">▶ Play</button>
+<span class="course-label" style="margin-left:10px">{html.escape(labels[start])}</span>
+</div>
+<div class="course-still" style="margin:6px 0">{html.escape(labels[start])}. Run the cell to move through all
+{len(frames)} frames.</div>
+{rich(note) if note else ""}
+<script>{_fill(_STEPPER_SCRIPT, embedded)}</script>
+</div>"""
+    text = (
+        f"[slider: {title}. {alt} {len(frames)} frames, from {labels[0]} to {labels[-1]}; shown here: {labels[start]}]"
+    )
+    return Page(markup, text)
+
+
+def _attribute(text):
+    return html.escape(text, quote=True)
+
+
+def _script_json(value):
+    """JSON that may stand inside <script>: no sequence in it can close the element."""
+    return json.dumps(value).replace("<", "\\u003c")
+
+
+def _fill(script, values):
+    """Put values in place of the capital words, in one pass: what is put in is not searched again."""
+    return re.sub(r"\b(" + "|".join(values) + r")\b", lambda match: values[match.group()], script)
+
+
+# --------------------------------------------------------------------------------------------------------------- live
+
+
+def live(fn, controls, *, alt, title="", start=None, still=None, scale=2, vmin=-1, vmax=1, continuous=None):
+    """Controls over a function that the kernel computes: `fn(**values)` -> Figure or array. Returns a `Live`.
+
+    `controls` {name: (low, high) or (low, high, step), list of choices, dict {text: value}, bool, or an ipywidget}.
+    `start` {name: value} sets first values. `still` (Figure or array) is the picture where no kernel runs; left out,
+    it is the first one. `continuous` says whether to follow the hand while it drags; left out, only a function that
+    answers within 0.2 s does. The first call happens here, so that an error in `fn` is the cell's error.
+    """
+    return Live(fn, controls, alt, title, start or {}, still, scale, (vmin, vmax), continuous)
+
+
+class Live:
+    """What `live` returns: shows itself as the last line of a cell; `sweep()` tries every control."""
+
+    def __init__(self, fn, controls, alt, title, start, still, scale, limits, continuous):
+        import ipywidgets as W
+
+        if not alt:
+            raise ValueError("live needs an alt text: say what the picture shows and what the controls change in it")
+        self.fn, self.alt, self.scale, self.limits = fn, alt.strip(), scale, limits
+        self.controls = {name: _control(name, kind, start.get(name)) for name, kind in controls.items()}
+        self.image, self.status = W.Image(format="png"), W.HTML()
+        self.seconds = 0.0
+        self._update()
+        self.still = self.image.value if still is None else self._png(still)[0]
+        follow = self.seconds < 0.2 if continuous is None else continuous
+        for control in self.controls.values():
+            if hasattr(control, "continuous_update"):
+                control.continuous_update = follow
+            control.observe(self._update, names="value")
+        heading = [W.HTML(f"<b>{html.escape(title)}</b>")] if title else []
+        words = W.HTML(f'<span style="font-size:13px">{html.escape(self.alt)}</span>')
+        self.box = W.VBox([*heading, *self.controls.values(), self.image, words, self.status])
+
+    @property
+    def values(self):
+        """Current value of each control, by name."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def sweep(self):
+        """Call `fn` at the lowest, middle and highest value of each control, the others as they stand.
+
+        Returns {(name, value): what fn returned}; an error in `fn` comes out as it is, so a cell or a test that sweeps
+        fails where a hand on the slider would have met it.
+        """
+        results = {}
+        for name, control in self.controls.items():
+            for value in _sweep_values(control):
+                results[name, value] = self.fn(**{**self.values, name: value})
+                self._png(results[name, value])
+        return results
+
+    def _update(self, change=None):
+        slow = self.seconds > 0.2
+        if slow:
+            self.status.value = "computing …"
+        begin = time.perf_counter()
+        try:
+            content, width = self._png(self.fn(**self.values))
+        except Exception as error:
+            self.status.value = f"<b>{html.escape(type(error).__name__)}</b>: {html.escape(str(error))}"
+            raise
+        self.image.value, self.image.width = content, str(width)
+        self.seconds = time.perf_counter() - begin
+        self.status.value = ""
+
+    def _png(self, frame):
+        """Figure or array -> (PNG bytes, width in CSS pixels); light compression, because the hand is waiting."""
+        array = pixels(frame, *self.limits)
+        buffer = io.BytesIO()
+        Image.fromarray(array).save(buffer, "PNG", compress_level=1)
+        return buffer.getvalue(), array.shape[1] * (1 if isinstance(frame, Figure) else self.scale)
+
+    def bundle(self):
+        """The MIME bundle: live view, still picture with its alt text, words; each front end takes the first it can."""
+        size = Image.open(io.BytesIO(self.still)).size
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
+        still = image_tag(self.still, "image/png", self.alt, *size, "course-frame")
+        note = '<div class="course-still" style="margin:6px 0">Run the cell to move the controls.</div>'
+        return {
+            "application/vnd.jupyter.widget-view+json": view,
+            "text/html": f'<div class="course-widget">{still}{note}</div>',
+            "text/plain": f"[live figure: {self.alt}]",
+        }
+
+    def _ipython_display_(self):
+        from IPython.display import display
+
+        display(self.bundle(), raw=True)
+
+
+def _control(name, kind, value):
+    """A description of a control -> an ipywidget, with what ipywidgets 7 and 8 share."""
+    import ipywidgets as W
+
+    layout = W.Layout(width="34em", max_width="100%")
+    look = {"description": name, "style": {"description_width": "8em"}, "layout": layout}
+    if isinstance(kind, W.Widget):
+        control = kind
+    elif isinstance(kind, bool):
+        control = W.Checkbox(value=kind, **look)
+    elif isinstance(kind, dict):
+        control = W.Dropdown(options=list(kind.items()), **look)
+    elif isinstance(kind, list):
+        control = W.Dropdown(options=kind, **look)
+    elif all(isinstance(number, int) for number in kind):
+        low, high, step = (*kind, 1)[:3]
+        control = W.IntSlider(min=low, max=high, step=step, value=low, **look)
+    else:
+        low, high, step = (*kind, (kind[1] - kind[0]) / 20)[:3]
+        decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+        control = W.FloatSlider(min=low, max=high, step=step, value=low, readout_format=f".{decimals}f", **look)
+    if value is not None:
+        control.value = value
+    return control
+
+
+def _sweep_values(control):
+    """Lowest, middle and highest value of a control; of a choice the first, middle and last; both of a checkbox."""
+    if hasattr(control, "options"):
+        choices = [option[1] if isinstance(option, tuple) else option for option in control.options]
+        return list(dict.fromkeys([choices[0], choices[len(choices) // 2], choices[-1]]))
+    if isinstance(control.value, bool):
+        return [False, True]
+    if not hasattr(control, "min"):
+        return [control.value]
+    low, high = control.min, control.max
+    middle = low + round((high - low) / 2 / control.step) * control.step
+    if hasattr(control, "base"):  # a logarithmic slider counts in exponents
+        return [control.base**exponent for exponent in (low, middle, high)]
+    return [low, middle, high]
+
+
+# ------------------------------------------------------------------------------------------------------------ predict
+
+_PREDICT_SCRIPT = """
+(function () {
+  const here = document.currentScript;
+  const root = (here && here.closest('.course-widget')) || document.getElementById('ROOT');
+  const comments = COMMENTS, answer = ANSWER;
+  const find = name => root.querySelector('.course-' + name);
+  const choices = [...root.querySelectorAll('input[type=radio]')], commit = find('commit');
+  choices.forEach(choice => choice.addEventListener('change', function () { commit.disabled = false; }));
+  commit.addEventListener('click', function () {
+    const chosen = choices.findIndex(choice => choice.checked);
+    if (chosen < 0) return;
+    const verdict = chosen === answer ? '\\u2713 As you predicted. ' : '\\u2717 Not what happens. ';
+    find('verdict').textContent = verdict + comments[chosen];
+    choices.forEach(choice => { choice.disabled = true; });
+    commit.hidden = true;
+    find('reveal').open = true;
+    find('reveal').hidden = false;
+    root.querySelectorAll('label')[answer].style.fontWeight = 'bold';
+    find('verdict').focus();
+  });
+  find('still').hidden = true;
+  find('controls').hidden = false;
+  find('reveal').hidden = true;
+})();
+"""
+
+
+def predict(question, options, answer, reveal):
+    """Predict, then run: the learner commits to an option, and only then sees what happens. Returns a Page.
+
+    `options`: list of texts, or dict {text: what to say to who chose it}; `answer`: the right text; `reveal`: the
+    explanation, with `code` and $math$. It needs no kernel and never blocks a run. Where scripts do not run, the
+    options stand as a list and the reveal is folded. Raises ValueError if `answer` is not among two or more options.
+    """
+    comments = options if isinstance(options, dict) else dict.fromkeys(options, "")
+    texts = list(comments)
+    if answer not in texts or len(texts) < 2:
+        raise ValueError(f"answer {answer!r} must be one of at least two options, got {texts}")
+    root = unique_id("predict")
+    values = {
+        "ROOT": root,
+        "COMMENTS": _script_json(list(comments.values())),
+        "ANSWER": str(texts.index(answer)),
+    }
+    listed = "".join(f"<li>{_inline(text)}</li>" for text in texts)
+    radios = "".join(
+        f'<label style="display:block;margin:4px 0"><input type="radio" name="{root}" value="{index}" {SUPPRESS}> '
+        f"{_inline(text)}</label>"
+        for index, text in enumerate(texts)
+    )
+    markup = f"""<div class="course-widget course-predict" id="{root}" role="group" aria-label="Prediction"
+ style="border-left:4px solid #0072B2;padding:4px 14px;max-width:760px;font-size:15px">
+<div style="font-weight:bold">Predict, then run</div>
+{rich(question)}
+<ul class="course-still">{listed}</ul>
+<div class="course-controls" hidden>{radios}
+<button type="button" class="course-commit" disabled {SUPPRESS} style="font-size:15px;padding:3px 10px;margin:6px 0">
+I commit to this</button></div>
+<div class="course-verdict" role="status" tabindex="-1" style="margin:6px 0;font-weight:bold"></div>
+<details class="course-reveal"><summary {SUPPRESS}>What happens</summary>
+<p style="margin:0.3em 0"><b>{_inline(answer)}</b></p>{rich(reveal)}</details>
+<script>{_fill(_PREDICT_SCRIPT, values)}</script>
+</div>"""
+    choices = "\n".join(f"  ( ) {text}" for text in texts)
+    return Page(
+        markup, f"Predict, then run. {question.strip()}\n{choices}\nThen read on: the reveal follows the choice."
+    )
+
+
+def _inline(text):
+    """`rich` for a single line: no paragraph around it."""
+    return re.sub(r"^<p[^>]*>|</p>$", "", rich(text))
