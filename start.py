@@ -28,7 +28,7 @@ FIRST_NOTEBOOK = os.path.join(ROOT, "notebooks", "00_start_here.ipynb")
 
 OLDEST, NEWEST = (3, 10), (3, 14)  # the pinned list has wheels for these on Linux, Windows and macOS
 SUPPORTED = "Python {}.{} to {}.{}".format(*(OLDEST + NEWEST))
-DISK_NEEDED = 2 * 10**9  # bytes; a CUDA build of PyTorch needs several times as much
+DISK_NEEDED = 3 * 10**9  # bytes, with what pip keeps; a CUDA build of PyTorch needs several times as much
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 # nbval runs every notebook in a fresh kernel; loadscope keeps the cells of one notebook on one worker, in order.
@@ -168,7 +168,7 @@ def explain_pip_failure(log):
     package = failing_package(log)
     at = " at " + package if package else ""
     if re.search(DISK_FULL, log):
-        return f"The disk is full: pip stopped{at}; free about 2 GB, then run this again."
+        return f"The disk is full: pip stopped{at}; free about 3 GB, then run this again."
     if re.search(CERTIFICATE, log):
         return (
             f"pip stopped{at}, because it does not trust the certificate of the package server: behind a company "
@@ -235,7 +235,7 @@ def make_venv(venv):
 def explain_venv_failure(output, version):
     """One sentence for why `python -m venv` failed."""
     if re.search(DISK_FULL, output):
-        return "The disk is full: free about 2 GB, then run this again."
+        return "The disk is full: free about 3 GB, then run this again."
     if re.search(r"ensurepip|No module named '?venv", output):
         return (
             "This Python came without its venv module: on Debian or Ubuntu run 'sudo apt install python{}.{}-venv', "

@@ -1,0 +1,121 @@
+"""Every notebook as it is stored: run from top to bottom, small, readable, with alt text. nbval runs them apart from this."""
+
+import re
+import warnings
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MEGABYTE = 1_000_000
+LINES_GOAL, LINES_LIMIT = 15, 25
+
+pytestmark = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+
+
+def read(path):
+    """The notebook, checked against the format's schema."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def code_cells(path):
+    """Its code cells that hold code."""
+    return [cell for cell in read(path).cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def headings(path):
+    """(level, text) of every markdown heading, in order."""
+    markdown = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    without_code = [re.sub(r"```.*?```", "", source, flags=re.DOTALL) for source in markdown]
+    found = re.findall(r"^(#{1,6})\s+(.+)$", "\n".join(without_code), re.MULTILINE)
+    return [(len(marks), text.strip()) for marks, text in found]
+
+
+def outputs(path):
+    """(cell, output) for every stored output."""
+    return [(cell, output) for cell in code_cells(path) for output in cell.outputs]
+
+
+def html_of(output):
+    """The HTML of an output, or an empty text."""
+    markup = output.get("data", {}).get("text/html", "")
+    return markup if isinstance(markup, str) else "".join(markup)
+
+
+def alts(markup):
+    """The alt text of every <img> in HTML; None where there is none."""
+    tags = re.findall(r"<img\b[^>]*>", markup)
+    found = [re.search(r"""\balt=(?:"([^"]*)"|'([^']*)')""", tag) for tag in tags]
+    return [None if match is None else (match.group(1) or match.group(2) or "").strip() for match in found]
+
+
+def test_is_stored_as_one_run_from_top_to_bottom(path):
+    counts = [cell.execution_count for cell in code_cells(path)]
+    assert counts == list(range(1, len(counts) + 1)), "restart the kernel, run all, save"
+
+
+def test_stores_no_error_that_is_not_meant(path):
+    for cell, output in outputs(path):
+        expected = "raises-exception" in cell.metadata.get("tags", [])
+        assert output.output_type != "error" or expected, f"{output.get('ename')} in:\n{cell.source}"
+
+
+def test_stores_no_warning(path):
+    texts = [output.text for _, output in outputs(path) if output.output_type == "stream" and output.name == "stderr"]
+    assert [text for text in texts if "Warning" in text] == []
+
+
+def test_is_small(path):
+    assert path.stat().st_size < MEGABYTE
+
+
+def test_cells_are_short(path):
+    lengths = {cell.source: len(cell.source.strip().splitlines()) for cell in code_cells(path)}
+    too_long = [source for source, length in lengths.items() if length > LINES_LIMIT]
+    assert not too_long, f"over {LINES_LIMIT} lines:\n" + "\n---\n".join(too_long)
+    for source, length in lengths.items():
+        if length > LINES_GOAL:
+            warnings.warn(f"{path.name}: a cell of {length} lines: {source.splitlines()[0]}", stacklevel=1)
+
+
+def test_has_title_set_up_and_key_points(path):
+    first = read(path).cells[0]
+    assert first.cell_type == "markdown"
+    assert first.source.lstrip().startswith("# ")
+    assert "course_lib" in code_cells(path)[0].source, "the first code cell is the set-up cell"
+    assert any(re.search("key points", text, re.IGNORECASE) for _, text in headings(path))
+
+
+def test_headings_are_in_order(path):
+    levels = [level for level, _ in headings(path)]
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False)), "a level is skipped"
+
+
+def test_every_picture_has_alt_text(path):
+    for cell, output in outputs(path):
+        data = output.get("data", {})
+        described = alts(html_of(output))
+        assert all(described), f"an <img> without alt text is shown by:\n{cell.source}"
+        for kind in (kind for kind in data if kind.startswith("image/")):
+            own = output.get("metadata", {}).get(kind, {}).get("alt", "").strip()
+            assert own or described, f"a picture without alt text is shown by:\n{cell.source}"
+
+
+def test_markdown_pictures_have_alt_text_and_links_lead_somewhere(path):
+    for cell in read(path).cells:
+        if cell.cell_type != "markdown":
+            continue
+        assert re.findall(r"!\[\s*\]\(", cell.source) == []
+        assert all(alts(cell.source))
+        for link in re.findall(r"\]\(([^)\s]+)\)", cell.source):
+            if not re.match(r"https?:|#|attachment:|mailto:", link):
+                assert (path.parent / link.split("#")[0]).exists(), link
+
+
+def test_runs_on_whatever_kernel_is_called_python3(path):
+    assert read(path).metadata.kernelspec.name == "python3"

@@ -1,0 +1,34 @@
+"""Nothing in the repository's text belongs to the machine of who wrote it, and nothing is left half done."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SKIPPED = {".git", ".venv", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints", "build", "__pycache__"}
+KINDS = {".py", ".md", ".ipynb", ".toml", ".txt", ".yml", ".yaml", ".json", ".cff"}
+FILES = sorted(
+    path
+    for path in ROOT.rglob("*")
+    if path.suffix in KINDS and not SKIPPED & set(path.parts) and not any(p.endswith(".egg-info") for p in path.parts)
+)
+# An absolute path below a home or a work folder, or a kernel's temporary file in a stored traceback.
+OF_A_MACHINE = r"(?<![\w./-])/(?:work|root|home|Users|mnt)/\w|/tmp/ipykernel_|[A-Z]:\\+Users\\"
+LEFT_OVER = "|".join(["TO" + "DO", "FIX" + "ME", "<<<" + "<<<<", ">>>" + ">>>>"])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_path_of_a_machine_and_nothing_left_over(path):
+    if path == Path(__file__).resolve():
+        return
+    text = path.read_text(encoding="utf-8")
+    assert re.findall(f".*(?:{OF_A_MACHINE}).*", text) == []
+    assert re.findall(rf".*\b(?:{LEFT_OVER})\b.*", text) == []
+
+
+def test_ruff_finds_nothing():
+    found = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout

@@ -1,0 +1,293 @@
+"""start.py: what it checks, what it says, when it installs. Fakes stand for pip; no network, no installation."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+import start  # noqa: E402
+
+
+def one_sentence(text):
+    """True for a message that a learner can take in: one line that ends in a full stop."""
+    return text.count("\n") == 0 and text.endswith(".") and len(text) < 260
+
+
+# Python and disk
+
+
+def test_an_old_python_can_read_the_file():
+    ast.parse((ROOT / "start.py").read_text(encoding="utf-8"), feature_version=(3, 6))
+
+
+@pytest.mark.parametrize("version", [(3, 6), (3, 8), (3, 9), (3, 15), (4, 0)])
+def test_unsuitable_python_is_refused_in_a_sentence(version):
+    message = start.python_problem(version, "Linux", "x86_64")
+    assert "{}.{}".format(*version) in message
+    assert "3.10 to 3.14" in message
+    assert one_sentence(message)
+
+
+@pytest.mark.parametrize("version", [(3, 10), (3, 11), (3, 12), (3, 13), (3, 14)])
+def test_suitable_python_is_accepted(version):
+    assert start.python_problem(version, "Linux", "x86_64") is None
+
+
+def test_another_python_on_the_path_is_named(monkeypatch):
+    monkeypatch.setattr(start.shutil, "which", lambda name: "/usr/bin/" + name if name == "python3.12" else None)
+    assert "'python3.12 start.py'" in start.python_problem((3, 8), "Linux", "x86_64")
+
+
+def test_intel_macs_are_sent_to_the_browser():
+    assert "Colab" in start.python_problem((3, 12), "Darwin", "x86_64")
+    assert start.python_problem((3, 12), "Darwin", "arm64") is None
+
+
+def test_full_disk_is_seen_before_anything_is_made():
+    message = start.disk_problem(int(0.3e9))
+    assert "3 GB" in message
+    assert "0.3 GB" in message
+    assert one_sentence(message)
+    assert start.disk_problem(int(50e9)) is None
+
+
+@pytest.mark.parametrize(
+    ("system", "nvidia", "cpu", "torch", "advised"),
+    [
+        ("Linux", False, False, None, True),
+        ("Linux", True, False, None, False),
+        ("Linux", False, True, None, False),
+        ("Linux", False, False, "2.13.0", False),
+        ("Windows", False, False, None, False),
+        ("Darwin", False, False, None, False),
+    ],
+)
+def test_cpu_build_is_advised_only_where_cuda_would_come_in_vain(system, nvidia, cpu, torch, advised):
+    assert start.advises_cpu_build(system, nvidia, cpu, torch) is advised
+
+
+# Paths, stamp and plan
+
+
+def test_python_of_the_environment_on_every_system():
+    assert start.venv_python("/course/.venv", windows=False) == "/course/.venv/bin/python"
+    assert start.venv_python(r"C:\course\.venv", windows=True) == r"C:\course\.venv\Scripts\python.exe"
+
+
+def test_fingerprint_follows_content_and_not_line_ends(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_bytes(b"torch==1\nmonai==2\n")
+    two.write_bytes(b"torch==1\r\nmonai==2\r\n")
+    assert start.fingerprint([one]) == start.fingerprint([two])
+    two.write_bytes(b"torch==1\nmonai==3\n")
+    assert start.fingerprint([one]) != start.fingerprint([two])
+    assert start.fingerprint([one, two]) != start.fingerprint([two, one])
+
+
+@pytest.mark.parametrize(
+    ("stamp", "python_exists", "expected"),
+    [
+        (("3.11 /course", "same"), True, "nothing"),
+        (("3.11 /course", "older"), True, "update"),
+        (("3.10 /course", "same"), True, "make"),  # another Python
+        (("3.11 /elsewhere", "same"), True, "make"),  # the folder was moved
+        (("3.11 /course", "same"), False, "make"),  # .venv lost its Python
+        (None, True, "make"),  # cut off half-way
+        (None, False, "make"),
+    ],
+)
+def test_plan(stamp, python_exists, expected):
+    assert start.plan(stamp, "3.11 /course", "same", python_exists) == expected
+
+
+@pytest.mark.parametrize("content", ["", "one line without an end"])
+def test_a_cut_off_stamp_counts_as_none(tmp_path, content):
+    (tmp_path / "stamp").write_text(content)
+    assert start.read_stamp(tmp_path / "stamp") is None
+    assert start.read_stamp(tmp_path / "absent") is None
+
+
+def test_installed_torch_is_read_from_the_folder_names(tmp_path):
+    assert start.installed_torch(tmp_path) is None
+    (tmp_path / "lib" / "python3.11" / "site-packages" / "torch-2.13.0+cpu.dist-info").mkdir(parents=True)
+    assert start.installed_torch(tmp_path) == "2.13.0+cpu"
+    assert start.is_cpu_build("2.13.0+cpu")
+    assert not start.is_cpu_build("2.13.0")
+    assert not start.is_cpu_build(None)
+
+
+# What pip's failures become
+
+PIP_FAILURES = {
+    "network": (
+        "Collecting torch==2.13.0\n  WARNING: Retrying (Retry(total=0)) after connection broken by "
+        "'NewConnectionError('<HTTPSConnection>: Failed to establish: [Errno -3] Temporary failure in "
+        "name resolution')': /simple/torch/\n"
+        "ERROR: Could not find a version that satisfies the requirement torch==2.13.0 (from versions: none)\n"
+        "ERROR: No matching distribution found for torch==2.13.0\n",
+        ["torch==2.13.0", "network", "HTTPS_PROXY"],
+    ),
+    "disk": (
+        "Collecting monai==1.6.1\nInstalling collected packages: monai\n"
+        "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n",
+        ["disk is full", "3 GB"],
+    ),
+    "disk on Windows": (
+        "ERROR: Could not install packages due to an OSError: [WinError 112] There is not enough space on the disk\n",
+        ["disk is full"],
+    ),
+    "no build": (
+        "ERROR: Could not find a version that satisfies the requirement torch==2.13.0 (from versions: 2.14.0)\n"
+        "ERROR: No matching distribution found for torch==2.13.0\n",
+        ["no build of torch==2.13.0", "64-bit"],
+    ),
+    "certificate": (
+        "Collecting numpy==2.4.6\n  SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate "
+        "verify failed'))\nERROR: No matching distribution found for numpy==2.4.6\n",
+        ["numpy==2.4.6", "PIP_CERT"],
+    ),
+    "long path": (
+        "ERROR: Could not install packages due to an OSError: [Errno 2] No such file: 'C:\\\\x'\nHINT: This "
+        "error might have occurred since this system does not have Windows Long Path support enabled.\n",
+        ["long path"],
+    ),
+    "in use": (
+        "Collecting pillow==13.0.0\nERROR: Could not install packages due to an OSError: [WinError 5]\n",
+        ["close any JupyterLab"],
+    ),
+    "anything else": ("Collecting einops==0.8.2\nERROR: something new\n", ["einops==0.8.2", "pip.log"]),
+}
+
+
+@pytest.mark.parametrize("name", PIP_FAILURES)
+def test_pip_failure_names_package_and_remedy(name):
+    log, expected = PIP_FAILURES[name]
+    message = start.explain_pip_failure(log)
+    for words in expected:
+        assert words in message
+    assert one_sentence(message)
+
+
+def test_missing_ensurepip_names_the_debian_package():
+    message = start.explain_venv_failure(
+        "The virtual environment was not created: ensurepip is not available.", (3, 11)
+    )
+    assert "python3.11-venv" in message
+    assert one_sentence(message)
+
+
+def test_a_failing_pip_is_logged_and_raised(tmp_path):
+    fake = tmp_path / "fake.py"
+    fake.write_text("print('Collecting torch==9'); print('[Errno 28] No space left on device'); raise SystemExit(1)")
+    real = subprocess.Popen
+
+    def popen(command, **options):
+        return real([sys.executable, str(fake)], **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(start.subprocess, "Popen", popen)
+        with pytest.raises(start.SetupError, match="disk is full"):
+            start.run_pip("python", ["torch==9"], str(tmp_path / "pip.log"))
+    assert "Collecting torch==9" in (tmp_path / "pip.log").read_text()
+
+
+# The whole set-up with a fake pip and a fake venv
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """An empty course folder whose pip and venv only write down that they were called."""
+    (tmp_path / "requirements.txt").write_text("torch==2.13.0\n")
+    (tmp_path / "pyproject.toml").write_text("")
+    for name, path in {
+        "ROOT": tmp_path,
+        "VENV": tmp_path / ".venv",
+        "STAMP": tmp_path / ".venv" / "course-stamp",
+        "PIP_LOG": tmp_path / "pip.log",
+        "REQUIREMENTS": tmp_path / "requirements.txt",
+    }.items():
+        monkeypatch.setattr(start, name, str(path))
+    calls = []
+
+    def make_venv(venv):
+        python = Path(start.venv_python(venv, start.os.name == "nt"))
+        python.parent.mkdir(parents=True, exist_ok=True)
+        python.touch()
+        calls.append("venv")
+
+    monkeypatch.setattr(start, "make_venv", make_venv)
+    monkeypatch.setattr(start, "run_pip", lambda python, arguments, log: calls.append(" ".join(arguments)))
+    monkeypatch.setattr(start.platform, "system", lambda: "Linux")
+    return calls
+
+
+def test_first_run_installs_and_second_does_nothing(course, capsys):
+    start.set_up("lab", cpu=False)
+    assert course[0] == "venv"
+    assert "-r" in course[1]
+    assert "-e" in course[2]
+    assert not any(start.CPU_INDEX in call for call in course)
+    course.clear()
+    capsys.readouterr()
+    start.set_up("lab", cpu=False)
+    assert course == []
+    assert capsys.readouterr().out == ""
+
+
+def test_cpu_build_comes_from_its_own_index(course):
+    start.set_up("lab", cpu=True)
+    assert start.CPU_INDEX in course[1]
+    assert "torch==2.13.0+cpu" in course[1]
+
+
+def test_changed_pins_update_in_place(course, tmp_path):
+    start.set_up("lab", cpu=False)
+    course.clear()
+    (tmp_path / "requirements.txt").write_text("torch==2.14.0\n")
+    start.set_up("lab", cpu=False)
+    assert "venv" not in course
+    assert "-r" in course[0]
+
+
+def test_a_set_up_that_was_cut_off_is_made_anew(course, monkeypatch):
+    def fail(python, arguments, log):
+        raise start.SetupError("no network.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(start, "run_pip", fail)
+        with pytest.raises(start.SetupError):
+            start.set_up("lab", cpu=False)
+    course.clear()
+    start.set_up("lab", cpu=False)
+    assert course[0] == "venv"
+
+
+@pytest.mark.parametrize("error", [start.SetupError("The disk is full."), PermissionError(13, "Permission denied")])
+def test_main_prints_a_sentence_and_never_a_traceback(monkeypatch, capsys, error):
+    def fail(command, cpu):
+        raise error
+
+    monkeypatch.setattr(start, "set_up", fail)
+    assert start.main(["lab"]) == 1
+    printed = capsys.readouterr().err.strip()
+    assert one_sentence(printed)
+
+
+def test_commands_pass_on_what_follows():
+    options, extra = start.parse(["test", "-k", "samplers", "tests/test_x.py"])
+    assert options.command == "test"
+    assert start.test_command("python", extra)[-3:] == ["-k", "samplers", "tests/test_x.py"]
+    assert "--nbval-lax" in start.test_command("python", [])
+    assert start.lab_command("python", ["--no-browser"], root_user=False)[-1] == "--no-browser"
+    assert "--allow-root" in start.lab_command("python", [], root_user=True)
+
+
+def test_help_starts_in_well_under_a_second():
+    before = time.perf_counter()
+    subprocess.run([sys.executable, str(ROOT / "start.py"), "--help"], check=True, capture_output=True)
+    assert time.perf_counter() - before < 1
