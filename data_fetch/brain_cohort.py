@@ -41,7 +41,7 @@ _RADIUS = {"hyper": (6, 13), "hypo": (6, 13), "texture": (9, 15), "mass": (11, 1
 # Smooth deformation: (spans of the cubic B-spline a side, standard deviation in mm). All of it acts inside; at the
 # outline the coarse part moves the surface and the finer parts only slide along it, so that heads keep smooth outlines.
 _COARSE = (3, 2.0)
-_FINE = ((7, 2.6), (13, 1.5))
+_FINE = ((7, 2.4), (13, 1.3))
 _SYMMETRY = 0.85, 0.53  # shares of a deformation and its mirror image: correlation 0.9 between left and right
 _SKIN = 16.0  # mm below the outline at which the finer parts act in full
 _EXPANSION = 10.0  # mm, range of the tissue's motion around ventricles that grow or shrink
@@ -115,7 +115,7 @@ def slice_2d(number, size=64, contrast="T1", lesion=None, strength=1.0, level=No
     strength: 0 (invisible) to 1, how far the lesion's intensity goes from the healthy one to the family's; the pushing
         of "mass" scales with it too.
     level: z in mm of the slice; the subject's own (in LEVELS) when None. A lesion lies at the subject's own level.
-    ventricles: mm by which the ventricle walls move outward; the subject's own (about -1 to 3.5) when None.
+    ventricles: mm by which the ventricle walls move outward; the subject's own (-0.8 to 3.2) when None.
     """
     anatomy = _anatomy(number)
     axes = [_axis(size, 0)[::-1], _axis(size, 1)[::-1], np.array([anatomy.level if level is None else float(level)])]
@@ -157,7 +157,7 @@ def _anatomy(number):
         raise DataError(f"A subject's number is a whole number from 0 on, not {number!r}.")
     rng = _stream(number, "anatomy")
     angles = rng.normal(0, np.radians([2.5, 1.5, 2.5])).clip(-0.12, 0.12)
-    scales = np.exp(rng.normal(0, 0.03) + rng.normal(0, 0.02, 3))
+    scales = np.exp(rng.normal(0, 0.025) + rng.normal(0, 0.02, 3))
     return _Anatomy(
         number=int(number),
         level=rng.uniform(*LEVELS),
@@ -165,7 +165,7 @@ def _anatomy(number):
         shift=rng.normal(0, [1.5, 2.0, 2.0]),
         coarse=_coefficients(rng, *_COARSE),
         fine=tuple(_coefficients(rng, *part) for part in _FINE),
-        ventricles=float(np.clip(rng.normal(1.0, 1.3), -1.0, 3.5)),
+        ventricles=float(np.clip(rng.normal(1.0, 1.2), -0.8, 3.2)),
         sulci=float(rng.normal(0.2, 0.45)),
         cortex=float(rng.normal(0, 0.25)),
     )
@@ -242,7 +242,7 @@ def _anatomical(anatomy, axes, size, scanner, ventricles, mass=None):
     """Noise-free intensity (...) and tissue fractions (3, ...) over the grid, averaged over each voxel."""
 
     def render(grid):
-        tissue, detail = _tissue(anatomy, grid, ventricles, mass)
+        tissue, detail = _tissue(anatomy, _to_template(anatomy, grid, ventricles, mass))
         intensity = np.tensordot(scanner.means, tissue, 1) + _DETAIL[scanner.contrast] * detail
         return np.concatenate([np.maximum(intensity, 0)[None], tissue])
 
@@ -250,9 +250,8 @@ def _anatomical(anatomy, axes, size, scanner, ventricles, mass=None):
     return mean[0], mean[1:]
 
 
-def _tissue(anatomy, grid, ventricles, mass=None):
-    """Fractions (3, X, Y, Z) of CSF, grey and white matter at each position, and the detail (X, Y, Z) beyond them."""
-    position = _to_template(anatomy, grid, ventricles, mass)
+def _tissue(anatomy, position):
+    """Fractions (3, X, Y, Z) of CSF, grey and white matter, and the detail (X, Y, Z) beyond them, at template positions."""
     grey, white, brain, detail = _template().sample("tissue", position)
     # squares sharpen the average of 152 people to something like one person
     tissue = np.stack([np.maximum(brain - grey - white, 0), grey, white]) ** 2
@@ -424,8 +423,9 @@ def _candidates(anatomy, grid, radius, family):
     """Boolean (X, Y): where a lesion of this radius may have its centre, in tissue and away from ventricles and midline."""
     from scipy import ndimage
 
-    (csf, grey, white), _ = _tissue(anatomy, grid, anatomy.ventricles)
-    x = _to_template(anatomy, grid, anatomy.ventricles)[0, :, :, 0]
+    position = _to_template(anatomy, grid, anatomy.ventricles)
+    (csf, grey, white), _ = _tissue(anatomy, position)
+    x = position[0, :, :, 0]
     tissue = (grey + white > 0.8)[:, :, 0]
     outside = ndimage.binary_opening(~ndimage.binary_closing(tissue, iterations=2), iterations=2)
     spacing = FIELD_OF_VIEW / len(grid[0])
@@ -473,12 +473,12 @@ class _Template:
         from scipy import ndimage
 
         depth = 2.0 * _signed_distance(brain)
-        normal = np.stack(np.gradient(-ndimage.gaussian_filter(depth, 3)))
+        normal = np.stack(np.gradient(-ndimage.gaussian_filter(depth, 5)))
         normal /= np.maximum(np.linalg.norm(normal, axis=0), 1e-6)
         x, y, z = np.meshgrid(*(o + 2 * np.arange(n) for o, n in zip(self._origin, brain.shape)), indexing="ij")
         region = (np.abs(x) < 36) & (y > -56) & (y < 40) & (z > -14) & (z < 36) & (depth > 20)
         distance = 2.0 * _signed_distance(_largest((csf > 0.5) & region))  # positive inside
-        outward = np.stack(np.gradient(-ndimage.gaussian_filter(distance, 1.0), 2.0))
+        outward = np.stack(np.gradient(-ndimage.gaussian_filter(distance, 1.5), 2.0))
         outward *= np.exp(np.minimum(distance, 0) / _EXPANSION)
         self._maps["outline"] = 2.0, np.stack([depth, *normal], -1).astype(np.float32)
         self._maps["ventricles"] = 2.0, np.stack(outward, -1).astype(np.float32)
