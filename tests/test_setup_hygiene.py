@@ -8,19 +8,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SKIPPED = {".git", ".venv", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints", "build", "__pycache__"}
+SKIPPED = {".git", ".venv", ".pytest_cache", ".ruff_cache", "build"}
 KINDS = {".py", ".md", ".ipynb", ".toml", ".txt", ".yml", ".yaml", ".json", ".cff"}
-FILES = sorted(
-    path
-    for path in ROOT.rglob("*")
-    if path.suffix in KINDS and not SKIPPED & set(path.parts) and not any(p.endswith(".egg-info") for p in path.parts)
-)
+
+
+def text_files():
+    """The text files of the repository; the folder of installed packages is not walked."""
+    tops = [top for top in ROOT.iterdir() if top.name not in SKIPPED and not top.name.endswith(".egg-info")]
+    paths = [path for top in tops for path in ([top] if top.is_file() else top.rglob("*"))]
+    return sorted(path for path in paths if path.suffix in KINDS and ".ipynb_checkpoints" not in path.parts)
+
+
 # An absolute path below a home or a work folder, or a kernel's temporary file in a stored traceback.
 OF_A_MACHINE = r"(?<![\w./-])/(?:work|root|home|Users|mnt)/\w|/tmp/ipykernel_|[A-Z]:\\+Users\\"
 LEFT_OVER = "|".join(["TO" + "DO", "FIX" + "ME", "<<<" + "<<<<", ">>>" + ">>>>"])
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", text_files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_path_of_a_machine_and_nothing_left_over(path):
     if path == Path(__file__).resolve():
         return
