@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from course_lib.viz.arrays import as_array, as_images
 from course_lib.viz.page import Page, image_tag
 
 __all__ = [
@@ -60,31 +61,6 @@ def house_style(draw):
             return draw(*args, **kwargs)
 
     return styled
-
-
-def as_array(values):
-    """numpy, torch (any device, bfloat16 too), list or number -> numpy array; lists of tensors are stacked."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        return (values.float() if values.is_floating_point() else values).numpy()
-    if isinstance(values, (list, tuple)) and any(hasattr(value, "detach") for value in values):
-        return np.stack([as_array(value) for value in values])
-    return np.asarray(values)
-
-
-def as_images(images):
-    """(H, W), (N, H, W), (N, 1, H, W) or colour (N, H, W, 3) -> (N, H, W) or (N, H, W, 3).
-
-    Raises ValueError for any other shape, so that a forgotten axis shows here and not as an odd picture.
-    """
-    array = as_array(images)
-    if array.ndim == 2:
-        array = array[None]
-    if array.ndim == 4 and array.shape[1] == 1 and array.shape[-1] != 3:
-        array = array[:, 0]
-    if array.ndim == 3 or (array.ndim == 4 and array.shape[-1] == 3):
-        return array
-    raise ValueError(f"expected images as (N, H, W) or (N, 1, H, W), got shape {array.shape}")
 
 
 # --------------------------------------------------------------------------------------------- pictures of images

@@ -19,7 +19,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from course_lib.viz.figures import as_array, as_images, figure_pixels
+from course_lib.viz.arrays import as_array, as_images
+from course_lib.viz.figures import figure_pixels
 from course_lib.viz.page import Page, data_uri, image_tag, rich, unique_id
 
 __all__ = ["Live", "live", "predict", "stepper", "tile"]

@@ -1,0 +1,22 @@
+"""Every exercise of every notebook keeps its promises: see `course_lib.exercises.engine.self_test`."""
+
+import importlib
+import pkgutil
+
+import pytest
+
+import course_lib.exercises
+from course_lib.exercises.engine import self_test
+
+MODULES = sorted(m.name for m in pkgutil.iter_modules(course_lib.exercises.__path__) if m.name.startswith("nb"))
+
+
+def promises():
+    for name in MODULES:
+        for label, test in self_test(importlib.import_module(f"course_lib.exercises.{name}")):
+            yield pytest.param(test, id=f"{name} {label}")
+
+
+@pytest.mark.parametrize("promise", list(promises()))
+def test_exercise(promise):
+    promise()
