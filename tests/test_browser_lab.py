@@ -47,11 +47,6 @@ RUN_ALL = """async () => {
 }"""
 
 
-def browser_path():
-    """Chromium or Chrome on this machine, or None."""
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
-
-
 def free_port():
     """A port of this machine that nobody uses now."""
     with socket.socket() as listener:
@@ -81,7 +76,17 @@ def await_server(url, process, log, seconds=60):
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def browser_path():
+    """Chromium or Chrome on this machine."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        message = f"no Chromium or Chrome on the PATH (looked for {', '.join(BROWSERS)})"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    return path
+
+
+@pytest.fixture(scope="module")
+def lab(browser_path, tmp_path_factory):
     """Address of a JupyterLab over a copy of the notebooks; they are never changed by a test."""
     if not (ROOT / "notebooks" / NOTEBOOK).exists():
         pytest.skip(f"notebooks/{NOTEBOOK} does not exist yet")
@@ -106,16 +111,12 @@ def lab(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(lab):
+def page(browser_path, lab):
     """The notebook, open in the browser and not yet run: a freshly cloned notebook is untrusted."""
-    path = browser_path()
-    if path is None:
-        message = f"no Chromium or Chrome on the PATH (looked for {', '.join(BROWSERS)})"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         page.goto(lab, timeout=60_000)
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)

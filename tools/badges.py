@@ -1,7 +1,7 @@
 """Derive every badge and link to the repository from pyproject.toml, the one place that holds its address.
 
-    python tools/badges.py            rewrite README.md and the notebooks
-    python tools/badges.py NAME       print the badges of notebooks/NAME.ipynb, to paste into its first cell
+python tools/badges.py            rewrite README.md and the notebooks
+python tools/badges.py NAME       print the badges of notebooks/NAME.ipynb, to paste into its first cell
 """
 
 import re
