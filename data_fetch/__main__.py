@@ -10,7 +10,7 @@ from data_fetch.registry import DATASETS, find
 
 def main(arguments=None):
     """Run one verb; returns the exit status: 0, or 1 with one sentence on standard error."""
-    parser = argparse.ArgumentParser(prog="python -m data_fetch", description="Fetch, import and check the course's data.")
+    parser = argparse.ArgumentParser(prog="python -m data_fetch", description="Fetch and check the course's data.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | get | import | verify | where")
     verbs.add_parser("list", help="the data sets, their size and licence, and which are here")
     verbs.add_parser("get", help="download a data set").add_argument("name", choices=list(DATASETS))
@@ -23,6 +23,11 @@ def main(arguments=None):
         return _VERBS[options.verb](options)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(
+            f"error: {error.filename or 'a file'} failed ({error.strerror}); check it and run again.", file=sys.stderr
+        )
         return 1
     except KeyboardInterrupt:
         print("error: stopped; run the command again to go on.", file=sys.stderr)
@@ -45,7 +50,8 @@ def _state(dataset):
 def _get(options):
     dataset = find(options.name)
     download.get(options.name)
-    print(f"{dataset.title} is ready{'' if dataset.url is None else f' in {store.root()}'}. Licence: {dataset.licence}.")
+    place = "" if dataset.url is None else f" in {store.root()}"
+    print(f"{dataset.title} is ready{place}. Licence: {dataset.licence}.")
     return 0
 
 
@@ -63,7 +69,7 @@ def _import(options):
 
 
 def _verify(options):
-    names = [options.name] if options.name else [name for name in DATASETS if store.manifest(name)]
+    names = [options.name] if options.name else [name for name in DATASETS if store.has_trace(name)]
     for name in names:
         if find(name).url is not None:
             store.verify(name)

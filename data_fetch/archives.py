@@ -3,9 +3,9 @@
 import tarfile
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from data_fetch.errors import DataError
+from data_fetch.errors import DataError, first_line
 
 _MEMBER_LIMIT = 64 << 20  # bytes; the largest member of any archive here has under 2 MB, so this stops archive bombs
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
@@ -25,7 +25,7 @@ def members(path):
         yield from _zip_members(path) if is_zip else _tar_members(path)
     except _DAMAGE as error:
         raise DataError(
-            f"{path} is cut off, damaged or no tar or zip archive ({error}); copy or download it again."
+            f"{path} is cut off, damaged or no tar or zip archive ({first_line(error)}); copy or download it again."
         ) from error
 
 
@@ -36,7 +36,9 @@ def _tar_members(path):
                 _refuse_outside(path, member.name)
                 continue
             if not member.isreg():
-                raise DataError(f"{path} is refused: its member {member.name!r} is a link or a device; get the archive anew.")
+                raise DataError(
+                    f"{path} is refused: {member.name!r} in it is a link or a device; get the archive anew."
+                )
             _refuse_outside(path, member.name)
             _refuse_huge(path, member.name, member.size)
             yield _plain(member.name), archive.extractfile(member).read()
@@ -64,11 +66,13 @@ def _plain(name):
 
 
 def _refuse_outside(path, name):
-    parts = PurePosixPath(name.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts:
-        raise DataError(f"{path} is refused: its member {name!r} points outside the archive; get it from a source you trust.")
+    path_there = PureWindowsPath(name)  # understands both kinds of slash and drive letters
+    if path_there.anchor or ".." in path_there.parts:
+        raise DataError(
+            f"{path} is refused: {name!r} in it points outside the archive; get it from a source you trust."
+        )
 
 
 def _refuse_huge(path, name, size):
     if size > _MEMBER_LIMIT:
-        raise DataError(f"{path} is refused: its member {name!r} has {size >> 20} MB; this is not the expected archive.")
+        raise DataError(f"{path} is refused: {name!r} in it has {size >> 20} MB; this is not the expected archive.")

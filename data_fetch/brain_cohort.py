@@ -53,8 +53,8 @@ class Case:
     """One image of one made subject, and its truth.
 
     image, healthy: float32 in [-1, 1], background exactly -1; `healthy` is the same subject with the same noise without
-    the lesion (the same array when there is none). labels: uint8 (0 background, 1 CSF, 2 grey, 3 white) of `image`'s own
-    tissue. mask: uint8, 1 on the lesion. Shape (size, size) for slices; (size, size, size), axes RAS+, for volumes.
+    the lesion (the same array when there is none). labels: uint8 (0 background, 1 CSF, 2 grey, 3 white) of
+    `image`. mask: uint8, 1 on the lesion. Shape (size, size) for slices; (size, size, size), axes RAS+, for volumes.
     affine: 4x4, voxel index to mm (volumes; None for slices).
     """
 
@@ -79,14 +79,14 @@ class Cohort:
 
 
 def numbers(split, n, seed=0):
-    """The numbers of n subjects of a split, int64 (n,), drawn without repetition; a longer draw begins with the shorter.
+    """Numbers of n subjects of a split, int64 (n,), without repetition; a longer draw begins with the shorter.
 
     The splits are disjoint ranges: train 0..99,999, validation 100,000..109,999, test 110,000..119,999.
     """
     _check(split, SPLITS, "split")
     first, end = SPLITS[split]
     if not 0 <= n <= end - first:
-        raise DataError(f"The brain cohort's {split} split has {end - first} subjects, {n} were asked for; ask for fewer.")
+        raise DataError(f"The brain cohort's {split} split has {end - first} subjects, not {n}; ask for fewer.")
     return first + _stream(seed, "draw").permutation(end - first)[:n].astype(np.int64)
 
 
@@ -251,7 +251,7 @@ def _anatomical(anatomy, axes, size, scanner, ventricles, mass=None):
 
 
 def _tissue(anatomy, position):
-    """Fractions (3, X, Y, Z) of CSF, grey and white matter, and the detail (X, Y, Z) beyond them, at template positions."""
+    """Fractions (3, X, Y, Z) of CSF, grey and white matter, and the detail beyond them, at template positions."""
     grey, white, brain, detail = _template().sample("tissue", position)
     # squares sharpen the average of 152 people to something like one person
     tissue = np.stack([np.maximum(brain - grey - white, 0), grey, white]) ** 2
@@ -263,7 +263,7 @@ def _fine_mean(render, axes, size):
     """Mean of render over sub-voxels of at most 1.5 mm, plane by plane so that volumes need little memory."""
     factor = int(np.ceil(FIELD_OF_VIEW / size / 1.5 - 1e-9))
     factors = [factor if len(axis) > 1 else 1 for axis in axes]
-    fine = [_refine(axis, many) for axis, many in zip(axes, factors)]
+    fine = [_refine(axis, many) for axis, many in zip(axes, factors, strict=True)]
     planes = []
     for index in range(len(axes[2])):
         values = render([fine[0], fine[1], fine[2][index * factors[2] : (index + 1) * factors[2]]])
@@ -320,7 +320,7 @@ def _to_template_at_knots(anatomy, grid, ventricles, mass):
 
 
 def _coefficients(rng, spans, deviation):
-    """(3, K, K, K) coefficients of a random, nearly left-right symmetric B-spline deformation of about this deviation."""
+    """(3, K, K, K) coefficients of a random, nearly symmetric B-spline deformation of this deviation in mm."""
     noise = rng.standard_normal((3, *[spans + 3] * 3)) * deviation / 0.33  # 0.33: gain of the basis for white noise
     mirrored = noise[:, ::-1] * np.array([-1, 1, 1])[:, None, None, None]
     return _SYMMETRY[0] * noise + _SYMMETRY[1] * mirrored
@@ -364,7 +364,7 @@ class _Lesion:
 
     def cover(self, grid):
         """Share (X, Y, Z) of the lesion at each position, 0..1, with a soft edge of about 2 mm."""
-        x, y, z = (positions - middle for positions, middle in zip(grid, self.centre))
+        x, y, z = (positions - middle for positions, middle in zip(grid, self.centre, strict=True))
         distance = np.sqrt(x[:, None, None] ** 2 + y[:, None] ** 2 + z**2)
         radius = self.radius * (1 + 0.2 * _waves(self.outline, grid))
         return 1 / (1 + np.exp(np.clip((distance - radius) / 0.6, -40, 40)))
@@ -389,7 +389,8 @@ class _Lesion:
 def _plane_waves(rng, count, shortest, longest):
     """(count, 3) wave vectors (radians per mm) of random directions and wavelengths in mm, and (count,) phases."""
     directions = rng.standard_normal((count, 3))
-    directions *= 2 * np.pi / rng.uniform(shortest, longest, (count, 1)) / np.linalg.norm(directions, axis=1, keepdims=True)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    directions *= 2 * np.pi / rng.uniform(shortest, longest, (count, 1))
     return directions, rng.uniform(0, 2 * np.pi, count)
 
 
@@ -420,7 +421,7 @@ def _lesion(number, family):
 
 
 def _candidates(anatomy, grid, radius, family):
-    """Boolean (X, Y): where a lesion of this radius may have its centre, in tissue and away from ventricles and midline."""
+    """Boolean (X, Y): where a lesion of this radius may have its centre: in tissue, off the midline."""
     from scipy import ndimage
 
     position = _to_template(anatomy, grid, anatomy.ventricles)
@@ -475,7 +476,8 @@ class _Template:
         depth = 2.0 * _signed_distance(brain)
         normal = np.stack(np.gradient(-ndimage.gaussian_filter(depth, 5)))
         normal /= np.maximum(np.linalg.norm(normal, axis=0), 1e-6)
-        x, y, z = np.meshgrid(*(o + 2 * np.arange(n) for o, n in zip(self._origin, brain.shape)), indexing="ij")
+        along = [start + 2 * np.arange(n) for start, n in zip(self._origin, brain.shape, strict=True)]
+        x, y, z = np.meshgrid(*along, indexing="ij")
         region = (np.abs(x) < 36) & (y > -56) & (y < 40) & (z > -14) & (z < 36) & (depth > 20)
         distance = 2.0 * _signed_distance(_largest((csf > 0.5) & region))  # positive inside
         outward = np.stack(np.gradient(-ndimage.gaussian_filter(distance, 1.5), 2.0))

@@ -16,7 +16,7 @@ _BLOCK = 1 << 18  # bytes between two steps of the progress bar
 _ATTEMPTS = 4  # in a row without a byte of progress
 _PAUSE = 1.0  # seconds before the second attempt; doubles each time
 _TIMEOUT = 30.0  # seconds without a byte before an attempt is given up
-_TRANSIENT = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+_TRANSIENT = (OSError, http.client.HTTPException)  # OSError: no address, no route, reset, timed out, bad certificate
 
 
 def get(name):
@@ -89,8 +89,8 @@ def download(url, target, md5):
     if store.digest(part, "md5") != md5:
         part.unlink()
         raise DataError(
-            f"The file from {url} does not have the published checksum (md5 {md5}) and was thrown away; run the command "
-            "again, and if it repeats, get the archive elsewhere and use `python -m data_fetch import FILE`."
+            f"The file from {url} does not have the published checksum (md5 {md5}) and was thrown away; run the "
+            "command again, and if it repeats, get the archive elsewhere and use `python -m data_fetch import FILE`."
         )
     with storage(part.parent):
         os.replace(part, target)
@@ -113,9 +113,9 @@ def _fetch_all(url, part):
             failures = 0 if moved else failures + 1
             if failures == _ATTEMPTS:
                 raise DataError(
-                    f"{url} cannot be reached ({getattr(error, 'reason', error) or 'connection lost'}); check the network "
-                    "and run the command again (it goes on where it stopped), or copy the archive from another machine "
-                    "and use `python -m data_fetch import FILE`."
+                    f"{url} cannot be reached ({getattr(error, 'reason', error) or 'connection lost'}); check the "
+                    "network and run the command again (it goes on where it stopped), or copy the archive from another "
+                    "machine and use `python -m data_fetch import FILE`."
                 ) from error
             time.sleep(_PAUSE * 2 ** max(failures - 1, 0))
 

@@ -11,6 +11,11 @@ class DataError(Exception):
     """Data cannot be fetched, read or stored. The message is one sentence that names the file and the remedy."""
 
 
+def first_line(error):
+    """What another library's exception says, short enough to stand in brackets."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+
+
 @contextmanager
 def storage(folder):
     """Turn the operating system's errors while writing under `folder` into one `DataError` each."""

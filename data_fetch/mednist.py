@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from data_fetch import store
-from data_fetch.errors import DataError
+from data_fetch.errors import DataError, first_line
 
 NAME = "mednist"
 CLASSES = ("AbdomenCT", "BreastMRI", "CXR", "ChestCT", "Hand", "HeadCT")
@@ -61,7 +61,7 @@ def pack(members, dataset):
     counts = {name: len(images) for name, images in found.items()}
     if counts != dataset.counts:
         raise DataError(
-            f"The archive is not the whole MedNIST: it holds {counts} images, {dataset.counts} are expected; get it anew."
+            f"The archive is not the whole MedNIST: it holds {counts} images, {dataset.counts} expected; get it anew."
         )
     images = np.stack([found[name][number] for name in CLASSES for number in sorted(found[name])])
     labels = np.repeat(np.arange(len(CLASSES)), [counts[name] for name in CLASSES]).astype(np.int64)
@@ -75,7 +75,9 @@ def _decode(name, content):
     try:
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
             if image.size != (SIZE, SIZE):
-                raise DataError(f"{name} has {image.size[0]}x{image.size[1]} pixels instead of 64x64; get MedNIST anew.")
+                raise DataError(f"{name} has {image.size[0]}x{image.size[1]} pixels, not 64x64; get MedNIST anew.")
             return np.asarray(image.convert("L"))
     except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{name} in the archive is no readable JPEG ({error}); get MedNIST anew.") from error
+        raise DataError(
+            f"{name} in the archive is no readable JPEG ({first_line(error)}); get MedNIST anew."
+        ) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_fetch.errors import DataError
+from data_fetch.errors import DataError, first_line
 
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 _NIFTI = (".nii", ".nii.gz")
@@ -87,7 +87,7 @@ def _nifti(file):
         image = nibabel.load(file)
         voxels = np.asanyarray(image.dataobj)
     except Exception as error:  # damaged headers raise many kinds
-        raise DataError(f"{file} is no readable NIfTI file ({_first_line(error)}); export it again.") from error
+        raise DataError(f"{file} is no readable NIfTI file ({first_line(error)}); export it again.") from error
     if voxels.dtype.names:
         raise DataError(f"{file} is a colour NIfTI file; convert it to grey values first.")
     return _volume(str(file), voxels, image.affine)
@@ -102,7 +102,7 @@ def _volume(source, voxels, affine):
     if voxels.ndim != 3 or 0 in voxels.shape or not np.isfinite(affine).all():
         raise DataError(f"{source} has shape {voxels.shape}; a volume of three dimensions is needed.")
     image = nibabel.as_closest_canonical(nibabel.Nifti1Image(voxels.astype(np.float32), affine))
-    return _Scan(source, np.asarray(image.dataobj), tuple(float(step) for step in nibabel.affines.voxel_sizes(image.affine)))
+    return _Scan(source, np.asarray(image.dataobj), tuple(map(float, nibabel.affines.voxel_sizes(image.affine))))
 
 
 def _picture(file):
@@ -114,7 +114,7 @@ def _picture(file):
             deep = image.mode.startswith(("I", "F"))  # 16- and 32-bit grey; "L" would cut it to 8 bits
             pixels = np.asarray(image if deep else image.convert("RGB").convert("L"), np.float32)
     except Exception as error:  # PIL raises many kinds, some not OSError
-        raise DataError(f"{file} is no readable picture ({_first_line(error)}); export it again as PNG.") from error
+        raise DataError(f"{file} is no readable picture ({first_line(error)}); export it again as PNG.") from error
     return _Scan(str(file), pixels, (1.0, 1.0))
 
 
@@ -132,7 +132,7 @@ def _read_dicom(file):
     try:
         return pydicom.dcmread(file, force=True)
     except Exception as error:
-        raise DataError(f"{file} is no readable DICOM file ({_first_line(error)}); export it again.") from error
+        raise DataError(f"{file} is no readable DICOM file ({first_line(error)}); export it again.") from error
 
 
 def _dicom(members):
@@ -165,7 +165,7 @@ def _dicom_pixels(file, header):
             pixels[stored == padding] = pixels[stored != padding].min()  # what lies outside the scanner's circle
     except Exception as error:  # no decoder for the compression, or cut-off pixel data
         raise DataError(
-            f"{file}: its pixels cannot be decoded ({_first_line(error)}); export it again without compression."
+            f"{file}: its pixels cannot be decoded ({first_line(error)}); export it again without compression."
         ) from error
     return -pixels if header.get("PhotometricInterpretation") == "MONOCHROME1" else pixels
 
@@ -191,7 +191,7 @@ def _stack(frames):
     steps = np.diff(heights)
     if steps.min() < 1e-3:
         raise DataError(
-            f"{frames[0][0].parent} holds several slices at one position (several time points or echoes in one series); "
+            f"{frames[0][0].parent} holds several slices at one position (time points or echoes in one series); "
             "export them as separate series."
         )
     rows, columns = (float(v) for v in first.get("PixelSpacing") or (1, 1))
@@ -243,7 +243,7 @@ def _fit(picture, spacing, size):
     from PIL import Image
 
     extent = np.array(picture.shape) * np.array(spacing)
-    rows, columns = (max(1, int(round(side))) for side in size * extent / extent.max())
+    rows, columns = (max(1, round(side)) for side in size * extent / extent.max())
     image = Image.fromarray(np.ascontiguousarray(picture))
     # PIL widens the triangle filter when it shrinks, so nothing aliases; it never overshoots, so nothing rings
     resized = np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR))
@@ -251,7 +251,3 @@ def _fit(picture, spacing, size):
     top, left = (size - rows) // 2, (size - columns) // 2
     framed[top : top + rows, left : left + columns] = resized
     return framed
-
-
-def _first_line(error):
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

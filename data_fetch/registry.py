@@ -26,18 +26,18 @@ _ALL = (
         name="brain_cohort",
         title="Brain cohort (embedded, made)",
         contents="synthetic subjects drawn from the ICBM152 2009a T1 template; nothing to download",
-        licence="template: copyright 1993-2009 Louis Collins, McConnell Brain Imaging Centre, McGill University; free use, "
-        "modification and redistribution with this notice",
-        citation="Fonov et al., Unbiased average age-appropriate atlases for pediatric studies, NeuroImage 54(1), 2011, "
-        "313-327; shipped with nilearn",
+        licence="template: copyright 1993-2009 Louis Collins, McConnell Brain Imaging Centre, McGill University; free "
+        "use, modification and redistribution with this notice",
+        citation="Fonov et al., Unbiased average age-appropriate atlases for pediatric studies, NeuroImage 54(1), "
+        "2011, 313-327; shipped with nilearn",
     ),
     DataSet(
         name="mednist",
         title="MedNIST",
-        contents="58,954 grey 64x64 images in six classes (abdomen CT, breast MRI, chest X-ray, chest CT, hand, head CT)",
+        contents="58,954 grey 64x64 images: six classes (abdomen CT, breast MRI, chest X-ray, chest CT, hand, head CT)",
         licence="CC BY-SA 4.0",
-        citation="gathered from TCIA, the RSNA bone age challenge and the NIH chest X-ray data set by Bradley J. Erickson, "
-        "Mayo Clinic, Department of Radiology",
+        citation="gathered from TCIA, the RSNA bone age challenge and the NIH chest X-ray data set by Bradley J. "
+        "Erickson, Mayo Clinic, Department of Radiology",
         url="https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/MedNIST.tar.gz",
         md5="0bc7306e7427e00ad1c5526a6677552d",
         megabytes=59,

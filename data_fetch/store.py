@@ -8,12 +8,13 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
-from data_fetch.errors import DataError, storage
+from data_fetch.errors import DataError, first_line, storage
 from data_fetch.registry import find
 
 
@@ -89,10 +90,17 @@ def _save_array(stem, array):
 
 
 def _remove_orphans(name, keep):
-    for path in root().glob(f"{name}-*.npy"):
-        if path.name not in keep:
-            with suppress(OSError):  # on Windows a mapped file stays until its reader ends; it only costs space
+    """Remove arrays that no manifest points to, and what a killed process left half-written a day ago or earlier."""
+    for path in root().glob(f"{name}-*"):
+        with suppress(OSError):  # on Windows a mapped file stays until its reader ends; it only costs space
+            old = time.time() - path.stat().st_mtime > 86400
+            if path.name not in keep and (path.suffix == ".npy" or old):
                 path.unlink()
+
+
+def has_trace(name):
+    """True when a manifest is there, readable or not."""
+    return _manifest_path(name).exists()
 
 
 def is_ready(name):
@@ -110,10 +118,10 @@ def require(name):
     """The manifest of a ready data set; DataError with the two ways to get it otherwise."""
     if not is_ready(name):
         dataset = find(name)
-        state = "is damaged in" if _manifest_path(name).exists() else "is not in"
+        state = "is damaged in" if has_trace(name) else "is not in"
         raise DataError(
-            f"{dataset.title} {state} the cache {root()}; run `python -m data_fetch get {name}` ({dataset.megabytes} MB), "
-            f"or `python -m data_fetch import FILE` with an archive that you already have."
+            f"{dataset.title} {state} the cache {root()}; run `python -m data_fetch get {name}` ({dataset.megabytes} "
+            f"MB), or `python -m data_fetch import FILE` with an archive that you already have."
         )
     return manifest(name)
 
@@ -125,7 +133,7 @@ def load_array(name, key):
         return np.load(root() / entry["file"], mmap_mode="r")
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{root() / entry['file']} cannot be read ({error}); run `python -m data_fetch get {name}` to make it anew."
+            f"{root() / entry['file']} cannot be read ({first_line(error)}); run `python -m data_fetch get {name}` to make it anew."
         ) from error
 
 

@@ -1,0 +1,225 @@
+"""Downloads from a local server that can cut, refuse, slow down or change what it sends."""
+
+import errno
+import hashlib
+import http.server
+import re
+import threading
+from dataclasses import replace
+
+import pytest
+from test_data_sets import COUNTS, fails, mednist_members, snapshot, write_tar
+
+from data_fetch import DataError, __main__, download, mednist, registry, store
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves one byte string under every path; `faults` holds one action for each of the next requests."""
+
+    def __init__(self, content):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content, self.faults, self.ranges, self.with_range = content, [], [], True
+        self.url = f"http://127.0.0.1:{self.server_port}/MedNIST.tar.gz"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, wanted = self.server, self.headers.get("Range")
+        server.ranges.append(wanted)
+        fault = server.faults.pop(0) if server.faults else None
+        if isinstance(fault, int) and fault >= 400:
+            return self.send_error(fault)
+        start = int(re.match(r"bytes=(\d+)-", wanted)[1]) if wanted and server.with_range else 0
+        if start >= len(server.content):
+            return self.send_error(416)
+        body = server.content[start:]
+        self.send_response(206 if wanted and server.with_range else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
+        self.wfile.flush()
+        if fault == "cut":
+            self.connection.close()
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path / "cache"))
+    monkeypatch.setattr(download, "_PAUSE", 0.01)
+    content = write_tar(tmp_path / "source.tar.gz", mednist_members()).read_bytes()
+    server = Server(content)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    known = replace(registry.DATASETS["mednist"], url=server.url, md5=hashlib.md5(content).hexdigest(), counts=COUNTS)
+    monkeypatch.setitem(registry.DATASETS, "mednist", known)
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def parts():
+    return store.root() / "downloads" / "MedNIST.tar.gz.part"
+
+
+def test_get_then_nothing_to_do(server, capsys):
+    assert __main__.main(["get", "mednist"]) == 0
+    assert "CC BY-SA" in capsys.readouterr().out
+    assert len(mednist.load("all")[0]) == sum(COUNTS.values())
+    assert store.manifest("mednist")["public_checksum"] is True
+    assert list((store.root() / "downloads").iterdir()) == []
+    assert __main__.main(["get", "mednist"]) == 0
+    assert server.ranges == [None]
+
+
+def test_connection_lost_twice_goes_on_where_it_stopped(server):
+    server.faults = ["cut", "cut"]
+    download.get("mednist")
+    size = len(server.content)
+    assert server.ranges[0] is None
+    assert server.ranges[1] == f"bytes={size // 2}-"
+    assert len(server.ranges) == 3
+    assert mednist.is_available()
+
+
+def test_a_later_run_goes_on_where_an_earlier_one_was_killed(server):
+    parts().parent.mkdir(parents=True)
+    parts().write_bytes(server.content[:1000])
+    download.get("mednist")
+    assert server.ranges == ["bytes=1000-"]
+
+
+def test_server_that_ignores_range(server):
+    server.with_range = False
+    parts().parent.mkdir(parents=True)
+    parts().write_bytes(server.content[:1000])
+    download.get("mednist")
+    assert mednist.is_available()
+
+
+@pytest.mark.parametrize("leftover", ["garbage", "whole", "too long"])
+def test_leftovers_of_any_kind(server, leftover):
+    parts().parent.mkdir(parents=True)
+    content = {"garbage": b"x" * 1000, "whole": server.content, "too long": server.content + b"x"}[leftover]
+    parts().write_bytes(content)
+    download.get("mednist")
+    assert mednist.is_available()
+
+
+def test_server_errors_are_tried_again(server):
+    server.faults = [503, 500, 429]
+    download.get("mednist")
+    assert len(server.ranges) == 4
+
+
+def test_moved_address_fails_at_once(server, capsys):
+    server.faults = [404]
+    message = fails(capsys, "get", "mednist")
+    assert "404" in message and server.url in message and "import FILE" in message
+    assert len(server.ranges) == 1
+
+
+def test_tampered_download_is_thrown_away(server, capsys):
+    server.content = server.content[:-1] + bytes([server.content[-1] ^ 1])
+    message = fails(capsys, "get", "mednist")
+    assert "published checksum" in message and server.url in message
+    assert not mednist.is_available()
+    assert not parts().exists()
+
+
+def test_tampered_download_leaves_what_was_there(server, capsys):
+    download.get("mednist")
+    path = next(store.root().glob("mednist-images-*.npy"))
+    path.write_bytes(path.read_bytes()[:-1] + b"?")  # so that `get` has something to do
+    before = snapshot(store.root())
+    server.content += b"x"
+    fails(capsys, "get", "mednist")
+    assert snapshot(store.root()) == before
+
+
+def test_get_mends_a_changed_cache(server):
+    download.get("mednist")
+    path = next(store.root().glob("mednist-images-*.npy"))
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    download.get("mednist")
+    store.verify("mednist")
+
+
+def test_no_network(server, capsys, monkeypatch):
+    closed = replace(registry.DATASETS["mednist"], url="http://127.0.0.1:9/MedNIST.tar.gz")
+    monkeypatch.setitem(registry.DATASETS, "mednist", closed)
+    message = fails(capsys, "get", "mednist")
+    assert "cannot be reached" in message and "import FILE" in message and closed.url in message
+
+
+def test_silent_server_times_out(server, capsys, monkeypatch):
+    import socket
+
+    monkeypatch.setattr(download, "_TIMEOUT", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/MedNIST.tar.gz"
+        monkeypatch.setitem(registry.DATASETS, "mednist", replace(registry.DATASETS["mednist"], url=url))
+        assert "cannot be reached" in fails(capsys, "get", "mednist")
+
+
+class FullDisk:
+    def __init__(self, file, room):
+        self.file, self.room = file, room
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *arguments):
+        self.file.close()
+
+    def write(self, block):
+        if len(block) > self.room:
+            self.file.write(block[: self.room])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.room -= len(block)
+        return self.file.write(block)
+
+    def flush(self):
+        self.file.flush()
+
+
+def test_full_disk_keeps_what_came_and_the_next_run_goes_on(server, capsys, monkeypatch):
+    with monkeypatch.context() as limited:
+        real = download._open_part
+        limited.setattr(download, "_BLOCK", 256)
+        limited.setattr(download, "_open_part", lambda part, mode: FullDisk(real(part, mode), 700))
+        message = fails(capsys, "get", "mednist")
+        assert "disk is full" in message and "downloads" in message
+    assert len(server.ranges) == 1  # no point in trying again
+    assert parts().stat().st_size == 700
+    download.get("mednist")
+    assert server.ranges[1] == "bytes=700-"
+
+
+def test_read_only_cache(server, capsys, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(download, "open", refuse, raising=False)
+    message = fails(capsys, "get", "mednist")
+    assert "cannot be written" in message and "Read-only" in message and "COURSE_DATA" in message
+    assert server.ranges == [None]
+
+
+def test_interrupt_is_no_traceback(server, capsys, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(download, "_fetch_rest", stop)
+    assert "run the command again" in fails(capsys, "get", "mednist")
+
+
+def test_existing_target_stays_until_the_new_one_is_whole(server, tmp_path):
+    target = tmp_path / "archive"
+    target.write_bytes(b"old")
+    with pytest.raises(DataError, match="checksum"):
+        download.download(server.url, target, "0" * 32)
+    assert target.read_bytes() == b"old"

@@ -1,0 +1,491 @@
+"""MedNIST and hippocampus from tiny archives of the same structure: import, cache, splits, and every fault by name.
+
+Set COURSE_ARCHIVES to a folder that holds the real archives to test those as well.
+"""
+
+import errno
+import gzip
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_fetch import DataError, __main__, archives, download, hippocampus, mednist, registry, store
+
+COUNTS = {"AbdomenCT": 3, "BreastMRI": 21, "CXR": 40, "ChestCT": 2, "Hand": 5, "HeadCT": 4}
+
+
+def jpeg(value):
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(np.full((64, 64), value, np.uint8)).save(stream, "JPEG", quality=95)
+    return stream.getvalue()
+
+
+def mednist_members(counts=None):
+    """Grey level = 20 x class + number, so that order and labels can be read from the pixels."""
+    counts = counts or COUNTS
+    return {
+        f"MedNIST/{name}/{number:06d}.jpeg": jpeg(40 * index + number)
+        for index, name in enumerate(mednist.CLASSES)
+        for number in reversed(range(counts[name]))
+    }
+
+
+def nifti(voxels):
+    import nibabel
+
+    return gzip.compress(nibabel.Nifti1Image(voxels, np.eye(4)).to_bytes())
+
+
+def hippocampus_members(ids=(1, 2, 3, 4, 16, 18), label_shift=0):
+    members = {"Task04_Hippocampus/dataset.json": b"{}"}
+    for number in ids:
+        rng = np.random.default_rng(number)
+        image = rng.uniform(0, 112 if number % 2 else 1.7e6, (5 + number % 3, 6, 7)).astype(np.float32)
+        label = rng.integers(0, 3, image.shape).astype(np.uint8) + label_shift
+        members[f"Task04_Hippocampus/imagesTr/hippocampus_{number:03d}.nii.gz"] = nifti(image)
+        members[f"Task04_Hippocampus/labelsTr/hippocampus_{number:03d}.nii.gz"] = nifti(label.astype(np.uint8))
+    return members
+
+
+def write_tar(path, members, mode="w:gz"):
+    with tarfile.open(path, mode) as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """An empty cache, and a registry that asks for as many images as the tiny archives hold."""
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path / "cache"))
+    small = {"mednist": COUNTS, "hippocampus": {"volumes": (6, 7)}}
+    for name, counts in small.items():
+        monkeypatch.setitem(registry.DATASETS, name, replace(registry.DATASETS[name], counts=counts))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def archive(tmp_path):
+    return write_tar(tmp_path / "MedNIST.tar.gz", mednist_members())
+
+
+def fails(capsys, *arguments):
+    """The one sentence that the command prints to standard error; asserts that it failed without a traceback."""
+    assert __main__.main([str(argument) for argument in arguments]) != 0
+    text = capsys.readouterr().err
+    message = [line for line in re.split(r"[\r\n]", text) if line.startswith("error: ")]
+    assert len(message) == 1
+    assert "Traceback" not in text
+    return message[0]
+
+
+def snapshot(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- what works
+
+
+def test_mednist_order_labels_and_split(archive):
+    dataset, public = download.import_archive(archive)
+    assert (dataset.name, public) == ("mednist", False)
+    images, labels = mednist.load("all")
+    assert images.shape == (75, 64, 64) and images.dtype == np.uint8
+    assert labels.dtype == np.int64
+    assert np.bincount(labels).tolist() == list(COUNTS.values())
+    expected = [40 * index + number for index, name in enumerate(mednist.CLASSES) for number in range(COUNTS[name])]
+    assert images[:, 32, 32].tolist() == expected
+    train, test = mednist.load("train"), mednist.load("test")
+    # the last 5 % of each class by number, rounded down, at least one: 1, 1, 2, 1, 1, 1
+    assert test[0][:, 0, 0].tolist() == [2, 40 + 20, 80 + 38, 80 + 39, 120 + 1, 160 + 4, 200 + 3]
+    assert sorted([*train[0][:, 0, 0], *test[0][:, 0, 0]]) == sorted(expected)
+    train[0][:] = 0  # the caller's own copy
+    assert mednist.load("train")[0].any()
+
+
+def test_zip_and_uncompressed_tar_and_clutter_are_read_alike(tmp_path):
+    members = mednist_members() | {"MedNIST/README.md": b"text", "MedNIST/Hand/._000000.jpeg": b"finder"}
+    plain = write_tar(tmp_path / "a.tar", members, "w")
+    zipped = tmp_path / "a.zip"
+    with zipfile.ZipFile(zipped, "w") as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    download.import_archive(plain)
+    first = mednist.load("all")[0]
+    download.import_archive(zipped)
+    assert np.array_equal(first, mednist.load("all")[0])
+
+
+def test_import_tells_whether_the_checksum_is_the_public_one(archive, capsys, monkeypatch):
+    assert __main__.main(["import", str(archive)]) == 0
+    assert "not the public one" in capsys.readouterr().out
+    known = replace(registry.DATASETS["mednist"], md5=store.digest(archive, "md5"))
+    monkeypatch.setitem(registry.DATASETS, "mednist", known)
+    assert __main__.main(["import", str(archive)]) == 0
+    assert "checksum is the public one" in capsys.readouterr().out
+    assert store.manifest("mednist")["public_checksum"] is True
+
+
+def test_verbs_list_where_verify(archive, capsys, cache):
+    assert not mednist.is_available()
+    assert __main__.main(["verify"]) == 0
+    assert __main__.main(["import", str(archive)]) == 0
+    capsys.readouterr()
+    assert mednist.is_available()
+    assert __main__.main(["list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(
+        name in listed for name in ("brain_cohort", "mednist", "hippocampus", "CC BY-SA 4.0", "built in", "here")
+    )
+    assert __main__.main(["where"]) == 0
+    assert capsys.readouterr().out.strip() == str(cache)
+    assert __main__.main(["verify", "mednist"]) == 0
+    assert __main__.main(["get", "brain_cohort"]) == 0
+
+
+def test_reimport_replaces_and_leaves_no_orphans(archive, tmp_path, cache, monkeypatch):
+    download.import_archive(archive)
+    counts = COUNTS | {"Hand": 6}
+    monkeypatch.setitem(registry.DATASETS, "mednist", replace(registry.DATASETS["mednist"], counts=counts))
+    download.import_archive(write_tar(tmp_path / "more.tar.gz", mednist_members(counts)))
+    assert len(mednist.load("all")[0]) == 76
+    assert len(list(cache.iterdir())) == 3  # manifest, images, labels
+
+
+def test_hippocampus_volumes_splits_and_scaling(tmp_path):
+    members = hippocampus_members()
+    download.import_archive(write_tar(tmp_path / "h.tar", members, "w"))
+    assert hippocampus.is_available()
+    volumes = hippocampus.load("all")
+    assert [volume.id[-3:] for volume in volumes] == ["001", "002", "003", "004", "016", "018"]
+    assert [volume.subject for volume in volumes] == [1, 1, 2, 2, 8, 9]
+    assert [volume.split for volume in volumes] == ["train"] * 4 + ["validation", "test"]
+    by_split = [hippocampus.load(split) for split in hippocampus.SPLITS]
+    assert [len(part) for part in by_split] == [4, 1, 1]
+    subjects = [{volume.subject for volume in part} for part in by_split]
+    assert not (subjects[0] & subjects[1] or subjects[0] & subjects[2] or subjects[1] & subjects[2])
+    for number, volume in zip((1, 2, 3, 4, 16, 18), volumes, strict=True):
+        image = np.random.default_rng(number).uniform(0, 112 if number % 2 else 1.7e6, volume.image.shape)
+        assert np.array_equal(volume.image, image.astype(np.float32))
+        assert volume.label.shape == volume.image.shape and volume.label.dtype == np.uint8
+        assert np.allclose(volume.spacing, 1) and volume.affine.shape == (4, 4)
+        scaled = volume.scaled()
+        assert scaled.dtype == np.float32 and scaled.min() == -1 and scaled.max() == 1
+        assert abs(scaled.mean()) < 0.15  # whatever the scanner's unit
+
+
+def test_asking_for_what_is_not_there_is_a_clear_error():
+    with pytest.raises(DataError, match=r"not in the cache.*get mednist.*import FILE"):
+        mednist.load()
+    with pytest.raises(DataError, match=r"not in the cache.*get hippocampus"):
+        hippocampus.load()
+    with pytest.raises(DataError, match="no split 'dev'"):
+        mednist.load("dev")
+    with pytest.raises(DataError, match="no split 'dev'"):
+        hippocampus.load("dev")
+    with pytest.raises(DataError, match="choose one of: brain_cohort, mednist, hippocampus"):
+        registry.find("imagenet")
+
+
+def test_no_heavy_imports():
+    code = "import data_fetch, data_fetch.__main__, data_fetch.brain_cohort, data_fetch.own_images, sys;"
+    code += "print(sorted({'torch','monai','course_lib','nilearn','nibabel','scipy','PIL'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+# --- what goes wrong: one sentence, non-zero exit, and what was there stays
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    return path
+
+
+def one_byte_changed(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    return path
+
+
+def incomplete(path):
+    members = mednist_members()
+    members.pop("MedNIST/Hand/000002.jpeg")
+    return write_tar(path, members)
+
+
+def wrong_size(path):
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.new("L", (32, 32)).save(stream, "JPEG")
+    return write_tar(path, mednist_members() | {"MedNIST/Hand/000002.jpeg": stream.getvalue()})
+
+
+def half_a_jpeg(path):
+    return write_tar(path, mednist_members() | {"MedNIST/Hand/000002.jpeg": jpeg(3)[:200]})
+
+
+def outside(path):
+    return write_tar(path, mednist_members() | {"MedNIST/../../../evil.jpeg": b"x"})
+
+
+def absolute(path):
+    return write_tar(path, mednist_members() | {"/etc/evil": b"x"})
+
+
+def backslashes(path):
+    return write_tar(path, mednist_members() | {"MedNIST\\..\\..\\evil": b"x"})
+
+
+def drive(path):
+    return write_tar(path, mednist_members() | {"C:\\evil": b"x"})
+
+
+def link(path):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in mednist_members().items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        info = tarfile.TarInfo("MedNIST/link")
+        info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(info)
+    return path
+
+
+def huge(path):
+    with tarfile.open(path, "w:gz") as archive:
+        info = tarfile.TarInfo("MedNIST/Hand/000000.jpeg")
+        info.size = 65 << 20
+        archive.addfile(info, io.BytesIO(bytes(info.size)))
+    return path
+
+
+def unknown(path):
+    return write_tar(path, {"Other/file.txt": b"x"})
+
+
+def no_archive(path):
+    path.write_bytes(b"this is text" * 100)
+    return path
+
+
+def twice(path):
+    members = list(mednist_members().items())
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in [*members, members[0]]:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def missing(path):
+    path.unlink()
+    return path
+
+
+FAULTS = {
+    truncated: "cut off, damaged",
+    one_byte_changed: "cut off, damaged|readable JPEG|twice|not the whole",
+    incomplete: "not the whole MedNIST",
+    wrong_size: "32x32",
+    half_a_jpeg: "000002.jpeg.*no readable JPEG",
+    outside: "outside the archive",
+    absolute: "outside the archive",
+    backslashes: "outside the archive",
+    drive: "outside the archive",
+    link: "link or a device",
+    huge: "not the expected archive",
+    unknown: "none of the course's data sets",
+    no_archive: "no tar or zip archive",
+    twice: "twice",
+    missing: "There is no file",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_bad_archives(fault, archive, capsys, cache, tmp_path):
+    download.import_archive(archive)
+    before = snapshot(cache)
+    bad = fault(archive)
+    message = fails(capsys, "import", bad)
+    assert re.search(FAULTS[fault], message)
+    assert bad.name in message or "MedNIST" in message
+    assert message.endswith(".") and message.count("\n") == 0
+    assert snapshot(cache) == before
+    assert store.is_ready("mednist")
+    assert not list(tmp_path.rglob("evil*"))
+
+
+def test_zip_with_traversal(tmp_path, capsys):
+    path = tmp_path / "evil.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("MedNIST/../../evil", b"x")
+    assert "outside the archive" in fails(capsys, "import", path)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (hippocampus_members(ids=(1, 2, 3)), "not the whole"),
+        (hippocampus_members(label_shift=5), "label map does not belong"),
+        (
+            hippocampus_members() | {"Task04_Hippocampus/imagesTr/hippocampus_001.nii.gz": gzip.compress(b"no header")},
+            "hippocampus_001.*no readable NIfTI",
+        ),
+        (
+            {k: v for k, v in hippocampus_members().items() if "labelsTr/hippocampus_002" not in k},
+            "6 images and 5 labels",
+        ),
+        (
+            hippocampus_members() | {"Task04_Hippocampus/imagesTr/hippocampus_001.nii.gz": nifti(np.zeros((2, 2)))},
+            "2 dimensions",
+        ),
+    ],
+)
+def test_bad_hippocampus_archives(members, message, tmp_path, capsys):
+    assert re.search(message, fails(capsys, "import", write_tar(tmp_path / "h.tar", members, "w")))
+    assert not hippocampus.is_available()
+
+
+class Full:
+    """Stands in for a full disk: the first bytes go through, then the system says that no space is left."""
+
+    def __init__(self, monkeypatch, code=errno.ENOSPC, room=1000):
+        self.code, self.room = code, room
+        monkeypatch.setattr(store.np, "save", self.save)
+
+    def save(self, file, array):
+        file.write(array.tobytes()[: self.room])
+        raise OSError(self.code, os.strerror(self.code))
+
+
+@pytest.mark.parametrize(("code", "words"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "cannot be written")])
+def test_full_disk_and_read_only_file_system(code, words, archive, capsys, cache, monkeypatch):
+    download.import_archive(archive)
+    before = snapshot(cache)
+    Full(monkeypatch, code)
+    message = fails(capsys, "import", archive)
+    assert words in message and str(cache) in message and "COURSE_DATA" in message
+    assert snapshot(cache) == before
+    store.verify("mednist")
+
+
+def test_cache_folder_that_cannot_be_made(archive, capsys, tmp_path, monkeypatch):
+    """A file where the folder should be: what a read-only place looks like even to an administrator."""
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        monkeypatch.setenv("COURSE_DATA", str(place))
+        message = fails(capsys, "import", archive)
+        assert "cannot be written" in message and "COURSE_DATA" in message
+        assert "file" in fails(capsys, "get", "mednist")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_killed_between_arrays_and_manifest_leaves_the_old_data(archive, tmp_path, monkeypatch):
+    download.import_archive(archive)
+    old = mednist.load("all")[0]
+    real = os.replace
+
+    def die(source, target):
+        if str(target).endswith(".json"):
+            raise KeyboardInterrupt
+        real(source, target)
+
+    changed = mednist_members() | {"MedNIST/Hand/000001.jpeg": jpeg(255)}
+    monkeypatch.setattr(os, "replace", die)
+    with pytest.raises(KeyboardInterrupt):
+        download.import_archive(write_tar(tmp_path / "new.tar.gz", changed))
+    assert np.array_equal(old, mednist.load("all")[0])
+    store.verify("mednist")
+
+
+def test_tampered_and_half_written_cache(archive, capsys, cache):
+    download.import_archive(archive)
+    path = next(cache.glob("mednist-images-*.npy"))
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    message = fails(capsys, "verify", "mednist")
+    assert path.name in message and "changed" in message
+    path.write_bytes(content[:-100])
+    assert not mednist.is_available()
+    assert "damaged" in fails(capsys, "verify")
+    with pytest.raises(DataError, match="damaged"):
+        mednist.load()
+    (cache / "mednist.json").write_text('{"name": "mednist", "fil')
+    assert not mednist.is_available()
+    assert "damaged" in fails(capsys, "verify")
+    download.import_archive(archive)  # the remedy works
+    store.verify("mednist")
+
+
+def test_manifest_states_licence_and_checksums(archive, cache):
+    download.import_archive(archive)
+    manifest = json.loads((cache / "mednist.json").read_text())
+    assert manifest["licence"] == "CC BY-SA 4.0"
+    for entry in manifest["files"].values():
+        assert store.digest(cache / entry["file"]) == entry["sha256"]
+
+
+def test_members_are_never_unpacked(archive, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.rglob("*"))
+    assert len(list(archives.members(archive))) == sum(COUNTS.values())
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_unknown_name_on_the_command_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        __main__.main(["get", "imagenet"])
+    assert stop.value.code != 0
+
+
+# --- the real archives, where they are at hand
+
+
+def real(name):
+    folder = os.environ.get("COURSE_ARCHIVES")
+    if not folder or not (Path(folder) / name).exists():
+        pytest.skip(f"set COURSE_ARCHIVES to a folder that holds {name} to test it")
+    return Path(folder) / name
+
+
+def test_real_mednist(monkeypatch):
+    path = real("MedNIST.tar.gz")
+    whole = dict(zip(mednist.CLASSES, (10000, 8954, 10000, 10000, 10000, 10000), strict=True))
+    monkeypatch.setitem(registry.DATASETS, "mednist", replace(registry.DATASETS["mednist"], counts=whole))
+    download.import_archive(path)
+    mednist.load()
+    start = time.perf_counter()
+    images, labels = mednist.load("all")
+    assert time.perf_counter() - start < 1
+    assert images.shape == (58954, 64, 64)
+    assert np.bincount(labels).tolist() == list(whole.values())
+
+
+def test_real_hippocampus(monkeypatch):
+    path = real("Task04_Hippocampus.tar")
+    counts = {"volumes": (260, 263)}
+    monkeypatch.setitem(registry.DATASETS, "hippocampus", replace(registry.DATASETS["hippocampus"], counts=counts))
+    download.import_archive(path)
+    volumes = hippocampus.load("all")
+    assert len(volumes) == 260
+    assert max(v.image.max() for v in volumes) > 1.7e6 and min(v.image.max() for v in volumes) == 112
+    assert all(0.3 < v.scaled().std() < 0.7 for v in volumes)
