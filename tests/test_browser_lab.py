@@ -159,7 +159,7 @@ def test_picture_follows_the_slider(page, ran, tmp_path):
     first = picture(page)
     slider.fill(slider.get_attribute("max"))
     last = picture(page)
-    assert first.startswith("data:image/webp")
+    assert first.startswith("data:image/")
     assert last != first
     page.screenshot(path=tmp_path / "slider_at_its_end.png")
 
