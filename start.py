@@ -9,6 +9,7 @@ What is installed stands in requirements.txt; a stamp in .venv remembers what wa
 """
 
 import argparse
+import errno
 import hashlib
 import ntpath
 import os
@@ -136,6 +137,7 @@ def site_packages(venv):
 
 # pip ---------------------------------------------------------------------------------------------------------------
 
+FREE_SPACE = "The disk is full: free about 3 GB, then run this again."
 DISK_FULL = r"No space left on device|\[Errno 28\]|WinError 112|not enough space on the disk|Disk quota exceeded"
 NO_NETWORK = (
     r"name resolution|getaddrinfo failed|nodename nor servname|Name or service not known|NewConnectionError"
@@ -235,7 +237,7 @@ def make_venv(venv):
 def explain_venv_failure(output, version):
     """One sentence for why `python -m venv` failed."""
     if re.search(DISK_FULL, output):
-        return "The disk is full: free about 3 GB, then run this again."
+        return FREE_SPACE
     if re.search(r"ensurepip|No module named '?venv", output):
         return (
             "This Python came without its venv module: on Debian or Ubuntu run 'sudo apt install python{}.{}-venv', "
@@ -248,6 +250,13 @@ def explain_venv_failure(output, version):
         )
     last = (output.strip().splitlines() or ["no message"])[-1]
     return f"The folder .venv could not be made ({last}): delete it, then run this again."
+
+
+def explain_os_error(error):
+    """One sentence for a failure of the file system in this very program."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FREE_SPACE
+    return f"The set-up stopped: {error}; mend that, then run this again."
 
 
 def pinned(package):
@@ -354,7 +363,7 @@ def main(arguments):
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"The set-up stopped: {error}. Mend that, then run this again.", file=sys.stderr)
+        print(explain_os_error(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nStopped; the next run starts the set-up afresh.", file=sys.stderr)

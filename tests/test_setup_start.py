@@ -267,14 +267,22 @@ def test_a_set_up_that_was_cut_off_is_made_anew(course, monkeypatch):
     assert course[0] == "venv"
 
 
-@pytest.mark.parametrize("error", [start.SetupError("The disk is full."), PermissionError(13, "Permission denied")])
-def test_main_prints_a_sentence_and_never_a_traceback(monkeypatch, capsys, error):
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (start.SetupError("pip stopped."), "pip stopped"),
+        (PermissionError(13, "Permission denied"), "Permission denied"),
+        (OSError(28, "No space left on device"), "The disk is full"),
+    ],
+)
+def test_main_prints_a_sentence_and_never_a_traceback(monkeypatch, capsys, error, words):
     def fail(command, cpu):
         raise error
 
     monkeypatch.setattr(start, "set_up", fail)
     assert start.main(["lab"]) == 1
     printed = capsys.readouterr().err.strip()
+    assert words in printed
     assert one_sentence(printed)
 
 
