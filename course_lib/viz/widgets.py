@@ -28,6 +28,7 @@ __all__ = ["Live", "live", "predict", "stepper", "tile"]
 SUPPRESS = 'data-lm-suppress-shortcuts="true"'  # else JupyterLab takes the arrow and space keys for itself
 AVIF = features.check("avif")
 AVIF_QUALITIES = (60, 45, 34, 26, 21, 18)
+HIDDEN = 'hidden="hidden"'  # JupyterLab's sanitiser drops the attribute when it has no value
 WEBP_QUALITIES = (90, 70, 50, 30, 15, 5)
 FRAME_DPI = 100
 
@@ -201,7 +202,7 @@ def stepper(
  style="max-width:{max(width * scale, 380)}px;font-size:15px">
 <div class="course-title" style="font-weight:bold;margin:4px 0">{html.escape(title)}</div>
 {picture}
-<div class="course-controls" hidden style="margin:6px 0">
+<div class="course-controls" {HIDDEN} style="margin:6px 0">
 <input type="range" class="course-stepper" min="0" max="{len(frames) - 1}" step="1" value="{start}"
  aria-label="{_attribute(title)}" aria-valuetext="{_attribute(labels[start])}" {SUPPRESS}
  style="width:100%;margin:6px 0">
@@ -259,6 +260,10 @@ class Live:
         self.fn, self.alt, self.scale, self.limits = fn, alt.strip(), scale, limits
         self.controls = {name: _control(name, kind, start.get(name)) for name, kind in controls.items()}
         self.image, self.status = W.Image(format="png"), W.HTML()
+        if self.image.has_trait(
+            "tooltip"
+        ):  # the picture's accessible name, from ipywidgets 8 on; the words below serve 7
+            self.image.tooltip = self.alt
         self.seconds = 0.0
         self._update()
         self.still = self.image.value if still is None else self._png(still)[0]
@@ -376,15 +381,15 @@ _PREDICT_SCRIPT = """
 (function () {
   const here = document.currentScript;
   const root = (here && here.closest('.course-widget')) || document.getElementById('ROOT');
-  const comments = COMMENTS, answer = ANSWER;
+  const answer = ANSWER;
   const find = name => root.querySelector('.course-' + name);
   const choices = [...root.querySelectorAll('input[type=radio]')], commit = find('commit');
   choices.forEach(choice => choice.addEventListener('change', function () { commit.disabled = false; }));
   commit.addEventListener('click', function () {
     const chosen = choices.findIndex(choice => choice.checked);
     if (chosen < 0) return;
-    const verdict = chosen === answer ? '\\u2713 As you predicted. ' : '\\u2717 Not what happens. ';
-    find('verdict').textContent = verdict + comments[chosen];
+    find('verdict').textContent = chosen === answer ? '\\u2713 As you predicted.' : '\\u2717 Not what happens.';
+    root.querySelectorAll('.course-comment')[chosen].hidden = false;
     choices.forEach(choice => { choice.disabled = true; });
     commit.hidden = true;
     find('reveal').open = true;
@@ -411,11 +416,8 @@ def predict(question, options, answer, reveal):
     if answer not in texts or len(texts) < 2:
         raise ValueError(f"answer {answer!r} must be one of at least two options, got {texts}")
     root = unique_id("predict")
-    values = {
-        "ROOT": root,
-        "COMMENTS": _script_json(list(comments.values())),
-        "ANSWER": str(texts.index(answer)),
-    }
+    values = {"ROOT": root, "ANSWER": str(texts.index(answer))}
+    said = "".join(f'<div class="course-comment" {HIDDEN}>{rich(comment)}</div>' for comment in comments.values())
     listed = "".join(f"<li>{_inline(text)}</li>" for text in texts)
     radios = "".join(
         f'<label style="display:block;margin:4px 0"><input type="radio" name="{root}" value="{index}" {SUPPRESS}> '
@@ -427,10 +429,11 @@ def predict(question, options, answer, reveal):
 <div style="font-weight:bold">Predict, then run</div>
 {rich(question)}
 <ul class="course-still">{listed}</ul>
-<div class="course-controls" hidden>{radios}
+<div class="course-controls" {HIDDEN}>{radios}
 <button type="button" class="course-commit" disabled {SUPPRESS} style="font-size:15px;padding:3px 10px;margin:6px 0">
 I commit to this</button></div>
 <div class="course-verdict" role="status" tabindex="-1" style="margin:6px 0;font-weight:bold"></div>
+{said}
 <details class="course-reveal"><summary {SUPPRESS}>What happens</summary>
 <p style="margin:0.3em 0"><b>{_inline(answer)}</b></p>{rich(reveal)}</details>
 <script>{_fill(_PREDICT_SCRIPT, values)}</script>
