@@ -157,7 +157,7 @@ def _anatomy(number):
         raise DataError(f"A subject's number is a whole number from 0 on, not {number!r}.")
     rng = _stream(number, "anatomy")
     angles = rng.normal(0, np.radians([2.5, 1.5, 2.5])).clip(-0.12, 0.12)
-    scales = np.exp(rng.normal(0, 0.025) + rng.normal(0, 0.02, 3))
+    scales = np.exp(rng.normal(-0.05, 0.025) + rng.normal(0, 0.015, 3))  # the template is larger than life
     return _Anatomy(
         number=int(number),
         level=rng.uniform(*LEVELS),
@@ -211,6 +211,7 @@ def _make(anatomy, axes, size, contrast, lesion, strength, ventricles):
         plain, tissue = _anatomical(anatomy, axes, size, scanner, push, (spot, strength))
     cover = _fine_mean(spot.cover, axes, size)
     cover = cover * (1 - tissue[0]) * (tissue.sum(0) > 0.5)  # neither in the ventricles nor outside the brain
+    cover[cover < 0.002] = 0  # beyond its soft edge a lesion changes nothing at all
     image = scanner.acquire(spot.paint(plain, cover * strength, contrast, axes), tissue)
     return image, healthy, _labels(tissue), (cover > 0.5).astype(np.uint8)
 
@@ -243,7 +244,7 @@ def _anatomical(anatomy, axes, size, scanner, ventricles, mass=None):
 
     def render(grid):
         tissue, detail = _tissue(anatomy, _to_template(anatomy, grid, ventricles, mass))
-        intensity = np.tensordot(scanner.means, tissue, 1) + _DETAIL[scanner.contrast] * detail
+        intensity = np.einsum("k,k...", scanner.means, tissue) + _DETAIL[scanner.contrast] * detail
         return np.concatenate([np.maximum(intensity, 0)[None], tissue])
 
     mean = _fine_mean(render, axes, size)
@@ -252,7 +253,10 @@ def _anatomical(anatomy, axes, size, scanner, ventricles, mass=None):
 
 def _tissue(anatomy, position):
     """Fractions (3, X, Y, Z) of CSF, grey and white matter, and the detail beyond them, at template positions."""
-    grey, white, brain, detail = _template().sample("tissue", position)
+    near = _template().near_brain(position)  # about half of a slice: the rest is background
+    found = np.zeros((4, *position.shape[1:]))
+    found[:, near] = _template().sample("tissue", position[:, near])
+    grey, white, brain, detail = found
     # squares sharpen the average of 152 people to something like one person
     tissue = np.stack([np.maximum(brain - grey - white, 0), grey, white]) ** 2
     tissue *= np.exp([anatomy.sulci, anatomy.cortex, 0.0])[:, None, None, None]
@@ -289,34 +293,34 @@ def _to_template(anatomy, grid, ventricles, mass=None):
     count = int(FIELD_OF_VIEW / _MAP_SPACING)
     knots = [_axis(count, 0), _axis(count, 1), grid[2]]
     position = _to_template_at_knots(anatomy, knots, ventricles, mass)
-    for axis in (0, 1):
-        position = np.moveaxis(np.tensordot(_between(knots[axis], grid[axis]), position, (1, axis + 1)), 0, axis + 1)
-    return position
+    return _between(knots[1], grid[1], _between(knots[0], grid[0], position, 1), 2)
 
 
-def _between(knots, positions):
-    """(len(positions), len(knots)) weights of linear interpolation on an even grid, going on linearly beyond it."""
+def _between(knots, positions, values, axis):
+    """Linear interpolation of `values` along `axis` from even `knots` to `positions`, going on linearly beyond them."""
     place = (positions - knots[0]) / (knots[1] - knots[0])
-    left = np.clip(np.floor(place), 0, len(knots) - 2).astype(int)
-    weights = np.zeros((len(positions), len(knots)))
-    rows = np.arange(len(positions))
-    weights[rows, left] = 1 - (place - left)
-    weights[rows, left + 1] = place - left
-    return weights
+    left = np.clip(np.floor(place), 0, len(knots) - 2).astype(np.int64)
+    share = (place - left).reshape([-1 if dimension == axis else 1 for dimension in range(values.ndim)])
+    return (1 - share) * values.take(left, axis) + share * values.take(left + 1, axis)
 
 
 def _to_template_at_knots(anatomy, grid, ventricles, mass):
     template, centre = _template(), CENTRE[:, None, None, None]
     start = np.stack(np.meshgrid(*grid, indexing="ij"))  # (3, X, Y, Z)
-    position = np.tensordot(anatomy.matrix, start - centre, 1) + centre + anatomy.shift[:, None, None, None]
+    position = _turn(anatomy.matrix, start - centre) + centre + anatomy.shift[:, None, None, None]
     inner = sum(_vector_field(part, grid) for part in anatomy.fine)
     if mass is not None:
         spot, strength = mass
-        inner -= strength * np.tensordot(anatomy.matrix, spot.push(start), 1)
+        inner -= strength * _turn(anatomy.matrix, spot.push(start))
     depth, *normal = template.sample("outline", position)
     held = 1 - np.clip(depth / _SKIN, 0.0, 1.0)
     position += _vector_field(anatomy.coarse, grid) + inner - held * (inner * normal).sum(0) * normal
     return position - ventricles * template.sample("ventricles", position)
+
+
+def _turn(matrix, vectors):
+    """A (3, 3) matrix applied to vectors (3, ...); plain sums, as a BLAS call would start threads for nothing."""
+    return np.einsum("ij,j...->i...", matrix, vectors)
 
 
 def _coefficients(rng, spans, deviation):
@@ -333,10 +337,11 @@ def _vector_field(coefficients, grid):
 
 def _field(coefficients, grid):
     """Values (X, Y, Z) of a separable cubic B-spline over the field of view, on the grid of three position arrays."""
-    for axis, positions in enumerate(grid):
-        basis = _basis(positions - CENTRE[axis], coefficients.shape[0])  # (n, K)
-        coefficients = np.tensordot(coefficients, basis, (0, 1))  # takes the first axis, appends the new one
-    return coefficients
+    values = coefficients
+    for axis in (2, 1, 0):  # z first: in a slice it has one position only
+        basis = _basis(grid[axis] - CENTRE[axis], coefficients.shape[axis])  # (n, K)
+        values = np.moveaxis(np.tensordot(values, basis, (axis, 1)), -1, axis)
+    return values
 
 
 def _basis(offsets, n):
@@ -467,6 +472,7 @@ class _Template:
         detail[~ndimage.binary_erosion(brain, iterations=2)] = 0  # the rim holds what is left of the dura
         self._origin = origin
         self._maps = {"tissue": (1.0, np.stack([grey, white, brain, detail], -1).astype(np.float32))}
+        self._near = ndimage.binary_dilation(brain[::2, ::2, ::2], iterations=2)
         self._add_geometry(brain[::2, ::2, ::2], csf[::2, ::2, ::2])
 
     def _add_geometry(self, brain, csf):
@@ -491,17 +497,24 @@ class _Template:
         Gathers all channels of a corner at once: several times faster than scipy's map_coordinates, one by one.
         """
         spacing, values = self._maps[name]
-        shape, last = np.array(values.shape[:3]), np.array(values.shape[:3])[:, None] - 1.001
+        shape = values.shape[:3]
+        last = np.array(shape)[:, None] - 1.001
         index = np.clip((position.reshape(3, -1) - self._origin[:, None]) / spacing, 0, last)
         corner = index.astype(np.int64)
         after = (index - corner).astype(np.float32)
         before = 1 - after
-        flat, total = values.reshape(-1, values.shape[-1]), 0.0
+        flat, total = values.reshape(-1, values.shape[3]), 0.0
         first = (corner[0] * shape[1] + corner[1]) * shape[2] + corner[2]
         for i, j, k in np.ndindex(2, 2, 2):
             weight = (before, after)[i][0] * (before, after)[j][1] * (before, after)[k][2]
-            total += weight[:, None] * flat.take(first + (i * shape[1] + j) * shape[2] + k, axis=0)
-        return total.T.reshape(-1, *position.shape[1:])
+            total = total + weight[:, None] * flat.take(first + (i * shape[1] + j) * shape[2] + k, axis=0)
+        return total.T.reshape(values.shape[3], *position.shape[1:])
+
+    def near_brain(self, position):
+        """Boolean (...): positions that are in the brain or within a few mm of it."""
+        voxel = np.rint((position - self._origin.reshape(3, *[1] * (position.ndim - 1))) / 2).astype(np.int64)
+        near = self._near
+        return near[tuple(np.clip(part, 0, n - 1) for part, n in zip(voxel, near.shape, strict=True))]
 
 
 @lru_cache(maxsize=1)

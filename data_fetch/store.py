@@ -133,7 +133,8 @@ def load_array(name, key):
         return np.load(root() / entry["file"], mmap_mode="r")
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{root() / entry['file']} cannot be read ({first_line(error)}); run `python -m data_fetch get {name}` to make it anew."
+            f"{root() / entry['file']} cannot be read ({first_line(error)}); run `python -m data_fetch get {name}` "
+            "to make it anew."
         ) from error
 
 

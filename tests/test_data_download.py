@@ -118,14 +118,17 @@ def test_server_errors_are_tried_again(server):
 def test_moved_address_fails_at_once(server, capsys):
     server.faults = [404]
     message = fails(capsys, "get", "mednist")
-    assert "404" in message and server.url in message and "import FILE" in message
+    assert "404" in message
+    assert server.url in message
+    assert "import FILE" in message
     assert len(server.ranges) == 1
 
 
 def test_tampered_download_is_thrown_away(server, capsys):
     server.content = server.content[:-1] + bytes([server.content[-1] ^ 1])
     message = fails(capsys, "get", "mednist")
-    assert "published checksum" in message and server.url in message
+    assert "published checksum" in message
+    assert server.url in message
     assert not mednist.is_available()
     assert not parts().exists()
 
@@ -152,7 +155,9 @@ def test_no_network(server, capsys, monkeypatch):
     closed = replace(registry.DATASETS["mednist"], url="http://127.0.0.1:9/MedNIST.tar.gz")
     monkeypatch.setitem(registry.DATASETS, "mednist", closed)
     message = fails(capsys, "get", "mednist")
-    assert "cannot be reached" in message and "import FILE" in message and closed.url in message
+    assert "cannot be reached" in message
+    assert "import FILE" in message
+    assert closed.url in message
 
 
 def test_silent_server_times_out(server, capsys, monkeypatch):
@@ -192,7 +197,8 @@ def test_full_disk_keeps_what_came_and_the_next_run_goes_on(server, capsys, monk
         limited.setattr(download, "_BLOCK", 256)
         limited.setattr(download, "_open_part", lambda part, mode: FullDisk(real(part, mode), 700))
         message = fails(capsys, "get", "mednist")
-        assert "disk is full" in message and "downloads" in message
+        assert "disk is full" in message
+        assert "downloads" in message
     assert len(server.ranges) == 1  # no point in trying again
     assert parts().stat().st_size == 700
     download.get("mednist")
@@ -205,7 +211,9 @@ def test_read_only_cache(server, capsys, monkeypatch):
 
     monkeypatch.setattr(download, "open", refuse, raising=False)
     message = fails(capsys, "get", "mednist")
-    assert "cannot be written" in message and "Read-only" in message and "COURSE_DATA" in message
+    assert "cannot be written" in message
+    assert "Read-only" in message
+    assert "COURSE_DATA" in message
     assert server.ranges == [None]
 
 

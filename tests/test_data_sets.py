@@ -105,7 +105,8 @@ def test_mednist_order_labels_and_split(archive):
     dataset, public = download.import_archive(archive)
     assert (dataset.name, public) == ("mednist", False)
     images, labels = mednist.load("all")
-    assert images.shape == (75, 64, 64) and images.dtype == np.uint8
+    assert images.shape == (75, 64, 64)
+    assert images.dtype == np.uint8
     assert labels.dtype == np.int64
     assert np.bincount(labels).tolist() == list(COUNTS.values())
     expected = [40 * index + number for index, name in enumerate(mednist.CLASSES) for number in range(COUNTS[name])]
@@ -178,14 +179,20 @@ def test_hippocampus_volumes_splits_and_scaling(tmp_path):
     by_split = [hippocampus.load(split) for split in hippocampus.SPLITS]
     assert [len(part) for part in by_split] == [4, 1, 1]
     subjects = [{volume.subject for volume in part} for part in by_split]
-    assert not (subjects[0] & subjects[1] or subjects[0] & subjects[2] or subjects[1] & subjects[2])
+    assert not (subjects[0] & subjects[1])
+    assert not (subjects[0] & subjects[2])
+    assert not (subjects[1] & subjects[2])
     for number, volume in zip((1, 2, 3, 4, 16, 18), volumes, strict=True):
         image = np.random.default_rng(number).uniform(0, 112 if number % 2 else 1.7e6, volume.image.shape)
         assert np.array_equal(volume.image, image.astype(np.float32))
-        assert volume.label.shape == volume.image.shape and volume.label.dtype == np.uint8
-        assert np.allclose(volume.spacing, 1) and volume.affine.shape == (4, 4)
+        assert volume.label.shape == volume.image.shape
+        assert volume.label.dtype == np.uint8
+        assert np.allclose(volume.spacing, 1)
+        assert volume.affine.shape == (4, 4)
         scaled = volume.scaled()
-        assert scaled.dtype == np.float32 and scaled.min() == -1 and scaled.max() == 1
+        assert scaled.dtype == np.float32
+        assert scaled.min() == -1
+        assert scaled.max() == 1
         assert abs(scaled.mean()) < 0.15  # whatever the scanner's unit
 
 
@@ -328,7 +335,8 @@ def test_bad_archives(fault, archive, capsys, cache, tmp_path):
     message = fails(capsys, "import", bad)
     assert re.search(FAULTS[fault], message)
     assert bad.name in message or "MedNIST" in message
-    assert message.endswith(".") and message.count("\n") == 0
+    assert message.endswith(".")
+    assert message.count("\n") == 0
     assert snapshot(cache) == before
     assert store.is_ready("mednist")
     assert not list(tmp_path.rglob("evil*"))
@@ -383,7 +391,9 @@ def test_full_disk_and_read_only_file_system(code, words, archive, capsys, cache
     before = snapshot(cache)
     Full(monkeypatch, code)
     message = fails(capsys, "import", archive)
-    assert words in message and str(cache) in message and "COURSE_DATA" in message
+    assert words in message
+    assert str(cache) in message
+    assert "COURSE_DATA" in message
     assert snapshot(cache) == before
     store.verify("mednist")
 
@@ -394,7 +404,8 @@ def test_cache_folder_that_cannot_be_made(archive, capsys, tmp_path, monkeypatch
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         monkeypatch.setenv("COURSE_DATA", str(place))
         message = fails(capsys, "import", archive)
-        assert "cannot be written" in message and "COURSE_DATA" in message
+        assert "cannot be written" in message
+        assert "COURSE_DATA" in message
         assert "file" in fails(capsys, "get", "mednist")
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -423,7 +434,8 @@ def test_tampered_and_half_written_cache(archive, capsys, cache):
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     message = fails(capsys, "verify", "mednist")
-    assert path.name in message and "changed" in message
+    assert path.name in message
+    assert "changed" in message
     path.write_bytes(content[:-100])
     assert not mednist.is_available()
     assert "damaged" in fails(capsys, "verify")
@@ -487,5 +499,6 @@ def test_real_hippocampus(monkeypatch):
     download.import_archive(path)
     volumes = hippocampus.load("all")
     assert len(volumes) == 260
-    assert max(v.image.max() for v in volumes) > 1.7e6 and min(v.image.max() for v in volumes) == 112
+    assert max(v.image.max() for v in volumes) > 1.7e6
+    assert min(v.image.max() for v in volumes) == 112
     assert all(0.3 < v.scaled().std() < 0.7 for v in volumes)

@@ -1,0 +1,270 @@
+"""The made subjects: the same number is the same person, the truth is true, and the anatomy stays plausible."""
+
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from data_fetch import DataError
+from data_fetch import brain_cohort as brain
+
+SUBJECTS = range(200, 208)
+
+
+def test_shapes_types_and_ranges():
+    cohort = brain.cohort("train", 3, size=64, lesion="hyper")
+    for stack in (cohort.images, cohort.healthy):
+        assert stack.shape == (3, 64, 64)
+        assert stack.dtype == np.float32
+        assert stack.min() == -1
+        assert 0.2 < stack.max() <= 1
+    for stack in (cohort.labels, cohort.masks):
+        assert stack.shape == (3, 64, 64)
+        assert stack.dtype == np.uint8
+    assert set(np.unique(cohort.labels)) == {0, 1, 2, 3}
+    assert set(np.unique(cohort.masks)) == {0, 1}
+    assert brain.cohort("test", 0).images.shape == (0, 64, 64)
+
+
+def test_background_is_exactly_minus_one_and_outside_the_brain_only():
+    case = brain.slice_2d(5)
+    assert (case.image[:, :3] == -1).all()
+    assert (case.image[case.labels > 0] > -1).mean() > 0.99
+
+
+def test_the_brain_fits_into_the_picture():
+    for number in range(40):
+        labels = brain.slice_2d(number).labels
+        assert not np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]).any()
+
+
+def test_same_number_same_person_in_any_order_and_twice():
+    first = {number: brain.slice_2d(number, lesion="mass") for number in (7, 8, 9)}
+    brain._anatomy.cache_clear()
+    brain._lesion.cache_clear()
+    for number in (9, 7, 8):
+        again = brain.slice_2d(number, lesion="mass")
+        for field in ("image", "healthy", "labels", "mask"):
+            assert np.array_equal(getattr(again, field), getattr(first[number], field))
+    assert not np.array_equal(first[7].image, first[8].image)
+
+
+def test_same_person_in_another_process():
+    code = (
+        "import hashlib; from data_fetch import brain_cohort as b;"
+        "c = b.slice_2d(1); c = b.slice_2d(7, 96, 'T2', 'texture');"
+        "print(hashlib.sha256(c.image.tobytes() + c.mask.tobytes() + c.labels.tobytes()).hexdigest())"
+    )
+    digests = set()
+    for threads, seed in (("1", "1"), ("2", "2")):
+        environment = os.environ | {"OMP_NUM_THREADS": threads, "PYTHONHASHSEED": seed}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        digests.add(done.stdout)
+    assert len(digests) == 1
+    assert len(digests.pop().strip()) == 64
+
+
+def test_cohort_is_the_stack_of_its_slices():
+    cohort = brain.cohort("validation", 4, size=32, contrast="T2", lesion="mixed", strength=0.7, seed=3)
+    for index in (2, 0):
+        case = brain.slice_2d(int(cohort.numbers[index]), 32, "T2", "mixed", 0.7)
+        assert np.array_equal(case.image, cohort.images[index])
+        assert np.array_equal(case.healthy, cohort.healthy[index])
+        assert np.array_equal(case.labels, cohort.labels[index])
+        assert np.array_equal(case.mask, cohort.masks[index])
+
+
+def test_splits_are_disjoint_and_draws_are_prefixes():
+    ranges = [set(range(*span)) for span in brain.SPLITS.values()]
+    assert sum(map(len, ranges)) == len(set.union(*ranges))
+    for split, (first, end) in brain.SPLITS.items():
+        drawn = brain.numbers(split, 500, seed=1)
+        assert len(set(drawn)) == 500
+        assert drawn.min() >= first
+        assert drawn.max() < end
+        assert np.array_equal(drawn[:20], brain.numbers(split, 20, seed=1))
+        assert not np.array_equal(drawn, brain.numbers(split, 500, seed=2))
+
+
+@pytest.mark.parametrize("family", brain.FAMILIES)
+def test_healthy_twin_is_the_same_person_with_the_same_noise(family):
+    for number in SUBJECTS:
+        plain, ill = brain.slice_2d(number), brain.slice_2d(number, lesion=family)
+        assert np.array_equal(plain.image, plain.healthy)
+        assert np.array_equal(plain.image, ill.healthy)
+        assert plain.mask.sum() == 0
+        assert ill.mask.sum() > 0
+        if family != "mass":  # a mass moves tissue around it; the others change nothing outside their soft edge
+            spot = brain._lesion(number, family)
+            x, y = brain._axis(64, 0)[::-1], brain._axis(64, 1)[::-1, None]
+            far = np.hypot(x - spot.centre[0], y - spot.centre[1]) > 1.75 * spot.radius + 5
+            assert np.array_equal(ill.image[far], ill.healthy[far])
+            assert np.array_equal(ill.labels, plain.labels)
+
+
+@pytest.mark.parametrize("contrast", brain.CONTRASTS)
+def test_families_look_as_their_names_say(contrast):
+    change = {}
+    for family in brain.FAMILIES:
+        cases = [brain.slice_2d(number, 64, contrast, family) for number in SUBJECTS]
+        inside = [(case.image - case.healthy)[case.mask > 0] for case in cases]
+        change[family] = np.array([values.mean() for values in inside])
+    assert (change["hyper"] > 0.15).all()
+    assert (change["tiny"] > 0.05).all()
+    assert (change["hypo"] < -0.15).all()
+    assert np.abs(change["texture"]).max() < 0.06
+    assert np.abs(change["texture"]).mean() < 0.02
+
+
+def test_texture_lesion_changes_the_pattern_not_the_mean():
+    for number in SUBJECTS:
+        case = brain.slice_2d(number, 96, lesion="texture")
+        difference = (case.image - case.healthy)[case.mask > 0]
+        assert difference.std() > 0.1
+        assert abs(difference.mean()) < 0.06
+
+
+def test_tiny_lesions_are_tiny():
+    pixels = [brain.slice_2d(number, lesion="tiny").mask.sum() for number in SUBJECTS]
+    assert max(pixels) <= 8
+    assert min(pixels) >= 1
+    large = [brain.slice_2d(number, lesion="mass").mask.sum() for number in SUBJECTS]
+    assert min(large) > max(pixels)
+
+
+def test_mass_displaces_tissue_but_keeps_the_outline():
+    moved, outline = [], []
+    for number in SUBJECTS:
+        ill, plain = brain.slice_2d(number, 128, lesion="mass"), brain.slice_2d(number, 128)
+        outside = ill.mask == 0
+        moved.append((ill.labels != plain.labels)[outside].mean())
+        inside, before = ill.labels > 0, plain.labels > 0
+        outline.append(2 * (inside & before).sum() / (inside.sum() + before.sum()))
+    assert np.mean(moved) > 0.01
+    assert min(outline) > 0.985
+
+
+def test_strength_runs_from_invisible_to_full():
+    for family in brain.FAMILIES:
+        none = brain.slice_2d(11, lesion=family, strength=0.0)
+        assert np.array_equal(none.image, none.healthy)
+        changes = [
+            np.abs(case.image - case.healthy).sum()
+            for case in (brain.slice_2d(11, lesion=family, strength=strength) for strength in (0.2, 0.5, 1.0))
+        ]
+        assert changes == sorted(changes)
+
+
+def test_lesions_lie_in_the_brain_and_not_in_the_ventricles():
+    for family in brain.FAMILIES:
+        for number in SUBJECTS:
+            case = brain.slice_2d(number, 128, lesion=family)
+            tissue = case.labels[case.mask > 0]
+            assert (tissue > 0).all()
+            assert (tissue == 1).mean() < 0.25
+
+
+def test_contrasts_order_the_tissues_as_in_real_images():
+    for contrast, order in (("T1", (1, 2, 3)), ("T2", (3, 2, 1))):
+        cases = [brain.slice_2d(number, 96, contrast) for number in SUBJECTS]
+        means = [np.mean([case.image[case.labels == label].mean() for case in cases]) for label in order]
+        assert means[0] + 0.1 < means[1]
+        assert means[1] + 0.1 < means[2]
+    one, two = brain.slice_2d(3, contrast="T1"), brain.slice_2d(3, contrast="T2")
+    assert np.array_equal(one.labels, two.labels)
+
+
+def test_larger_ventricles_on_request_and_nothing_else():
+    case = brain.slice_2d(41, 128, level=20.0, ventricles=0.0)
+    large = brain.slice_2d(41, 128, level=20.0, ventricles=3.0)
+    middle = np.s_[40:90, 40:88]
+    assert (large.labels[middle] == 1).sum() > 1.3 * (case.labels[middle] == 1).sum()
+    rim = np.ones((128, 128), bool)
+    rim[middle] = False
+    assert (large.labels != case.labels)[rim].mean() < 0.02
+
+
+def test_sizes_show_the_same_person():
+    small, large = brain.slice_2d(17, 64), brain.slice_2d(17, 128)
+    shrunk = large.image.reshape(64, 2, 64, 2).mean((1, 3))
+    assert np.corrcoef(shrunk.ravel(), small.image.ravel())[0, 1] > 0.98
+
+
+def test_orientation_row_zero_is_front_and_column_zero_is_the_right():
+    """The lesion's position in mm, computed from the picture by the stated convention, is where it was put."""
+    for number in SUBJECTS:
+        spot = brain._lesion(number, "hyper")
+        rows, columns = np.nonzero(brain.slice_2d(number, 96, lesion="hyper", level=spot.centre[2]).mask)
+        x = brain.CENTRE[0] + (47.5 - columns.mean()) * 2.0
+        y = brain.CENTRE[1] + (47.5 - rows.mean()) * 2.0
+        assert abs(x - spot.centre[0]) < 6
+        assert abs(y - spot.centre[1]) < 6
+
+
+def test_volume_agrees_with_its_slice():
+    spot = brain._lesion(21, "mass")
+    volume = brain.volume(21, 32, lesion="mass")
+    assert volume.image.shape == volume.labels.shape == volume.mask.shape == (32, 32, 32)
+    assert np.allclose(np.abs(np.diag(volume.affine)), [6, 6, 6, 1])
+    middle = volume.affine @ [*(np.argwhere(volume.mask).mean(0)), 1]
+    assert np.abs(middle[:3] - spot.centre).max() < 6
+    plane = 13
+    level = (volume.affine @ [0, 0, plane, 1])[2]
+    case = brain.slice_2d(21, 32, lesion="mass", level=level)
+    flipped = volume.image[::-1, ::-1, plane].T
+    assert np.corrcoef(flipped.ravel(), case.image.ravel())[0, 1] > 0.95
+
+
+def test_deformations_do_not_fold():
+    """The determinant of the Jacobian is positive all over the levels that are used."""
+    grid = [brain._axis(64, 0), brain._axis(64, 1), np.arange(-20.0, 56.0, 3.0)]
+    for number in range(12):
+        anatomy = brain._anatomy(number)
+        position = brain._to_template(anatomy, grid, anatomy.ventricles)
+        jacobian = np.stack([np.stack(np.gradient(part, 3.0)) for part in position])
+        inside = brain._template().sample("tissue", position)[2] > 0.5
+        assert (np.linalg.det(np.moveaxis(jacobian, (0, 1), (-2, -1)))[inside] > 0).mean() > 0.9999
+
+
+def test_brain_sizes_are_plausible():
+    """Litres of brain with its CSF; the template's own 1.9 litres are larger than life."""
+    litres = [(brain.volume(number, 16).labels > 0).mean() * (brain.FIELD_OF_VIEW / 100) ** 3 for number in range(2)]
+    assert 1.2 < min(litres)
+    assert max(litres) < 2.1
+
+
+def test_subjects_differ():
+    images = np.stack([brain.slice_2d(number, level=15.0).image for number in range(20)]).reshape(20, -1)
+    correlations = np.corrcoef(images)[np.triu_indices(20, 1)]
+    assert correlations.max() < 0.97
+
+
+def test_fifty_slices_a_second():
+    brain.slice_2d(0)
+    best = float("inf")
+    for start in (1000, 2000, 3000):  # processor time of this thread, the best of three: other programs may be busy
+        begin = time.thread_time()
+        for number in range(start, start + 10):
+            brain.slice_2d(number)
+        best = min(best, (time.thread_time() - begin) / 10)
+    assert best < 1 / 50
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: brain.cohort("dev", 1), "no split 'dev'"),
+        (lambda: brain.numbers("test", 20_000), "10000 subjects"),
+        (lambda: brain.slice_2d(1, contrast="CT"), "no contrast 'CT'"),
+        (lambda: brain.slice_2d(1, lesion="big"), "no lesion 'big'"),
+        (lambda: brain.slice_2d(-1), "whole number"),
+        (lambda: brain.slice_2d(1.5), "whole number"),
+        (lambda: brain.slice_2d(1, size=4), "8 to 256"),
+    ],
+)
+def test_wrong_arguments_get_a_clear_sentence(call, message):
+    with pytest.raises(DataError, match=message):
+        call()
