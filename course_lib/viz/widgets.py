@@ -249,6 +249,13 @@ def live(fn, controls, *, alt, title="", start=None, still=None, scale=2, vmin=-
     return Live(fn, controls, alt, title, start or {}, still, scale, (vmin, vmax), continuous)
 
 
+# Appears only when an answer takes longer than a third of a second, so that quick ones do not flicker.
+_BUSY = (
+    "<style>@keyframes course-busy {to {visibility: visible}}</style>"
+    '<span role="status" style="visibility:hidden;animation:course-busy 0s 0.33s forwards">computing …</span>'
+)
+
+
 class Live:
     """What `live` returns: shows itself as the last line of a cell; `sweep()` tries every control."""
 
@@ -259,22 +266,18 @@ class Live:
             raise ValueError("live needs an alt text: say what the picture shows and what the controls change in it")
         self.fn, self.alt, self.scale, self.limits = fn, alt.strip(), scale, limits
         self.controls = {name: _control(name, kind, start.get(name)) for name, kind in controls.items()}
-        self.image, self.status = W.Image(format="png"), W.HTML()
-        if self.image.has_trait(
-            "tooltip"
-        ):  # the picture's accessible name, from ipywidgets 8 on; the words below serve 7
-            self.image.tooltip = self.alt
+        # HTML and not W.Image: that one has no alt text and, given a tooltip instead, breaks in the browser.
+        self.picture, self.status = W.HTML(), W.HTML()
         self.seconds = 0.0
         self._update()
-        self.still = self.image.value if still is None else self._png(still)[0]
+        self.still = self.frame if still is None else self._png(still)
         follow = self.seconds < 0.2 if continuous is None else continuous
         for control in self.controls.values():
             if hasattr(control, "continuous_update"):
                 control.continuous_update = follow
             control.observe(self._update, names="value")
         heading = [W.HTML(f"<b>{html.escape(title)}</b>")] if title else []
-        words = W.HTML(f'<span style="font-size:13px">{html.escape(self.alt)}</span>')
-        self.box = W.VBox([*heading, *self.controls.values(), self.image, words, self.status])
+        self.box = W.VBox([*heading, *self.controls.values(), self.picture, self.status])
 
     @property
     def values(self):
@@ -295,31 +298,33 @@ class Live:
         return results
 
     def _update(self, change=None):
-        slow = self.seconds > 0.2
-        if slow:
-            self.status.value = "computing …"
+        self.status.value = _BUSY
         begin = time.perf_counter()
         try:
-            content, width = self._png(self.fn(**self.values))
+            self.frame = self._png(self.fn(**self.values))
         except Exception as error:
             self.status.value = f"<b>{html.escape(type(error).__name__)}</b>: {html.escape(str(error))}"
             raise
-        self.image.value, self.image.width = content, str(width)
+        self.picture.value = self._tag(self.frame, "course-live")
         self.seconds = time.perf_counter() - begin
         self.status.value = ""
 
     def _png(self, frame):
-        """Figure or array -> (PNG bytes, width in CSS pixels); light compression, because the hand is waiting."""
+        """Figure or array -> (PNG bytes, size in CSS pixels); light compression, because the hand is waiting."""
         array = pixels(frame, *self.limits)
         buffer = io.BytesIO()
         Image.fromarray(array).save(buffer, "PNG", compress_level=1)
-        return buffer.getvalue(), array.shape[1] * (1 if isinstance(frame, Figure) else self.scale)
+        scale = 1 if isinstance(frame, Figure) else self.scale
+        return buffer.getvalue(), (array.shape[1] * scale, array.shape[0] * scale)
+
+    def _tag(self, frame, css_class):
+        content, size = frame
+        return image_tag(content, "image/png", self.alt, *size, css_class)
 
     def bundle(self):
         """The MIME bundle: live view, still picture with its alt text, words; each front end takes the first it can."""
-        size = Image.open(io.BytesIO(self.still)).size
         view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
-        still = image_tag(self.still, "image/png", self.alt, *size, "course-frame")
+        still = self._tag(self.still, "course-frame")
         note = '<div class="course-still" style="margin:6px 0">Run the cell to move the controls.</div>'
         return {
             "application/vnd.jupyter.widget-view+json": view,

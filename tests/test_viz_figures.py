@@ -1,0 +1,99 @@
+"""Figures: labelled, light, and never shown without words for those who cannot see them."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib import rcParams
+from PIL import Image
+
+from course_lib.viz import figures
+from course_lib.viz.arrays import as_array, as_images
+from course_lib.viz.page import Page, rich
+
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.uniform(-1, 1, (6, 1, 16, 16))
+X = np.linspace(0, 1, 50)
+ALT = "A sentence for those who cannot see it."
+
+DRAWN = {
+    "image_grid": lambda: figures.image_grid(IMAGES, list("abcdef"), columns=3, row_labels=["top", "low"], title="Six"),
+    "image_rows": lambda: figures.image_rows({"x": IMAGES, "error": IMAGES}, title="Rows", cmap=["gray", "magma"]),
+    "curves": lambda: figures.curves(
+        X, {"a": X, "b": X**2}, xlabel="t", ylabel="y", title="Two", bands={"a": (X, X + 1)}
+    ),
+    "loss_curve": lambda: figures.loss_curve(np.exp(-X)),
+    "bars": lambda: figures.bars({"a": 1, "b": 2.5}, xlabel="distance", title="Quality", floor=0.5, errors={"a": 0.1}),
+    "histogram": lambda: figures.histogram(RANDOM.normal(size=999), np.exp, xlabel="x", title="Samples"),
+    "scatter": lambda: figures.scatter(
+        {"a": X.reshape(-1, 2), "b": X.reshape(-1, 2)}, xlabel="x", ylabel="y", title="Points"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_each_figure_is_labelled_small_and_shown_with_its_alt_text(name):
+    page = figures.picture(DRAWN[name](), ALT)
+    assert f'alt="{ALT}"' in page.markup
+    assert page.text == f"[figure: {ALT}]"
+    assert len(page.markup) < 80_000
+
+
+def test_a_figure_needs_alt_text_title_and_labels():
+    fig = DRAWN["curves"]()
+    for alt in ("", "short", None):
+        with pytest.raises(ValueError, match="alt"):
+            figures.picture(fig, alt)
+    fig.axes[0].set_xlabel("")
+    with pytest.raises(ValueError, match="no x label"):
+        figures.picture(fig, ALT)
+    with pytest.raises(ValueError, match="no title"):
+        figures.picture(figures.image_grid(IMAGES), ALT)
+
+
+def test_alt_text_cannot_break_out_of_its_attribute():
+    page = figures.picture(DRAWN["bars"](), 'The "best" <b>bar</b> is short.')
+    assert 'alt="The &quot;best&quot; &lt;b&gt;bar&lt;/b&gt; is short."' in page.markup
+
+
+def test_the_learner_s_own_style_is_left_alone():
+    before = dict(rcParams)
+    figures.png_bytes(DRAWN["curves"]())
+    assert dict(rcParams) == before
+
+
+def test_grey_figures_are_stored_without_loss():
+    ramp = np.linspace(-1, 1, 256).reshape(1, 16, 16)
+    fig = figures.image_grid(ramp, size=3)
+    png = Image.open(io.BytesIO(figures.png_bytes(fig)))
+    assert png.mode == "L"
+    assert (np.asarray(png) == figures.figure_pixels(fig)[..., 0]).all()
+
+
+def test_arrays_of_every_kind():
+    torch = pytest.importorskip("torch")
+    tensor = torch.ones(2, 1, 4, 4, dtype=torch.bfloat16, requires_grad=True)
+    assert as_images(tensor).shape == (2, 4, 4)
+    assert as_array([torch.ones(3), torch.ones(3)]).shape == (2, 3)
+    with pytest.raises(ValueError, match="got shape"):
+        as_images(np.ones((2, 3, 4, 5)))
+
+
+def test_texts_must_fit_their_places():
+    with pytest.raises(ValueError, match="titles: 2 texts for 6 places"):
+        figures.image_grid(IMAGES, ["a", "b"])
+    with pytest.raises(ValueError, match="same number and size"):
+        figures.image_rows([IMAGES, IMAGES[:2]])
+
+
+def test_a_page_needs_words_and_escapes_them():
+    with pytest.raises(ValueError, match="plain-text twin"):
+        Page("<p>", " ")
+    assert rich("a < b and `c < d`") == '<p style="margin:0.3em 0">a &lt; b and <code>c &lt; d</code></p>'
+
+
+def test_drawing_imports_no_torch():
+    code = "import sys; from course_lib.viz import figures, widgets; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

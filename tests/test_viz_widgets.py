@@ -1,0 +1,229 @@
+"""Widgets: the still twin says the same, pictures are light, errors surface; in a browser they move by hand and key."""
+
+import io
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from course_lib.viz import figures, widgets
+
+FRAMES = [np.full((16, 24), value) for value in np.linspace(-1, 1, 5)]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def make_stepper(**changes):
+    settings = {"title": "Dark to light", "alt": "A field turns from black to white.", "labels": list("abcde")}
+    return widgets.stepper(FRAMES, **{**settings, **changes})
+
+
+def make_prediction():
+    options = {"It widens": "No: samples gather.", "It narrows": "Yes, they gather.", "Nothing": "Only at w = 1."}
+    return widgets.predict("What does guidance do?", options, "It narrows", "The variance is `2**(1-w)`.")
+
+
+# -------------------------------------------------------------------------------------------------------------- frames
+
+
+def test_tile_puts_images_in_reading_order_with_a_gap():
+    mosaic = widgets.tile(np.arange(3).reshape(3, 1, 1) * np.ones((3, 2, 2)), columns=2, gap=1, fill=9)
+    assert mosaic.shape == (5, 5)
+    assert mosaic[0, 0] == 0
+    assert mosaic[0, 3] == 1
+    assert mosaic[3, 0] == 2
+    assert mosaic[2, 2] == mosaic[3, 3] == 9
+
+
+@pytest.mark.parametrize("avif", [True, False])
+def test_frames_come_back_as_the_images_that_went_in(monkeypatch, avif):
+    if avif and not widgets.AVIF:
+        pytest.skip("this Pillow writes no AVIF")
+    monkeypatch.setattr(widgets, "AVIF", avif)
+    encoded, size = widgets.encode_frames(FRAMES)
+    assert size == (24, 16)
+    for frame, (content, mime) in zip(FRAMES, encoded, strict=True):
+        assert mime == ("image/avif" if avif else "image/webp")
+        decoded = np.asarray(Image.open(io.BytesIO(content)).convert("L")).astype(float)
+        assert np.abs(decoded - widgets.pixels(frame)).max() <= 3
+
+
+def test_noise_is_kept_within_bounds_and_the_frames_to_keep_stay_sharp():
+    noise = list(np.random.default_rng(0).normal(size=(26, 128, 128)))
+    small, _ = widgets.encode_frames(noise, kilobytes=40, keep={0})
+    best, _ = widgets.encode_frames(noise, kilobytes=10_000)
+    assert sum(len(content) for content, _ in small) < 0.7 * sum(len(content) for content, _ in best)
+    assert small[0] == best[0]
+
+
+def test_frames_that_do_not_fit_together_are_refused():
+    with pytest.raises(ValueError, match="all of one size"):
+        widgets.encode_frames([np.zeros((4, 4)), np.zeros((5, 4))])
+    with pytest.raises(ValueError, match="use tile"):
+        widgets.pixels(np.zeros((2, 1, 4, 4)))
+    with pytest.raises(ValueError, match="3 labels for 5 frames"):
+        make_stepper(labels=list("abc"))
+
+
+# ----------------------------------------------------------------------------------------------------------- still twin
+
+
+def test_the_stepper_reads_well_where_scripts_are_stripped():
+    page = make_stepper(start=-1)
+    still = re.sub(r"<script>.*?</script>", "", page.markup, flags=re.S)
+    assert re.search(
+        r'<img class="course-frame" src="data:image/\w+;base64,[^"]+" alt="A field [^"]+ Now at e\."', still
+    )
+    assert 'class="course-controls" hidden="hidden"' in still
+    assert "Run the cell" in still
+    assert page.text.startswith("[slider: Dark to light.")
+
+
+def test_labels_cannot_close_the_script_and_are_not_mistaken_for_its_words():
+    page = make_stepper(labels=["</script><b>", "ALT", "FRAMES", "ROOT", "LABELS"])
+    assert page.markup.count("</script>") == 1
+    assert '["\\u003c/script>\\u003cb>", "ALT", "FRAMES", "ROOT", "LABELS"]' in page.markup
+
+
+def test_predict_wants_its_answer_among_the_options():
+    with pytest.raises(ValueError, match="must be one of"):
+        widgets.predict("What?", ["a", "b"], "c", "Because.")
+
+
+# ---------------------------------------------------------------------------------------------------------------- live
+
+
+def draw(t, solver="DDIM", flip=False):
+    if solver == "broken":
+        raise RuntimeError("broken solver")
+    return np.full((4, 4), t)
+
+
+def make_live(**controls):
+    return widgets.live(draw, {"t": (0.0, 1.0, 0.1), **controls}, alt="A grey square of brightness t.")
+
+
+def test_a_control_moves_the_picture():
+    live = make_live()
+    before = live.picture.value
+    live.controls["t"].value = 1.0
+    assert live.picture.value != before
+    assert 'alt="A grey square of brightness t."' in live.picture.value
+    assert live.values == {"t": 1.0}
+
+
+def test_sweep_tries_low_middle_and_high_of_every_control():
+    results = make_live(solver=["DDIM", "Heun"], flip=False).sweep()
+    assert list(results) == [
+        ("t", 0.0), ("t", 0.5), ("t", 1.0), ("solver", "DDIM"), ("solver", "Heun"), ("flip", False), ("flip", True),
+    ]  # fmt: skip
+
+
+def test_errors_of_the_function_surface_at_once_in_a_callback_and_in_a_sweep():
+    with pytest.raises(RuntimeError, match="broken solver"):
+        make_live(solver=["broken"])
+    live = make_live(solver=["DDIM", "broken"])
+    with pytest.raises(RuntimeError, match="broken solver"):
+        live.sweep()
+    with pytest.raises(RuntimeError, match="broken solver"):
+        live.controls["solver"].value = "broken"
+    assert "broken solver" in live.status.value
+
+
+def test_the_bundle_holds_view_still_picture_and_words():
+    live = widgets.live(
+        draw,
+        {"t": (0.0, 1.0)},
+        alt="A grey square.",
+        still=figures.curves([0, 1], {"a": [0, 1]}, xlabel="x", ylabel="y", title="T"),
+    )
+    bundle = live.bundle()
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == live.box.model_id
+    assert 'alt="A grey square."' in bundle["text/html"]
+    assert bundle["text/plain"] == "[live figure: A grey square.]"
+
+
+def test_controls_follow_the_hand_only_when_the_function_keeps_up():
+    assert make_live().controls["t"].continuous_update
+    slow = widgets.live(draw, {"t": (0, 3)}, alt="A grey square.", continuous=False, start={"t": 2})
+    assert not slow.controls["t"].continuous_update
+    assert slow.values == {"t": 2}
+
+
+# ------------------------------------------------------------------------------------------------------------- browser
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory):
+    """Two steppers and a prediction in one page, in Chromium."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        message = f"no Chromium or Chrome on the PATH (looked for {', '.join(BROWSERS)})"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    sync_api = pytest.importorskip("playwright.sync_api")
+    page = tmp_path_factory.mktemp("page") / "widgets.html"
+    parts = [make_stepper(), make_stepper(start=2, interval=20), make_prediction()]
+    page.write_text("<!DOCTYPE html><meta charset=utf-8>" + "".join(part.markup for part in parts), encoding="utf-8")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        tab = browser.new_page()
+        tab.set_default_timeout(5000)
+        tab.goto(page.as_uri())
+        yield tab
+        browser.close()
+
+
+def brightness(tab, number):
+    """Mean grey of what a stepper shows now, read from the pixels that the browser decoded."""
+    return tab.evaluate(
+        """async number => {
+            const image = document.querySelectorAll('img.course-frame')[number];
+            await image.decode();
+            const canvas = document.createElement('canvas');
+            canvas.width = canvas.height = 1;
+            canvas.getContext('2d').drawImage(image, 0, 0, 1, 1);
+            return canvas.getContext('2d').getImageData(0, 0, 1, 1).data[0];
+        }""",
+        number,
+    )
+
+
+def test_arrow_keys_move_the_picture_its_label_and_its_alt_text(tab):
+    assert brightness(tab, 0) < 5
+    tab.locator("input.course-stepper").first.focus()
+    tab.keyboard.press("ArrowRight")
+    assert abs(brightness(tab, 0) - 64) < 6
+    tab.keyboard.press("End")
+    assert brightness(tab, 0) > 250
+    assert tab.locator(".course-label").first.text_content() == "e"
+    assert tab.locator("input.course-stepper").first.get_attribute("aria-valuetext") == "e"
+    assert tab.locator("img.course-frame").first.get_attribute("alt").endswith("Now at e.")
+    assert abs(brightness(tab, 1) - 128) < 6  # the other stepper stays where it was
+
+
+def test_play_runs_to_the_end_and_starts_again(tab):
+    button = tab.locator("button.course-play").nth(1)
+    button.focus()
+    tab.keyboard.press("Enter")
+    assert "Pause" in button.text_content()
+    tab.wait_for_function("document.querySelectorAll('.course-label')[1].textContent === 'e'")
+    tab.wait_for_function("document.querySelectorAll('button.course-play')[1].textContent.includes('Play')")
+    tab.keyboard.press("Enter")
+    tab.wait_for_function("document.querySelectorAll('.course-label')[1].textContent === 'b'")
+
+
+def test_a_prediction_is_committed_by_keyboard_before_the_reveal_shows(tab):
+    assert not tab.locator(".course-reveal").is_visible()
+    assert tab.locator(".course-commit").is_disabled()
+    tab.locator(".course-predict input").first.focus()
+    tab.keyboard.press("Space")
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("Tab")
+    tab.keyboard.press("Enter")
+    assert tab.locator(".course-reveal").get_attribute("open") is not None
+    assert tab.locator(".course-verdict").text_content() == "✓ As you predicted."
+    assert tab.locator(".course-comment:visible").all_text_contents() == ["Yes, they gather."]
