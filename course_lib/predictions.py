@@ -1,0 +1,63 @@
+"""What a network may predict, and how each target gives the others.
+
+With x_t = alpha x_0 + sigma eps:
+
+=====  =========================  ===========================================
+kind   target                     clean image x_0
+=====  =========================  ===========================================
+x0     x_0                        x_0
+eps    eps                        (x_t - sigma eps) / alpha
+v      v = alpha eps - sigma x_0  (alpha x_t - sigma v) / (alpha^2 + sigma^2)
+score  -eps / sigma               (x_t + sigma^2 score) / alpha
+flow   u = eps - x_0              (x_t - sigma u) / (alpha + sigma)
+=====  =========================  ===========================================
+
+alpha^2 + sigma^2 is 1 when the schedule preserves variance.
+Sources: v, Salimans & Ho (ICLR 2022); flow, Lipman et al. (ICLR 2023).
+"""
+
+KINDS = ("x0", "eps", "v", "score", "flow")
+
+
+def _unknown(kind):
+    return ValueError(f"unknown prediction kind {kind!r}: choose one of {', '.join(KINDS)}")
+
+
+def target(kind, x_0, eps, alpha, sigma):
+    """The training target of the given kind, the shape of x_0; alpha and sigma broadcast against it."""
+    if kind == "x0":
+        return x_0
+    if kind == "eps":
+        return eps
+    if kind == "v":
+        return alpha * eps - sigma * x_0
+    if kind == "score":
+        return -eps / sigma
+    if kind == "flow":
+        return eps - x_0
+    raise _unknown(kind)
+
+
+def to_x0(kind, output, x_t, alpha, sigma):
+    """The clean image that a prediction of the given kind stands for, the shape of x_t."""
+    if kind == "x0":
+        return output
+    if kind == "eps":
+        return (x_t - sigma * output) / alpha
+    if kind == "v":
+        return (alpha * x_t - sigma * output) / (alpha**2 + sigma**2)
+    if kind == "score":
+        return (x_t + sigma**2 * output) / alpha
+    if kind == "flow":
+        return (x_t - sigma * output) / (alpha + sigma)
+    raise _unknown(kind)
+
+
+def from_x0(kind, x_0, x_t, alpha, sigma):
+    """The prediction of the given kind that a clean image x_0 stands for at x_t: the inverse of :func:`to_x0`."""
+    return target(kind, x_0, (x_t - alpha * x_0) / sigma, alpha, sigma)
+
+
+def convert(output, source, to, x_t, alpha, sigma):
+    """Turn a prediction of kind ``source`` into one of kind ``to``, the shape of x_t."""
+    return from_x0(to, to_x0(source, output, x_t, alpha, sigma), x_t, alpha, sigma)

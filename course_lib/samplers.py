@@ -1,0 +1,151 @@
+"""Samplers: from x_t at time t to x_s at an earlier time s. One loop, :func:`sample`, serves them all.
+
+=====================  ===========  =====  ====================================================
+step                   randomness   order  source
+=====================  ===========  =====  ====================================================
+ddpm_step              yes          1      Ho et al. (NeurIPS 2020), eq. 6 and 7, for any t > s
+ddim_step              eta          1      Song et al. (ICLR 2021), eq. 12
+euler_step             none         1      Karras et al. (NeurIPS 2022), Algorithm 1 without line 6
+heun_step              none         2      Karras et al. (NeurIPS 2022), Algorithm 1
+dpmpp_2m_step          none         2      Lu et al. (2022), DPM-Solver++, Algorithm 2
+=====================  ===========  =====  ====================================================
+
+Every step has the signature step(denoiser, x_t, t, s, schedule, previous=None, generator=None) and returns x_s and the
+denoised image D(x_t, t). ``previous`` is the pair (time, denoised image) of the step before, which 2M needs. t and s are
+scalars with t > s. The order is that of the global error on a smooth problem.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from course_lib.denoisers import eps_from_x0
+
+
+def _noise_like(x, generator):
+    return torch.randn(x.shape, dtype=x.dtype, generator=generator).to(x.device)
+
+
+def ddpm_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, variance="small"):
+    """Ancestral sampling: x_s ~ q(x_s | x_t, x_0 = D(x_t, t)), right for any t > s, neighbours in a table or not.
+
+    With alpha_ts = alpha_t / alpha_s and sigma_ts^2 = sigma_t^2 - alpha_ts^2 sigma_s^2 (Kingma et al., 2021, eq. 24 to 26):
+
+        mean = (alpha_ts sigma_s^2 x_t + alpha_s sigma_ts^2 D) / sigma_t^2
+        variance "small": sigma_ts^2 sigma_s^2 / sigma_t^2, the posterior's;  "large": sigma_ts^2
+    """
+    x_0 = denoiser(x_t, t)
+    alpha_t, alpha_s, sigma_t, sigma_s = schedule.alpha(t), schedule.alpha(s), schedule.sigma(t), schedule.sigma(s)
+    alpha_ts = alpha_t / alpha_s
+    var_ts = sigma_t**2 - alpha_ts**2 * sigma_s**2
+    mean = (alpha_ts * sigma_s**2 * x_t + alpha_s * var_ts * x_0) / sigma_t**2
+    var = var_ts * sigma_s**2 / sigma_t**2 if variance == "small" else var_ts
+    return (mean + var.sqrt() * _noise_like(x_t, generator) if s > 0 else mean), x_0
+
+
+def ddim_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, eta=0.0):
+    """DDIM: x_s = alpha_s D + sqrt(sigma_s^2 - sigma_eta^2) eps + sigma_eta z, with eps = (x_t - alpha_t D) / sigma_t.
+
+    sigma_eta = eta * the standard deviation of :func:`ddpm_step` ("small"), so that eta = 0 is deterministic and eta = 1 is DDPM.
+    """
+    x_0 = denoiser(x_t, t)
+    alpha_t, alpha_s, sigma_t, sigma_s = schedule.alpha(t), schedule.alpha(s), schedule.sigma(t), schedule.sigma(s)
+    eps = eps_from_x0(x_t, x_0, alpha_t, sigma_t)
+    if eta == 0:
+        return alpha_s * x_0 + sigma_s * eps, x_0
+    var_eta = eta**2 * (sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2) * sigma_s**2 / sigma_t**2
+    x_s = alpha_s * x_0 + (sigma_s**2 - var_eta).sqrt() * eps
+    return x_s + var_eta.sqrt() * _noise_like(x_t, generator), x_0
+
+
+def euler_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
+    """Euler's method for the probability-flow ODE in the coordinates z = x_t / alpha_t, r = sigma_t / alpha_t.
+
+    dz/dr = (z - D) / r, so that z_s = z_t + (r_s - r_t) (z_t - D) / r_t. Needs alpha_t > 0. Equal to DDIM with eta = 0.
+    """
+    x_0 = denoiser(x_t, t)
+    alpha_s = schedule.alpha(s)
+    r_t, r_s = schedule.sigma(t) / schedule.alpha(t), schedule.sigma(s) / alpha_s
+    z_t = x_t / schedule.alpha(t)
+    return alpha_s * (z_t + (r_s - r_t) * (z_t - x_0) / r_t), x_0
+
+
+def heun_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
+    """Heun's method in the coordinates of :func:`euler_step`: the slope is the mean of those at t and at Euler's guess for s.
+
+    Two evaluations a step, but one where s has no noise: there the slope is not defined, and the step is Euler's.
+    """
+    x_s, x_0 = euler_step(denoiser, x_t, t, s, schedule)
+    if schedule.sigma(s) == 0:
+        return x_s, x_0
+    alpha_t, alpha_s = schedule.alpha(t), schedule.alpha(s)
+    r_t, r_s = schedule.sigma(t) / alpha_t, schedule.sigma(s) / alpha_s
+    z_t, z_s = x_t / alpha_t, x_s / alpha_s
+    slope_t, slope_s = (z_t - x_0) / r_t, (z_s - denoiser(x_s, s)) / r_s
+    return alpha_s * (z_t + (r_s - r_t) * (slope_t + slope_s) / 2), x_0
+
+
+def dpmpp_2m_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
+    """DPM-Solver++(2M): one evaluation a step; D is extrapolated in lambda from the step before.
+
+    With h = (lambda_s - lambda_t) / 2 (the paper's lambda is half of ours) and r = h_previous / h:
+
+        D' = (1 + 1 / (2 r)) D(x_t, t) - 1 / (2 r) D_previous
+        x_s = (sigma_s / sigma_t) x_t - alpha_s (exp(-h) - 1) D'
+
+    The first step, and the last one to s without noise, where lambda is infinite, are of first order (DDIM).
+    """
+    x_0 = denoiser(x_t, t)
+    alpha_t, alpha_s, sigma_t, sigma_s = schedule.alpha(t), schedule.alpha(s), schedule.sigma(t), schedule.sigma(s)
+    exp_minus_h = alpha_t * sigma_s / (alpha_s * sigma_t)
+    x_0_prime = x_0
+    if previous is not None and sigma_s > 0:
+        t_previous, x_0_previous = previous
+        lambda_t = schedule.log_snr(t)
+        r = (lambda_t - schedule.log_snr(t_previous)) / (schedule.log_snr(s) - lambda_t)
+        x_0_prime = x_0 + (x_0 - x_0_previous) / (2 * r)
+    return (sigma_s / sigma_t) * x_t - alpha_s * (exp_minus_h - 1) * x_0_prime, x_0
+
+
+STEPS = {
+    "ddpm": ddpm_step,
+    "ddim": ddim_step,
+    "euler": euler_step,
+    "heun": heun_step,
+    "dpmpp_2m": dpmpp_2m_step,
+}
+
+
+@dataclass(frozen=True)
+class State:
+    """One state of a sampling run: its time t, the noisy x_t, and the denoised image of the step that led here (None at first)."""
+
+    t: torch.Tensor
+    x_t: torch.Tensor
+    x_0: torch.Tensor | None
+
+
+def sample(denoiser, schedule, x_t, times, step=ddim_step, generator=None):
+    """The sampling loop: yields a :class:`State` for the start and after each step.
+
+    Parameters
+    ----------
+    denoiser : D(x_t, t); bind a condition first, with ``functools.partial(denoiser, y=y)``.
+    x_t : start (B, ...) at times[0]; for times[0] = 1 and a variance-preserving schedule, standard normal noise.
+    times : falling times (n + 1,), such as ``uniform_times(n)``; the last is usually 0.
+    step : one of this module's steps; bind its options with ``functools.partial(ddim_step, eta=0.5)``.
+    generator : source of the noise of the random steps.
+    """
+    previous = None
+    yield State(times[0], x_t, None)
+    for t, s in zip(times[:-1], times[1:]):
+        x_s, x_0 = step(denoiser, x_t, t, s, schedule, previous=previous, generator=generator)
+        previous, x_t = (t, x_0), x_s
+        yield State(s, x_t, x_0)
+
+
+def last(states):
+    """The x_t of the last state: ``last(sample(...))`` is the finished sample."""
+    for state in states:
+        pass
+    return state.x_t

@@ -1,0 +1,191 @@
+"""How much signal, how much noise: x_t = alpha(t) x_0 + sigma(t) eps, with t = 0 clean and t = 1 noise.
+
+A schedule is a pair of functions of continuous time. ``log_snr(t)`` is lambda_t = log(alpha_t^2 / sigma_t^2); it falls
+monotonically, so that time can be recovered from it (:meth:`Schedule.time`).
+"""
+
+import math
+
+import torch
+
+
+def match_dims(a, x):
+    """Reshape a per-example coefficient a (B,) to (B, 1, ..., 1), so that it multiplies x (B, ...); scalars pass through."""
+    a = torch.as_tensor(a, device=x.device)
+    return a if a.ndim == 0 else a.reshape(a.shape + (1,) * (x.ndim - a.ndim)).to(x.dtype)
+
+
+class Schedule:
+    """Base class: a subclass gives alpha(t) and sigma(t); t is a float or a tensor of any shape, in [0, 1]."""
+
+    def alpha(self, t):
+        """Signal level alpha_t, the shape of t."""
+        raise NotImplementedError
+
+    def sigma(self, t):
+        """Noise level sigma_t, the shape of t."""
+        raise NotImplementedError
+
+    def log_snr(self, t):
+        """lambda_t = log(alpha_t^2 / sigma_t^2), the shape of t; +inf where there is no noise, -inf where there is no signal."""
+        return 2 * (torch.log(self.alpha(t)) - torch.log(self.sigma(t)))
+
+    def time(self, log_snr):
+        """The t in [0, 1] at which lambda_t equals log_snr (float64, the shape of log_snr), by bisection to 1e-15."""
+        target = torch.as_tensor(log_snr, dtype=torch.float64)
+        low, high = torch.zeros_like(target), torch.ones_like(target)
+        for _ in range(50):
+            middle = (low + high) / 2
+            too_clean = self.log_snr(middle) > target
+            low, high = torch.where(too_clean, middle, low), torch.where(too_clean, high, middle)
+        return (low + high) / 2
+
+    def noisy(self, x_0, eps, t):
+        """The forward process x_t = alpha_t x_0 + sigma_t eps; x_0 and eps (B, ...), t scalar or (B,)."""
+        return match_dims(self.alpha(t), x_0) * x_0 + match_dims(self.sigma(t), x_0) * eps
+
+
+def _tensor(t):
+    return t if torch.is_tensor(t) else torch.tensor(t, dtype=torch.float64)
+
+
+class VariancePreserving(Schedule):
+    """alpha_t^2 + sigma_t^2 = 1, given by B(t) = integral of beta from 0 to t: alpha_t = exp(-B(t) / 2), sigma_t^2 = 1 - exp(-B(t)).
+
+    Song et al., Score-based generative modeling through SDEs (ICLR 2021), eq. 29.
+    """
+
+    def integral_of_beta(self, t):
+        """B(t), the shape of t."""
+        raise NotImplementedError
+
+    def alpha(self, t):
+        return torch.exp(-self.integral_of_beta(_tensor(t)) / 2)
+
+    def sigma(self, t):
+        return torch.sqrt(-torch.expm1(-self.integral_of_beta(_tensor(t))))  # expm1 keeps small noise levels exact
+
+
+class Linear(VariancePreserving):
+    """beta(t) linear from beta_min to beta_max: DDPM's schedule (Ho et al., NeurIPS 2020) as T grows, with beta_i = beta(t) / T."""
+
+    def __init__(self, beta_min=0.1, beta_max=20.0):
+        self.beta_min, self.beta_max = beta_min, beta_max
+
+    def integral_of_beta(self, t):
+        return self.beta_min * t + (self.beta_max - self.beta_min) * t**2 / 2
+
+
+class ScaledLinear(VariancePreserving):
+    """sqrt(beta(t)) linear, the schedule of latent diffusion (Rombach et al., CVPR 2022); defaults as there, times T = 1000."""
+
+    def __init__(self, beta_min=0.85, beta_max=12.0):
+        self.beta_min, self.beta_max = beta_min, beta_max
+
+    def integral_of_beta(self, t):
+        a, b = math.sqrt(self.beta_min), math.sqrt(self.beta_max) - math.sqrt(self.beta_min)
+        return a**2 * t + a * b * t**2 + b**2 * t**3 / 3
+
+
+class Cosine(Schedule):
+    """alpha_t = cos(pi t / 2), sigma_t = sin(pi t / 2).
+
+    Nichol & Dhariwal (ICML 2021) without their small offset, as in Salimans & Ho (ICLR 2022).
+    """
+
+    def alpha(self, t):
+        return torch.cos(_tensor(t) * (math.pi / 2))
+
+    def sigma(self, t):
+        return torch.sin(_tensor(t) * (math.pi / 2))
+
+
+class RectifiedFlow(Schedule):
+    """Straight lines from image to noise: alpha_t = 1 - t, sigma_t = t (Liu et al., ICLR 2023; Lipman et al., ICLR 2023)."""
+
+    def alpha(self, t):
+        return 1 - _tensor(t)
+
+    def sigma(self, t):
+        return _tensor(t)
+
+
+class VarianceExploding(Schedule):
+    """alpha_t = 1, sigma_t = sigma_min^(1 - t) sigma_max^t (Song et al., ICLR 2021, sec. 3.4; range of Karras et al., 2022)."""
+
+    def __init__(self, sigma_min=0.002, sigma_max=80.0):
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+
+    def alpha(self, t):
+        return torch.ones_like(_tensor(t))
+
+    def sigma(self, t):
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** _tensor(t)
+
+
+class Discrete(Schedule):
+    """DDPM's table of T steps: abar_i = prod of (1 - beta_j) over j <= i, alpha = sqrt(abar_i) at t = i / T, i = 1..T; t = 0 is clean.
+
+    Between two entries log(abar) is interpolated linearly. Index k of MONAI's or diffusers' ``alphas_cumprod`` is i = k + 1.
+    Ho et al. (NeurIPS 2020), eq. 4.
+
+    Parameters: betas (T,), each in (0, 1). Raises ValueError otherwise.
+    """
+
+    def __init__(self, betas):
+        betas = torch.as_tensor(betas, dtype=torch.float64)
+        if betas.ndim != 1 or not ((betas > 0) & (betas < 1)).all():
+            raise ValueError(f"betas must be a vector with every entry in (0, 1); got shape {tuple(betas.shape)}")
+        self.betas = betas
+        self.log_abar = torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-betas).cumsum(0)])  # (T + 1,)
+
+    @classmethod
+    def linear(cls, T=1000, beta_start=1e-4, beta_end=0.02):
+        """beta_i linear in i, the defaults of Ho et al. (2020)."""
+        return cls(torch.linspace(beta_start, beta_end, T, dtype=torch.float64))
+
+    @classmethod
+    def scaled_linear(cls, T=1000, beta_start=0.00085, beta_end=0.012):
+        """sqrt(beta_i) linear in i, the defaults of Rombach et al. (2022)."""
+        return cls(torch.linspace(beta_start**0.5, beta_end**0.5, T, dtype=torch.float64) ** 2)
+
+    @property
+    def T(self):
+        """Number of steps in the table."""
+        return len(self.betas)
+
+    def _log_abar(self, t):
+        position = _tensor(t).double() * self.T
+        left = position.floor().clamp(0, self.T - 1).long()
+        table = self.log_abar.to(position.device)
+        return torch.lerp(table[left], table[left + 1], position - left)
+
+    def alpha(self, t):
+        return torch.exp(self._log_abar(t) / 2).to(_tensor(t).dtype)
+
+    def sigma(self, t):
+        return torch.sqrt(-torch.expm1(self._log_abar(t))).to(_tensor(t).dtype)
+
+
+def uniform_times(n):
+    """n + 1 times from 1 to 0, evenly spaced (float64)."""
+    return torch.linspace(1, 0, n + 1, dtype=torch.float64)
+
+
+def log_snr_times(schedule, n, log_snr_min=-10.0, log_snr_max=10.0):
+    """n times evenly spaced in lambda_t from log_snr_min (noise) to log_snr_max, then 0: n + 1 in all (float64).
+
+    The grid of DPM-Solver (Lu et al., NeurIPS 2022, sec. 3.3).
+    """
+    times = schedule.time(torch.linspace(log_snr_min, log_snr_max, n, dtype=torch.float64))
+    return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
+
+
+def karras_times(schedule, n, sigma_min=0.002, sigma_max=80.0, rho=7.0):
+    """n times at which sigma_t / alpha_t follows eq. 5 of Karras et al. (NeurIPS 2022), then 0: n + 1 in all (float64).
+
+    sigma_i = (sigma_max^(1/rho) + i / (n - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho,  i = 0 .. n - 1.
+    """
+    ramp = torch.linspace(0, 1, n, dtype=torch.float64)
+    sigmas = (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
+    return torch.cat([schedule.time(-2 * torch.log(sigmas)), torch.zeros(1, dtype=torch.float64)])

@@ -1,0 +1,39 @@
+"""Tensors on disk: safetensors only, written at once or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomically(path, content):
+    """Write bytes to path through a temporary file beside it, so that a crash leaves the old file or the new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def write_tensors(path, tensors, metadata=None):
+    """Write named tensors and text metadata as safetensors, atomically."""
+    from safetensors.torch import save
+
+    write_atomically(path, save({name: value.contiguous() for name, value in tensors.items()}, metadata))
+
+
+def read_tensors(path):
+    """Named tensors (on the CPU) and metadata of a safetensors file. Raises ValueError naming the file when it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}); delete it and get it anew") from error

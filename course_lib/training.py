@@ -1,0 +1,228 @@
+"""The training loop. It yields its state after every step, so that a plot, a widget or a test needs no callback.
+
+Everything random in step k is drawn from a generator seeded by (seed, k). So a run that was killed and resumed from its
+checkpoint ends with the same weights, bit for bit, as one that was not, and a checkpoint needs no random state.
+"""
+
+import copy
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import distributed
+
+from course_lib.predictions import target
+from course_lib.schedules import match_dims
+from course_lib.store import read_tensors, write_tensors
+
+
+def step_generator(seed, step, stream=0):
+    """A torch.Generator that depends on (seed, step, stream) alone."""
+    words = np.random.SeedSequence([seed, step, stream]).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
+
+
+def stratified_times(n, generator):
+    """n times in (0, 1), one in each of n equal strata, in random order: less noise in the loss than n independent draws.
+
+    Kingma et al., Variational diffusion models (NeurIPS 2021), app. I.1.
+    """
+    strata = torch.randperm(n, generator=generator)
+    return (strata + torch.rand(n, generator=generator)) / n
+
+
+@dataclass(frozen=True)
+class DiffusionLoss:
+    """L = E || net(x_t, t, y) - target ||^2, the mean over pixels, with x_t = alpha_t x_0 + sigma_t eps.
+
+    Ho et al. (NeurIPS 2020), eq. 14, for kind "eps"; Salimans & Ho (ICLR 2022) for "v". With probability drop_class the
+    class y is replaced by the network's "none", so that the same network also serves classifier-free guidance (Ho &
+    Salimans, 2022).
+    """
+
+    schedule: object
+    kind: str = "v"
+    drop_class: float = 0.1
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and its time (B,). batch: x_0 (B, C, H, W) and, for a network with classes, y (B,)."""
+        x_0, y = batch
+        t = stratified_times(len(x_0), generator)
+        eps = torch.randn(x_0.shape, generator=generator)
+        if y is not None:
+            y = torch.where(torch.rand(len(y), generator=generator) < self.drop_class, net.num_classes, y)
+        x_t = self.schedule.noisy(x_0, eps, t)
+        alpha, sigma = match_dims(self.schedule.alpha(t), x_0), match_dims(self.schedule.sigma(t), x_0)
+        error = net(x_t, t, y) - target(self.kind, x_0, eps, alpha, sigma)
+        return error.square().flatten(1).mean(1), t
+
+
+@dataclass(frozen=True)
+class ClassificationLoss:
+    """Cross-entropy of each example, with images shifted by up to ``shift`` pixels."""
+
+    shift: int = 4
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and no times. batch: x (B, C, H, W) and y (B,)."""
+        x, y = batch
+        dx, dy = torch.randint(-self.shift, self.shift + 1, (2,), generator=generator).tolist()
+        return torch.nn.functional.cross_entropy(net(x.roll((dy, dx), (2, 3))), y, reduction="none"), None
+
+
+class Batches:
+    """batches(k) gives batch k: random order without replacement, epoch after epoch, a function of (seed, k) alone.
+
+    images (N, H, W) uint8 in 0..255 or float32 in [-1, 1]; labels (N,) integers or None. A batch is x_0 (B, 1, H, W) float32
+    in [-1, 1] and y (B,) int64 or None.
+    """
+
+    def __init__(self, images, labels=None, batch_size=64, seed=0):
+        if len(images) < batch_size:
+            raise ValueError(f"{len(images)} images are fewer than one batch of {batch_size}")
+        self.images, self.labels, self.batch_size, self.seed = images, labels, batch_size, seed
+        self._epoch = None
+
+    def __call__(self, step):
+        epoch, position = divmod(step, len(self.images) // self.batch_size)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.images))
+        chosen = np.sort(self._order[position * self.batch_size : (position + 1) * self.batch_size])
+        y = None if self.labels is None else torch.as_tensor(self.labels[chosen], dtype=torch.int64)
+        return to_tensor(self.images[chosen]), y
+
+
+def to_tensor(images):
+    """(N, H, W) uint8 in 0..255 or float in [-1, 1] -> float32 (N, 1, H, W) in [-1, 1]."""
+    x = torch.as_tensor(np.asarray(images))
+    x = x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x.float()
+    return x[:, None]
+
+
+def learning_rate(step, steps, peak, warmup=200, decay=0.3):
+    """Rises linearly for ``warmup`` steps, stays at ``peak``, and falls linearly to zero over the last ``decay`` of all steps.
+
+    The fall to zero is where most of the visible quality comes from (Hägele et al., NeurIPS 2024, on this shape).
+    """
+    warm = min(1.0, (step + 1) / warmup)
+    cool = min(1.0, (steps - step) / (decay * steps))
+    return peak * warm * cool
+
+
+def ema_decay(step, longest=0.998):
+    """Decay of the running average of the weights: (1 + step) / (10 + step), so that it forgets the start, up to ``longest``."""
+    return min(longest, (1 + step) / (10 + step))
+
+
+@torch.no_grad()
+def update_ema(ema, net, decay):
+    """ema <- decay ema + (1 - decay) net, in place, for every parameter and buffer."""
+    for average, current in zip(ema.state_dict().values(), net.state_dict().values()):
+        if average.is_floating_point():
+            average.lerp_(current, 1 - decay)
+
+
+def average_gradients(net):
+    """Replace each gradient by its mean over all processes: one exchange a step, for all of them together."""
+    gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients])):
+        gradient.copy_(mean.view_as(gradient))
+
+
+@dataclass
+class State:
+    """Where training stands after ``step`` of ``steps`` steps: loss (B,), time (B,) or None, the two networks, seconds so far."""
+
+    step: int
+    steps: int
+    loss: torch.Tensor
+    t: torch.Tensor
+    net: torch.nn.Module
+    ema: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    seconds: float
+
+
+def train(net, batches, loss, *, steps, peak_rate=5e-4, seed=0, precision=torch.float32, resume=None):
+    """Train net for ``steps`` steps of AdamW; yields a :class:`State` after each.
+
+    Under ``torchrun`` every process takes its share of each batch and the gradients are averaged.
+
+    Parameters
+    ----------
+    net : network to train, changed in place; state.ema is the average of its weights, which is what one keeps.
+    batches : batches(k) gives batch k.
+    loss : loss(net, batch, generator) gives the loss of each example (B,) and their times.
+    precision : torch.bfloat16 runs the network under autocast, which pays on a GPU and on recent server CPUs.
+    resume : path of a checkpoint written by :func:`save_checkpoint`; without that file training starts anew.
+    """
+    device = next(net.parameters()).device
+    rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+    ema = copy.deepcopy(net).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=peak_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    first = load_checkpoint(resume, net, ema, optimizer) if resume and Path(resume).exists() else 0
+    start = time.perf_counter()
+    net.train()
+    for step in range(first, steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps, peak_rate)
+        batch = [None if part is None else part[rank::world].to(device) for part in batches(step)]
+        with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
+            per_example, t = loss(net, batch, step_generator(seed, step, rank))
+        per_example.mean().backward()
+        if world > 1:
+            average_gradients(net)
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        update_ema(ema, net, ema_decay(step))
+        yield State(step + 1, steps, per_example.detach(), t, net, ema, optimizer, time.perf_counter() - start)
+
+
+def save_checkpoint(path, state):
+    """Write all that a resumed run needs to ``path`` (safetensors), at once or not at all."""
+    tensors = {f"net.{name}": value for name, value in state.net.state_dict().items()}
+    tensors |= {f"ema.{name}": value for name, value in state.ema.state_dict().items()}
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+    write_tensors(path, tensors, {"step": json.dumps(state.step)})
+
+
+def load_checkpoint(path, net, ema, optimizer):
+    """Put a checkpoint's weights and moments in place; returns the number of steps that it had done."""
+    tensors, metadata = read_tensors(path)
+    part = {"net": {}, "ema": {}, "optimizer": {}}
+    for name, value in tensors.items():
+        owner, rest = name.split(".", 1)
+        part[owner][rest] = value
+    net.load_state_dict(part["net"])
+    ema.load_state_dict(part["ema"])
+    moments = {}
+    for name, value in part["optimizer"].items():
+        index, key = name.split(".", 1)
+        moments.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return json.loads(metadata["step"])
+
+
+def progress(states, **kwargs):
+    """Pass states through a progress bar that shows the loss (averaged over about 50 steps) and the time left."""
+    from tqdm import tqdm
+
+    bar, average = None, None
+    for state in states:
+        if bar is None:
+            bar = tqdm(total=state.steps, initial=state.step - 1, unit="step", mininterval=1.0, **kwargs)
+        loss = float(state.loss.mean())
+        average = loss if average is None else 0.98 * average + 0.02 * loss
+        bar.set_postfix(loss=f"{average:.4f}", refresh=False)
+        bar.update()
+        yield state
+    if bar is not None:
+        bar.close()
