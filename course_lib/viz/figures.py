@@ -33,6 +33,7 @@ __all__ = [
     "image_grid",
     "image_rows",
     "loss_curve",
+    "picture",
     "png_bytes",
     "scatter",
     "show",
