@@ -40,7 +40,7 @@ _RADIUS = {"hyper": (6, 13), "hypo": (6, 13), "texture": (9, 15), "mass": (11, 1
 
 # Smooth deformation: (spans of the cubic B-spline a side, standard deviation in mm). All of it acts inside; at the
 # outline the coarse part moves the surface and the finer parts only slide along it, so that heads keep smooth outlines.
-_COARSE = (3, 2.0)
+_COARSE = (3, 1.7)
 _FINE = ((7, 2.4), (13, 1.3))
 _SYMMETRY = 0.85, 0.53  # shares of a deformation and its mirror image: correlation 0.9 between left and right
 _SKIN = 16.0  # mm below the outline at which the finer parts act in full
@@ -157,12 +157,13 @@ def _anatomy(number):
         raise DataError(f"A subject's number is a whole number from 0 on, not {number!r}.")
     rng = _stream(number, "anatomy")
     angles = rng.normal(0, np.radians([2.5, 1.5, 2.5])).clip(-0.12, 0.12)
-    scales = np.exp(rng.normal(-0.05, 0.025) + rng.normal(0, 0.015, 3))  # the template is larger than life
+    # the template is larger than life, and its length just fits into the field of view
+    scales = np.exp(np.minimum(rng.normal(-0.06, 0.022) + rng.normal(0, 0.015, 3), -0.03))
     return _Anatomy(
         number=int(number),
         level=rng.uniform(*LEVELS),
         matrix=_rotation(angles) / scales,
-        shift=rng.normal(0, [1.5, 2.0, 2.0]),
+        shift=rng.normal(0, 1.3, 3),
         coarse=_coefficients(rng, *_COARSE),
         fine=tuple(_coefficients(rng, *part) for part in _FINE),
         ventricles=float(np.clip(rng.normal(1.0, 1.2), -0.8, 3.2)),
@@ -228,7 +229,7 @@ class _Scanner:
         rng = _stream(number, "scanner " + contrast)
         self.contrast = contrast
         self.means = np.array(_TISSUE[contrast]) * np.exp(rng.normal(0, [0.10, 0.025, 0.015]))
-        self.bias = np.exp(_field(rng.standard_normal((5, 5, 5)) * 0.15, axes))
+        self.bias = np.exp(_field(rng.standard_normal((5, 5, 5)) * 0.13, axes))
         shape = tuple(len(axis) for axis in axes)
         self.noise = rng.uniform(0.012, 0.03) * rng.standard_normal((2, *shape))
 
@@ -471,7 +472,9 @@ class _Template:
         detail[brain] = (t1[brain] - means @ parts) / means[2]
         detail[~ndimage.binary_erosion(brain, iterations=2)] = 0  # the rim holds what is left of the dura
         self._origin = origin
-        self._maps = {"tissue": (1.0, np.stack([grey, white, brain, detail], -1).astype(np.float32))}
+        tissue = np.stack([grey, white, brain, detail], -1).astype(np.float32)
+        tissue[:, :, 0] = 0  # the spinal cord ends at the edge of the map: without this it would go on for ever
+        self._maps = {"tissue": (1.0, tissue)}
         self._near = ndimage.binary_dilation(brain[::2, ::2, ::2], iterations=2)
         self._add_geometry(brain[::2, ::2, ::2], csf[::2, ::2, ::2])
 
