@@ -88,8 +88,6 @@ def browser_path():
 @pytest.fixture(scope="module")
 def lab(browser_path, tmp_path_factory):
     """Address of a JupyterLab over a copy of the notebooks; they are never changed by a test."""
-    if not (ROOT / "notebooks" / NOTEBOOK).exists():
-        pytest.skip(f"notebooks/{NOTEBOOK} does not exist yet")
     folder = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     overrides = folder / "config_dir" / "labconfig" / "default_setting_overrides.json"
