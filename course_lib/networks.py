@@ -31,7 +31,8 @@ class DiffusionUNet(nn.Module):
             out_channels=in_channels * patch**2,
             channels=tuple(channels),
             num_res_blocks=num_res_blocks,
-            attention_levels=(False,) * (len(channels) - 1) + (True,),  # at the coarsest level only: elsewhere it is slow
+            attention_levels=(False,) * (len(channels) - 1)
+            + (True,),  # at the coarsest level only: elsewhere it is slow
             num_head_channels=32,
             norm_num_groups=32,
             num_class_embeds=num_classes + 1 if num_classes else None,

@@ -15,6 +15,7 @@ def write_atomically(path, content):
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp's files are for the owner's eyes only
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

@@ -1,0 +1,292 @@
+"""Denoisers and samplers against closed forms, and against MONAI's schedulers where these are right."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from course_lib import schedules
+from course_lib.denoisers import Counted, EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser, NetworkDenoiser
+from course_lib.samplers import STEPS, ddim_step, ddpm_step, dpmpp_2m_step, euler_step, heun_step, last, sample
+from course_lib.schedules import log_snr_times, uniform_times
+
+DOUBLE = torch.float64
+
+
+def gaussian_1d(schedule, mean=0.0, std=0.3):
+    return GaussianDenoiser(torch.tensor([mean], dtype=DOUBLE), torch.tensor([[std**2]], dtype=DOUBLE), schedule)
+
+
+def mixture(schedule):
+    means = torch.tensor([[-1.0, 0.5], [0.8, 0.9], [0.3, -1.0]], dtype=DOUBLE)
+    return MixtureDenoiser(
+        torch.tensor([0.2, 0.5, 0.3], dtype=DOUBLE), means, torch.tensor([0.2, 0.3, 0.25]).double(), schedule
+    )
+
+
+# ---- denoisers ------------------------------------------------------------------------------------------------------
+
+
+def test_gaussian_denoiser_is_the_conditional_mean():
+    """Against the textbook formula with an explicit inverse, correlated case, one time per example."""
+    schedule = schedules.Cosine()
+    mean, factor = torch.tensor([0.5, -1.0, 2.0], dtype=DOUBLE), torch.randn(3, 3, dtype=DOUBLE)
+    cov = factor @ factor.T
+    x_t, t = torch.randn(5, 3, dtype=DOUBLE), torch.linspace(0.1, 0.9, 5, dtype=DOUBLE)
+    answer = GaussianDenoiser(mean, cov, schedule)(x_t, t)
+    for k in range(5):
+        a, s = schedule.alpha(t[k]), schedule.sigma(t[k])
+        gain = a * cov @ torch.linalg.inv(a**2 * cov + s**2 * torch.eye(3, dtype=DOUBLE))
+        torch.testing.assert_close(answer[k], mean + gain @ (x_t[k] - a * mean), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "schedule", [schedules.Cosine(), schedules.VarianceExploding(0.01, 5.0), schedules.RectifiedFlow()]
+)
+def test_mixture_denoiser_obeys_tweedie(schedule):
+    """D = (x_t + sigma^2 grad log p_t) / alpha, the gradient by autograd (Efron, JASA 2011)."""
+    denoiser = mixture(schedule)
+    x_t = torch.randn(20, 2, dtype=DOUBLE, requires_grad=True)
+    for t in (0.1, 0.5, 0.9):
+        (score,) = torch.autograd.grad(denoiser.log_density(x_t, t).sum(), x_t)
+        expected = (x_t + schedule.sigma(t) ** 2 * score) / schedule.alpha(t)
+        torch.testing.assert_close(denoiser(x_t, t), expected, rtol=0, atol=1e-9)
+
+
+def test_mixture_density_integrates_to_one():
+    denoiser = mixture(schedules.Cosine())
+    axis = torch.linspace(-5, 5, 401, dtype=DOUBLE)
+    grid = torch.cartesian_prod(axis, axis)
+    total = denoiser.log_density(grid, 0.4).exp().sum() * (axis[1] - axis[0]) ** 2
+    assert abs(float(total) - 1) < 1e-9
+
+
+def test_mixture_of_one_is_the_gaussian():
+    schedule = schedules.Cosine()
+    mean = torch.tensor([[0.4, -0.3]], dtype=DOUBLE)
+    x_t = torch.randn(7, 2, dtype=DOUBLE)
+    one = MixtureDenoiser(torch.ones(1, dtype=DOUBLE), mean, 0.5, schedule)
+    other = GaussianDenoiser(mean[0], 0.25 * torch.eye(2, dtype=DOUBLE), schedule)
+    torch.testing.assert_close(one(x_t, 0.3), other(x_t, 0.3), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("t", [0.3, torch.tensor([0.2, 0.4, 0.8])], ids=["one time", "own times"])
+def test_empirical_denoiser_is_the_mixture_of_spikes(t):
+    schedule = schedules.Cosine()
+    data = torch.randn(6, 1, 2, 2, dtype=DOUBLE)
+    x_t = torch.randn(3, 1, 2, 2, dtype=DOUBLE)
+    spikes = MixtureDenoiser(torch.full((6,), 1 / 6, dtype=DOUBLE), data.flatten(1), 1e-9, schedule)
+    expected = spikes(x_t.flatten(1), t).reshape(x_t.shape)
+    torch.testing.assert_close(EmpiricalDenoiser(data, schedule)(x_t, t), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["x0", "eps", "v", "score", "flow"])
+def test_network_denoiser_inverts_each_target(kind):
+    """A "network" that returns the true target must denoise to the true image; classes are passed on."""
+    schedule = schedules.Cosine()
+    x_0, eps, t = torch.rand(4, 1, 8, 8) - 0.5, torch.randn(4, 1, 8, 8), torch.tensor([0.2, 0.4, 0.6, 0.8])
+    alpha, sigma = schedule.alpha(t).view(-1, 1, 1, 1), schedule.sigma(t).view(-1, 1, 1, 1)
+    seen = []
+
+    def net(x_t, t, y):
+        seen.append(y)
+        return {"x0": x_0, "eps": eps, "v": alpha * eps - sigma * x_0, "score": -eps / sigma, "flow": eps - x_0}[kind]
+
+    answer = NetworkDenoiser(net, schedule, kind)(alpha * x_0 + sigma * eps, t, y="the class")
+    torch.testing.assert_close(answer, x_0, rtol=0, atol=1e-5)
+    assert seen == ["the class"]
+
+
+# ---- samplers: the variance of a Gaussian ---------------------------------------------------------------------------
+# Every step is affine in x_t when the data are Gaussian, so the sampled variance obeys a scalar recursion, written out here
+# from the definition q(x_s | x_t, x_0) and not from the code under test.
+
+
+def ddpm_variance(schedule, times, std):
+    var = 1.0
+    for t, s in zip(times[:-1].tolist(), times[1:].tolist()):
+        a_t, a_s = float(schedule.alpha(t)), float(schedule.alpha(s))
+        b_t, b_s = float(schedule.sigma(t)) ** 2, float(schedule.sigma(s)) ** 2
+        gain = a_t * std**2 / (a_t**2 * std**2 + b_t)  # D = gain x_t
+        step = b_t - (a_t / a_s) ** 2 * b_s
+        factor = (a_t / a_s) * b_s / b_t + a_s * step / b_t * gain
+        var = factor**2 * var + step * b_s / b_t
+    return var
+
+
+def ddim_variance(schedule, times, std):
+    factor = 1.0
+    for t, s in zip(times[:-1].tolist(), times[1:].tolist()):
+        a_t, a_s, s_t, s_s = (float(f(u)) for f in (schedule.alpha, schedule.sigma) for u in (t, s))
+        gain = a_t * std**2 / (a_t**2 * std**2 + s_t**2)
+        factor *= a_s * gain + s_s * (1 - a_t * gain) / s_t
+    return factor**2
+
+
+@pytest.mark.parametrize("n", [10, 50, 1000])
+@pytest.mark.parametrize("table", [schedules.Discrete.linear(), schedules.Cosine()], ids=["table", "cosine"])
+def test_sampled_variance_of_a_gaussian(n, table):
+    """200,000 draws: standard error of the variance 0.3 %, tolerance 1 % of the closed form; respaced when n < 1000."""
+    std, times = 0.3, uniform_times(n)
+    draws = 200_000 if n < 1000 else 100_000
+    generator = torch.Generator().manual_seed(n)
+    noise = torch.randn(draws, 1, dtype=DOUBLE, generator=generator)
+    noise = (noise - noise.mean()) / noise.std()
+    denoiser = gaussian_1d(table, std=std)
+    for step, closed_form in ((ddpm_step, ddpm_variance), (ddim_step, ddim_variance)):
+        result = last(sample(denoiser, table, noise, times, step, generator))
+        assert abs(float(result.var()) / closed_form(table, times, std) - 1) < 0.01, step.__name__
+
+
+def test_respaced_ddpm_tends_to_the_data():
+    """The closed form itself goes to the true variance as n grows, and is off by a known amount at n = 10."""
+    table = schedules.Discrete.linear()
+    errors = [abs(ddpm_variance(table, uniform_times(n), 0.3) / 0.09 - 1) for n in (10, 50, 1000)]
+    assert errors[0] > errors[1] > errors[2] and errors[2] < 0.03
+
+
+def test_ddim_with_eta_one_is_ddpm():
+    schedule, x_t = schedules.Cosine(), torch.randn(50, 2, dtype=DOUBLE)
+    for t, s in ((0.9, 0.7), (0.5, 0.1)):
+        one, _ = ddim_step(mixture(schedule), x_t, t, s, schedule, generator=torch.Generator().manual_seed(1), eta=1.0)
+        other, _ = ddpm_step(mixture(schedule), x_t, t, s, schedule, generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+def test_large_variance_is_that_of_the_forward_step():
+    schedule, x_t = schedules.Discrete.linear(), torch.zeros(200_000, 1, dtype=DOUBLE)
+    step = partial(ddpm_step, generator=torch.Generator().manual_seed(0), variance="large")
+    x_s, _ = step(gaussian_1d(schedule), x_t, 0.5, 0.499, schedule)
+    assert abs(float(x_s.var()) / float(schedule.betas[499]) - 1) < 0.02
+
+
+# ---- samplers: order -------------------------------------------------------------------------------------------------
+
+
+def order_of(step, steps=(80, 160, 320)):
+    """Slope of the global error on an exact mixture, against Heun with 20,000 steps. Smooth range of noise, Karras' r."""
+    schedule = schedules.VarianceExploding(0.02, 10.0)
+    denoiser = mixture(schedule)
+    x_1 = 10.0 * torch.randn(64, 2, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    grid = lambda n: schedules.karras_times(schedule, n + 1, 0.05, 10.0)[:-1]  # noqa: E731  stop at 0.05, where it is smooth
+    truth = last(sample(denoiser, schedule, x_1, grid(5_000), heun_step))
+    errors = [
+        float((last(sample(denoiser, schedule, x_1, grid(n), step)) - truth).square().mean().sqrt()) for n in steps
+    ]
+    return math.log(errors[0] / errors[-1]) / math.log(steps[-1] / steps[0])
+
+
+@pytest.mark.parametrize(
+    ("step", "order"),
+    [(euler_step, 1), (ddim_step, 1), (heun_step, 2), (dpmpp_2m_step, 2)],
+    ids=lambda v: getattr(v, "__name__", str(v)),
+)
+def test_global_order(step, order):
+    assert abs(order_of(step) - order) < 0.25
+
+
+@pytest.mark.parametrize("schedule", [schedules.Cosine(), schedules.Linear(), schedules.VarianceExploding()])
+def test_ddim_is_euler_and_first_order_dpm(schedule):
+    """Three derivations, one step: DDIM, Euler in sigma / alpha, and DPM-Solver++ without a past (to 1e-12)."""
+    x_t = torch.randn(30, 2, dtype=DOUBLE)
+    for t, s in ((0.9, 0.6), (0.6, 0.1), (0.3, 0.0)):
+        results = [step(mixture(schedule), x_t, t, s, schedule)[0] for step in (ddim_step, euler_step, dpmpp_2m_step)]
+        torch.testing.assert_close(results[1], results[0], rtol=0, atol=1e-12)
+        torch.testing.assert_close(results[2], results[0], rtol=0, atol=1e-12)
+
+
+def test_all_samplers_reach_the_mixture():
+    """Share of each component within 3 standard errors of its weight, from 4,000 samples at 60 steps."""
+    schedule = schedules.Cosine()
+    denoiser, n = mixture(schedule), 4000
+    for name, step in STEPS.items():
+        generator = torch.Generator().manual_seed(3)
+        x = torch.randn(n, 2, dtype=DOUBLE, generator=generator)
+        result = last(sample(denoiser, schedule, x, log_snr_times(schedule, 60), step, generator))
+        shares = torch.bincount(torch.cdist(result, denoiser.means).argmin(1), minlength=3) / n
+        exact = denoiser.sample_data(200_000, torch.Generator().manual_seed(4))
+        wanted = torch.bincount(torch.cdist(exact, denoiser.means).argmin(1), minlength=3) / 200_000
+        assert ((shares - wanted).abs() < 3 * (wanted * (1 - wanted) / n).sqrt() + 0.01).all(), name
+
+
+def test_states_and_evaluations():
+    """n + 1 states from t = 1 to t = 0; one evaluation a step, Heun two but for the last."""
+    schedule = schedules.Cosine()
+    for step, evaluations in ((ddim_step, 10), (dpmpp_2m_step, 10), (heun_step, 19)):
+        denoiser = Counted(mixture(schedule))
+        states = list(sample(denoiser, schedule, torch.randn(3, 2, dtype=DOUBLE), log_snr_times(schedule, 10), step))
+        assert len(states) == 11 and states[-1].t == 0 and states[0].x_0 is None
+        assert denoiser.evaluations == evaluations
+        torch.testing.assert_close(
+            states[-1].x_t, states[-1].x_0, rtol=0, atol=1e-12
+        )  # at t = 0 the sample is the denoised image
+
+
+def test_empirical_denoiser_only_copies():
+    schedule, data = schedules.Cosine(), torch.randn(5, 1, 3, 3, dtype=DOUBLE)
+    x = torch.randn(20, 1, 3, 3, dtype=DOUBLE)
+    result = last(sample(EmpiricalDenoiser(data, schedule), schedule, x, log_snr_times(schedule, 40)))
+    assert torch.cdist(result.flatten(1), data.flatten(1)).min(1).values.max() < 1e-3
+
+
+# ---- MONAI -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def monai():
+    from monai.networks import schedulers
+
+    return schedulers
+
+
+def test_table_is_monais(monai):
+    for name, table in (
+        ("linear_beta", schedules.Discrete.linear()),
+        ("scaled_linear_beta", schedules.Discrete.scaled_linear()),
+    ):
+        ends = {"beta_start": float(table.betas[0]), "beta_end": float(table.betas[-1])}
+        theirs = monai.DDPMScheduler(1000, schedule=name, **ends).alphas_cumprod.double()
+        ours = table.alpha(torch.arange(1, 1001, dtype=DOUBLE) / 1000) ** 2
+        torch.testing.assert_close(
+            ours, theirs, rtol=2e-4, atol=2e-6
+        )  # theirs is a product of 1000 single-precision factors
+
+
+@pytest.mark.parametrize("index", [999, 500, 100, 1, 0])
+def test_ddpm_step_is_monais_for_neighbours(monai, index):
+    """MONAI's DDPMScheduler.step, right as long as it walks all T steps, element by element."""
+    table = schedules.Discrete.linear()
+    theirs = monai.DDPMScheduler(1000, schedule="linear_beta", beta_start=1e-4, beta_end=0.02, clip_sample=False)
+    x_t, eps = torch.randn(2, 1, 8, 8), torch.randn(2, 1, 8, 8)
+    t = torch.tensor((index + 1) / 1000, dtype=DOUBLE)
+    denoiser = lambda x, u: (x - table.sigma(u) * eps) / table.alpha(u)  # noqa: E731
+    ours, x_0 = ddpm_step(
+        denoiser,
+        x_t,
+        t,
+        t - 1 / 1000 if index else torch.zeros((), dtype=DOUBLE),
+        table,
+        generator=torch.Generator().manual_seed(5),
+    )
+    expected, expected_x_0 = theirs.step(eps, index, x_t, generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(x_0, expected_x_0, rtol=2e-4, atol=2e-3 if index > 900 else 1e-4)
+    torch.testing.assert_close(
+        ours, expected, rtol=0, atol=1e-4 if index > 1 else 5e-4
+    )  # theirs loses digits in 1 - abar
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+def test_ddim_step_is_monais_on_a_matching_grid(monai, eta):
+    """MONAI's DDIMScheduler.step at T / 50 apart, where its stride is right, element by element."""
+    table = schedules.Discrete.linear()
+    theirs = monai.DDIMScheduler(1000, schedule="linear_beta", beta_start=1e-4, beta_end=0.02, clip_sample=False)
+    theirs.set_timesteps(50)
+    x_t, eps = torch.randn(2, 1, 8, 8), torch.randn(2, 1, 8, 8)
+    denoiser = lambda x, u: (x - table.sigma(u) * eps) / table.alpha(u)  # noqa: E731
+    for index in (980, 500, 20):
+        t = torch.tensor((index + 1) / 1000, dtype=DOUBLE)
+        step = partial(ddim_step, eta=eta, generator=torch.Generator().manual_seed(5))
+        ours, _ = step(denoiser, x_t, t, t - 20 / 1000, table)
+        expected, _ = theirs.step(eps, index, x_t, eta=eta, generator=torch.Generator().manual_seed(5))
+        torch.testing.assert_close(ours, expected, rtol=0, atol=2e-4)
