@@ -80,7 +80,9 @@ def _save_array(stem, array):
     folder = root()
     staged = folder / f"{stem}.npy.part"
     with replacing(staged) as file:
-        np.save(file, array)
+        # not np.save: on a full disk its error does not carry the system's error number
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(np.ascontiguousarray(array).data)
     with storage(folder):
         sha256 = digest(staged)
         final = folder / f"{stem}-{sha256[:12]}.npy"

@@ -374,22 +374,31 @@ def test_bad_hippocampus_archives(members, message, tmp_path, capsys):
 
 
 class Full:
-    """Stands in for a full disk: the first bytes go through, then the system says that no space is left."""
+    """Stands in for a file on a full disk: the first bytes go through, then the system's error comes."""
 
-    def __init__(self, monkeypatch, code=errno.ENOSPC, room=1000):
-        self.code, self.room = code, room
-        monkeypatch.setattr(store.np, "save", self.save)
+    def __init__(self, file, code, room=10_000):
+        self.file, self.code, self.room = file, code, room
 
-    def save(self, file, array):
-        file.write(array.tobytes()[: self.room])
-        raise OSError(self.code, os.strerror(self.code))
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *arguments):
+        self.file.close()
+
+    def write(self, content):
+        content = bytes(content)
+        self.file.write(content[: self.room])
+        self.room -= len(content)
+        if self.room < 0:
+            raise OSError(self.code, os.strerror(self.code))
 
 
 @pytest.mark.parametrize(("code", "words"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "cannot be written")])
 def test_full_disk_and_read_only_file_system(code, words, archive, capsys, cache, monkeypatch):
     download.import_archive(archive)
     before = snapshot(cache)
-    Full(monkeypatch, code)
+    real = os.fdopen
+    monkeypatch.setattr(os, "fdopen", lambda *arguments: Full(real(*arguments), code))
     message = fails(capsys, "import", archive)
     assert words in message
     assert str(cache) in message
