@@ -1,0 +1,298 @@
+"""Exercises of notebook 03: the forward jump, the posterior, the loss, the average of the weights."""
+
+import torch
+
+from course_lib.exercises.engine import Exercises, case, choice, function, mistake, number, prop
+
+ONES = torch.ones(2, 1, 4, 4)
+ZEROS = torch.zeros(2, 1, 4, 4)
+RAMP = torch.linspace(-1, 1, 32).reshape(2, 1, 4, 4)
+WAVE = torch.sin(7 * RAMP)
+
+
+# ---- q1: the forward jump --------------------------------------------------------------------------------------------
+
+
+def q_sample(x_0, eps, abar):
+    return abar**0.5 * x_0 + (1 - abar) ** 0.5 * eps
+
+
+q1 = function(
+    "Write `q_sample(x_0, eps, abar)`: jump from the clean image to $x_t$ in one go, where `abar` is $\\bar\\alpha_t$, a number.",
+    solution=q_sample,
+    tests=[
+        case("no noise", (RAMP, ZEROS, 1.0), "At abar = 1 nothing has happened yet: x_t must be x_0."),
+        case(
+            "signal",
+            (RAMP, ZEROS, 0.64),
+            "The signal is scaled by the square root of abar, not by abar: 0.64 must give 0.8.",
+        ),
+        case("noise", (RAMP, WAVE, 0.64), "The noise is scaled by sqrt(1 - abar) and added: 0.64 must give + 0.6 eps."),
+    ],
+    mistakes=[
+        mistake(lambda x_0, eps, abar: abar * x_0 + (1 - abar) ** 0.5 * eps, "signal"),
+        mistake(lambda x_0, eps, abar: abar**0.5 * x_0 + (1 - abar) * eps, "noise"),
+        mistake(lambda x_0, eps, abar: abar**0.5 * x_0 - (1 - abar) ** 0.5 * eps, "noise"),
+        mistake(lambda x_0, eps, abar: (1 - abar) ** 0.5 * x_0 + abar**0.5 * eps, "no noise"),
+    ],
+    hints=[
+        "Variances add up to one: abar + (1 - abar).",
+        "What multiplies an image is a standard deviation, the square root of a variance.",
+    ],
+    explanation="q(x_t | x_0) is a Gaussian with mean sqrt(abar) x_0 and variance 1 - abar (Ho et al. 2020, eq. 4). "
+    "In the course's letters: alpha_t = sqrt(abar), sigma_t = sqrt(1 - abar).",
+)
+
+
+# ---- q2: the posterior variance --------------------------------------------------------------------------------------
+
+
+def posterior_variance(beta, abar, abar_prev):
+    return (1 - abar_prev) / (1 - abar) * beta
+
+
+q2 = function(
+    "Write `posterior_variance(beta, abar, abar_prev)`: the variance of $q(x_{i-1} \\mid x_i, x_0)$, from "
+    "$\\beta_i$, $\\bar\\alpha_i$ and $\\bar\\alpha_{i-1}$.",
+    solution=posterior_variance,
+    tests=[
+        case(
+            "first step",
+            (0.1, 0.9, 1.0),
+            "At i = 1 the step before is the clean image, known exactly: the variance is zero.",
+        ),
+        case(
+            "far from the data",
+            (0.02, 1e-9, 1.02e-9),
+            "Where x_t is pure noise the variance tends to beta itself. A square root too many?",
+        ),
+        prop(
+            "below beta",
+            lambda f: f(0.2, 0.4, 0.5) <= 0.2,
+            "Knowing x_0 can only narrow it: below beta. Is the ratio upside down?",
+        ),
+        case(
+            "a middle step",
+            (0.2, 0.4, 0.5),
+            "Check the factor: (1 - abar_prev) / (1 - abar), times beta. Is the denominator there?",
+        ),
+    ],
+    mistakes=[
+        mistake(lambda beta, abar, abar_prev: beta, "first step", "the forward variance"),
+        mistake(
+            lambda beta, abar, abar_prev: (1 - abar) / (1 - abar_prev) * beta if abar_prev < 1 else 0.0, "below beta"
+        ),
+        mistake(
+            lambda beta, abar, abar_prev: ((1 - abar_prev) / (1 - abar) * beta) ** 0.5,
+            "far from the data",
+            "a standard deviation",
+        ),
+        mistake(lambda beta, abar, abar_prev: (1 - abar_prev) * beta, "a middle step", "no denominator"),
+    ],
+    hints=[
+        "Two Gaussians in x_{i-1} are multiplied: q(x_i | x_{i-1}) and q(x_{i-1} | x_0). Precisions add.",
+        "1 / variance = (1 - beta) / beta + 1 / (1 - abar_prev).",
+        "Bring it on one denominator and use abar = (1 - beta) abar_prev.",
+    ],
+    explanation="Precisions add: (1 - beta)/beta + 1/(1 - abar_prev) = (1 - abar) / (beta (1 - abar_prev)). Ho et al. (2020), eq. 7.",
+    rtol=1e-6,
+    atol=1e-12,
+)
+
+
+# ---- q3: mend the loss -----------------------------------------------------------------------------------------------
+
+
+def _half(x_t, i):
+    """A stand-in for the network: predicts half of what it sees."""
+    return 0.5 * x_t
+
+
+def _told_the_time(x_t, i):
+    """A stand-in that only passes on the step it was told, one number an image."""
+    return torch.as_tensor(i, dtype=torch.float32).reshape(-1, 1, 1, 1).expand(x_t.shape)
+
+
+ABAR = torch.linspace(0.99, 0.01, 10)
+
+
+def loss(net, x_0, eps, i, abar):
+    a = abar[i].reshape(-1, 1, 1, 1)  # one level an image
+    x_t = a.sqrt() * x_0 + (1 - a).sqrt() * eps
+    return (net(x_t, i) - eps).square().mean()
+
+
+def _broken(net, x_0, eps, i, abar):
+    a = abar[i].reshape(-1, 1, 1, 1)
+    x_t = a * x_0 + (1 - a) * eps
+    return (net(x_t, i) - x_0).square().sum()
+
+
+def _no_roots(net, x_0, eps, i, abar):
+    a = abar[i].reshape(-1, 1, 1, 1)
+    return (net(a * x_0 + (1 - a) * eps, i) - eps).square().mean()
+
+
+def _predicts_the_image(net, x_0, eps, i, abar):
+    a = abar[i].reshape(-1, 1, 1, 1)
+    return (net(a.sqrt() * x_0 + (1 - a).sqrt() * eps, i) - x_0).square().mean()
+
+
+def _summed(net, x_0, eps, i, abar):
+    a = abar[i].reshape(-1, 1, 1, 1)
+    return (net(a.sqrt() * x_0 + (1 - a).sqrt() * eps, i) - eps).square().sum()
+
+
+def _cancels(net, x_0, eps, i, abar):
+    a = abar[i].reshape(-1, 1, 1, 1)
+    return (net(a.sqrt() * x_0 + (1 - a).sqrt() * eps, i) - eps).mean().square()
+
+
+def _one_level_for_all(net, x_0, eps, i, abar):
+    a = abar[i[0]]
+    return (net(a.sqrt() * x_0 + (1 - a).sqrt() * eps, i) - eps).square().mean()
+
+
+def _time_withheld(net, x_0, eps, i, abar):
+    a = abar[i].reshape(-1, 1, 1, 1)
+    return (net(a.sqrt() * x_0 + (1 - a).sqrt() * eps, 0 * i) - eps).square().mean()
+
+
+SAME = torch.tensor([4, 4])
+q3 = function(
+    "This loss has three bugs. Mend it: `loss(net, x_0, eps, i, abar)` with images (B, 1, H, W), steps `i` (B,), the table `abar` "
+    "(T,), and `net(x_t, i)` predicting the noise. It returns the mean over pixels and images.\n\n"
+    "```python\ndef loss(net, x_0, eps, i, abar):\n    a = abar[i].reshape(-1, 1, 1, 1)\n    x_t = a * x_0 + (1 - a) * eps\n"
+    "    return (net(x_t, i) - x_0).square().sum()\n```",
+    solution=loss,
+    tests=[
+        case(
+            "the target",
+            (lambda x_t, i: torch.zeros_like(x_t), ONES, ZEROS, SAME, ABAR),
+            "A network that says 'no noise' where there is none must have no loss. Is the target eps, and not the image?",
+        ),
+        case(
+            "squares",
+            (lambda x_t, i: torch.zeros_like(x_t), ZEROS, torch.cat([ONES[:1], -ONES[:1]]), SAME, ABAR),
+            "Errors of +1 and -1 must not cancel, and the loss is a mean: square first, then average over all pixels.",
+        ),
+        case(
+            "the noisy image",
+            (_half, RAMP, WAVE, SAME, ABAR),
+            "x_t is not right: are the square roots of abar and 1 - abar there?",
+        ),
+        case(
+            "its own level",
+            (_half, RAMP, WAVE, torch.tensor([1, 8]), ABAR),
+            "Each image of the batch has its own step: abar[i], not one for all.",
+        ),
+        case(
+            "the time",
+            (_told_the_time, RAMP, WAVE, torch.tensor([1, 8]), ABAR),
+            "The network must be told the steps i that the noise was made with.",
+        ),
+    ],
+    mistakes=[
+        mistake(_broken, "the target", "all three bugs"),
+        mistake(_predicts_the_image, "the target"),
+        mistake(_summed, "squares"),
+        mistake(_cancels, "squares"),
+        mistake(_no_roots, "the noisy image"),
+        mistake(_one_level_for_all, "its own level"),
+        mistake(_time_withheld, "the time"),
+    ],
+    hints=[
+        "Compare with q1: what multiplies x_0 and eps?",
+        "The network predicts the noise. What should its answer be compared with?",
+        "A sum grows with the size of the batch, and with it every step of the optimiser.",
+    ],
+    explanation="L_simple = E || eps - eps_theta(x_t, i) ||^2 (Ho et al. 2020, eq. 14), as a mean over pixels and images.",
+)
+
+
+# ---- q4: the mean of the reverse step --------------------------------------------------------------------------------
+
+
+def ddpm_mean(x_t, eps, beta, abar):
+    return (x_t - beta / (1 - abar) ** 0.5 * eps) / (1 - beta) ** 0.5
+
+
+q4 = function(
+    "Write `ddpm_mean(x_t, eps, beta, abar)`: the mean of the reverse step, straight from the predicted noise `eps`, without "
+    "computing $x_0$ on the way.",
+    solution=ddpm_mean,
+    tests=[
+        case(
+            "no noise predicted",
+            (ONES, ZEROS, 0.19, 0.5),
+            "Without noise to remove, x_t only grows back, by 1 / sqrt(1 - beta).",
+        ),
+        case(
+            "the noise's share",
+            (RAMP, WAVE, 0.02, 0.3),
+            "Remove beta / sqrt(1 - abar) of the noise, before the division by sqrt(1 - beta).",
+        ),
+    ],
+    mistakes=[
+        mistake(lambda x_t, eps, beta, abar: x_t - beta / (1 - abar) ** 0.5 * eps, "no noise predicted"),
+        mistake(
+            lambda x_t, eps, beta, abar: (x_t - (1 - abar) ** 0.5 * eps) / (1 - beta) ** 0.5,
+            "the noise's share",
+            "goes all the way",
+        ),
+        mistake(
+            lambda x_t, eps, beta, abar: (x_t - beta / (1 - abar) * eps) / (1 - beta) ** 0.5,
+            "the noise's share",
+            "epsilon's root",
+        ),
+        mistake(
+            lambda x_t, eps, beta, abar: x_t / (1 - beta) ** 0.5 - beta / (1 - abar) ** 0.5 * eps, "the noise's share"
+        ),
+    ],
+    hints=[
+        "Put x_0 = (x_t - sqrt(1 - abar) eps) / sqrt(abar) into the posterior's mean.",
+        "Collect the terms in x_t: they give 1 / sqrt(1 - beta).",
+    ],
+    explanation="Ho et al. (2020), eq. 11: mu = (x_t - beta / sqrt(1 - abar) eps) / sqrt(1 - beta).",
+)
+
+
+# ---- q5, q6 ----------------------------------------------------------------------------------------------------------
+
+q5 = number(
+    "The average of the weights keeps 0.998 of itself each step. After how many steps does a weight's contribution have half of its "
+    "first share? (a number of steps, to 1 %)",
+    solution="math.log(0.5) / math.log(0.998)",
+    mistakes=[
+        (500, "That is 1 / (1 - 0.998), after which 1/e = 37 % is left; half is gone sooner."),
+        (
+            250,
+            "Half of 1 / (1 - 0.998) would be right for a straight line; the share falls exponentially: 0.998^n = 0.5.",
+        ),
+        (0.001, "0.998^n = 0.5: solve for n with logarithms."),
+        (35, "Is the decay 0.98 or 0.998? One digit is a factor of ten in memory."),
+    ],
+    hints=["After n steps the share is 0.998^n.", "n = log(0.5) / log(0.998)."],
+    explanation="About 346 steps: the average remembers the last few hundred steps, so it lags behind at the start of training.",
+)
+
+q6 = choice(
+    "A network fits its 200 training images perfectly: for every x_t it returns the exact E[x_0 | x_t] of those 200. What does DDPM draw?",
+    {
+        "a": "new heads, better than any other network could",
+        "b": "blurred averages of the 200 heads",
+        "c": "one of the 200 training images, each with equal chance",
+        "d": "noise, for the loss cannot reach zero",
+    },
+    answer="c",
+    feedback={
+        "a": "Perfect on the training set means: the distribution of the training set. Where would a new head come from?",
+        "b": "Single answers D(x_t, t) at high noise are blurred averages; the sampler's path sharpens them to one image.",
+        "d": "The loss indeed does not reach zero, since x_t leaves x_0 open. That is no obstacle to sampling exactly.",
+    },
+    hints=["What is the distribution of which this denoiser is the exact one?"],
+    explanation="The exact denoiser of a finite data set samples that data set: it copies. What makes a real network draw new images is that it "
+    "cannot fit the exact denoiser, and errs in a useful way. Notebook 14 measures when it starts to copy.",
+)
+
+summary = Exercises(vars()).summary
