@@ -1,0 +1,144 @@
+"""The check of the learner's machine: it says what is, tells what to do, and never stops; seeds repeat."""
+
+import hashlib
+import json
+import re
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import torch
+from packaging.requirements import Requirement
+
+from course_lib import runtime
+
+ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """A folder with one made network, in place of the shipped ones."""
+    content = b"not a network, but bytes with a checksum"
+    (tmp_path / "made.safetensors").write_bytes(content)
+    (tmp_path / "made.json").write_text(json.dumps({"sha256": hashlib.sha256(content).hexdigest()}))
+    monkeypatch.setattr(runtime, "WEIGHTS", tmp_path)
+    return tmp_path
+
+
+def row(what, **kwargs):
+    """The line of the check of that name."""
+    return {check.what: check for check in runtime.checks(**kwargs)}[what]
+
+
+def test_versions_are_those_of_pyproject():
+    listed = re.search(r"^dependencies = \[(.*?)^\]", PYPROJECT, re.DOTALL | re.MULTILINE).group(1)
+    wanted = [Requirement(text) for text in re.findall(r'"(.+?)"', listed)]
+    assert {r.name: str(r.specifier).removeprefix(">=") for r in wanted} == runtime.PACKAGES
+    assert f'requires-python = ">={runtime.OLDEST_PYTHON[0]}.{runtime.OLDEST_PYTHON[1]}"' in PYPROJECT
+
+
+def test_text_says_what_the_table_says():
+    page = runtime.check_environment(data={"mednist": False})
+    shown = page._repr_mimebundle_()
+    rows = runtime.checks(data={"mednist": False})
+    assert shown["text/html"].count("<tr>") == len(rows) + 1
+    lines = shown["text/plain"].splitlines()[1:]
+    for check, line in zip(rows, lines, strict=True):
+        assert line.startswith("OK" if check.ok else "attention")
+        assert check.what in line and check.what in shown["text/html"]
+    assert shown["text/html"].count("✓ OK") == sum(check.ok for check in rows)
+
+
+def test_a_missing_data_set_gets_both_ways_to_get_it():
+    here, missing = (row("Data: mednist", data={"mednist": there}) for there in (True, False))
+    assert here.ok
+    assert not missing.ok
+    assert "data_fetch get mednist" in missing.remedy and "data_fetch import FILE" in missing.remedy
+
+
+def test_whole_weights_are_ok(weights):
+    assert row("Network: made").ok
+
+
+@pytest.mark.parametrize("harm", ["changed", "weights gone", "card gone", "card unreadable"])
+def test_harmed_weights_want_attention(weights, harm):
+    if harm == "changed":
+        (weights / "made.safetensors").write_bytes(b"something else")
+    elif harm == "card unreadable":
+        (weights / "made.json").write_text("{")
+    else:
+        (weights / ("made.json" if harm == "card gone" else "made.safetensors")).unlink()
+    found = row("Network: made")
+    assert not found.ok
+    if harm != "card unreadable":
+        assert "git checkout" in found.remedy
+
+
+def test_no_weights_at_all_want_attention(weights):
+    for path in weights.iterdir():
+        path.unlink()
+    assert not row("Network: (none)").ok
+    weights.rmdir()
+    assert not row("Network: (none)").ok
+
+
+def test_the_shipped_weights_are_whole():
+    shipped = [check for check in runtime.checks() if check.what.startswith("Network: ")]
+    assert shipped
+    assert all(check.ok for check in shipped), shipped
+
+
+def test_a_package_that_is_missing_or_old_gets_a_command(monkeypatch):
+    real = metadata.version
+
+    def version(name):
+        if name == "scipy":
+            raise metadata.PackageNotFoundError(name)
+        return {"torch": "2.7.1+cpu", "monai": "1.10"}.get(name) or real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert "torch>=2.8" in row("PyTorch").remedy
+    assert row("MONAI").ok  # 1.10 is newer than 1.5
+    assert "scipy>=1.13" in row("Other packages").remedy
+    assert "numpy" not in row("Other packages").remedy
+
+
+def test_scarce_cores_memory_and_disk_want_attention(monkeypatch):
+    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda process: {0}, raising=False)
+    monkeypatch.setattr(runtime, "_free_memory", lambda: 0.5e9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
+    for what in ("Processor cores", "Free memory", "Free disk"):
+        assert not row(what).ok, what
+    monkeypatch.setattr(runtime, "_free_memory", lambda: None)
+    assert row("Free memory").ok  # Windows and macOS do not say: no reason to alarm
+
+
+def test_disk_of_a_folder_that_is_not_made_yet(tmp_path):
+    assert row("Free disk", folder=tmp_path / "not" / "yet").found == row("Free disk", folder=tmp_path).found
+
+
+def test_a_check_that_breaks_is_a_line_and_no_error(monkeypatch):
+    def broken():
+        raise RuntimeError("no such thing")
+
+    for name in ("_device", "_precision", "_cores", "_free_memory", "_python"):
+        monkeypatch.setattr(runtime, name, broken)
+    text = str(runtime.check_environment())
+    assert text.count("could not be checked") == 5
+    assert "RuntimeError: no such thing" in text
+
+
+def test_fast_runs_without_gradients_in_the_measured_precision():
+    layer = torch.nn.Linear(4, 4)
+    with runtime.fast():
+        out = layer(torch.ones(1, 4, device="cpu"))
+    assert not out.requires_grad
+    if runtime.device() == "cpu":
+        assert out.dtype == runtime.precision()
+
+
+def test_seeds_repeat():
+    a, b, c = (torch.randn(5, generator=runtime.seeded(seed)) for seed in (0, 0, 1))
+    assert torch.equal(a, b) and not torch.equal(a, c)
