@@ -1,6 +1,7 @@
 """Denoisers: D(x_t, t) = E[x_0 | x_t], the one thing that every sampler needs.
 
-The exact ones know their data distribution and are the course's oracles; :class:`NetworkDenoiser` wraps a trained network.
+The exact ones know their data distribution and are the course's oracles; :class:`NetworkDenoiser` wraps a trained
+network.
 All work with any schedule: a denoiser is built for one, and its noise levels are those of that schedule.
 """
 
@@ -84,16 +85,14 @@ class EmpiricalDenoiser:
         self.data, self.schedule = data, schedule
 
     def __call__(self, x_t, t):
-        alpha, sigma = (torch.as_tensor(c).reshape(-1, 1) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
-        flat = self.data.flatten(1)  # (N, D)
-        distance = torch.cdist(x_t.flatten(1), alpha * flat) if len(alpha) == 1 else self._distances(x_t, alpha, flat)
-        posterior = torch.softmax(-(distance**2) / (2 * sigma**2).to(distance.dtype), dim=1)  # (B, N)
-        return (posterior @ flat).reshape(x_t.shape)
-
-    @staticmethod
-    def _distances(x_t, alpha, flat):
-        """Distances (B, N) where every example has its own alpha."""
-        return torch.stack([torch.cdist(x[None], a * flat)[0] for x, a in zip(x_t.flatten(1), alpha)])
+        x, data = (
+            x_t.flatten(1).double(),
+            self.data.flatten(1).double(),
+        )  # (B, D), (N, D); double: it divides by sigma^2
+        alpha, sigma = (match_dims(c, x) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
+        # -||x - alpha data_i||^2 / 2 without ||x||^2, which is the same for every i
+        logits = (alpha * (x @ data.T) - alpha**2 * data.square().sum(1) / 2) / sigma**2  # (B, N)
+        return (logits.softmax(1) @ data).reshape(x_t.shape).to(x_t.dtype)
 
 
 class NetworkDenoiser:

@@ -1,4 +1,5 @@
-"""The networks that ship: ``weights/NAME.safetensors`` with a card ``NAME.json`` that says how it was made and how good it is."""
+"""The networks that ship: ``weights/NAME.safetensors`` with a card ``NAME.json`` that says how it was made and how
+good it is."""
 
 import functools
 import hashlib
@@ -43,7 +44,8 @@ def _tensors(name, about):
 
 @functools.cache
 def load(name):
-    """The network of that name, in evaluation mode on this machine's device, float32. Raises ValueError as :func:`card` does."""
+    """The network of that name, in evaluation mode on this machine's device, float32. Raises ValueError as
+    :func:`card` does."""
     about = card(name)
     net = build(about["network"], **about["network_args"])
     tensors = _tensors(name, about)

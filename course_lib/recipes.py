@@ -1,4 +1,5 @@
-"""One entry for each network that ships: its data, network, schedule, length of training, licence, and how it is measured.
+"""One entry for each network that ships: its data, network, schedule, length of training, licence, and how it is
+measured.
 
 ``python -m course_lib.train NAME`` trains an entry. This is the only module of the library that knows the data sets.
 """
@@ -19,8 +20,10 @@ from course_lib.training import ClassificationLoss, DiffusionLoss, to_tensor
 class Recipe:
     """How a network is made, and how it is judged.
 
-    ``load_data()`` gives images (N, H, W) and labels (N,) or None; ``measure(recipe, net)`` gives what the card says of the
-    quality, and tensors to ship beside the weights; ``full`` is what COURSE_PROFILE=full changes: a training of GPU size.
+    ``load_data()`` gives images (N, H, W) and labels (N,) or None; ``measure(recipe, net)`` gives what the card says
+    of the
+    quality, and tensors to ship beside the weights; ``full`` is what COURSE_PROFILE=full changes: a training of GPU
+    size.
     """
 
     name: str
@@ -54,8 +57,8 @@ class Recipe:
 MEDNIST_CLASSES = ("AbdomenCT", "BreastMRI", "CXR", "ChestCT", "Hand", "HeadCT")
 MEDNIST_DATA = "MedNIST, training split: 95 % of the 58,954 images, all but the last 5 % of each class by number"
 MEDNIST_LICENCE = (
-    "CC BY-SA 4.0. Trained on MedNIST, gathered from TCIA, the RSNA bone age challenge and the NIH chest X-ray data set "
-    "by B. Erickson, Department of Radiology, Mayo Clinic (CC BY-SA 4.0)."
+    "CC BY-SA 4.0. Trained on MedNIST, gathered from TCIA, the RSNA bone age challenge and the NIH chest X-ray "
+    "data set by B. Erickson, Department of Radiology, Mayo Clinic (CC BY-SA 4.0)."
 )
 FD_IMAGES = 600  # images on either side of a Fréchet distance: 100 of each class
 FD_NFE = 25
@@ -109,7 +112,8 @@ def measure_classifier(recipe, net):
 
 
 def measure_diffusion(recipe, net):
-    """Fréchet distance of 600 samples at 25 network evaluations, beside the floor, and the share of each class recognised."""
+    """Fréchet distance of 600 samples at 25 network evaluations, beside the floor, and the share of each class
+    recognised."""
     denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
     y = torch.arange(6).repeat_interleave(FD_IMAGES // 6)
     images = draw(denoiser, y, nfe=FD_NFE, seed=0, size=recipe.image_size)

@@ -16,7 +16,8 @@ from course_lib.store import write_atomically
 
 
 def draw(denoiser, y, nfe=25, seed=0, size=64, batch_size=100):
-    """Images (N, size, size), float32 in [-1, 1], by DPM-Solver++(2M) with ``nfe`` evaluations evenly spaced in log-SNR.
+    """Images (N, size, size), float32 in [-1, 1], by DPM-Solver++(2M) with ``nfe`` evaluations evenly spaced in
+    log-SNR.
 
     denoiser : a :class:`~course_lib.denoisers.NetworkDenoiser`; y : classes (N,). The noise is that of ``seed``.
     """

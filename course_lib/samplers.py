@@ -11,7 +11,8 @@ dpmpp_2m_step          none         2      Lu et al. (2022), DPM-Solver++, Algor
 =====================  ===========  =====  ====================================================
 
 Every step has the signature step(denoiser, x_t, t, s, schedule, previous=None, generator=None) and returns x_s and the
-denoised image D(x_t, t). ``previous`` is the pair (time, denoised image) of the step before, which 2M needs. t and s are
+denoised image D(x_t, t). ``previous`` is the pair (time, denoised image) of the step before, which 2M needs. t and s
+are
 scalars with t > s. The order is that of the global error on a smooth problem.
 """
 
@@ -29,7 +30,8 @@ def _noise_like(x, generator):
 def ddpm_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, variance="small"):
     """Ancestral sampling: x_s ~ q(x_s | x_t, x_0 = D(x_t, t)), right for any t > s, neighbours in a table or not.
 
-    With alpha_ts = alpha_t / alpha_s and sigma_ts^2 = sigma_t^2 - alpha_ts^2 sigma_s^2 (Kingma et al., 2021, eq. 24 to 26):
+    With alpha_ts = alpha_t / alpha_s and sigma_ts^2 = sigma_t^2 - alpha_ts^2 sigma_s^2 (Kingma et al., 2021, eq. 24
+    to 26):
 
         mean = (alpha_ts sigma_s^2 x_t + alpha_s sigma_ts^2 D) / sigma_t^2
         variance "small": sigma_ts^2 sigma_s^2 / sigma_t^2, the posterior's;  "large": sigma_ts^2
@@ -46,7 +48,8 @@ def ddpm_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, vari
 def ddim_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, eta=0.0):
     """DDIM: x_s = alpha_s D + sqrt(sigma_s^2 - sigma_eta^2) eps + sigma_eta z, with eps = (x_t - alpha_t D) / sigma_t.
 
-    sigma_eta = eta * the standard deviation of :func:`ddpm_step` ("small"), so that eta = 0 is deterministic and eta = 1 is DDPM.
+    sigma_eta = eta * the standard deviation of :func:`ddpm_step` ("small"), so that eta = 0 is deterministic and eta
+    = 1 is DDPM.
     """
     x_0 = denoiser(x_t, t)
     alpha_t, alpha_s, sigma_t, sigma_s = schedule.alpha(t), schedule.alpha(s), schedule.sigma(t), schedule.sigma(s)
@@ -71,7 +74,8 @@ def euler_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
 
 
 def heun_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
-    """Heun's method in the coordinates of :func:`euler_step`: the slope is the mean of those at t and at Euler's guess for s.
+    """Heun's method in the coordinates of :func:`euler_step`: the slope is the mean of those at t and at Euler's
+    guess for s.
 
     Two evaluations a step, but one where s has no noise: there the slope is not defined, and the step is Euler's.
     """
@@ -118,7 +122,8 @@ STEPS = {
 
 @dataclass(frozen=True)
 class State:
-    """One state of a sampling run: its time t, the noisy x_t, and the denoised image of the step that led here (None at first)."""
+    """One state of a sampling run: its time t, the noisy x_t, and the denoised image of the step that led here (None
+    at first)."""
 
     t: torch.Tensor
     x_t: torch.Tensor

@@ -10,7 +10,8 @@ import torch
 
 
 def match_dims(a, x):
-    """Reshape a per-example coefficient a (B,) to (B, 1, ..., 1), so that it multiplies x (B, ...); scalars pass through."""
+    """Reshape a per-example coefficient a (B,) to (B, 1, ..., 1), so that it multiplies x (B, ...); scalars pass
+    through."""
     a = torch.as_tensor(a, device=x.device)
     return a if a.ndim == 0 else a.reshape(a.shape + (1,) * (x.ndim - a.ndim)).to(x.dtype)
 
@@ -27,7 +28,8 @@ class Schedule:
         raise NotImplementedError
 
     def log_snr(self, t):
-        """lambda_t = log(alpha_t^2 / sigma_t^2), the shape of t; +inf where there is no noise, -inf where there is no signal."""
+        """lambda_t = log(alpha_t^2 / sigma_t^2), the shape of t; +inf where there is no noise, -inf where there is no
+        signal."""
         return 2 * (torch.log(self.alpha(t)) - torch.log(self.sigma(t)))
 
     def time(self, log_snr):
@@ -50,7 +52,8 @@ def _tensor(t):
 
 
 class VariancePreserving(Schedule):
-    """alpha_t^2 + sigma_t^2 = 1, given by B(t) = integral of beta from 0 to t: alpha_t = exp(-B(t) / 2), sigma_t^2 = 1 - exp(-B(t)).
+    """alpha_t^2 + sigma_t^2 = 1, given by B(t) = integral of beta from 0 to t: alpha_t = exp(-B(t) / 2), sigma_t^2 =
+    1 - exp(-B(t)).
 
     Song et al., Score-based generative modeling through SDEs (ICLR 2021), eq. 29.
     """
@@ -67,7 +70,8 @@ class VariancePreserving(Schedule):
 
 
 class Linear(VariancePreserving):
-    """beta(t) linear from beta_min to beta_max: DDPM's schedule (Ho et al., NeurIPS 2020) as T grows, with beta_i = beta(t) / T."""
+    """beta(t) linear from beta_min to beta_max: DDPM's schedule (Ho et al., NeurIPS 2020) as T grows, with beta_i =
+    beta(t) / T."""
 
     def __init__(self, beta_min=0.1, beta_max=20.0):
         self.beta_min, self.beta_max = beta_min, beta_max
@@ -77,7 +81,8 @@ class Linear(VariancePreserving):
 
 
 class ScaledLinear(VariancePreserving):
-    """sqrt(beta(t)) linear, the schedule of latent diffusion (Rombach et al., CVPR 2022); defaults as there, times T = 1000."""
+    """sqrt(beta(t)) linear, the schedule of latent diffusion (Rombach et al., CVPR 2022); defaults as there, times T
+    = 1000."""
 
     def __init__(self, beta_min=0.85, beta_max=12.0):
         self.beta_min, self.beta_max = beta_min, beta_max
@@ -101,7 +106,8 @@ class Cosine(Schedule):
 
 
 class RectifiedFlow(Schedule):
-    """Straight lines from image to noise: alpha_t = 1 - t, sigma_t = t (Liu et al., ICLR 2023; Lipman et al., ICLR 2023)."""
+    """Straight lines from image to noise: alpha_t = 1 - t, sigma_t = t (Liu et al., ICLR 2023; Lipman et al., ICLR
+    2023)."""
 
     def alpha(self, t):
         return 1 - _tensor(t)
@@ -111,7 +117,8 @@ class RectifiedFlow(Schedule):
 
 
 class VarianceExploding(Schedule):
-    """alpha_t = 1, sigma_t = sigma_min^(1 - t) sigma_max^t (Song et al., ICLR 2021, sec. 3.4; range of Karras et al., 2022)."""
+    """alpha_t = 1, sigma_t = sigma_min^(1 - t) sigma_max^t (Song et al., ICLR 2021, sec. 3.4; range of Karras et al.,
+    2022)."""
 
     def __init__(self, sigma_min=0.002, sigma_max=80.0):
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
@@ -124,9 +131,11 @@ class VarianceExploding(Schedule):
 
 
 class Discrete(Schedule):
-    """DDPM's table of T steps: abar_i = prod of (1 - beta_j) over j <= i, alpha = sqrt(abar_i) at t = i / T, i = 1..T; t = 0 is clean.
+    """DDPM's table of T steps: abar_i = prod of (1 - beta_j) over j <= i, alpha = sqrt(abar_i) at t = i / T, i =
+    1..T; t = 0 is clean.
 
-    Between two entries log(abar) is interpolated linearly. Index k of MONAI's or diffusers' ``alphas_cumprod`` is i = k + 1.
+    Between two entries log(abar) is interpolated linearly. Index k of MONAI's or diffusers' ``alphas_cumprod`` is i =
+    k + 1.
     Ho et al. (NeurIPS 2020), eq. 4.
 
     Parameters: betas (T,), each in (0, 1). Raises ValueError otherwise.

@@ -30,11 +30,12 @@ def write_tensors(path, tensors, metadata=None):
 
 
 def read_tensors(path):
-    """Named tensors (on the CPU) and metadata of a safetensors file. Raises ValueError naming the file when it is damaged."""
+    """Named tensors (on the CPU) and metadata of a safetensors file. Raises ValueError naming a damaged file."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            names = file.keys()  # not a dict: it can't be iterated itself
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error}); delete it and get it anew") from error

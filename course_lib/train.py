@@ -1,7 +1,8 @@
 """``python -m course_lib.train NAME``: train one of the networks that the course ships.
 
 Training may be killed and called again: it goes on from its last checkpoint. It runs on one process or, under
-``torchrun --nproc-per-node K -m course_lib.train NAME``, on K. ``--ship`` measures the result and writes weights and card.
+``torchrun --nproc-per-node K -m course_lib.train NAME``, on K. ``--ship`` measures the result and writes weights and
+card.
 """
 
 import argparse

@@ -26,7 +26,8 @@ def step_generator(seed, step, stream=0):
 
 
 def stratified_times(n, generator):
-    """n times in (0, 1), one in each of n equal strata, in random order: less noise in the loss than n independent draws.
+    """n times in (0, 1), one in each of n equal strata, in random order: less noise in the loss than n independent
+    draws.
 
     Kingma et al., Variational diffusion models (NeurIPS 2021), app. I.1.
     """
@@ -48,7 +49,8 @@ class DiffusionLoss:
     drop_class: float = 0.1
 
     def __call__(self, net, batch, generator):
-        """Loss of each example (B,) and its time (B,). batch: x_0 (B, C, H, W) and, for a network with classes, y (B,)."""
+        """Loss of each example (B,) and its time (B,). batch: x_0 (B, C, H, W) and, for a network with classes, y
+        (B,)."""
         x_0, y = batch
         t = stratified_times(len(x_0), generator)
         eps = torch.randn(x_0.shape, generator=generator)
@@ -76,7 +78,8 @@ class ClassificationLoss:
 class Batches:
     """batches(k) gives batch k: random order without replacement, epoch after epoch, a function of (seed, k) alone.
 
-    images (N, H, W) uint8 in 0..255 or float32 in [-1, 1]; labels (N,) integers or None. A batch is x_0 (B, 1, H, W) float32
+    images (N, H, W) uint8 in 0..255 or float32 in [-1, 1]; labels (N,) integers or None. A batch is x_0 (B, 1, H, W)
+    float32
     in [-1, 1] and y (B,) int64 or None.
     """
 
@@ -103,7 +106,8 @@ def to_tensor(images):
 
 
 def learning_rate(step, steps, peak, warmup=200, decay=0.3):
-    """Rises linearly for ``warmup`` steps, stays at ``peak``, and falls linearly to zero over the last ``decay`` of all steps.
+    """Rises linearly for ``warmup`` steps, stays at ``peak``, and falls linearly to zero over the last ``decay`` of
+    all steps.
 
     The fall to zero is where most of the visible quality comes from (Hägele et al., NeurIPS 2024, on this shape).
     """
@@ -113,7 +117,8 @@ def learning_rate(step, steps, peak, warmup=200, decay=0.3):
 
 
 def ema_decay(step, longest=0.998):
-    """Decay of the running average of the weights: (1 + step) / (10 + step), so that it forgets the start, up to ``longest``."""
+    """Decay of the running average of the weights: (1 + step) / (10 + step), so that it forgets the start, up to
+    ``longest``."""
     return min(longest, (1 + step) / (10 + step))
 
 
@@ -137,7 +142,8 @@ def average_gradients(net):
 
 @dataclass
 class State:
-    """Where training stands after ``step`` of ``steps`` steps: loss (B,), time (B,) or None, the two networks, seconds so far."""
+    """Where training stands after ``step`` of ``steps`` steps: loss (B,), time (B,) or None, the two networks,
+    seconds so far."""
 
     step: int
     steps: int

@@ -78,7 +78,8 @@ def test_discrete_refuses_impossible_betas(betas):
 
 
 def test_small_noise_levels_keep_their_digits():
-    """sigma^2 = 1 - exp(-B) with B = 1e-9 in double precision: the naive difference would keep 7 digits, expm1 keeps 15."""
+    """sigma^2 = 1 - exp(-B) with B = 1e-9 in double precision: the naive difference would keep 7 digits, expm1 keeps
+    15."""
     t = torch.tensor(1e-8, dtype=torch.float64)
     B = 0.1 * t + 19.9 * t**2 / 2
     assert abs(float(schedules.Linear().sigma(t) ** 2 / B) - 1) < 1e-8

@@ -57,7 +57,7 @@ def test_loss_is_its_definition():
         a, s = torch.cos(t * torch.pi / 2).view(-1, 1, 1, 1), torch.sin(t * torch.pi / 2).view(-1, 1, 1, 1)
         wanted = {"eps": eps, "v": a * eps - s * x_0, "x0": x_0, "flow": eps - x_0}[kind]
         torch.testing.assert_close(value, wanted.square().mean((1, 2, 3)))
-        value, _ = loss(lambda x_t, t, y: wanted, (x_0, None), step_generator(0, 0))
+        value, _ = loss(lambda x_t, t, y, answer=wanted: answer, (x_0, None), step_generator(0, 0))
         assert value.abs().max() < 1e-12
 
 

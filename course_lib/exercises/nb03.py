@@ -18,7 +18,8 @@ def q_sample(x_0, eps, abar):
 
 
 q1 = function(
-    "Write `q_sample(x_0, eps, abar)`: jump from the clean image to $x_t$ in one go, where `abar` is $\\bar\\alpha_t$, a number.",
+    "Write `q_sample(x_0, eps, abar)`: jump from the clean image to $x_t$ in one go, where `abar` is "
+    "$\\bar\\alpha_t$, a number.",
     solution=q_sample,
     tests=[
         case("no noise", (RAMP, ZEROS, 1.0), "At abar = 1 nothing has happened yet: x_t must be x_0."),
@@ -94,7 +95,8 @@ q2 = function(
         "1 / variance = (1 - beta) / beta + 1 / (1 - abar_prev).",
         "Bring it on one denominator and use abar = (1 - beta) abar_prev.",
     ],
-    explanation="Precisions add: (1 - beta)/beta + 1/(1 - abar_prev) = (1 - abar) / (beta (1 - abar_prev)). Ho et al. (2020), eq. 7.",
+    explanation="Precisions add: (1 - beta)/beta + 1/(1 - abar_prev) = (1 - abar) / (beta (1 - abar_prev)). Ho "
+    "et al. (2020), eq. 7.",
     rtol=1e-6,
     atol=1e-12,
 )
@@ -160,16 +162,19 @@ def _time_withheld(net, x_0, eps, i, abar):
 
 SAME = torch.tensor([4, 4])
 q3 = function(
-    "This loss has three bugs. Mend it: `loss(net, x_0, eps, i, abar)` with images (B, 1, H, W), steps `i` (B,), the table `abar` "
+    "This loss has three bugs. Mend it: `loss(net, x_0, eps, i, abar)` with images (B, 1, H, W), steps `i` "
+    "(B,), the table `abar` "
     "(T,), and `net(x_t, i)` predicting the noise. It returns the mean over pixels and images.\n\n"
-    "```python\ndef loss(net, x_0, eps, i, abar):\n    a = abar[i].reshape(-1, 1, 1, 1)\n    x_t = a * x_0 + (1 - a) * eps\n"
+    "```python\ndef loss(net, x_0, eps, i, abar):\n    a = abar[i].reshape(-1, 1, 1, 1)\n    x_t = a * x_0 + (1 "
+    "- a) * eps\n"
     "    return (net(x_t, i) - x_0).square().sum()\n```",
     solution=loss,
     tests=[
         case(
             "the target",
             (lambda x_t, i: torch.zeros_like(x_t), ONES, ZEROS, SAME, ABAR),
-            "A network that says 'no noise' where there is none must have no loss. Is the target eps, and not the image?",
+            "A network that says 'no noise' where there is none must have no loss. Is the target eps, and not "
+            "the image?",
         ),
         case(
             "squares",
@@ -206,7 +211,8 @@ q3 = function(
         "The network predicts the noise. What should its answer be compared with?",
         "A sum grows with the size of the batch, and with it every step of the optimiser.",
     ],
-    explanation="L_simple = E || eps - eps_theta(x_t, i) ||^2 (Ho et al. 2020, eq. 14), as a mean over pixels and images.",
+    explanation="L_simple = E || eps - eps_theta(x_t, i) ||^2 (Ho et al. 2020, eq. 14), as a mean over pixels "
+    "and images.",
 )
 
 
@@ -218,7 +224,8 @@ def ddpm_mean(x_t, eps, beta, abar):
 
 
 q4 = function(
-    "Write `ddpm_mean(x_t, eps, beta, abar)`: the mean of the reverse step, straight from the predicted noise `eps`, without "
+    "Write `ddpm_mean(x_t, eps, beta, abar)`: the mean of the reverse step, straight from the predicted noise "
+    "`eps`, without "
     "computing $x_0$ on the way.",
     solution=ddpm_mean,
     tests=[
@@ -260,7 +267,8 @@ q4 = function(
 # ---- q5, q6 ----------------------------------------------------------------------------------------------------------
 
 q5 = number(
-    "The average of the weights keeps 0.998 of itself each step. After how many steps does a weight's contribution have half of its "
+    "The average of the weights keeps 0.998 of itself each step. After how many steps does a weight's "
+    "contribution have half of its "
     "first share? (a number of steps, to 1 %)",
     solution="math.log(0.5) / math.log(0.998)",
     mistakes=[
@@ -273,11 +281,13 @@ q5 = number(
         (35, "Is the decay 0.98 or 0.998? One digit is a factor of ten in memory."),
     ],
     hints=["After n steps the share is 0.998^n.", "n = log(0.5) / log(0.998)."],
-    explanation="About 346 steps: the average remembers the last few hundred steps, so it lags behind at the start of training.",
+    explanation="About 346 steps: the average remembers the last few hundred steps, so it lags behind at the "
+    "start of training.",
 )
 
 q6 = choice(
-    "A network fits its 200 training images perfectly: for every x_t it returns the exact E[x_0 | x_t] of those 200. What does DDPM draw?",
+    "A network fits its 200 training images perfectly: for every x_t it returns the exact E[x_0 | x_t] of those "
+    "200. What does DDPM draw?",
     {
         "a": "new heads, better than any other network could",
         "b": "blurred averages of the 200 heads",
@@ -286,12 +296,15 @@ q6 = choice(
     },
     answer="c",
     feedback={
-        "a": "Perfect on the training set means: the distribution of the training set. Where would a new head come from?",
-        "b": "Single answers D(x_t, t) at high noise are blurred averages; the sampler's path sharpens them to one image.",
+        "a": "Perfect on the training set means: the distribution of the training set. Where would a new head "
+        "come from?",
+        "b": "Single answers D(x_t, t) at high noise are blurred averages; the sampler's path sharpens them to "
+        "one image.",
         "d": "The loss indeed does not reach zero, since x_t leaves x_0 open. That is no obstacle to sampling exactly.",
     },
     hints=["What is the distribution of which this denoiser is the exact one?"],
-    explanation="The exact denoiser of a finite data set samples that data set: it copies. What makes a real network draw new images is that it "
+    explanation="The exact denoiser of a finite data set samples that data set: it copies. What makes a real "
+    "network draw new images is that it "
     "cannot fit the exact denoiser, and errs in a useful way. Notebook 14 measures when it starts to copy.",
 )
 

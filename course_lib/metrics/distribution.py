@@ -27,7 +27,8 @@ def frechet_distance(a, b):
 
     ||mean_a - mean_b||^2 + tr(cov_a + cov_b - 2 (cov_a^1/2 cov_b cov_a^1/2)^1/2)
 
-    Dowson & Landau (J. Multivariate Analysis 1982); in Inception features it is the FID of Heusel et al. (NeurIPS 2017).
+    Dowson & Landau (J. Multivariate Analysis 1982); in Inception features it is the FID of Heusel et al. (NeurIPS
+    2017).
     The two sets are finite, so two samples of one distribution score above zero: quote the floor beside it.
     """
     root = _symmetric_root(a.cov)

@@ -1,0 +1,134 @@
+"""The networks that ship, their cards, and the command that samples from them."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from course_lib import pretrained, sample
+from course_lib.recipes import RECIPES, spread_of_each_class
+from course_lib.sample import draw
+
+ROOT = Path(__file__).resolve().parent.parent
+MEGABYTE = 1_000_000
+
+
+def test_importing_the_library_is_light():
+    """Under 0.3 s, and without torch or MONAI."""
+    code = (
+        "import sys, time; start = time.perf_counter(); import course_lib; seconds = time.perf_counter() - start;"
+        "assert seconds < 0.3, seconds; assert not {'torch', 'monai', 'numpy', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_only_recipes_know_the_data():
+    """The walls: data_fetch never imports course_lib; in course_lib only recipes.py imports data_fetch."""
+    for path in (ROOT / "data_fetch").rglob("*.py"):
+        assert "course_lib" not in path.read_text(encoding="utf-8"), path
+    users = {p.name for p in (ROOT / "course_lib").rglob("*.py") if "data_fetch" in p.read_text(encoding="utf-8")}
+    assert users <= {"recipes.py", "runtime.py"}
+    assert "import data_fetch" not in (ROOT / "course_lib" / "runtime.py").read_text(encoding="utf-8")
+    for name in ("samplers.py", "denoisers.py", "schedules.py", "predictions.py"):
+        assert "monai" not in (ROOT / "course_lib" / name).read_text(encoding="utf-8").split('"""')[2], name
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_network_ships_whole_and_within_its_budget(name):
+    card, path = pretrained.card(name), pretrained.WEIGHTS / f"{name}.safetensors"
+    assert path.stat().st_size == card["bytes"] <= 16 * MEGABYTE
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == card["sha256"]
+    assert card["licence"].startswith("CC BY-SA 4.0") and "Mayo Clinic" in card["licence"]
+    recipe = RECIPES[name]
+    assert card["network_args"] == json.loads(json.dumps(recipe.network_args))  # made by the recipe as it stands
+    assert all(parameter.isfinite().all() for parameter in pretrained.load(name).parameters())
+
+
+def test_quality_on_the_card_meets_the_bar():
+    """600 samples at 25 evaluations at most 8 times as far from the reference as 600 real held-out images."""
+    card = pretrained.card("mednist")
+    assert card["images"] == 600 and card["network_evaluations"] == 25
+    assert card["ratio_to_floor"] == pytest.approx(card["frechet_distance"] / card["floor"])
+    assert card["floor"] == pretrained.card("mednist_features")["floor"]["frechet_distance"]
+    assert card["ratio_to_floor"] <= 8
+
+
+def test_samples_are_what_was_asked_for():
+    """The classifier, trained apart, recognises at least 15 of 18 images, three of each class."""
+    y = torch.arange(6).repeat_interleave(3)
+    images = draw(pretrained.load_denoiser("mednist"), y, nfe=15, seed=0)
+    assert images.shape == (18, 64, 64) and images.dtype == torch.float32 and images.abs().max() <= 1
+    answer = pretrained.load("mednist_features")(images[:, None]).argmax(1)
+    assert int((answer == y).sum()) >= 15
+
+
+def test_the_seed_fixes_each_image():
+    """The same seed gives the same images, another seed others; an image does not depend on the batch size."""
+    denoiser, y = pretrained.load_denoiser("mednist"), torch.tensor([4, 2])
+    one = draw(denoiser, y, nfe=3, seed=5)
+    assert torch.equal(one, draw(denoiser, y, nfe=3, seed=5))
+    assert not torch.allclose(one, draw(denoiser, y, nfe=3, seed=6), atol=0.1)
+    torch.testing.assert_close(
+        draw(denoiser, y, nfe=3, seed=5, batch_size=1), one, rtol=0, atol=0.1
+    )  # bfloat16 at most
+
+
+def test_command_writes_pngs_and_one_npz(tmp_path, capsys):
+    from PIL import Image
+
+    command = ["mednist", "--class", "hand", "--n", "2", "--nfe", "3", "--seed", "1", "--out", str(tmp_path / "o")]
+    assert sample.main(command) == 0
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["000_Hand.png", "001_Hand.png", "samples.npz"]
+    with np.load(tmp_path / "o" / "samples.npz") as npz:
+        images, labels = npz["images"], npz["labels"]
+    assert images.shape == (2, 64, 64) and images.dtype == np.float32 and np.abs(images).max() <= 1
+    assert labels.tolist() == [4, 4]
+    png = np.asarray(Image.open(tmp_path / "o" / "000_Hand.png"))
+    assert png.dtype == np.uint8 and np.abs(png / 127.5 - 1 - images[0]).max() <= 1 / 255 + 1e-6
+
+
+def test_without_a_class_all_take_turns(tmp_path):
+    assert sample.main(["mednist", "--n", "7", "--nfe", "2", "--out", str(tmp_path)]) == 0
+    with np.load(tmp_path / "samples.npz") as npz:
+        assert npz["labels"].tolist() == [0, 1, 2, 3, 4, 5, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mednist", "--class", "Knee"], r"no class 'Knee'; choose one of AbdomenCT, .*HeadCT"),
+        (["mednit"], r"no network 'mednit'.*there are: .*mednist"),
+        (["mednist_features"], "not a diffusion network"),
+        (["mednist", "--n", "0"], "--n must be at least 1"),
+        (["mednist", "--nfe", "1"], "--nfe at least 2"),
+    ],
+)
+def test_command_refuses_in_one_sentence(arguments, message, tmp_path, capsys):
+    assert sample.main([*arguments, "--out", str(tmp_path / "o")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and __import__("re").search(message, error)
+    assert not (tmp_path / "o").exists()
+
+
+def test_damaged_weights_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path)
+    net = torch.nn.Linear(2, 2)
+    pretrained.save("x", net, {"network": "Classifier", "network_args": {}}, folder=tmp_path)
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(ValueError, match="x.safetensors is not the file on its card .*get it back"):
+        pretrained.load("x")
+    path.unlink()
+    with pytest.raises(ValueError, match="x.safetensors is missing: get it back"):
+        pretrained.load("x")
+
+
+def test_spread_takes_as_many_of_each_class():
+    labels = torch.tensor([0] * 10 + [1] * 30)
+    chosen = spread_of_each_class(labels, 5)
+    assert torch.bincount(labels[chosen]).tolist() == [5, 5] and chosen.unique().numel() == 10
