@@ -52,24 +52,34 @@ class DiffusionUNet(nn.Module):
 class Classifier(nn.Module):
     """A small convolutional classifier; ``features`` are what the Fréchet distance is computed in.
 
-    Four 3x3 convolutions of stride 2 with group normalisation, then the mean over the picture.
+    Four 3x3 convolutions of stride 2 with group normalisation, then the mean over the picture. The features are the mean
+    activations of all four layers: the last one alone has collapsed to the six classes and hardly sees a broken texture.
     """
 
     def __init__(self, num_classes=6, channels=(32, 64, 96, 128), in_channels=1):
         super().__init__()
-        layers = []
-        for c_in, c_out in zip((in_channels, *channels), channels):
-            layers += [nn.Conv2d(c_in, c_out, 3, stride=2, padding=1), nn.GroupNorm(8, c_out), nn.SiLU()]
-        self.body = nn.Sequential(*layers)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c_in, c_out, 3, stride=2, padding=1), nn.GroupNorm(8, c_out), nn.SiLU())
+            for c_in, c_out in zip((in_channels, *channels), channels)
+        )
         self.head = nn.Linear(channels[-1], num_classes)
+        self.register_buffer("scale", torch.ones(sum(channels)))  # spread of each feature over the reference images
+
+    def activations(self, x):
+        """x (B, C, H, W) in [-1, 1] -> the mean over the picture of each layer's activations, a list of (B, channels)."""
+        means = []
+        for layer in self.layers:
+            x = layer(x)
+            means.append(x.mean(dim=(2, 3)))
+        return means
 
     def features(self, x):
-        """x (B, C, H, W) in [-1, 1] -> features (B, channels[-1])."""
-        return self.body(x).mean(dim=(2, 3))
+        """x (B, C, H, W) in [-1, 1] -> features (B, sum of channels), each in units of its spread over real images."""
+        return torch.cat(self.activations(x), 1) / self.scale
 
     def forward(self, x):
         """x (B, C, H, W) in [-1, 1] -> logits (B, num_classes)."""
-        return self.head(self.features(x))
+        return self.head(self.activations(x)[-1])
 
 
 NETWORKS = {"DiffusionUNet": DiffusionUNet, "Classifier": Classifier}
