@@ -132,7 +132,8 @@ def check_environment(data=None, folder=None):
     for row in rows:
         sign = '<span style="color:#00735a">✓ OK</span>' if row.ok else '<b style="color:#b34700">! attention</b>'
         body += f'<tr><th scope="row" {left}>{rich(row.what)}</th>'
-        body += f"<td {left}>{rich(row.found)}</td><td {left}>{sign}</td><td {left}>{rich(row.remedy)}</td></tr>"
+        cells = (rich(row.found), f'<p style="margin:0.3em 0;white-space:nowrap">{sign}</p>', rich(row.remedy))
+        body += "".join(f"<td {left}>{cell}</td>" for cell in cells) + "</tr>"
     markup = (
         '<div class="course-environment" style="font-size:15px"><table>'
         f'<caption style="text-align:left;font-weight:bold">{title}</caption>'

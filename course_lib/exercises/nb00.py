@@ -64,8 +64,9 @@ q2 = number(
         (0.75**0.5, "That is sigma, the noise level, the square root of 1 - abar."),
     ],
     hints=["Which of the two multiplies the image, and which is a squared number?", "abar = alpha squared."],
-    explanation="$\\alpha_t = \\sqrt{\\bar\\alpha_t} = 0.5$ and $\\sigma_t = \\sqrt{1 - \\bar\\alpha_t} \\approx 0.87$. "
-    "Who multiplies the image by 0.25 instead sends half of the signal away, and no error message says so.",
+    explanation="$\\alpha_t = \\sqrt{\\bar\\alpha_t} = 0.5$ and "
+    "$\\sigma_t = \\sqrt{1 - \\bar\\alpha_t} \\approx 0.87$. Who multiplies the image by 0.25 "
+    "instead throws half of the signal away, and no error message says so.",
 )
 
 
