@@ -21,12 +21,13 @@ class GaussianDenoiser:
 
     D(x_t, t) = mean + alpha cov (alpha^2 cov + sigma^2 I)^-1 (x_t - alpha mean)
 
-    mean (d,) and cov (d, d), symmetric and positive semi-definite; x_t is (B, d).
+    mean (d,) and cov (d, d), symmetric and positive semi-definite; x_t is (B, d). In the axes of cov the inverse is diagonal.
     """
 
     def __init__(self, mean, cov, schedule):
         self.mean, self.schedule = mean, schedule
-        self.variances, self.axes = torch.linalg.eigh(cov)  # (d,), (d, d): the inverse is diagonal in these axes
+        variances, axes = torch.linalg.eigh(cov.double())  # in single precision it fails on pixels that never change
+        self.variances, self.axes = variances.clamp(min=0).to(cov.dtype), axes.to(cov.dtype)  # (d,), (d, d)
 
     def __call__(self, x_t, t):
         alpha, sigma = (match_dims(c, x_t) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
