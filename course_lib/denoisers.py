@@ -21,7 +21,8 @@ class GaussianDenoiser:
 
     D(x_t, t) = mean + alpha cov (alpha^2 cov + sigma^2 I)^-1 (x_t - alpha mean)
 
-    mean (d,) and cov (d, d), symmetric and positive semi-definite; x_t is (B, d). In the axes of cov the inverse is diagonal.
+    mean (d,) and cov (d, d), symmetric and positive semi-definite; x_t is (B, d).
+    In the axes of cov the inverse is diagonal.
     """
 
     def __init__(self, mean, cov, schedule):

@@ -41,6 +41,15 @@ def test_gaussian_denoiser_is_the_conditional_mean():
         torch.testing.assert_close(answer[k], mean + gain @ (x_t[k] - a * mean), rtol=0, atol=1e-10)
 
 
+def test_gaussian_denoiser_takes_pixels_that_never_change():
+    """Images with a constant background have a singular covariance; there the answer is the mean."""
+    images = torch.zeros(50, 300)
+    images[:, :40] = torch.randn(50, 40, generator=torch.Generator().manual_seed(0))
+    answer = GaussianDenoiser(images.mean(0), torch.cov(images.T), schedules.Cosine())(torch.randn(4, 300), 0.5)
+    assert answer.dtype == torch.float32 and answer.isfinite().all()
+    torch.testing.assert_close(answer[:, 40:], torch.zeros(4, 260), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "schedule", [schedules.Cosine(), schedules.VarianceExploding(0.01, 5.0), schedules.RectifiedFlow()]
 )
