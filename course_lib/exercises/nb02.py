@@ -1,0 +1,230 @@
+"""Exercises of notebook 02: score and denoiser, v from eps, the gap of one step, bits per pixel, SDE and ODE."""
+
+import torch
+
+from course_lib.exercises.engine import Exercises, case, choice, function, mistake, number, prop
+
+ZEROS = torch.zeros(3, 2)
+RAMP = torch.linspace(-1, 1, 6).reshape(3, 2)
+WAVE = torch.sin(7 * RAMP)
+
+
+# ---- q1: the score from the denoiser (Tweedie) -----------------------------------------------------------------------
+
+
+def score(x_t, D, alpha, sigma):
+    return (alpha * D - x_t) / sigma**2
+
+
+q1 = function(
+    "Turn Tweedie's formula round. Write `score(x_t, D, alpha, sigma)`: the score $\\nabla \\log p_t(x_t)$ from the "
+    "denoised image `D`.",
+    solution=score,
+    tests=[
+        case(
+            "direction",
+            (RAMP, ZEROS, 1.0, 1.0),
+            "The score points to where data are more likely: from x_t towards alpha D. Is the sign turned round?",
+        ),
+        case(
+            "signal",
+            (RAMP, WAVE, 0.6, 1.0),
+            "x_t is a noisy alpha x_0, so the comparison is with alpha D. Has the alpha gone astray?",
+        ),
+        case("noise", (RAMP, WAVE, 0.8, 0.5), "Divide by the variance sigma^2, not by sigma."),
+    ],
+    mistakes=[
+        mistake(lambda x_t, D, alpha, sigma: (x_t - alpha * D) / sigma**2, "direction"),
+        mistake(lambda x_t, D, alpha, sigma: (D - x_t) / sigma**2, "signal"),
+        mistake(lambda x_t, D, alpha, sigma: (D - x_t / alpha) / sigma**2, "signal", "divided by alpha"),
+        mistake(lambda x_t, D, alpha, sigma: (alpha * D - x_t) / sigma, "noise", "eps, but for the sign"),
+    ],
+    hints=[
+        "Tweedie: alpha D = x_t + sigma^2 score.",
+        "Solve it for the score.",
+    ],
+    explanation="score = (alpha D - x_t) / sigma^2 = -eps / sigma, with eps the noise that D implies. A denoiser knows "
+    "the slope of the log density.",
+)
+
+
+# ---- q2: v from eps --------------------------------------------------------------------------------------------------
+
+
+def v_from_eps(eps, x_t, alpha, sigma):
+    x_0 = (x_t - sigma * eps) / alpha
+    return alpha * eps - sigma * x_0
+
+
+q2 = function(
+    "A network was trained to predict the noise. Write `v_from_eps(eps, x_t, alpha, sigma)`: what it says about "
+    "$v = \\alpha_t\\,\\epsilon - \\sigma_t\\,x_0$. The clean image is not given; get it from `eps` first.",
+    solution=v_from_eps,
+    tests=[
+        case(
+            "no noise predicted",
+            (ZEROS, RAMP, 0.8, 0.6),
+            "With eps = 0 the clean image is x_t / alpha, so v must be -sigma x_t / alpha. Is x_t divided by "
+            "alpha, and the sign a minus?",
+        ),
+        case(
+            "noise",
+            (WAVE, ZEROS, 0.8, 0.6),
+            "eps enters twice: in alpha eps, and in the x_0 that it implies, x_0 = (x_t - sigma eps) / alpha.",
+        ),
+        case("both", (WAVE, RAMP, 1.0, 3.0), "It must also hold where alpha^2 + sigma^2 is not 1."),
+    ],
+    mistakes=[
+        mistake(lambda eps, x_t, alpha, sigma: alpha * eps - sigma * x_t, "no noise predicted", "x_t for x_0"),
+        mistake(
+            lambda eps, x_t, alpha, sigma: alpha * eps + sigma * (x_t - sigma * eps) / alpha,
+            "no noise predicted",
+            "sign",
+        ),
+        mistake(
+            lambda eps, x_t, alpha, sigma: sigma * eps - alpha * (x_t - sigma * eps) / alpha,
+            "no noise predicted",
+            "alpha and sigma swapped",
+        ),
+        mistake(lambda eps, x_t, alpha, sigma: alpha * eps - sigma * x_t / alpha, "noise", "noise left in x_0"),
+        mistake(lambda eps, x_t, alpha, sigma: (eps - sigma * x_t) / alpha, "both", "only if variance is preserved"),
+    ],
+    hints=[
+        "x_t = alpha x_0 + sigma eps: solve for x_0.",
+        "Then put x_0 and eps into v = alpha eps - sigma x_0.",
+    ],
+    explanation="Any one of the five, together with x_t, gives all the others. With alpha^2 + sigma^2 = 1 the answer "
+    "shortens to (eps - sigma x_t) / alpha.",
+)
+
+
+# ---- q3: the gap of one step -----------------------------------------------------------------------------------------
+
+
+def gap(true_var, model_var):
+    r = true_var / model_var
+    return (r - 1 - torch.log(r)) / 2
+
+
+VARS = torch.tensor([0.5, 1.0, 2.0])
+ONES = torch.ones(3)
+q3 = function(
+    "Write `gap(true_var, model_var)`: the nats that one reverse step loses, KL(true || model), when both are "
+    "Gaussians in one dimension with the same mean. Both arguments are tensors of variances.",
+    solution=gap,
+    tests=[
+        case(
+            "nothing to lose", (ONES, ONES), "With the right variance nothing is lost: zero at r = 1. Is the -1 there?"
+        ),
+        prop(
+            "never negative",
+            lambda f: bool((f(VARS, ONES) >= -1e-6).all()),
+            "A divergence cannot be negative. Is it minus the logarithm of r?",
+        ),
+        case(
+            "which over which",
+            (VARS, ONES),
+            "r is the true over the model's variance: being too sure costs more than being too careful. And all of it "
+            "is halved.",
+        ),
+        case("ratio only", (4 * VARS, 4 * ONES), "Only the ratio counts: scaling both variances changes nothing."),
+    ],
+    mistakes=[
+        mistake(
+            lambda true_var, model_var: (true_var / model_var - torch.log(true_var / model_var)) / 2, "nothing to lose"
+        ),
+        mistake(
+            lambda true_var, model_var: (true_var / model_var - 1 + torch.log(true_var / model_var)) / 2,
+            "never negative",
+        ),
+        mistake(
+            lambda true_var, model_var: (model_var / true_var - 1 + torch.log(true_var / model_var)) / 2,
+            "which over which",
+            "KL(model || true)",
+        ),
+        mistake(
+            lambda true_var, model_var: true_var / model_var - 1 - torch.log(true_var / model_var),
+            "which over which",
+            "not halved",
+        ),
+        mistake(
+            lambda true_var, model_var: (true_var - model_var - torch.log(true_var / model_var)) / 2,
+            "ratio only",
+            "a difference of variances",
+        ),
+    ],
+    hints=[
+        "KL = E[log q - log p] under q. Write both log densities; the factor sqrt(2 pi) cancels.",
+        "Under the true distribution, E[x^2] is the true variance.",
+        "(r - 1 - ln r) / 2 with r = true / model.",
+    ],
+    explanation="E[log q - log p] = -ln(r)/2 - 1/2 + r/2. It is the price of one step with a perfect mean; notebook 02 "
+    "adds it over the steps.",
+)
+
+
+# ---- q4: bits per dimension ------------------------------------------------------------------------------------------
+
+q4 = number(
+    "A paper states a negative log-likelihood of 8,000 nats for images of 64 x 64 grey pixels, whose intensities are "
+    "integers from 0 to 255 and were modelled as such. How many bits per pixel is that?",
+    solution="8000 / (64 * 64) / math.log(2)",
+    mistakes=[
+        (8000 / 4096, "That is nats a pixel. One bit is ln 2 = 0.693 nats: divide by it."),
+        (
+            8000 / 4096 * 0.6931471805599453,
+            "A bit is less than a nat, so the number in bits is larger: divide by ln 2.",
+        ),
+        (8000 / 64 / 0.6931471805599453, "An image of 64 x 64 has 4,096 pixels, not 64."),
+        (8000 / 0.6931471805599453, "That is bits for the whole image: divide by the number of pixels."),
+        (
+            8000 / 4096 / 0.6931471805599453 + 7,
+            "The 7 bits are needed for densities on [-1, 1]; here the integers were modelled.",
+        ),
+    ],
+    hints=["One bit is ln 2 nats.", "Divide by the number of pixels and by ln 2."],
+    explanation="8000 / 4096 / 0.693 = 2.82 bits a pixel, against 8 without any model. Always ask: of what density, in "
+    "which units, with how many pixels?",
+)
+
+
+# ---- q5, q6 ----------------------------------------------------------------------------------------------------------
+
+q5 = choice(
+    "From the same noise image $x_1$, exact score, infinitely many steps: you run the reverse SDE twice and the "
+    "probability-flow ODE twice. What do you get?",
+    {
+        "a": "four different images, for the two equations sample different distributions",
+        "b": "SDE: two different images; ODE: twice the same; but over many x_1 all follow one distribution",
+        "c": "four times the same image, for the marginals agree at every time",
+        "d": "SDE: two different images; ODE: their mean, since it lacks the noise",
+    },
+    answer="b",
+    feedback={
+        "a": "The distributions at each time agree. What differs is how a single point travels.",
+        "c": "Equal marginals say how many particles are where, not which goes where. The SDE rolls dice on the way.",
+        "d": "The mean of many images is blurred. The ODE's end is a sample: its drift carries half of the score, "
+        "which is what the missing noise needs.",
+    },
+    hints=["Which of the two has randomness after the start?", "Marginals are about crowds, not about single paths."],
+    explanation="Both have the marginals p_t. The ODE is a one-to-one map between noise and image, which gives "
+    "likelihoods and inversion; the SDE forgets its start, and with it earlier errors.",
+)
+
+q6 = choice(
+    "You train at very low signal ($\\alpha_t$ nearly 0). The network's output is off by 0.1 a pixel, whatever it "
+    "predicts. For which target is the denoised image then useless?",
+    {"a": "x_0", "b": "eps", "c": "v", "d": "flow, u = eps - x_0"},
+    answer="b",
+    feedback={
+        "a": "There the output is the image: an error of 0.1 stays 0.1.",
+        "c": "x_0 = alpha x_t - sigma v (if variance is preserved): the error is multiplied by sigma, at most 1.",
+        "d": "x_0 = (x_t - sigma u) / (alpha + sigma): the error is multiplied by sigma / (alpha + sigma), at most 1.",
+    },
+    hints=["For each target write x_0 in terms of it and of x_t. What stands before the output?"],
+    explanation="x_0 = (x_t - sigma eps) / alpha: the error is multiplied by sigma / alpha, which has no bound. At "
+    "alpha = 0, eps is x_t itself and says nothing about the image. So where a schedule ends in pure noise, predict v "
+    "or x_0.",
+)
+
+summary = Exercises(vars()).summary
