@@ -285,11 +285,13 @@ def histogram(
 
 
 @house_style
-def scatter(panels, *, xlabel, ylabel, title, limits=None, paths=None, size=3.0, columns=None):
+def scatter(
+    panels, *, xlabel, ylabel, title, limits=None, paths=None, size=3.0, columns=None, contours=None, levels=None
+):
     """Points {panel title: (N, 2)} side by side on the same axes.
 
     `paths` {panel title: (T, K, 2)} draws K trajectories; `limits` (low, high) is for both axes and covers all points
-    when left out.
+    when left out; `contours`, a function of points (N, 2) such as a log-density, is drawn at `levels` (rising) below.
     """
     points = {name: as_array(values) for name, values in panels.items()}
     low, high = limits or _limits(list(points.values()))
@@ -297,8 +299,13 @@ def scatter(panels, *, xlabel, ylabel, title, limits=None, paths=None, size=3.0,
     rows = -(-len(points) // columns)
     fig = Figure(figsize=(columns * size + 0.6, rows * size + 0.7))
     fig.suptitle(title)
+    axis = np.linspace(low, high, 120, dtype=np.float32)
+    if contours:
+        field = as_array(contours(np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2))).reshape(120, 120)
     for index, (name, values) in enumerate(points.items()):
         ax = fig.add_subplot(rows, columns, index + 1)
+        if contours:
+            ax.contour(axis, axis, field, levels=levels, colors="#555555", linewidths=0.8)
         for path in np.swapaxes(as_array(paths[name]), 0, 1) if paths and name in paths else ():
             ax.plot(*path.T, color=PALETTE[1], linewidth=0.9, alpha=0.7)
         ax.scatter(*values.T, s=5, alpha=0.5, color=PALETTE[0], linewidths=0)

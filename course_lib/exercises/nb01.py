@@ -1,0 +1,284 @@
+"""Exercises of notebook 01: the ELBO, a coverage number, the change of variables, and what each family can tell."""
+
+import math
+
+import torch
+
+from course_lib.exercises.engine import Exercises, case, choice, choices, function, mistake, number, prop
+
+LOG_2PI = math.log(2 * math.pi)
+ZERO = torch.zeros(3, 2)
+X = torch.tensor([[0.5, -1.0], [2.0, 0.3], [-0.7, 0.1]])
+DECODED = torch.tensor([[0.2, -0.8], [1.5, 0.0], [-0.7, 0.4]])
+MU = torch.tensor([[0.5, 1.0], [-1.5, 0.2], [0.0, 0.3]])
+LOG_VAR = torch.tensor([[-2.0, 0.5], [-1.0, -3.0], [0.0, -0.5]])
+
+
+# ---- q1: the ELBO ----------------------------------------------------------------------------------------------------
+
+
+def elbo(x, decoded, s, mu, log_var):
+    log_likelihood = -((x - decoded) ** 2 / (2 * s**2) + math.log(s) + 0.5 * math.log(2 * math.pi)).sum(1)
+    kl = 0.5 * (mu**2 + torch.exp(log_var) - 1 - log_var).sum(1)
+    return log_likelihood - kl
+
+
+def _log_likelihood(x, decoded, s):
+    return -((x - decoded) ** 2 / (2 * s**2) + math.log(s) + 0.5 * LOG_2PI).sum(1)
+
+
+def _kl(mu, log_var):
+    return 0.5 * (mu**2 + torch.exp(log_var) - 1 - log_var).sum(1)
+
+
+def _no_constant(x, decoded, s, mu, log_var):
+    return -((x - decoded) ** 2 / (2 * s**2)).sum(1) - _kl(mu, log_var)
+
+
+def _variance_forgotten(x, decoded, s, mu, log_var):
+    return -((x - decoded) ** 2 / 2 + math.log(s) + 0.5 * LOG_2PI).sum(1) - _kl(mu, log_var)
+
+
+def _no_kl(x, decoded, s, mu, log_var):
+    return _log_likelihood(x, decoded, s)
+
+
+def _plus_kl(x, decoded, s, mu, log_var):
+    return _log_likelihood(x, decoded, s) + _kl(mu, log_var)
+
+
+def _log_var_as_variance(x, decoded, s, mu, log_var):
+    return _log_likelihood(x, decoded, s) - 0.5 * (mu**2 + log_var - 1 - torch.log(log_var.abs() + 1e-9)).sum(1)
+
+
+def _log_var_as_log_std(x, decoded, s, mu, log_var):
+    return _log_likelihood(x, decoded, s) - _kl(mu, 2 * log_var)
+
+
+def _batch_mean(x, decoded, s, mu, log_var):
+    return elbo(x, decoded, s, mu, log_var).mean()
+
+
+q1 = function(
+    "Write `elbo(x, decoded, s, mu, log_var)`: the ELBO of each point, in nats, with one draw of the code. `decoded` "
+    "is the decoder's mean for that draw, `s` the decoder's standard deviation (a number), `mu` and `log_var` the "
+    "encoder's answer. x, decoded, mu, log_var are (B, d); the result is (B,).",
+    solution=elbo,
+    tests=[
+        case(
+            "a perfect decoder",
+            (ZERO, ZERO, 0.1, ZERO, ZERO),
+            "With decoded = x and q = p(z) only the normalising constant is left: -log s - log(2 pi)/2 for each "
+            "coordinate. Without it the number is no bound of log p.",
+        ),
+        case(
+            "the decoder's width",
+            (X, DECODED, 0.5, ZERO, ZERO),
+            "Check log p(x | z): the squared error is divided by 2 s^2.",
+        ),
+        case(
+            "the mean of the code",
+            (X, DECODED, 0.5, MU, ZERO),
+            "A code far from 0 must cost: subtract KL = mu^2 / 2 for each coordinate here. Is the KL there, and with a "
+            "minus?",
+        ),
+        case(
+            "the variance of the code",
+            (X, DECODED, 0.5, MU, LOG_VAR),
+            "log_var is the logarithm of the variance: exp(log_var) is the variance, neither log_var itself nor "
+            "exp(2 log_var).",
+        ),
+    ],
+    mistakes=[
+        mistake(_no_constant, "a perfect decoder", "the constant left out"),
+        mistake(_variance_forgotten, "the decoder's width"),
+        mistake(_no_kl, "the mean of the code", "the missing KL"),
+        mistake(_plus_kl, "the mean of the code", "the KL's sign"),
+        mistake(_log_var_as_log_std, "the variance of the code"),
+        mistake(_log_var_as_variance, "a perfect decoder", "log-variance taken for variance"),
+        mistake(_batch_mean, "shape", "one number for the whole batch"),
+    ],
+    hints=[
+        "Two parts: log N(x; decoded, s^2 I), summed over coordinates, and minus KL(q || N(0, I)).",
+        "log N = -(x - decoded)^2 / (2 s^2) - log s - log(2 pi) / 2, for each coordinate.",
+        "KL = 0.5 * (mu^2 + exp(log_var) - 1 - log_var), summed over the code's coordinates.",
+    ],
+    explanation="Kingma & Welling (ICLR 2014), eq. 10. Leaving out log(2 pi) / 2 changes no gradient, so training "
+    "does not notice; but then the number is no longer a bound and cannot be compared with another model's.",
+)
+
+
+# ---- q2: mode collapse from a number ---------------------------------------------------------------------------------
+
+q2 = number(
+    "A hospital's data have four kinds of lesion with shares 70, 20, 8 and 2 %. Of 1000 images that a GAN made, 880, "
+    "115, 4 and 1 show them. Count a kind as covered if it gets at least a quarter of its share. How many of the four "
+    "are covered?",
+    solution="sum(made / 1000 >= share / 4 for made, share in zip((880, 115, 4, 1), (0.70, 0.20, 0.08, 0.02)))",
+    mistakes=[
+        (
+            4,
+            "Each kind appears, but once in 1000 is not coverage: 4 of 1000 is 0.4 %, a quarter of 8 % is 2 %.",
+        ),
+        (3, "Check the last kind too: a quarter of 2 % is 0.5 %, that is 5 images; there is 1."),
+        (
+            1,
+            "A share that is too small still counts above a quarter: 11.5 % is more than 5 %, a quarter of 20 %.",
+        ),
+        (
+            0.995,
+            "That is the share of samples in the covered kinds. 99.5 % of them look right: that is the trap.",
+        ),
+    ],
+    hints=[
+        "Compare each kind's share among the samples with a quarter of its share in the data.",
+        "0.004 against 0.02?",
+    ],
+    explanation="Two of four: the two rare kinds are as good as gone, although 99.5 % of all samples are of kinds that "
+    "exist. Coverage is counted by mode and not by sample.",
+    rtol=1e-3,
+)
+
+
+# ---- q3: change of variables -----------------------------------------------------------------------------------------
+
+
+def log_prob(x, a, b):
+    u = torch.exp(a) * x + b
+    return -0.5 * u**2 - 0.5 * math.log(2 * math.pi) + a
+
+
+def _no_log_det(x, a, b):
+    u = torch.exp(a) * x + b
+    return -0.5 * u**2 - 0.5 * LOG_2PI
+
+
+def _wrong_sign(x, a, b):
+    return _no_log_det(x, a, b) - a
+
+
+def _det_not_log(x, a, b):
+    return _no_log_det(x, a, b) + torch.exp(a)
+
+
+def _inverse(x, a, b):
+    u = (x - b) * torch.exp(-a)
+    return -0.5 * u**2 - 0.5 * LOG_2PI - a
+
+
+def _no_normal_constant(x, a, b):
+    return _no_log_det(x, a, b) + 0.5 * LOG_2PI + a
+
+
+LINE = torch.linspace(-2, 2, 5)
+FINE = torch.linspace(-40, 40, 8001)
+A, NONE = torch.tensor(0.7), torch.tensor(0.0)
+
+q3 = function(
+    "A flow with one layer in one dimension: $u = f(x) = e^{a} x + b$, $u \\sim \\mathcal N(0, 1)$. Write "
+    "`log_prob(x, a, b)`: $\\log p(x)$ for points x (B,), with tensors a and b.",
+    solution=log_prob,
+    tests=[
+        case("no stretching", (LINE, NONE, NONE), "At a = b = 0 it is the standard normal: -x^2/2 - log(2 pi)/2."),
+        case(
+            "the shift",
+            (LINE, NONE, torch.tensor(1.0)),
+            "The data go through f before the normal is asked: u = e^a x + b. Is it its inverse?",
+        ),
+        prop(
+            "integrates to one",
+            lambda f: abs(float(torch.trapezoid(torch.as_tensor(f(FINE, A, NONE)).exp(), FINE)) - 1) < 1e-3,
+            "Your density does not integrate to one. The log-determinant is log |df/dx| = log e^a = a, with a plus: "
+            "where f stretches, the density of x is higher.",
+        ),
+        case("stretched and shifted", (LINE, A, torch.tensor(-0.5)), "Check u = e^a x + b and the log-determinant a."),
+    ],
+    mistakes=[
+        mistake(_no_log_det, "integrates to one", "no log-determinant"),
+        mistake(_wrong_sign, "integrates to one", "the sign of the log-determinant"),
+        mistake(_det_not_log, "no stretching", "the determinant, not its log"),
+        mistake(_inverse, "the shift", "the inverse of f"),
+        mistake(_no_normal_constant, "no stretching", "the normal's constant"),
+        mistake(lambda x, a, b: log_prob(x, a, b) if float(b) == 0 else log_prob(x, NONE, b), "stretched and shifted"),
+    ],
+    hints=[
+        "log p(x) = log N(f(x); 0, 1) + log |f'(x)|.",
+        "f'(x) = e^a, so its logarithm is a.",
+        "Test yourself: the density must integrate to one over x.",
+    ],
+    explanation="p(x) is a normal of mean -b e^-a and standard deviation e^-a. A flow that contracts data towards the "
+    "noise (a < 0) has a wide density of x; the log-determinant keeps the total at one.",
+)
+
+
+# ---- q4, q5, q6: what each can tell ----------------------------------------------------------------------------------
+
+q4 = choices(
+    "For which of these can you compute log p(x) of a given point itself: exactly, or to the accuracy of a solver, and "
+    "not merely a bound?",
+    {
+        "a": "VAE for 64 x 64 images, 32 numbers in the code",
+        "b": "GAN",
+        "c": "normalising flow",
+        "d": "diffusion model, through its probability-flow ODE",
+        "e": "autoregressive model",
+        "f": "kernel density estimate",
+    },
+    answers="cdef",
+    feedback={
+        "a": "A VAE gives a lower bound. The integral over the code was possible here on a grid of 400 x 400; with 32 "
+        "numbers the grid would need 400^32 points.",
+        "b": "A GAN's generator only makes samples; the density of what it makes is never written down.",
+        "c": "The flow's change of variables is exact.",
+        "d": "The differential equation is a flow of infinitely many thin layers: exact up to the solver's error, "
+        "which the notebook measured.",
+        "e": "log p(x) is the sum of log p(x_i | all before i), each given by the network.",
+        "f": "A kernel density estimate is a formula: the log of a mean of Gaussians. Being simple is no hindrance.",
+    },
+    hints=["Implicit models only sample. Which one here is implicit?", "Which of them had a gap to its own log p(x)?"],
+    explanation="Exact: flow, autoregressive, kernel density; exact to a solver: diffusion by its ODE (its stochastic "
+    "form gives a bound). Bound: VAE. Only samples: GAN, the implicit model.",
+)
+
+q5 = choice(
+    "Two papers on the same data. Paper A: a VAE, 'NLL at most 1.65 nats', by the ELBO. Paper B: a flow, NLL 1.40 "
+    "nats, exact. The entropy is not known. What follows?",
+    {
+        "a": "The flow's density is better: 1.40 is below 1.65.",
+        "b": "The VAE's density is better, since its true NLL is below 1.65.",
+        "c": "Nothing about which density is better: the VAE's NLL is somewhere at or below 1.65, perhaps below 1.40.",
+        "d": "The flow's samples look better.",
+    },
+    answer="c",
+    feedback={
+        "a": "1.65 is an upper bound of the VAE's NLL. In the notebook the bound gave away some tenths of a nat; here "
+        "0.25 would be enough to turn the order.",
+        "b": "Below 1.65 does not mean below 1.40. The gap can be small.",
+        "d": "NLL says little about single samples: a model that is 99 % noise loses only 4.6 nats.",
+    },
+    hints=["On which side of the number does the VAE's true NLL lie?", "Could an importance-weighted bound settle it?"],
+    explanation="A bound and an exact value can be compared in one direction only: had the VAE's bound been 1.30, its "
+    "density would be better for certain. With many draws K the bound tightens and may settle it.",
+)
+
+q6 = choice(
+    "You want synthetic images to train a detector of a disease that one patient in fifty has. A GAN's samples have an "
+    "energy distance to held-out data at the floor of real against real. Which check do you still need most?",
+    {
+        "a": "none: the distance is at its floor",
+        "b": "a count of the diseased among the samples, against their share in the data",
+        "c": "the discriminator's loss at the end of training",
+        "d": "the GAN's likelihood on held-out patients",
+    },
+    answer="b",
+    feedback={
+        "a": "The truth without its rare mode was at the floor too. What happened to the 2 %?",
+        "c": "That loss says how the game stands and not what G makes. It stays unremarkable while modes go missing.",
+        "d": "A GAN has no likelihood. That is just why its missing modes go unnoticed.",
+    },
+    hints=["Look at the row 'truth without its rare mode' of the table."],
+    explanation="A distance over all samples weighs a mode by its share. What matters and is rare has to be counted by "
+    "itself.",
+)
+
+summary = Exercises(vars()).summary

@@ -1,0 +1,464 @@
+"""Four families of generative models, small enough to train in front of you: VAE, GAN, normalising flow, diffusion.
+
+Each has `sample(n, generator)`. What each can say about log p(x), in nats:
+
+===========  =================================================  =======================================
+family       log p(x)                                           source
+===========  =================================================  =======================================
+VAE          a lower bound: `elbo`, tighter with `iw_bound`     Kingma & Welling (ICLR 2014); Burda et
+                                                                al. (ICLR 2016)
+GAN          nothing                                            Goodfellow et al. (NeurIPS 2014)
+Flow         exact: `log_prob`                                  Dinh et al. (ICLR 2017)
+Diffusion    exact for its ODE, to the accuracy of the solver:  Song et al. (ICLR 2021)
+             `log_prob`
+===========  =================================================  =======================================
+
+`Gaussian` and `KernelDensity` are the baselines that cost next to nothing. `fit` and `fit_gan` are the training loops;
+they yield their state after every step, and `follow` collects samples on the way.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from course_lib.denoisers import MixtureDenoiser, NetworkDenoiser
+from course_lib.samplers import ddim_step, last, sample
+from course_lib.schedules import Cosine, uniform_times
+from course_lib.training import DiffusionLoss, step_generator
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def log_normal(x, mean, log_var):
+    """log N(x; mean, exp(log_var) I), summed over the last axis: -1/2 sum (x - mean)^2 / var + log var + log 2 pi."""
+    return -0.5 * ((x - mean) ** 2 * torch.exp(-log_var) + log_var + LOG_2PI).sum(-1)
+
+
+def mlp(inputs, outputs, width=128, hidden=2):
+    """Fully connected network with `hidden` layers of `width` and SiLU between."""
+    sizes = [inputs] + [width] * hidden
+    layers = [layer for a, b in zip(sizes, sizes[1:]) for layer in (nn.Linear(a, b), nn.SiLU())]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
+
+
+# ---- the data: eight places on a ring, one of them rare --------------------------------------------------------------
+
+WEIGHTS = (0.20, 0.10, 0.16, 0.02, 0.18, 0.12, 0.14, 0.08)
+RARE = WEIGHTS.index(min(WEIGHTS))
+STD = 0.12
+
+
+def ring():
+    """The course's 2-D mixture of eight Gaussians (std 0.12, radius 1.4, one of weight 2 %), with its exact density.
+
+    A :class:`~course_lib.denoisers.MixtureDenoiser`: `sample_data(n, generator)`, and `log_density(x, 0.0)`.
+    """
+    angle = 2 * math.pi * torch.arange(len(WEIGHTS)) / len(WEIGHTS)
+    means = 1.4 * torch.stack([angle.cos(), angle.sin()], 1)
+    return MixtureDenoiser(torch.tensor(WEIGHTS), means, STD, Cosine())
+
+
+# ---- baselines -------------------------------------------------------------------------------------------------------
+
+
+class Gaussian:
+    """One Gaussian with the data's mean and covariance: the maximum-likelihood fit (Bishop, PRML 2006, sec. 2.3.4)."""
+
+    def __init__(self, x):
+        centred = x - x.mean(0)
+        cov = centred.T @ centred / len(x)
+        self.law = torch.distributions.MultivariateNormal(x.mean(0), cov)
+
+    def log_prob(self, x):
+        """log p(x), exact, (B,)."""
+        return self.law.log_prob(x)
+
+    def sample(self, n, generator=None):
+        """n draws (n, d)."""
+        eps = torch.randn(n, len(self.law.loc), generator=generator)
+        return self.law.loc + eps @ self.law.scale_tril.T
+
+
+class KernelDensity:
+    """A Gaussian of standard deviation h around every training point (Parzen, Ann. Math. Stat. 1962).
+
+    p(x) = 1/N sum_i N(x; x_i, h^2 I);  h is chosen among `bandwidths` by the log-likelihood of every tenth point under
+    the others.
+    """
+
+    def __init__(self, x, bandwidths=(0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15)):
+        keep = torch.arange(len(x)) % 10 > 0
+        self.points, unseen = x[keep], x[~keep]
+        scores = []
+        for self.h in bandwidths:
+            scores.append(float(self.log_prob(unseen).mean()))
+        self.points, self.h = x, bandwidths[scores.index(max(scores))]
+
+    def log_prob(self, x):
+        """log p(x), exact, (B,)."""
+        squared = torch.cdist(x, self.points, compute_mode="donot_use_mm_for_euclid_dist").square()  # (B, N)
+        d = x.shape[1]
+        log_kernels = -squared / (2 * self.h**2) - d * math.log(self.h) - d / 2 * LOG_2PI
+        return log_kernels.logsumexp(1) - math.log(len(self.points))
+
+    def sample(self, n, generator=None):
+        """n draws (n, d): a training point at random, plus noise of standard deviation h."""
+        i = torch.randint(len(self.points), (n,), generator=generator)
+        return self.points[i] + self.h * torch.randn(n, self.points.shape[1], generator=generator)
+
+
+# ---- the four families -----------------------------------------------------------------------------------------------
+
+
+class VAE(nn.Module):
+    """Variational autoencoder (Kingma & Welling, ICLR 2014).
+
+    z ~ N(0, I),  p(x | z) = N(x; decode(z), s^2 I),  q(z | x) = N(z; mu(x), diag exp(log_var(x))); s is learned too.
+    """
+
+    def __init__(self, dim=2, latent=2, width=128):
+        super().__init__()
+        self.latent = latent
+        self.encoder, self.decoder = mlp(dim, 2 * latent, width), mlp(latent, dim, width)
+        self.log_s = nn.Parameter(torch.tensor(0.0))
+
+    def encode(self, x):
+        """mu and log_var of q(z | x), each (B, latent)."""
+        return self.encoder(x).chunk(2, dim=1)
+
+    def log_likelihood(self, x, z):
+        """log p(x | z); x (..., dim), z (..., latent)."""
+        return log_normal(x, self.decoder(z), 2 * self.log_s)
+
+    def elbo(self, x, generator=None):
+        """Lower bound of log p(x), (B,), from one z of q(z | x) (eq. 10 there):
+
+        ELBO = log p(x | z) - KL(q(z | x) || p(z)),   KL = 1/2 sum mu^2 + exp(log_var) - 1 - log_var
+        """
+        mu, log_var = self.encode(x)
+        z = mu + torch.exp(log_var / 2) * torch.randn(mu.shape, generator=generator)
+        kl = 0.5 * (mu**2 + torch.exp(log_var) - 1 - log_var).sum(1)
+        return self.log_likelihood(x, z) - kl
+
+    def iw_bound(self, x, K, generator=None):
+        """Importance-weighted lower bound of log p(x), (B,); tightens with K (Burda et al., ICLR 2016, eq. 8):
+
+        log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x),   z_k ~ q(z | x)
+        """
+        mu, log_var = self.encode(x)
+        z = mu + torch.exp(log_var / 2) * torch.randn(K, *mu.shape, generator=generator)  # (K, B, latent)
+        zero = torch.zeros(())
+        log_w = self.log_likelihood(x, z) + log_normal(z, zero, zero) - log_normal(z, mu, log_var)
+        return log_w.logsumexp(0) - math.log(K)
+
+    @torch.no_grad()
+    def log_prob_on_grid(self, x, reach=5.0, points=400):
+        """log p(x) = log of the integral of p(x | z) p(z) over a grid in z, (B,). For latent = 2 only: a grid needs
+        points^latent evaluations, so what is easy here is out of reach for images."""
+        axis = torch.linspace(-reach, reach, points)
+        z = torch.cartesian_prod(axis, axis)  # (points^2, 2)
+        decoded, zero = self.decoder(z), torch.zeros(())
+        log_prior = log_normal(z, zero, zero) + 2 * math.log(2 * reach / (points - 1))
+        s2 = float(torch.exp(2 * self.log_s))
+        log_p = [
+            (log_prior - (decoded - one).square().sum(1) / (2 * s2) - math.log(s2) - LOG_2PI).logsumexp(0) for one in x
+        ]
+        return torch.stack(log_p)
+
+    def loss(self, x, generator=None):
+        """-ELBO, (B,)."""
+        return -self.elbo(x, generator)
+
+    @torch.no_grad()
+    def sample(self, n, generator=None, noise=True):
+        """n draws (n, dim); noise=False leaves out the noise of p(x | z), as is usual for images."""
+        mean = self.decoder(torch.randn(n, self.latent, generator=generator))
+        return mean + noise * torch.exp(self.log_s) * torch.randn(mean.shape, generator=generator)
+
+
+class GAN(nn.Module):
+    """Generative adversarial network (Goodfellow et al., NeurIPS 2014): G makes, C tells made from real.
+
+    C is called D in the literature; D is the denoiser in this course.
+    """
+
+    def __init__(self, dim=2, latent=2, width=128):
+        super().__init__()
+        self.latent = latent
+        self.G, self.C = mlp(latent, dim, width), mlp(dim, 1, width)
+
+    def sample(self, n, generator=None):
+        """n draws (n, dim); with gradients when they are switched on, for training goes through here."""
+        return self.G(torch.randn(n, self.latent, generator=generator))
+
+
+class Coupling(nn.Module):
+    """Affine coupling layer (Dinh et al., ICLR 2017, eq. 7 and 8), read from data to noise, after a permutation:
+
+    u_a = x_a,   u_b = (x_b - shift(x_a)) exp(-scale(x_a)),   log |det du/dx| = -sum scale(x_a)
+    """
+
+    def __init__(self, dim, width, order):
+        super().__init__()
+        self.half = dim // 2
+        self.net = mlp(self.half, 2 * (dim - self.half), width)
+        nn.init.zeros_(self.net[-1].weight)
+        nn.init.zeros_(self.net[-1].bias)
+        self.register_buffer("order", order)
+        self.register_buffer("back", order.argsort())
+
+    def _scale_and_shift(self, x_a):
+        scale, shift = self.net(x_a).chunk(2, dim=1)
+        return 2 * torch.tanh(scale / 2), shift  # bounded, or a few large values blow the loss up
+
+    def forward(self, x):
+        """x -> u and log |det du/dx| (B,)."""
+        x_a, x_b = x[:, self.order].split([self.half, x.shape[1] - self.half], dim=1)
+        scale, shift = self._scale_and_shift(x_a)
+        return torch.cat([x_a, (x_b - shift) * torch.exp(-scale)], 1), -scale.sum(1)
+
+    def inverse(self, u):
+        """u -> x."""
+        x_a, u_b = u.split([self.half, u.shape[1] - self.half], dim=1)
+        scale, shift = self._scale_and_shift(x_a)
+        return torch.cat([x_a, u_b * torch.exp(scale) + shift], 1)[:, self.back]
+
+
+class Flow(nn.Module):
+    """Normalising flow of coupling layers, RealNVP (Dinh et al., ICLR 2017): u = f(x), u ~ N(0, I).
+
+    log p(x) = log N(f(x); 0, I) + log |det df/dx|
+    """
+
+    def __init__(self, dim=2, layers=8, width=64, seed=0):
+        super().__init__()
+        self.dim, generator = dim, torch.Generator().manual_seed(seed)
+        swap = torch.tensor([1, 0])
+        orders = [swap if dim == 2 else torch.randperm(dim, generator=generator) for _ in range(layers)]
+        self.layers = nn.ModuleList(Coupling(dim, width, order) for order in orders)
+
+    def forward(self, x):
+        """x -> u = f(x) and log |det df/dx| (B,)."""
+        log_det = torch.zeros(len(x))
+        for layer in self.layers:
+            x, one = layer(x)
+            log_det = log_det + one
+        return x, log_det
+
+    def log_prob(self, x):
+        """log p(x), exact, (B,)."""
+        u, log_det = self(x)
+        zero = torch.zeros(())
+        return log_normal(u, zero, zero) + log_det
+
+    def loss(self, x, generator=None):
+        """-log p(x), (B,)."""
+        return -self.log_prob(x)
+
+    @torch.no_grad()
+    def sample(self, n, generator=None):
+        """n draws (n, dim): noise through the inverse layers, last layer first."""
+        x = torch.randn(n, self.dim, generator=generator)
+        for layer in reversed(self.layers):
+            x = layer.inverse(x)
+        return x
+
+
+class Diffusion(nn.Module):
+    """Diffusion model of points: an MLP that predicts v = alpha eps - sigma x_0 under the cosine schedule.
+
+    With alpha = cos(pi t / 2), sigma = sin(pi t / 2) the path of a point obeys dx/dt = (pi/2) v(x, t): the
+    probability-flow ODE (Song et al., ICLR 2021, eq. 13; Salimans & Ho, ICLR 2022, app. D, for the angle).
+    """
+
+    def __init__(self, dim=2, width=128, frequencies=4):
+        super().__init__()
+        self.dim, self.schedule = dim, Cosine()
+        self.net = mlp(dim + 2 * frequencies + 1, dim, width, hidden=3)
+        self.register_buffer("omega", math.pi / 2 * 2.0 ** torch.arange(frequencies))
+
+    def forward(self, x_t, t, y=None):
+        """The predicted v, (B, dim); t a number or (B,); y is not used."""
+        t = torch.as_tensor(t, dtype=x_t.dtype).expand(len(x_t))[:, None]
+        return self.net(torch.cat([x_t, t, torch.sin(self.omega * t), torch.cos(self.omega * t)], 1))
+
+    def loss(self, x, generator=None):
+        """|| v(x_t, t) - v ||^2, the mean over coordinates, (B,), at a random time a point."""
+        return DiffusionLoss(self.schedule, "v")(self, (x, None), generator)[0]
+
+    @torch.no_grad()
+    def sample(self, n, generator=None, steps=100):
+        """n draws (n, dim) by DDIM, one evaluation of the network a step."""
+        x = torch.randn(n, self.dim, generator=generator)
+        return last(sample(NetworkDenoiser(self, self.schedule), self.schedule, x, uniform_times(steps), ddim_step))
+
+    def velocity(self, x, t):
+        """dx/dt = (pi/2) v(x, t) and its divergence sum_i d(dx_i/dt)/dx_i, exact by autograd: (B, dim) and (B,)."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            v = math.pi / 2 * self(x, t)
+            rows = [torch.autograd.grad(v[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(self.dim)]
+        return v.detach(), torch.stack(rows).sum(0)
+
+    def log_prob(self, x, steps=40):
+        """log p(x), (B,), by the instantaneous change of variables (Chen et al., NeurIPS 2018, eq. 8; Song et al., ICLR
+        2021, eq. 39), solved with `steps` steps of the classical Runge-Kutta method from t = 0 to 1:
+
+        log p(x_0) = log N(x_1; 0, I) + integral over t of div(dx/dt)
+        """
+        integral, h = torch.zeros(len(x)), 1 / steps
+        for k in range(steps):
+            t = k * h
+            v1, d1 = self.velocity(x, t)
+            v2, d2 = self.velocity(x + h / 2 * v1, t + h / 2)
+            v3, d3 = self.velocity(x + h / 2 * v2, t + h / 2)
+            v4, d4 = self.velocity(x + h * v3, t + h)
+            x = x + h / 6 * (v1 + 2 * v2 + 2 * v3 + v4)
+            integral = integral + h / 6 * (d1 + 2 * d2 + 2 * d3 + d4)
+        zero = torch.zeros(())
+        return log_normal(x, zero, zero) + integral
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class State:
+    """Training after `step` of `steps` steps: the mean loss of the batch, the model, seconds so far."""
+
+    step: int
+    steps: int
+    loss: float
+    model: object
+    seconds: float
+
+
+def _batch(x, size, generator):
+    return x[torch.randint(len(x), (size,), generator=generator)]
+
+
+def fit(model, x, steps, *, rate=2e-3, batch=256, seed=0):
+    """Minimise model.loss on the training points x (N, d) by Adam; yields a :class:`State` after every step.
+
+    The learning rate falls to zero along a half cosine (Loshchilov & Hutter, ICLR 2017).
+    """
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
+    start = time.perf_counter()
+    for step in range(steps):
+        generator = step_generator(seed, step)
+        optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
+        loss = model.loss(_batch(x, batch, generator), generator).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        yield State(step + 1, steps, loss.item(), model, time.perf_counter() - start)
+
+
+def fit_gan(gan, x, steps, *, rate=1e-3, batch=256, seed=0):
+    """The two players take turns; yields a :class:`State` after every turn, loss being C's.
+
+    C minimises -log c(real) - log(1 - c(made)); G minimises -log c(made), the non-saturating loss (Goodfellow et al.,
+    NeurIPS 2014, sec. 3); c is the sigmoid of C's output. softplus(-a) = -log sigmoid(a).
+    """
+    softplus = nn.functional.softplus
+    players = [torch.optim.Adam(net.parameters(), lr=rate, betas=(0.5, 0.99), fused=True) for net in (gan.C, gan.G)]
+    start = time.perf_counter()
+    for step in range(steps):
+        generator = step_generator(seed, step)
+        real = _batch(x, batch, generator)
+        made = gan.sample(batch, generator)
+        loss_c = (softplus(-gan.C(real)) + softplus(gan.C(made.detach()))).mean()
+        players[0].zero_grad()
+        loss_c.backward()
+        players[0].step()
+        loss_g = softplus(-gan.C(made)).mean()
+        players[1].zero_grad()
+        loss_g.backward()
+        players[1].step()
+        yield State(step + 1, steps, loss_c.item(), gan, time.perf_counter() - start)
+
+
+def follow(states, at, n=1000, seed=0):
+    """Run a training loop to its end -> ({step: samples (n, d)} for the steps in `at`, the last state).
+
+    The noise behind the samples is the same each time, so that a picture moves only because the model does.
+    """
+    taken = {}
+    for state in states:
+        if state.step in at:
+            with torch.no_grad():
+                taken[state.step] = state.model.sample(n, torch.Generator().manual_seed(seed))
+    return taken, state
+
+
+# ---- measures --------------------------------------------------------------------------------------------------------
+
+
+def mode_shares(samples, data, reach=3.0):
+    """Share of the samples within `reach` standard deviations of each of the K means, (K,): a real point of a mode lies
+    there with probability 1 - exp(-reach^2 / 2), 98.9 % for 3."""
+    distance = torch.cdist(samples, data.means)  # (N, K)
+    return (distance < reach * data.variances.sqrt()).float().mean(0)
+
+
+def modes_hit(shares, weights, least=0.25):
+    """How many modes have at least the part `least` of the share that is theirs; shares and weights (K,)."""
+    return int((shares >= least * weights).sum())
+
+
+def energy_distance(a, b):
+    """Energy distance (Székely & Rizzo, J. Stat. Planning Inference 2013): 2 E|a - b| - E|a - a'| - E|b - b'|, >= 0.
+
+    a (N, d), b (M, d). Unbiased means over pairs of different points, so that two samples of one distribution score
+    about zero, above or below: quote that floor.
+    """
+    within = [torch.cdist(c, c).sum() / (len(c) * (len(c) - 1)) for c in (a.double(), b.double())]
+    return float(2 * torch.cdist(a.double(), b.double()).mean() - within[0] - within[1])
+
+
+def coverage(made, real, k=5):
+    """Share of the real points that have a made point nearer than their k-th real neighbour (Naeem et al., ICML 2020,
+    eq. 8). made (N, d), real (M, d). Two samples of one distribution of the same size score about 1 - 1/2^k."""
+    radius = torch.cdist(real, real).kthvalue(k + 1, dim=1).values  # its own distance 0 is the first
+    return float((torch.cdist(real, made).min(1).values < radius).float().mean())
+
+
+# ---- small images ----------------------------------------------------------------------------------------------------
+
+
+def evenly(labels, shares, n):
+    """Indices of about n items of which the part shares[k] has label k, evenly spaced through each class; (n,) int64.
+
+    labels (N,) integers. Neighbouring numbers are often neighbouring slices of one scan, so even spacing varies most.
+    """
+    labels = torch.as_tensor(labels)
+    places = [torch.nonzero(labels == k)[:, 0] for k in range(len(shares))]
+    return torch.cat([at[torch.linspace(0, len(at) - 1, round(n * s)).long()] for at, s in zip(places, shares)])
+
+
+class PCA:
+    """Images (N, 1, H, W) <-> k principal components, divided by one common scale so that their mean variance is 1."""
+
+    def __init__(self, images, k):
+        flat = images.flatten(1)
+        self.shape, self.mean = images.shape[1:], flat.mean(0)
+        _, values, axes = torch.linalg.svd(flat - self.mean, full_matrices=False)
+        self.scale, self.axes = values[:k].square().mean().div(len(flat)).sqrt(), axes[:k]
+        self.explained = float(values[:k].square().sum() / values.square().sum())
+
+    def encode(self, images):
+        """(N, 1, H, W) -> codes (N, k)."""
+        return (images.flatten(1) - self.mean) @ self.axes.T / self.scale
+
+    def decode(self, codes):
+        """Codes (N, k) -> images (N, 1, H, W)."""
+        return (codes * self.scale @ self.axes + self.mean).reshape(-1, *self.shape)
+
+
+def sharpness(images):
+    """Mean absolute difference of neighbouring pixels in images (N, 1, H, W): falls when edges are smoothed away."""
+    return float((images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()) / 2)

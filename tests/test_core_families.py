@@ -1,0 +1,199 @@
+"""The four families in miniature: densities against integrals and closed forms, training loops, measures."""
+
+import math
+
+import pytest
+import torch
+
+from course_lib import families
+from course_lib.families import VAE, Diffusion, Flow, Gaussian, KernelDensity
+
+
+@pytest.fixture(scope="module")
+def data():
+    return families.ring()
+
+
+@pytest.fixture(scope="module")
+def points(data):
+    return data.sample_data(2000, torch.Generator().manual_seed(0))
+
+
+def moved(model, seed=0, size=0.3):
+    """The model with random weights: some layers start at zero, where much would hold that should not."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim:
+                parameter += size * torch.randn(parameter.shape, generator=generator) / parameter.shape[-1] ** 0.5
+    return model
+
+
+def plane(reach, points):
+    axis = torch.linspace(-reach, reach, points)
+    return torch.cartesian_prod(axis, axis), float(axis[1] - axis[0]) ** 2
+
+
+def test_ring_is_a_distribution_with_one_rare_mode(data, points):
+    assert data.weights.sum() == pytest.approx(1.0)
+    assert data.weights[families.RARE] == pytest.approx(0.02)
+    grid, cell = plane(2.5, 601)
+    assert float(data.log_density(grid, 0.0).exp().sum()) * cell == pytest.approx(1.0, abs=1e-3)
+    shares = families.mode_shares(points, data)
+    assert torch.allclose(shares, data.weights * (1 - math.exp(-4.5)), atol=0.03)
+
+
+@pytest.mark.parametrize("make", [Gaussian, KernelDensity])
+def test_baselines_integrate_to_one_and_sample_their_density(make, points):
+    model = make(points[:500])
+    grid, cell = plane(6, 401)
+    density = model.log_prob(grid).exp() * cell
+    assert float(density.sum()) == pytest.approx(1.0, abs=2e-3)
+    drawn = model.sample(20_000, torch.Generator().manual_seed(1))
+    assert torch.allclose(drawn.mean(0), (density[:, None] * grid).sum(0), atol=0.03)
+    assert torch.allclose(drawn.var(0), points[:500].var(0, unbiased=False), atol=0.05)
+
+
+def test_kernel_density_chooses_the_width_that_explains_unseen_points(points):
+    model = KernelDensity(points)
+    assert 0.03 <= model.h <= 0.08
+    assert len(model.points) == len(points)
+
+
+def test_vae_bounds_are_ordered_and_below_the_exact_likelihood(points):
+    vae, x = moved(VAE(width=32)), points[:100]
+    with torch.no_grad():
+        elbo = torch.stack([vae.elbo(x, torch.Generator().manual_seed(k)) for k in range(200)]).mean(0)
+        one = torch.stack([vae.iw_bound(x, 1, torch.Generator().manual_seed(k)) for k in range(200)]).mean(0)
+        many = vae.iw_bound(x, 5000, torch.Generator().manual_seed(0))
+        exact = vae.log_prob_on_grid(x)
+    assert torch.allclose(elbo.mean(), one.mean(), atol=0.05)  # K = 1 is the ELBO
+    assert elbo.mean() < many.mean()
+    assert torch.allclose(many, exact, atol=0.05)
+
+
+def test_vae_exact_likelihood_integrates_to_one():
+    grid, cell = plane(6, 61)
+    total = moved(VAE(width=32)).log_prob_on_grid(grid, points=150).exp().sum() * cell
+    assert float(total) == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("dim", [2, 5, 24])
+def test_flow_is_inverted_and_its_determinant_is_autograds(dim):
+    flow = moved(Flow(dim, layers=5, width=16))
+    noise = torch.randn(6, dim, generator=torch.Generator().manual_seed(2))
+    x = flow.sample(6, torch.Generator().manual_seed(2))
+    u, log_det = flow(x)
+    assert torch.allclose(u, noise, atol=1e-4)
+    for one, value in zip(x, log_det):
+        jacobian = torch.autograd.functional.jacobian(lambda y: flow(y[None])[0][0], one)
+        assert value.item() == pytest.approx(torch.linalg.slogdet(jacobian)[1].item(), abs=1e-4)
+
+
+def test_flow_density_integrates_to_one():
+    grid, cell = plane(10, 401)
+    with torch.no_grad():
+        assert float(moved(Flow(layers=4, width=16)).log_prob(grid).exp().sum()) * cell == pytest.approx(1.0, abs=0.01)
+
+
+class ExactVelocity(Diffusion):
+    """The diffusion model that a perfect network would be: v from the mixture's exact denoiser."""
+
+    def __init__(self, data):
+        super().__init__()
+        self.exact = data
+
+    def forward(self, x_t, t, y=None):
+        t = torch.as_tensor(t, dtype=torch.float64)
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t).clamp(min=1e-4)
+        x_0 = self.exact(x_t, t)
+        return alpha * (x_t - alpha * x_0) / sigma - sigma * x_0
+
+
+def test_diffusion_with_the_exact_velocity_has_the_exact_likelihood(data, points):
+    x = points[:200].double()
+    exact = families.ring()
+    exact.weights, exact.means, exact.variances = (
+        part.double() for part in (exact.weights, exact.means, exact.variances)
+    )
+    log_p = ExactVelocity(exact).double().log_prob(x, steps=100)
+    assert torch.allclose(log_p, exact.log_density(x, 0.0), atol=5e-3)
+
+
+def test_diffusion_likelihood_integrates_to_one():
+    grid, cell = plane(8, 121)
+    total = moved(Diffusion(width=16)).log_prob(grid, steps=20).exp().sum() * cell
+    assert float(total) == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize("make", [VAE, Flow, Diffusion])
+def test_training_lowers_the_loss_and_repeats_itself(make, points):
+    losses = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        losses.append([state.loss for state in families.fit(make(), points, 60)])
+    assert losses[0] == losses[1]
+    assert sum(losses[0][-10:]) < sum(losses[0][:10])
+
+
+def test_gan_trains_both_players_and_follow_collects_samples(points):
+    torch.manual_seed(0)
+    gan = families.GAN(width=16)
+    before = [parameter.clone() for parameter in gan.parameters()]
+    taken, state = families.follow(families.fit_gan(gan, points, 12), [1, 5], n=7)
+    assert list(taken) == [1, 5] and taken[5].shape == (7, 2) and not taken[5].requires_grad
+    assert state.step == state.steps == 12 and state.seconds > 0
+    assert all((a != b).any() for a, b in zip(before, gan.parameters()))
+
+
+@pytest.mark.parametrize("make", [VAE, families.GAN, Flow, Diffusion])
+def test_samples_depend_on_the_generator_alone(make):
+    model = make()
+    one, two = (model.sample(5, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert one.shape == (5, 2) and torch.equal(one, two)
+
+
+def test_mode_shares_and_hits(data):
+    shares = families.mode_shares(data.means[:2].repeat_interleave(torch.tensor([3, 1]), 0), data)
+    assert shares.tolist() == [0.75, 0.25, 0, 0, 0, 0, 0, 0]
+    assert families.modes_hit(shares, data.weights) == 2
+    assert families.modes_hit(data.weights / 4, data.weights) == 8
+
+
+def test_energy_distance_is_zero_for_equals_and_known_for_points(data):
+    a, b = torch.zeros(2, 1), torch.ones(3, 1)
+    assert families.energy_distance(a, b) == pytest.approx(2.0)
+    one, two = (data.sample_data(2000, torch.Generator().manual_seed(k)) for k in (1, 2))
+    assert abs(families.energy_distance(one, two)) < 5e-3
+    assert families.energy_distance(one, two + 1) > 0.1
+
+
+def test_coverage_counts_the_real_points_that_are_met(data):
+    real, again = (data.sample_data(500, torch.Generator().manual_seed(k)) for k in (1, 2))
+    assert families.coverage(real, real) == 1.0
+    assert families.coverage(again, real) > 0.9
+    assert families.coverage(real[:1].expand(500, 2), real) < 0.05
+    assert families.coverage(again + 100, real) == 0.0
+
+
+def test_evenly_takes_the_asked_shares():
+    labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)
+    chosen = families.evenly(labels, [0.5, 0.4, 0.1], 20)
+    assert torch.bincount(labels[chosen]).tolist() == [10, 8, 2]
+    assert chosen[0] == 0 and chosen[9] == 49
+
+
+def test_pca_returns_what_its_components_hold():
+    images = torch.randn(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    whole, part = families.PCA(images, 16), families.PCA(images, 5)
+    assert torch.allclose(whole.decode(whole.encode(images)), images, atol=1e-4)
+    assert whole.explained == pytest.approx(1.0) and part.explained < 1
+    codes = part.encode(images)
+    assert float(codes.square().mean()) == pytest.approx(1.0, abs=1e-4)
+    assert torch.allclose(part.encode(part.decode(codes)), codes, atol=1e-4)
+
+
+def test_sharpness_falls_with_blur():
+    images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert families.sharpness(torch.nn.functional.avg_pool2d(images, 3, 1, 1)) < 0.6 * families.sharpness(images)
+    assert families.sharpness(torch.ones(1, 1, 4, 4)) == 0.0
