@@ -52,8 +52,10 @@ class DiffusionUNet(nn.Module):
 class Classifier(nn.Module):
     """A small convolutional classifier; ``features`` are what the Fréchet distance is computed in.
 
-    Four 3x3 convolutions of stride 2 with group normalisation, then the mean over the picture. The features are the mean
-    activations of all four layers: the last one alone has collapsed to the six classes and hardly sees a broken texture.
+    Four 3x3 convolutions of stride 2 with group normalisation, then the mean over the picture. The features are the
+    mean
+    activations of all four layers: the last one alone has collapsed to the six classes and hardly sees a broken
+    texture.
     """
 
     def __init__(self, num_classes=6, channels=(32, 64, 96, 128), in_channels=1):
@@ -66,7 +68,8 @@ class Classifier(nn.Module):
         self.register_buffer("scale", torch.ones(sum(channels)))  # spread of each feature over the reference images
 
     def activations(self, x):
-        """x (B, C, H, W) in [-1, 1] -> the mean over the picture of each layer's activations, a list of (B, channels)."""
+        """x (B, C, H, W) in [-1, 1] -> the mean over the picture of each layer's activations, a list of (B,
+        channels)."""
         means = []
         for layer in self.layers:
             x = layer(x)

@@ -77,7 +77,8 @@ def _mednist_train():
 
 @torch.no_grad()
 def in_parts(function, images, batch_size=500):
-    """function over images (N, H, W), uint8 or float in [-1, 1], in parts of a batch; single precision, on the CPU again."""
+    """function over images (N, H, W), uint8 or float in [-1, 1], in parts of a batch; single precision, on the CPU
+    again."""
     where = runtime.device()
     parts = [to_tensor(images[i : i + batch_size]) for i in range(0, len(images), batch_size)]
     return torch.cat([function(part.to(where)).cpu() for part in parts])
@@ -100,7 +101,8 @@ def random_of_each_class(labels, n, generator):
 
 
 def measure_classifier(recipe, net):
-    """Accuracy on the test split; moments of the features of 30,000 training images, the reference of Fréchet distances.
+    """Accuracy on the test split; moments of the features of 30,000 training images, the reference of Fréchet
+    distances.
 
     The floor is what 600 real images score against the reference: 100 of each class, drawn at random from the training
     images that are not in the reference, the mean of five draws. The test split is the end of each class by number, in
