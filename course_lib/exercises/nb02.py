@@ -1,4 +1,4 @@
-"""Exercises of notebook 02: score and denoiser, v from eps, the gap of one step, bits per pixel, SDE and ODE."""
+"""Exercises of notebook 02: score from denoiser, v from eps, their errors, the gap of a step, SDE and ODE, bits."""
 
 import torch
 
@@ -98,7 +98,29 @@ q2 = function(
 )
 
 
-# ---- q3: the gap of one step -----------------------------------------------------------------------------------------
+# ---- q3: errors of eps and v -----------------------------------------------------------------------------------------
+
+q3 = number(
+    "Variance-preserving schedule, log-SNR = -2. A network that predicts the noise and one that predicts v both err by "
+    "0.1 a pixel in their output. How many times larger is the first one's error in $x_0$?",
+    solution="1 / math.sqrt(1 / (1 + math.exp(2)))",
+    mistakes=[
+        (2.718281828459045, "That is sigma / alpha, the factor of eps alone. v has a factor too: sigma. Divide."),
+        (7.38905609893065, "That is the ratio of variances, SNR upside down. Errors go with standard deviations."),
+        (8.38905609893065, "That is 1 / alpha^2: you are a square root away."),
+        (1.0, "At equal error in the output the errors in x_0 differ: put each output into its formula for x_0."),
+        (1.0656, "That is 1 / sigma. Is it eps over v, and not v over x_0?"),
+    ],
+    hints=[
+        "An error in eps is multiplied by sigma / alpha, one in v by sigma, since alpha^2 + sigma^2 = 1.",
+        "The ratio is 1 / alpha. From log-SNR = ln(alpha^2 / (1 - alpha^2)) follows alpha^2 = 1 / (1 + exp(2)).",
+    ],
+    explanation="(sigma / alpha) / sigma = 1 / alpha = 2.9. At log-SNR = -10 it is 148. At little noise "
+    "alpha is nearly 1, and both are alike.",
+)
+
+
+# ---- q4: the gap of one step -----------------------------------------------------------------------------------------
 
 
 def gap(true_var, model_var):
@@ -108,7 +130,7 @@ def gap(true_var, model_var):
 
 VARS = torch.tensor([0.5, 1.0, 2.0])
 ONES = torch.ones(3)
-q3 = function(
+q4 = function(
     "Write `gap(true_var, model_var)`: the nats that one reverse step loses, KL(true || model), when both are "
     "Gaussians in one dimension with the same mean. Both arguments are tensors of variances.",
     solution=gap,
@@ -163,32 +185,7 @@ q3 = function(
 )
 
 
-# ---- q4: bits per dimension ------------------------------------------------------------------------------------------
-
-q4 = number(
-    "A paper states a negative log-likelihood of 8,000 nats for images of 64 x 64 grey pixels, whose intensities are "
-    "integers from 0 to 255 and were modelled as such. How many bits per pixel is that?",
-    solution="8000 / (64 * 64) / math.log(2)",
-    mistakes=[
-        (8000 / 4096, "That is nats a pixel. One bit is ln 2 = 0.693 nats: divide by it."),
-        (
-            8000 / 4096 * 0.6931471805599453,
-            "A bit is less than a nat, so the number in bits is larger: divide by ln 2.",
-        ),
-        (8000 / 64 / 0.6931471805599453, "An image of 64 x 64 has 4,096 pixels, not 64."),
-        (8000 / 0.6931471805599453, "That is bits for the whole image: divide by the number of pixels."),
-        (
-            8000 / 4096 / 0.6931471805599453 + 7,
-            "The 7 bits are needed for densities on [-1, 1]; here the integers were modelled.",
-        ),
-    ],
-    hints=["One bit is ln 2 nats.", "Divide by the number of pixels and by ln 2."],
-    explanation="8000 / 4096 / 0.693 = 2.82 bits a pixel, against 8 without any model. Always ask: of what density, in "
-    "which units, with how many pixels?",
-)
-
-
-# ---- q5, q6 ----------------------------------------------------------------------------------------------------------
+# ---- q5: two ways back -----------------------------------------------------------------------------------------------
 
 q5 = choice(
     "From the same noise image $x_1$, exact score, infinitely many steps: you run the reverse SDE twice and the "
@@ -211,20 +208,29 @@ q5 = choice(
     "likelihoods and inversion; the SDE forgets its start, and with it earlier errors.",
 )
 
-q6 = choice(
-    "You train at very low signal ($\\alpha_t$ nearly 0). The network's output is off by 0.1 a pixel, whatever it "
-    "predicts. For which target is the denoised image then useless?",
-    {"a": "x_0", "b": "eps", "c": "v", "d": "flow, u = eps - x_0"},
-    answer="b",
-    feedback={
-        "a": "There the output is the image: an error of 0.1 stays 0.1.",
-        "c": "x_0 = alpha x_t - sigma v (if variance is preserved): the error is multiplied by sigma, at most 1.",
-        "d": "x_0 = (x_t - sigma u) / (alpha + sigma): the error is multiplied by sigma / (alpha + sigma), at most 1.",
-    },
-    hints=["For each target write x_0 in terms of it and of x_t. What stands before the output?"],
-    explanation="x_0 = (x_t - sigma eps) / alpha: the error is multiplied by sigma / alpha, which has no bound. At "
-    "alpha = 0, eps is x_t itself and says nothing about the image. So where a schedule ends in pure noise, predict v "
-    "or x_0.",
+# ---- q6: bits per dimension ------------------------------------------------------------------------------------------
+
+q6 = number(
+    "A paper states a negative log-likelihood of 8,000 nats for images of 64 x 64 grey pixels, whose intensities are "
+    "integers from 0 to 255 and were modelled as such. How many bits per pixel is that?",
+    solution="8000 / (64 * 64) / math.log(2)",
+    mistakes=[
+        (8000 / 4096, "That is nats a pixel. One bit is ln 2 = 0.693 nats: divide by it."),
+        (
+            8000 / 4096 * 0.6931471805599453,
+            "A bit is less than a nat, so the number in bits is larger: divide by ln 2.",
+        ),
+        (8000 / 64 / 0.6931471805599453, "An image of 64 x 64 has 4,096 pixels, not 64."),
+        (8000 / 0.6931471805599453, "That is bits for the whole image: divide by the number of pixels."),
+        (
+            8000 / 4096 / 0.6931471805599453 + 7,
+            "The 7 bits are needed for densities on [-1, 1]; here the integers were modelled.",
+        ),
+    ],
+    hints=["One bit is ln 2 nats.", "Divide by the number of pixels and by ln 2."],
+    explanation="8000 / 4096 / 0.693 = 2.82 bits a pixel, against 8 without any model. Always ask: of what density, in "
+    "which units, with how many pixels?",
 )
+
 
 summary = Exercises(vars()).summary
