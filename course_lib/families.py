@@ -462,3 +462,53 @@ class PCA:
 def sharpness(images):
     """Mean absolute difference of neighbouring pixels in images (N, 1, H, W): falls when edges are smoothed away."""
     return float((images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()) / 2)
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+
+class Scoreboard:
+    """The measures of every model on one data set, a row each: `rows` {name: {measure: number}}, `samples` {name: x}.
+
+    data : the mixture, with its density. test (N, d): held-out points. low : a log-density that 99 of 100 real points
+    exceed; samples below it are off the data.
+    """
+
+    def __init__(self, data, test, low):
+        self.data, self.test, self.low, self.rows, self.samples = data, test, low, {}, {}
+
+    @torch.no_grad()
+    def mark(self, name, draw, nll=None, kind="none", seconds=0.0, evaluations=0, n=2000, seed=5):
+        """Measure n samples of draw(n, generator) and keep the row; nll, its kind ("exact", "bound"), the seconds of
+        training and the evaluations for a sample are the caller's. Returns the row in words."""
+        start = time.perf_counter()
+        x = self.samples[name] = draw(n, torch.Generator().manual_seed(seed))
+        spent = (time.perf_counter() - start) / n * 1000
+        shares = mode_shares(x, self.data)
+        row = self.rows[name] = {
+            "nll": nll,
+            "kind": kind,
+            "hit": modes_hit(shares, self.data.weights),
+            "rare": float(shares[RARE]),
+            "off": float((self.data.log_density(x, 0.0) < self.low).float().mean()),
+            "energy": energy_distance(x, self.test[:n]),
+            "seconds": seconds,
+            "draw": spent,
+            "evaluations": evaluations,
+        }
+        return (
+            f"{name}: modes hit {row['hit']} of {len(shares)}, rare mode {100 * row['rare']:.1f} %, "
+            f"off the data {100 * row['off']:.1f} %"
+        )
+
+    def __str__(self):
+        """The table as text, one line a model."""
+        heads = ("NLL", "", "modes", "rare %", "off %", "energy d.", "train s", "s per 1000", "eval.")
+        lines = ["{:28s}{:>7s} {:12s}{:>6s}{:>8s}{:>7s}{:>11s}{:>9s}{:>12s}{:>7s}".format("", *heads)]
+        for name, row in self.rows.items():
+            nll = "-" if row["nll"] is None else f"{row['nll']:.3f}"
+            lines.append(
+                f"{name:28s}{nll:>7s} {row['kind']:12s}{row['hit']:6d}{100 * row['rare']:8.2f}{100 * row['off']:7.1f}"
+                f"{row['energy']:11.4f}{row['seconds']:9.1f}{row['draw']:12.4f}{row['evaluations']:7d}"
+            )
+        return "\n".join(lines)

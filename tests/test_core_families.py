@@ -197,3 +197,16 @@ def test_sharpness_falls_with_blur():
     images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     assert families.sharpness(torch.nn.functional.avg_pool2d(images, 3, 1, 1)) < 0.6 * families.sharpness(images)
     assert families.sharpness(torch.ones(1, 1, 4, 4)) == 0.0
+
+
+def test_scoreboard_knows_the_truth_from_a_blur(data):
+    test = data.sample_data(2000, torch.Generator().manual_seed(1))
+    board = families.Scoreboard(data, test, data.log_density(test, 0.0).quantile(0.01))
+    assert "8 of 8" in board.mark("truth", data.sample_data, nll=0.5, kind="exact")
+    board.mark("blur", Gaussian(test).sample, evaluations=3)
+    truth, blur = board.rows["truth"], board.rows["blur"]
+    assert abs(truth["off"] - 0.01) < 0.01 and blur["off"] > 0.5
+    assert truth["energy"] < 0.005 < blur["energy"] and truth["rare"] == pytest.approx(0.02, abs=0.01)
+    lines = str(board).splitlines()
+    assert len(lines) == 3 and "0.500 exact" in lines[1] and " - none" in lines[2]
+    assert board.samples["blur"].shape == (2000, 2)

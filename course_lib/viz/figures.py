@@ -297,7 +297,7 @@ def scatter(
     low, high = limits or _limits(list(points.values()))
     columns = columns or min(len(points), 4)
     rows = -(-len(points) // columns)
-    fig = Figure(figsize=(columns * size + 0.6, rows * size + 0.7))
+    fig = Figure(figsize=(columns * size + 0.6, rows * size + 1.1))
     fig.suptitle(title)
     axis = np.linspace(low, high, 120, dtype=np.float32)
     if contours:
