@@ -12,8 +12,8 @@ dpmpp_2m_step          none         2      Lu et al. (2022), DPM-Solver++, Algor
 
 Every step has the signature step(denoiser, x_t, t, s, schedule, previous=None, generator=None) and returns x_s and the
 denoised image D(x_t, t). ``previous`` is the pair (time, denoised image) of the step before, which 2M needs. t and s
-are
-scalars with t > s. The order is that of the global error on a smooth problem.
+are scalars with t > s, floats or 0-d tensors (float64 keeps more digits); at s = 0, where there is no noise, every step
+returns D. The generator lives on the CPU. The order is that of the global error on a smooth problem.
 """
 
 from dataclasses import dataclass
@@ -64,8 +64,11 @@ def ddim_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, eta=
 def euler_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
     """Euler's method for the probability-flow ODE in the coordinates z = x_t / alpha_t, r = sigma_t / alpha_t.
 
-    dz/dr = (z - D) / r, so that z_s = z_t + (r_s - r_t) (z_t - D) / r_t. Needs alpha_t > 0. Equal to DDIM with eta = 0.
+    dz/dr = (z - D) / r, so that z_s = z_t + (r_s - r_t) (z_t - D) / r_t. Equal to DDIM with eta = 0. Raises
+    ValueError where alpha_t = 0, since z is not defined there.
     """
+    if schedule.alpha(t) < 1e-8:
+        raise ValueError(f"no signal at t = {float(t):g}: Euler and Heun start a little later, as log_snr_times does")
     x_0 = denoiser(x_t, t)
     alpha_s = schedule.alpha(s)
     r_t, r_s = schedule.sigma(t) / schedule.alpha(t), schedule.sigma(s) / alpha_s
@@ -122,8 +125,8 @@ STEPS = {
 
 @dataclass(frozen=True)
 class State:
-    """One state of a sampling run: its time t, the noisy x_t, and the denoised image of the step that led here (None
-    at first)."""
+    """One state of a sampling run: its time t, the noisy x_t, and the denoised image of the step that led here (or
+    None)."""
 
     t: torch.Tensor
     x_t: torch.Tensor

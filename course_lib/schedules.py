@@ -99,7 +99,7 @@ class Cosine(Schedule):
     """
 
     def alpha(self, t):
-        return torch.cos(_tensor(t) * (math.pi / 2))
+        return torch.cos(_tensor(t) * (math.pi / 2)).clamp(min=0)  # rounding makes cos(pi / 2) negative
 
     def sigma(self, t):
         return torch.sin(_tensor(t) * (math.pi / 2))
