@@ -251,8 +251,8 @@ q5 = choice(
     },
     answer="c",
     feedback={
-        "a": "1.65 is an upper bound of the VAE's NLL. In the notebook the bound gave away some tenths of a nat; here "
-        "0.25 would be enough to turn the order.",
+        "a": "1.65 is an upper bound of the VAE's NLL. The notebook measured what a bound can give away; 0.25 would be "
+        "enough to turn the order.",
         "b": "Below 1.65 does not mean below 1.40. The gap can be small.",
         "d": "NLL says little about single samples: a model that is 99 % noise loses only 4.6 nats.",
     },
@@ -276,7 +276,7 @@ q6 = choice(
         "c": "That loss says how the game stands and not what G makes. It stays unremarkable while modes go missing.",
         "d": "A GAN has no likelihood. That is just why its missing modes go unnoticed.",
     },
-    hints=["Look at the row 'truth without its rare mode' of the table."],
+    hints=["Look at the row 'truth without rare' of the table."],
     explanation="A distance over all samples weighs a mode by its share. What matters and is rare has to be counted by "
     "itself.",
 )
