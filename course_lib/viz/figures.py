@@ -122,7 +122,7 @@ def image_rows(rows, row_labels=None, column_labels=None, *, title=None, vmin=-1
 
 def _picture_axes(width, height, title):
     """One bare Axes for all images: a grid of sixty-four Axes would take seconds to lay out."""
-    fig = Figure(figsize=(max(width, 3.2) + 0.3, height + (0.45 if title else 0.1)))
+    fig = Figure(figsize=(max(width, 3.2) + 0.3, height + (0.9 if title else 0.4)))  # room; the margin is cut off later
     ax = fig.add_subplot()
     ax.set_aspect("equal")
     ax.grid(False)
@@ -375,12 +375,22 @@ def figure_pixels(fig, *, dpi=DPI):
 
 def png_bytes(fig, *, dpi=DPI):
     """Figure -> small PNG: grey figures as 8-bit grey (lossless), others on a palette of 256 colours."""
-    pixels = figure_pixels(fig, dpi=dpi)
+    pixels = _without_margin(figure_pixels(fig, dpi=dpi))
     grey = (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all()
     image = Image.fromarray(pixels[..., 0]) if grey else _with_palette(Image.fromarray(pixels))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _without_margin(pixels, keep=6):
+    """Cut the white border off, but for ``keep`` pixels: a figure of images seldom fills the sheet that it was given."""
+    drawn = (pixels < 255).any(-1)
+    rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
+    if len(rows) == 0:
+        return pixels
+    top, left = max(rows[0] - keep, 0), max(columns[0] - keep, 0)
+    return pixels[top : rows[-1] + 1 + keep, left : columns[-1] + 1 + keep]
 
 
 def _with_palette(image):
