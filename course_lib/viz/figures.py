@@ -260,6 +260,8 @@ def bars(
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     ax.margins(x=0.14)
+    ax.set_title("")
+    fig.suptitle(title)  # over the whole figure: long labels leave the axes too narrow for it
     return fig
 
 
@@ -384,7 +386,7 @@ def png_bytes(fig, *, dpi=DPI):
 
 
 def _without_margin(pixels, keep=6):
-    """Cut the white border off, but for ``keep`` pixels: a figure of images seldom fills the sheet that it was given."""
+    """Cut the white border off, but for ``keep`` pixels: a figure of images seldom fills its sheet."""
     drawn = (pixels < 255).any(-1)
     rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
     if len(rows) == 0:
