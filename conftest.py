@@ -12,6 +12,8 @@ def pytest_configure(config):
     """Runs before the xdist workers start, and they and the kernels inherit the environment."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         os.environ[name] = NOWHERE
+    # Two workers on two cores: with two threads each, they wait for one another at every operation, ten times slower.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = "127.0.0.1,localhost"
     if "COURSE_DATA" not in os.environ:  # set it yourself to run the notebooks on MedNIST
