@@ -69,7 +69,14 @@ def test_grey_figures_are_stored_without_loss():
     fig = figures.image_grid(ramp, size=3)
     png = Image.open(io.BytesIO(figures.png_bytes(fig)))
     assert png.mode == "L"
-    assert (np.asarray(png) == figures.figure_pixels(fig)[..., 0]).all()
+    kept, sheet = np.asarray(png), figures.figure_pixels(fig)[..., 0]
+    drawn = np.argwhere(sheet < 255)
+    (top, left), (bottom, right) = drawn.min(0), drawn.max(0) + 1
+    margin = np.argwhere(kept < 255).min(0)
+    height, width = bottom - top, right - left
+    cut_out = kept[margin[0] : margin[0] + height, margin[1] : margin[1] + width]
+    assert (cut_out == sheet[top:bottom, left:right]).all()  # only white was cut off
+    assert (kept < 255).sum() == len(drawn) and kept.shape <= (height + 12, width + 12)
 
 
 def test_arrays_of_every_kind():
