@@ -11,11 +11,6 @@ from course_lib.predictions import to_x0
 from course_lib.schedules import match_dims
 
 
-def eps_from_x0(x_t, x_0, alpha, sigma):
-    """eps = (x_t - alpha x_0) / sigma: the noise that a denoised image implies."""
-    return (x_t - alpha * x_0) / sigma
-
-
 class GaussianDenoiser:
     """Exact denoiser of x_0 ~ N(mean, cov), by conditioning a joint Gaussian (Bishop, PRML 2006, eq. 2.81 and 2.116).
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 
-from course_lib.samplers import _noise_like
+from course_lib.samplers import noise_like, reverse_moments
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -40,27 +40,6 @@ def standard_normal(x):
 
 
 # ---- the evidence lower bound ----------------------------------------------------------------------------------------
-
-
-def reverse_moments(schedule, t, s):
-    """The step back from t to s < t when x_0 is known: q(x_s | x_t, x_0) = N(a x_t + b x_0, small I).
-
-    With alpha_ts = alpha_t / alpha_s and large = sigma_t^2 - alpha_ts^2 sigma_s^2, the variance of the forward step:
-
-        a = alpha_ts sigma_s^2 / sigma_t^2,   b = alpha_s large / sigma_t^2,   small = large sigma_s^2 / sigma_t^2
-
-    Kingma et al. (NeurIPS 2021), eq. 25 and 26; for neighbours in a table, Ho et al. (NeurIPS 2020), eq. 7.
-    Returns (a, b, small, large), scalars. At s = 0: a = 0, b = 1, small = 0.
-    """
-    alpha_t, alpha_s, var_t, var_s = (
-        schedule.alpha(t),
-        schedule.alpha(s),
-        schedule.sigma(t) ** 2,
-        schedule.sigma(s) ** 2,
-    )
-    alpha_ts = alpha_t / alpha_s
-    large = var_t - alpha_ts**2 * var_s
-    return alpha_ts * var_s / var_t, alpha_s * large / var_t, large * var_s / var_t, large
 
 
 def gaussian_kl(mean_q, var_q, mean_p, var_p):
@@ -118,7 +97,7 @@ def elbo_terms(denoiser, x_0, schedule, times, variance="small", eps=None, gener
 
     Returns (T + 1, B): the prior first, then the steps in the order of ``times``, so the last row is the last step.
     """
-    draw = (lambda: _noise_like(x_0, generator)) if eps is None else (lambda: eps)
+    draw = (lambda: noise_like(x_0, generator)) if eps is None else (lambda: eps)
     start = times[0]
     zero = torch.zeros_like(x_0)
     terms = [gaussian_kl(schedule.alpha(start) * x_0, schedule.sigma(start) ** 2, zero, 1.0)]

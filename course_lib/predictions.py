@@ -53,9 +53,14 @@ def to_x0(kind, output, x_t, alpha, sigma):
     raise _unknown(kind)
 
 
+def eps_from_x0(x_t, x_0, alpha, sigma):
+    """eps = (x_t - alpha x_0) / sigma: the noise that a denoised image implies."""
+    return (x_t - alpha * x_0) / sigma
+
+
 def from_x0(kind, x_0, x_t, alpha, sigma):
     """The prediction of the given kind that a clean image x_0 stands for at x_t: the inverse of :func:`to_x0`."""
-    return target(kind, x_0, (x_t - alpha * x_0) / sigma, alpha, sigma)
+    return target(kind, x_0, eps_from_x0(x_t, x_0, alpha, sigma), alpha, sigma)
 
 
 def convert(output, source, to, x_t, alpha, sigma):

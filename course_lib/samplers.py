@@ -20,11 +20,33 @@ from dataclasses import dataclass
 
 import torch
 
-from course_lib.denoisers import eps_from_x0
+from course_lib.predictions import eps_from_x0
 
 
-def _noise_like(x, generator):
+def noise_like(x, generator):
+    """Standard normal noise of the shape, dtype and device of x, drawn on the CPU."""
     return torch.randn(x.shape, dtype=x.dtype, generator=generator).to(x.device)
+
+
+def reverse_moments(schedule, t, s):
+    """The step back from t to s < t when x_0 is known: q(x_s | x_t, x_0) = N(a x_t + b x_0, small I).
+
+    With alpha_ts = alpha_t / alpha_s and large = sigma_t^2 - alpha_ts^2 sigma_s^2, the variance of the forward step:
+
+        a = alpha_ts sigma_s^2 / sigma_t^2,   b = alpha_s large / sigma_t^2,   small = large sigma_s^2 / sigma_t^2
+
+    Kingma et al. (NeurIPS 2021), eq. 25 and 26; for neighbours in a table, Ho et al. (NeurIPS 2020), eq. 7.
+    Returns (a, b, small, large), scalars. At s = 0: a = 0, b = 1, small = 0.
+    """
+    alpha_t, alpha_s, var_t, var_s = (
+        schedule.alpha(t),
+        schedule.alpha(s),
+        schedule.sigma(t) ** 2,
+        schedule.sigma(s) ** 2,
+    )
+    alpha_ts = alpha_t / alpha_s
+    large = var_t - alpha_ts**2 * var_s
+    return alpha_ts * var_s / var_t, alpha_s * large / var_t, large * var_s / var_t, large
 
 
 def ddpm_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, variance="small"):
@@ -37,12 +59,9 @@ def ddpm_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, vari
         variance "small": sigma_ts^2 sigma_s^2 / sigma_t^2, the posterior's;  "large": sigma_ts^2
     """
     x_0 = denoiser(x_t, t)
-    alpha_t, alpha_s, sigma_t, sigma_s = schedule.alpha(t), schedule.alpha(s), schedule.sigma(t), schedule.sigma(s)
-    alpha_ts = alpha_t / alpha_s
-    var_ts = sigma_t**2 - alpha_ts**2 * sigma_s**2
-    mean = (alpha_ts * sigma_s**2 * x_t + alpha_s * var_ts * x_0) / sigma_t**2
-    var = var_ts * sigma_s**2 / sigma_t**2 if variance == "small" else var_ts
-    return (mean + var.sqrt() * _noise_like(x_t, generator) if s > 0 else mean), x_0
+    a, b, small, large = reverse_moments(schedule, t, s)
+    mean, var = a * x_t + b * x_0, small if variance == "small" else large
+    return (mean + var.sqrt() * noise_like(x_t, generator) if s > 0 else mean), x_0
 
 
 def ddim_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, eta=0.0):
@@ -56,9 +75,9 @@ def ddim_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, eta=
     eps = eps_from_x0(x_t, x_0, alpha_t, sigma_t)
     if eta == 0:
         return alpha_s * x_0 + sigma_s * eps, x_0
-    var_eta = eta**2 * (sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2) * sigma_s**2 / sigma_t**2
+    var_eta = eta**2 * reverse_moments(schedule, t, s)[2]
     x_s = alpha_s * x_0 + (sigma_s**2 - var_eta).sqrt() * eps
-    return x_s + var_eta.sqrt() * _noise_like(x_t, generator), x_0
+    return x_s + var_eta.sqrt() * noise_like(x_t, generator), x_0
 
 
 def euler_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
