@@ -113,11 +113,18 @@ class NetworkDenoiser:
 
 
 class Counted:
-    """A denoiser that counts its evaluations (NFE): ``Counted(denoiser).evaluations``."""
+    """A denoiser that counts its evaluations (NFE): ``Counted(denoiser).evaluations``; and, in ``images``, how many
+    images it was given in all: a batch of twice the size is one evaluation, but twice the work."""
 
     def __init__(self, denoiser):
-        self.denoiser, self.evaluations = denoiser, 0
+        self.denoiser, self.evaluations, self.images = denoiser, 0, 0
+
+    @property
+    def schedule(self):
+        """The schedule of the denoiser."""
+        return self.denoiser.schedule
 
     def __call__(self, x_t, t, **cond):
         self.evaluations += 1
+        self.images += len(x_t)
         return self.denoiser(x_t, t, **cond)
