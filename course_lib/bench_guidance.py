@@ -1,0 +1,157 @@
+"""The bank ``05_guidance``: accuracy, coverage, Fréchet distance and saturation of guided MedNIST samples over w.
+
+``python -m course_lib.bench 05_guidance`` remakes it (needs MedNIST in the cache for the real features). It may be
+interrupted: rows that are there are not computed anew.
+"""
+
+import functools
+import json
+
+import torch
+
+from course_lib import guidance, pretrained, runtime
+from course_lib.metrics.distribution import density_coverage, frechet_distance, moments
+from course_lib.recipes import RECIPES, REFERENCE_IMAGES, in_parts, random_of_each_class, spread_of_each_class
+from course_lib.sample import draw
+from course_lib.store import read_tensors, write_atomically, write_tensors
+
+IMAGES = 120  # a set: the six classes take turns, so that its beginning is a smaller set
+STEPS = 15
+K = 5
+NONE = 6  # the class that stands for "no class" in the shipped networks
+INTERVAL = (0.17, 0.79)  # in t: sigma/alpha from 0.28 to 2.9, as in Kynkäänniemi et al. (2024); not tuned here
+BLOCKS = 10  # of the jackknife: standard errors from leaving out a tenth of the images
+
+
+def guided(method, w):
+    """The guided denoiser of a row. Raises ValueError for an unknown method."""
+    free = functools.partial(guidance.ClassifierFree, none=NONE)
+    good = pretrained.load_denoiser("mednist", clip=False)
+    if method == "classifier-free":
+        return guidance.Clipped(free(good, w=w))
+    if method == "clipped before":
+        return free(pretrained.load_denoiser("mednist", clip=True), w=w)
+    if method == "not clipped":
+        return free(good, w=w)
+    if method == "interval":
+        return guidance.Clipped(free(good, w=guidance.interval(w, *INTERVAL)))
+    if method == "autoguidance":
+        return guidance.Clipped(guidance.Extrapolated(pretrained.load_denoiser("mednist_weak", clip=False), good, w))
+    if method in CLASSIFIERS:
+        net = pretrained.load(CLASSIFIERS[method])
+        logits = net if method == "noise-aware classifier" else lambda x_t, t: net(x_t)
+        return guidance.Clipped(guidance.ClassifierGuided(good, logits, good.schedule, w))
+    raise ValueError(f"no guidance {method!r}; there are: {', '.join(dict.fromkeys(name for name, _ in PLAN))}")
+
+
+CLASSIFIERS = {"noise-aware classifier": "mednist_noisy_classifier", "clean classifier": "mednist_features"}
+NEEDS = {"noise-aware classifier": ["mednist_noisy_classifier"], "autoguidance": ["mednist_weak"]}
+PLAN = (
+    [("classifier-free", w) for w in (1, 3, 8, 0, 12, 2, 5, 1.5)]
+    + [("interval", w) for w in (3, 8, 12, 5)]
+    + [("clipped before", 8), ("not clipped", 8)]
+    + [("autoguidance", w) for w in (2, 3, 1.5, 5)]
+    + [("noise-aware classifier", w) for w in (1, 3, 10)]
+    + [("clean classifier", 3)]
+)
+
+
+def draw_set(method, w, n=IMAGES, seed=0):
+    """The first n images of a row's set, float32 (n, 64, 64) in [-1, 1], and their classes (n,)."""
+    y = torch.arange(n) % 6
+    return draw(guided(method, w), y, nfe=STEPS, seed=seed, batch_size=60), y
+
+
+def real_features(seed):
+    """Features (IMAGES, 320) of real images that are not in the reference, as many of each class. Needs MedNIST."""
+    images, labels = RECIPES["mednist_features"].load_data()
+    labels = torch.as_tensor(labels)
+    left = torch.ones(len(labels), dtype=torch.bool)
+    left[spread_of_each_class(labels, REFERENCE_IMAGES // 6)] = False
+    left = left.nonzero()[:, 0]
+    chosen = left[random_of_each_class(labels[left], IMAGES // 6, runtime.seeded(seed))].numpy()
+    return in_parts(pretrained.load("mednist_features").features, images[chosen]), images[chosen]
+
+
+def jackknife(statistic, features):
+    """A statistic of features (N, d), such as a distance, and its standard error from leaving out one block in ten.
+
+    Block b holds the images b, b + 10, ...; SE^2 = (g - 1)/g sum of squared deviations (Efron & Stein, Annals of
+    Statistics 1981).
+    """
+    block = torch.arange(len(features)) % BLOCKS
+    left_out = torch.tensor([statistic(features[block != b]) for b in range(BLOCKS)], dtype=torch.float64)
+    return statistic(features), float(((BLOCKS - 1) * left_out.var(unbiased=False)).sqrt())
+
+
+def row(method, w, real):
+    """One row of the bank, computed: what a set scores, and the means and spreads of its first six images."""
+    images, y = draw_set(method, w)
+    judge, reference = pretrained.load("mednist_features"), pretrained.reference("mednist_features")
+    features = in_parts(judge.features, images)
+    found = in_parts(judge, images).argmax(1)
+    distance, distance_error = jackknife(lambda f: frechet_distance(moments(f), reference), features)
+    density, coverage = density_coverage(real, features, K)
+    return {
+        "method": method,
+        "w": w,
+        "accuracy": round(float((found == y).float().mean()), 4),
+        "coverage": round(coverage, 4),
+        "density": round(density, 4),
+        "frechet_distance": round(distance, 3),
+        "frechet_distance_error": round(distance_error, 3),
+        "white": round(float((images > SATURATED).float().mean()), 5),
+        "black": round(float((images < -SATURATED).float().mean()), 5),
+        "first_six": [[round(float(v), 3) for v in (image.mean(), image.std())] for image in images[:6]],
+    }
+
+
+SATURATED = 0.98  # beyond plus or minus this a pixel counts as white or black
+
+
+def floor(real):
+    """What real images score, five sets of other draws: the same figures as :func:`row`, a list each."""
+    reference = pretrained.reference("mednist_features")
+    draws = [real_features(seed) for seed in range(1, 6)]
+    pairs = [density_coverage(real, features, K) for features, _ in draws]
+    pixels = [torch.as_tensor(images).float() / 127.5 - 1 for _, images in draws]
+    return {
+        "frechet_distance": [round(frechet_distance(moments(features), reference), 4) for features, _ in draws],
+        "density": [round(density, 4) for density, _ in pairs],
+        "coverage": [round(coverage, 4) for _, coverage in pairs],
+        "white": [round(float((x > SATURATED).float().mean()), 5) for x in pixels],
+        "black": [round(float((x < -SATURATED).float().mean()), 5) for x in pixels],
+    }
+
+
+def real(path):
+    """The stored features of real images (IMAGES, 320), float32, of the bank at ``path``."""
+    return read_tensors(path.with_suffix(".safetensors"))[0]["real"].float()
+
+
+def make(path):
+    """Compute the rows that the bank at ``path`` lacks, and write it after each of them."""
+    if path.exists():
+        bank = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        write_tensors(path.with_suffix(".safetensors"), {"real": real_features(0)[0].half()})
+        bank = {
+            "made_by": f"python -m course_lib.bench {path.stem}",
+            "sha256": {name: pretrained.card(name)["sha256"] for name in ("mednist", "mednist_features")},
+            "images": IMAGES,
+            "steps": STEPS,
+            "k": K,
+            "interval": INTERVAL,
+            "precision": str(runtime.precision()).removeprefix("torch."),
+            "floor": floor(real(path)),
+            "rows": [],
+        }
+    done = {(entry["method"], entry["w"]) for entry in bank["rows"]}
+    for method, w in PLAN:
+        if (method, w) in done or not set(NEEDS.get(method, ())) <= set(pretrained.names()):
+            continue
+        bank["rows"].append(row(method, w, real(path)))
+        rows = ",\n".join("  " + json.dumps(entry) for entry in bank["rows"])
+        head = json.dumps({**bank, "rows": None}, indent=1)
+        write_atomically(path, (head.replace("null", f"[\n{rows}\n ]") + "\n").encode())
+        print(bank["rows"][-1], flush=True)
