@@ -1,0 +1,229 @@
+"""Exercises of notebook 05: guidance, its variance, its cost, and the flipped label."""
+
+import torch
+
+from course_lib.exercises.engine import Exercises, case, choices, function, mistake, number, prop
+
+RAMP = torch.linspace(-1, 1, 32, dtype=torch.float64).reshape(2, 1, 4, 4)
+WAVE = torch.sin(7 * RAMP)
+ONES, ZEROS = torch.ones_like(RAMP), torch.zeros_like(RAMP)
+
+
+# ---- q1: from the classifier's gradient to the denoised image --------------------------------------------------------
+
+
+def classifier_guided(D, gradient, alpha, sigma, w):
+    return D + w * sigma**2 / alpha * gradient
+
+
+q1 = function(
+    "Write `classifier_guided(D, gradient, alpha, sigma, w)`: the denoised image under classifier guidance. `D` is the "
+    "unconditional answer, `gradient` is $\\nabla_{x_t} \\log p(y \\mid x_t)$, the rest are numbers.",
+    solution=classifier_guided,
+    tests=[
+        case("w = 0", (RAMP, WAVE, 0.8, 0.6, 0), "At w = 0 nobody asks the classifier: D must come back unchanged."),
+        prop(
+            "sign",
+            lambda f: float(f(ZEROS, ONES, 0.8, 0.6, 1.0).mean()) > 0,
+            "D must move uphill on log p(y | x_t), along the gradient. The minus belongs to the noise: "
+            "eps goes down where D goes up.",
+        ),
+        case(
+            "sigma squared",
+            (RAMP, WAVE, 1.0, 0.5, 1.0),
+            "Tweedie: alpha D = x_t + sigma^2 score. Is sigma squared in your formula?",
+        ),
+        case("alpha", (RAMP, WAVE, 0.5, 0.8, 1.0), "Tweedie gives alpha D, so the gradient is divided by alpha."),
+        case("scale", (RAMP, WAVE, 0.8, 0.6, 3.0), "At w = 3 the pull is three times that at w = 1, and D stays D."),
+    ],
+    mistakes=[
+        mistake(lambda D, gradient, alpha, sigma, w: D - w * sigma**2 / alpha * gradient, "sign", "the sign of eps"),
+        mistake(lambda D, gradient, alpha, sigma, w: D + w * sigma / alpha * gradient, "sigma squared"),
+        mistake(lambda D, gradient, alpha, sigma, w: D + w * sigma**2 * gradient, "alpha"),
+        mistake(lambda D, gradient, alpha, sigma, w: D + w * sigma**2 * alpha * gradient, "alpha"),
+        mistake(
+            lambda D, gradient, alpha, sigma, w: D + (1 + w) * sigma**2 / alpha * gradient, "w = 0", "w off by one"
+        ),
+        mistake(lambda D, gradient, alpha, sigma, w: D + w**2 * sigma**2 / alpha * gradient, "scale"),
+    ],
+    hints=[
+        "Bayes: the conditional score is the unconditional score plus the gradient.",
+        "Tweedie: D = (x_t + sigma^2 score) / alpha. What does a change of the score by w times the gradient add to D?",
+    ],
+    explanation="D_w = D + w sigma^2 / alpha grad log p(y | x_t). In the noise it reads eps_w = eps - w sigma grad: "
+    "the "
+    "same, with a minus and one sigma (Dhariwal & Nichol, NeurIPS 2021, Algorithm 2).",
+)
+
+
+# ---- q2: classifier-free guidance ------------------------------------------------------------------------------------
+
+
+def classifier_free(D_none, D_y, w):
+    return D_none + w * (D_y - D_none)
+
+
+q2 = function(
+    "Write `classifier_free(D_none, D_y, w)` in the course's scale: w = 0 unconditional, w = 1 conditional.",
+    solution=classifier_free,
+    tests=[
+        prop(
+            "roles",
+            lambda f: float(f(ZEROS, ONES, 3.0).mean()) > 0,
+            "The step must lead from the unconditional answer towards the conditional one. Are the roles swapped?",
+        ),
+        prop(
+            "off by one",
+            lambda f: abs(float(f(ZEROS, ONES, 3.0).mean()) - 4) > 1e-6,
+            "That is the scale of Ho & Salimans: their w is ours minus 1. Here w = 1 must give D_y and nothing more.",
+        ),
+        case("w = 0", (RAMP, WAVE, 0.0), "At w = 0 only the unconditional answer may be left."),
+        case("w = 1", (RAMP, WAVE, 1.0), "At w = 1 only the conditional answer may be left."),
+        case("w = 3", (RAMP, WAVE, 3.0), "Beyond 1 it goes on along the same line: D_none + 3 (D_y - D_none)."),
+    ],
+    mistakes=[
+        mistake(lambda D_none, D_y, w: D_y + w * (D_none - D_y), "roles", "swapped"),
+        mistake(lambda D_none, D_y, w: D_y + w * (D_y - D_none), "off by one", "the other scale"),
+        mistake(lambda D_none, D_y, w: D_none + w * D_y, "w = 1", "forgets to subtract"),
+        mistake(lambda D_none, D_y, w: w * (D_y - D_none), "w = 0", "without the base"),
+        mistake(lambda D_none, D_y, w: D_none + min(w, 1) * (D_y - D_none), "w = 3", "never extrapolates"),
+    ],
+    hints=["A straight line through two points: where is it at w = 0, where at w = 1?", "Start at D_none."],
+    explanation="The line through both answers, walked beyond the conditional one. MONAI's `cfg` is this w; Ho & "
+    "Salimans (2022) write 1 + w for it.",
+)
+
+
+# ---- q3: not the tilted density --------------------------------------------------------------------------------------
+
+q3 = number(
+    "Class: $p(x \\mid c) = \\mathcal N(0, 1)$. All: $p(x) = \\mathcal N(0, 2)$. Variance-exploding "
+    "noise, both denoisers "
+    "exact, the deterministic path (the ODE). Which **variance** do samples with w = 3 have?",
+    solution="2 ** (1 - 3)",
+    mistakes=[
+        (0.5, "0.5 is the variance of the tilted density, 2 / (w + 1); or the standard deviation of the samples."),
+        (2**-3, "Check the exponent: the variance halves with each unit of w, and is 1 at w = 1."),
+        (4, "Guidance narrows here: the class is narrower than the whole, and w > 1 goes on in that direction."),
+        (1 / 3, "Dividing by w would leave 1 at w = 1, but infinity at w = 0, where it must be 2."),
+        ((2 - 2**-4) / 5, "That is what the random path (DDPM) gives, a third answer. The question is about the ODE."),
+    ],
+    hints=[
+        "Both answers are linear in x, so a path is scaled by a factor: d log x / d log sigma is a weighted sum.",
+        "w = 0 gives 2 and w = 1 gives 1. The logarithm of the variance is linear in w.",
+    ],
+    explanation="d log x / d sigma = w sigma / (1 + sigma^2) + (1 - w) sigma / (2 + sigma^2). Integrated from infinity "
+    "to 0, the variance is 1^w 2^(1 - w) = 2^(1 - w): 1/4 at w = 3. The tilted density has 2 / (w + 1) = 1/2.",
+)
+
+
+# ---- q4: what an interval costs --------------------------------------------------------------------------------------
+
+q4 = number(
+    "A sampler of 25 steps, one evaluation each. Classifier-free guidance with w = 4 acts in an interval "
+    "that holds 8 of "
+    "the 25 times; outside it w = 1. How many evaluations of the network does one image cost?",
+    solution="25 + 8",
+    mistakes=[
+        (50, "That is guidance at every step. Outside the interval D_y alone is enough."),
+        (16, "Those are the guided steps alone; the other 17 steps cost one evaluation each."),
+        (25, "A doubled batch is one call, but twice the work: the 8 guided steps cost two each."),
+        (41, "17 unguided steps cost one each, 8 guided ones two each: 25 were counted once too often."),
+        (8, "The interval says where guidance acts; sampling goes on outside it."),
+    ],
+    hints=["Guided: D_none and D_y. Not guided, w = 1: D_y only.", "17 times 1, plus 8 times 2."],
+    explanation="17 + 16 = 33 instead of 50: the interval saves a third of the time, besides what it does to the "
+    "images.",
+)
+
+
+# ---- q5: the flipped label -------------------------------------------------------------------------------------------
+
+
+def is_flipped(guided, unguided):
+    return guided[-1].mean() < unguided[-1].mean()
+
+
+RISE, FALL = torch.linspace(-3.0, -0.1, 6)[:, None], torch.linspace(-0.1, -6.0, 6)[:, None]
+SHIFT = torch.tensor([[0.0, -0.5, 0.3, -0.2]])
+OUTLIER = torch.tensor([[0.0, 0.0, 0.0, -2.5]])
+
+q5 = function(
+    "Write `is_flipped(guided, unguided)`. Both are tensors (steps, B): $\\log p(y \\mid x_t)$ of the class that was "
+    "**asked for**, along the run, with and without guidance from the same start, for B images. Return True when the "
+    "guided run ended, on the average over the images, with **less** of what it was asked for than the unguided run.",
+    solution=is_flipped,
+    tests=[
+        case("working", (RISE + SHIFT, RISE - 2 + SHIFT), "Guidance ended higher than no guidance: that is no fault."),
+        case("flipped", (FALL + SHIFT, RISE + SHIFT), "Here guidance drives the asked class away. It must be True."),
+        case(
+            "falls either way",
+            (FALL / 2 + SHIFT, FALL + SHIFT),
+            "The unguided run falls too, and further: guidance helped. Compare with it, not with the start.",
+        ),
+        case(
+            "rises either way",
+            (RISE - 2 + SHIFT, RISE + SHIFT),
+            "Both rise, but the guided run less: it works against you. Compare with the unguided run.",
+        ),
+        case(
+            "one image",
+            (RISE + OUTLIER, RISE - 1 + 0 * OUTLIER),
+            "A single image that does worse is chance. Average over the images.",
+        ),
+        case(
+            "the end",
+            (torch.cat([RISE[:5] - 9, RISE[5:]]) + SHIFT, torch.cat([RISE[:5], RISE[5:] - 1]) + SHIFT),
+            "What counts is the image at the end of the run, not the way there.",
+        ),
+    ],
+    mistakes=[
+        mistake(lambda guided, unguided: guided[-1].mean() > unguided[-1].mean(), "working", "the sign"),
+        mistake(lambda guided, unguided: guided[-1].mean() < guided[0].mean(), "falls either way", "no baseline"),
+        mistake(lambda guided, unguided: (guided[-1] < unguided[-1]).any(), "one image", "any"),
+        mistake(lambda guided, unguided: guided.mean() < unguided.mean(), "the end", "the whole run"),
+        mistake(
+            lambda guided, unguided: (guided[-1].mean() < unguided[-1].mean()) & (guided[-1] < guided[0]).all(),
+            "rises either way",
+        ),
+        mistake(lambda guided, unguided: torch.tensor(False), "flipped", "sleeps"),
+    ],
+    hints=[
+        "The last row is the end of the run.",
+        "Average each last row over the images, and compare the two numbers.",
+    ],
+    explanation="Guidance must do better than no guidance by its own classifier's measure. It is the cheapest test "
+    "there "
+    "is, it needs no truth, and it would have found a label that was the wrong way round.",
+)
+
+
+# ---- q6: true or not -------------------------------------------------------------------------------------------------
+
+q6 = choices(
+    "Which of these statements are true?",
+    {
+        "a": "A paper in Ho & Salimans' letters uses w = 2. In MONAI that is `cfg=3`.",
+        "b": "With perfect denoisers, classifier-free guidance with w = 3 samples from p(x | y)^3 p(x)^-2, normalised.",
+        "c": "In the last, nearly noise-free steps guidance is what makes rare forms of a class disappear.",
+        "d": "Images with a high accuracy under an independent classifier may still lack whole forms of their class.",
+        "e": "A classifier trained on clean images is a poor guide, since it is asked about noisy ones.",
+    },
+    answers="ade",
+    feedback={
+        "a": "Their conditional model is w = 0, ours and MONAI's is w = 1: add one.",
+        "b": "Look at the one-dimensional example: its variance is 2^(1 - w), that of this density 2 / (w + 1).",
+        "c": "Which form an image takes is decided while there is much noise; look at the interval.",
+        "d": "The toy disease at w = 8: every sample is of its class, and one of its two forms is gone.",
+        "e": "Its answers under noise are not p(y | x_t), and its gradient points elsewhere: section 2 measures it.",
+    },
+    hints=[
+        "Two of the five are refuted by figures of this notebook.",
+        "Check b in one dimension, c with the interval.",
+    ],
+    explanation="True: a, d, e. Guidance is an extrapolation of denoisers, not a way to sample a tilted density; "
+    "what it "
+    "costs in variety it costs at high noise; and accuracy cannot see what is missing.",
+)
+
+summary = Exercises(vars()).summary
