@@ -1,0 +1,123 @@
+"""The bank ``04_samplers``: Fréchet distance of MedNIST samples for each sampler, number of evaluations and seed.
+
+``python -m course_lib.bench 04_samplers`` remakes it (needs MedNIST in the cache for the floor). It may be interrupted:
+rows that are there are not computed anew.
+"""
+
+import json
+import time
+from functools import partial
+
+import torch
+
+from course_lib import pretrained, runtime
+from course_lib.metrics.distribution import frechet_distance, moments
+from course_lib.recipes import RECIPES, REFERENCE_IMAGES, in_parts, random_of_each_class, spread_of_each_class
+from course_lib.samplers import ddim_step, ddpm_step, dpmpp_2m_step, heun_step, last, sample
+from course_lib.schedules import log_snr_times, uniform_times
+from course_lib.store import write_atomically
+
+IMAGES = 60  # a set, from one seed: the six classes take turns
+SEEDS = 3
+EVALUATIONS = (5, 9, 15, 25)
+FLOOR_DRAWS = 10
+
+
+def _uniform(schedule, nfe):
+    return uniform_times(nfe)
+
+
+def _for_heun(schedule, nfe):
+    """Heun takes two evaluations a step, but one for the last."""
+    if nfe % 2 == 0:
+        raise ValueError(f"Heun needs an odd number of evaluations, two a step and one for the last; got {nfe}")
+    return log_snr_times(schedule, (nfe + 1) // 2)
+
+
+#: name -> (step, times(schedule, nfe)). "even t" and "even log-SNR" say how the times are spaced.
+SAMPLERS = {
+    "DDPM, even t": (ddpm_step, _uniform),
+    "DDIM eta 0.5, even t": (partial(ddim_step, eta=0.5), _uniform),
+    "DDIM, even t": (ddim_step, _uniform),
+    "DDIM = Euler, even log-SNR": (ddim_step, log_snr_times),
+    "Heun, even log-SNR": (heun_step, _for_heun),
+    "2M, even log-SNR": (dpmpp_2m_step, log_snr_times),
+}
+
+
+def draw_set(name, nfe, seed):
+    """A set of images (60, 64, 64) of the shipped network, float32 in [-1, 1], and its processor seconds an image.
+
+    One seed gives every sampler the same starting noise. Raises ValueError for an unknown sampler.
+    """
+    if name not in SAMPLERS:
+        raise ValueError(f"no sampler {name!r}: choose one of {', '.join(SAMPLERS)}")
+    step, times = SAMPLERS[name]
+    denoiser, where = pretrained.load_denoiser("mednist"), runtime.device()
+    noise = torch.randn(IMAGES, 1, 64, 64, generator=runtime.seeded(seed)).to(where)
+    bound = partial(denoiser, y=torch.arange(IMAGES, device=where) % 6)
+    grid, generator = times(denoiser.schedule, nfe), runtime.seeded(seed + 1_000_000)
+    runtime.precision()  # measured once, before the clock starts
+    start = time.process_time()
+    with runtime.fast():
+        images = last(sample(bound, denoiser.schedule, noise, grid, step, generator)).float().cpu()
+    return images[:, 0].clamp(-1, 1), (time.process_time() - start) / IMAGES
+
+
+def score(images):
+    """Fréchet distance of images (N, 64, 64), float in [-1, 1] or uint8, from 30,000 real ones, in shipped features."""
+    judge, reference = pretrained.load("mednist_features"), pretrained.reference("mednist_features")
+    return frechet_distance(moments(in_parts(judge.features, images)), reference)
+
+
+def row(name, nfe, seed):
+    """One row of the bank, computed."""
+    images, seconds = draw_set(name, nfe, seed)
+    distance = round(score(images), 4)
+    return {"sampler": name, "nfe": nfe, "seed": seed, "frechet_distance": distance, "seconds": round(seconds, 4)}
+
+
+def floor():
+    """Fréchet distances of sets of 60 real images, 10 of each class, that are not in the reference; needs MedNIST."""
+    images, labels = RECIPES["mednist_features"].load_data()
+    labels = torch.as_tensor(labels)
+    left = torch.ones(len(labels), dtype=torch.bool)
+    left[spread_of_each_class(labels, REFERENCE_IMAGES // 6)] = False
+    left, generator = left.nonzero()[:, 0], runtime.seeded(0)
+    draws = [random_of_each_class(labels[left], IMAGES // 6, generator) for _ in range(FLOOR_DRAWS)]
+    return [round(score(images[left[chosen].numpy()]), 4) for chosen in draws]
+
+
+def plan():
+    """(sampler, nfe, seed) of every row; what the notebook needs most comes first."""
+    few = [(name, nfe, 0) for nfe in EVALUATIONS for name in SAMPLERS]
+    quick, long = ("2M, even log-SNR", 15), ("DDPM, even t", 1000)
+    rows = [*few, (*quick, 1), (*quick, 2)]
+    for seed in range(SEEDS):
+        rows += [(*long, seed), ("DDPM, even t", 100, seed)]
+    for seed in range(SEEDS):
+        rows += [(name, nfe, seed) for nfe in EVALUATIONS for name in SAMPLERS]
+    return list(dict.fromkeys(rows))
+
+
+def make(path):
+    """Compute the rows that the bank at ``path`` lacks, and write it after each of them."""
+    if path.exists():
+        bank = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        bank = {
+            "made_by": "python -m course_lib.bench 04_samplers",
+            "sha256": {name: pretrained.card(name)["sha256"] for name in ("mednist", "mednist_features")},
+            "images": IMAGES,
+            "precision": str(runtime.precision()).removeprefix("torch."),
+            "floor": floor(),
+            "rows": [],
+        }
+    done = {(entry["sampler"], entry["nfe"], entry["seed"]) for entry in bank["rows"]}
+    for name, nfe, seed in plan():
+        if (name, nfe, seed) not in done:
+            bank["rows"].append(row(name, nfe, seed))
+            rows = ",\n".join("  " + json.dumps(entry) for entry in bank["rows"])
+            head = json.dumps({**bank, "rows": None}, indent=1)
+            write_atomically(path, (head.replace("null", f"[\n{rows}\n ]") + "\n").encode())
+            print(bank["rows"][-1], flush=True)
