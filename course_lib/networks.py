@@ -5,6 +5,30 @@ from torch import nn
 from torch.nn import functional as F
 
 
+def fold(x, patch):
+    """Fold each square (or cube) of side ``patch`` into channels, without loss: (B, C, H, W) -> (B, C p^2, H/p, W/p).
+
+    The pixel-unshuffle of Shi et al. (CVPR 2016), in any number of dimensions.
+    """
+    sides = [side // patch for side in x.shape[2:]]
+    x = x.reshape(*x.shape[:2], *(part for side in sides for part in (side, patch)))  # (B, C, H/p, p, W/p, p)
+    inner, outer = range(3, x.ndim, 2), range(2, x.ndim, 2)
+    return x.permute(0, 1, *inner, *outer).reshape(len(x), -1, *sides)
+
+
+def unfold(x, patch):
+    """The inverse of :func:`fold`: (B, C p^2, H/p, W/p) -> (B, C, H, W)."""
+    sides, n = x.shape[2:], x.ndim - 2
+    x = x.reshape(len(x), -1, *[patch] * n, *sides)  # (B, C, p, p, H/p, W/p)
+    pairs = [axis for k in range(n) for axis in (2 + n + k, 2 + k)]
+    return x.permute(0, 1, *pairs).reshape(len(x), x.shape[1], *(side * patch for side in sides))
+
+
+def _times(t, x):
+    """t, a number or (B,), in [0, 1] -> (B,) in the 0 to 1000 that MONAI's time embedding expects."""
+    return 1000 * torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))
+
+
 class DiffusionUNet(nn.Module):
     """MONAI's ``DiffusionModelUNet`` behind a pixel-unshuffle: net(x_t, t, y) predicts an array of the shape of x_t.
 
@@ -18,35 +42,213 @@ class DiffusionUNet(nn.Module):
     patch : side of the squares folded into channels; 1 leaves the image as it is.
     num_classes : classes that the network may be told of, without the "none" class, which it adds last; 0 for none.
     in_channels : channels of the image.
+    beside : channels of an image y that the network sees beside x_t (conditioning by concatenation); 0 for none.
+    spatial_dims : 2 for images (B, C, H, W), 3 for volumes (B, C, X, Y, Z).
     """
 
-    def __init__(self, channels=(64, 128, 192), num_res_blocks=1, patch=2, num_classes=0, in_channels=1):
+    def __init__(
+        self,
+        channels=(64, 128, 192),
+        num_res_blocks=1,
+        patch=2,
+        num_classes=0,
+        in_channels=1,
+        beside=0,
+        spatial_dims=2,
+    ):
         super().__init__()
         from monai.networks.nets import DiffusionModelUNet
 
-        self.patch, self.num_classes = patch, num_classes
+        self.patch, self.num_classes, self.beside = patch, num_classes, beside
         self.unet = DiffusionModelUNet(
-            spatial_dims=2,
-            in_channels=in_channels * patch**2,
-            out_channels=in_channels * patch**2,
+            spatial_dims=spatial_dims,
+            in_channels=(in_channels + beside) * patch**spatial_dims,
+            out_channels=in_channels * patch**spatial_dims,
             channels=tuple(channels),
             num_res_blocks=num_res_blocks,
-            attention_levels=(False,) * (len(channels) - 1)
-            + (True,),  # at the coarsest level only: elsewhere it is slow
+            # attention at the coarsest level only: elsewhere it is slow
+            attention_levels=(False,) * (len(channels) - 1) + (True,),
             num_head_channels=32,
             norm_num_groups=32,
             num_class_embeds=num_classes + 1 if num_classes else None,
         )
 
-    def forward(self, x_t, t, y=None):
-        """x_t (B, C, H, W); t (B,) or scalar in [0, 1]; y (B,) integer classes, num_classes or None for "none"."""
-        t = torch.as_tensor(t, dtype=torch.float32, device=x_t.device).expand(len(x_t))
-        if self.num_classes:
+    def forward(self, x_t, t, y=None, control=None):
+        """x_t (B, C, H, W); t (B,) or scalar in [0, 1]; the prediction, the shape of x_t.
+
+        y : (B,) integer classes, num_classes or None for "none"; or, with ``beside``, an image (B, beside, H, W).
+        control : what a ControlNet adds to the skip connections and to the middle: (list of tensors, tensor).
+        """
+        classes = None
+        if self.beside:
+            x_t = torch.cat([x_t, y], 1)
+        elif self.num_classes:
             y = torch.full((len(x_t),), self.num_classes) if y is None else torch.as_tensor(y)
-            y = y.to(x_t.device)
-        folded = F.pixel_unshuffle(x_t, self.patch)  # (B, C p^2, H/p, W/p)
-        out = self.unet(folded, timesteps=1000 * t, class_labels=y)  # MONAI's embedding expects times of 0 to 1000
-        return F.pixel_shuffle(out, self.patch)
+            classes = y.to(x_t.device)
+        skips, middle = control or (None, None)
+        out = self.unet(
+            fold(x_t, self.patch),  # (B, C p^2, H/p, W/p)
+            timesteps=_times(t, x_t),
+            class_labels=classes,
+            down_block_additional_residuals=skips,
+            mid_block_additional_residual=middle,
+        )
+        return unfold(out, self.patch)
+
+
+class ControlledUNet(nn.Module):
+    """A shipped diffusion network, frozen, steered by a MONAI ``ControlNet``: net(x_t, t, y) with y a map of labels.
+
+    Zhang et al., Adding conditional control to text-to-image diffusion models (ICCV 2023). Only the ControlNet is
+    trained and stored. It starts as a copy of the base's encoder whose outputs pass through convolutions set to zero,
+    so that at the start the steered network is the base itself.
+
+    Parameters
+    ----------
+    base : name of the network that is steered; ``base_args``, its arguments.
+    num_labels : labels 0..num_labels - 1 of the map y (B, H, W).
+    """
+
+    def __init__(self, base, base_args, num_labels, trained_base=True):
+        super().__init__()
+        from monai.networks.nets import ControlNet
+
+        from course_lib import pretrained
+
+        base_net = pretrained.load(base) if trained_base else DiffusionUNet(**base_args).eval().requires_grad_(False)
+        self._base = (base_net,)  # in a tuple, so that it is no part of this network's weights
+        self.num_labels, self.patch, self.num_classes = num_labels, base_net.patch, 0
+        channels = tuple(base_args["channels"])
+        self.control = ControlNet(
+            spatial_dims=2,
+            in_channels=base_net.patch**2,
+            num_res_blocks=(base_args["num_res_blocks"],) * len(channels),
+            channels=channels,
+            attention_levels=(False,) * (len(channels) - 1) + (True,),
+            num_head_channels=32,
+            norm_num_groups=32,
+            conditioning_embedding_in_channels=num_labels * base_net.patch**2,
+            conditioning_embedding_num_channels=(32,),
+        )
+        shared = {k: v for k, v in base_net.unet.state_dict().items() if k in self.control.state_dict()}
+        self.control.load_state_dict(shared, strict=False)
+
+    @property
+    def base(self):
+        """The frozen network."""
+        return self._base[0]
+
+    def one_hot(self, y):
+        """Labels y (B, H, W) -> what the ControlNet sees, (B, num_labels p^2, H/p, W/p)."""
+        return fold(F.one_hot(torch.as_tensor(y).long(), self.num_labels).movedim(-1, 1).float(), self.patch)
+
+    def forward(self, x_t, t, y=None, scale=1.0):
+        """x_t (B, 1, H, W), t in [0, 1]; y (B, H, W) integer labels, None for the base alone; scale of the control."""
+        if y is None:
+            return self.base(x_t, t)
+        residuals = self.control(
+            x=fold(x_t, self.patch),
+            timesteps=_times(t, x_t),
+            controlnet_cond=self.one_hot(y).to(x_t.device),
+            conditioning_scale=scale,
+        )
+        return self.base(x_t, t, control=residuals)
+
+
+class NoisyClassifier(nn.Module):
+    """A classifier of noisy images, net(x_t, t) -> logits: MONAI's ``DiffusionModelEncoder`` behind a pixel-unshuffle.
+
+    Dhariwal & Nichol (NeurIPS 2021), sec. 4: a classifier that guides must have seen noise at every level.
+    """
+
+    def __init__(self, num_classes=6, channels=(32, 64, 96), patch=4, image_size=64):
+        super().__init__()
+        from monai.networks.nets.diffusion_model_unet import DiffusionModelEncoder
+
+        self.patch, self.num_classes = patch, num_classes
+        self.encoder = DiffusionModelEncoder(
+            spatial_dims=2,
+            in_channels=patch**2,
+            out_channels=num_classes,
+            input_shape=(image_size // patch,) * 2,
+            num_res_blocks=(1,) * len(channels),
+            channels=tuple(channels),
+            attention_levels=(False,) * len(channels),
+            norm_num_groups=32,
+            num_head_channels=32,
+        )
+
+    def forward(self, x_t, t):
+        """x_t (B, 1, H, W), t (B,) or scalar in [0, 1] -> logits (B, num_classes)."""
+        return self.encoder(fold(x_t, self.patch), timesteps=_times(t, x_t))
+
+
+class Autoencoder(nn.Module):
+    """MONAI's ``AutoencoderKL`` behind a pixel-unshuffle: images to latents of about unit variance, and back.
+
+    The scale of the latents is a buffer of the network and is saved with its weights: a latent diffusion model is
+    wrong without it. Rombach et al. (CVPR 2022), sec. 3.1 and app. G.
+    """
+
+    def __init__(self, channels=(32, 64, 64), latent_channels=8, patch=2, in_channels=1, num_res_blocks=1):
+        super().__init__()
+        from monai.networks.nets import AutoencoderKL
+
+        self.patch, self.latent_channels = patch, latent_channels
+        self.factor = patch * 2 ** (len(channels) - 1)  # pixels a side to each latent
+        self.autoencoder = AutoencoderKL(
+            spatial_dims=2,
+            in_channels=in_channels * patch**2,
+            out_channels=in_channels * patch**2,
+            channels=tuple(channels),
+            num_res_blocks=num_res_blocks,
+            attention_levels=(False,) * len(channels),
+            latent_channels=latent_channels,
+            norm_num_groups=32,
+            with_encoder_nonlocal_attn=False,
+            with_decoder_nonlocal_attn=False,
+        )
+        self.register_buffer("scale", torch.ones(()))  # 1 / standard deviation of the latents
+
+    def forward(self, x, generator):
+        """x (B, C, H, W) in [-1, 1] -> reconstruction of a draw of the latents, their mean and standard deviation."""
+        mu, sigma = self.autoencoder.encode(fold(x, self.patch))
+        z = mu + sigma * torch.randn(mu.shape, generator=generator).to(mu.device)
+        return unfold(self.autoencoder.decode(z), self.patch), mu, sigma
+
+    def encode(self, x):
+        """x (B, C, H, W) in [-1, 1] -> mean latents times scale, (B, latent_channels, H/f, W/f), without randomness."""
+        return self.autoencoder.encode(fold(x, self.patch))[0] * self.scale
+
+    def decode(self, z):
+        """Scaled latents (B, latent_channels, H/f, W/f) -> images (B, C, H, W)."""
+        return unfold(self.autoencoder.decode(z / self.scale), self.patch)
+
+
+class Segmenter(nn.Module):
+    """MONAI's plain ``UNet``: net(x) -> logits of each label at each pixel."""
+
+    def __init__(self, num_labels, channels=(16, 32, 64, 64), in_channels=1):
+        super().__init__()
+        from monai.networks.nets import UNet
+
+        self.unet = UNet(
+            spatial_dims=2,
+            in_channels=in_channels,
+            out_channels=num_labels,
+            channels=tuple(channels),
+            strides=(2,) * (len(channels) - 1),
+            num_res_units=1,
+            norm=("INSTANCE", {"affine": True}),
+        )
+
+    def forward(self, x):
+        """x (B, C, H, W) in [-1, 1] -> logits (B, num_labels, H, W)."""
+        return self.unet(x)
+
+    def labels(self, x):
+        """The likeliest label of each pixel, (B, H, W) int64."""
+        return self(x).argmax(1)
 
 
 class Classifier(nn.Module):
@@ -85,7 +287,10 @@ class Classifier(nn.Module):
         return self.head(self.activations(x)[-1])
 
 
-NETWORKS = {"DiffusionUNet": DiffusionUNet, "Classifier": Classifier}
+NETWORKS = {
+    network.__name__: network
+    for network in (DiffusionUNet, ControlledUNet, NoisyClassifier, Autoencoder, Segmenter, Classifier)
+}
 
 
 def build(name, **kwargs):

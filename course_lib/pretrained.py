@@ -54,7 +54,10 @@ def load(name):
 
 
 def load_denoiser(name, clip=True):
-    """The :class:`~course_lib.denoisers.NetworkDenoiser` of a shipped diffusion network, for images in [-1, 1]."""
+    """The :class:`~course_lib.denoisers.NetworkDenoiser` of a shipped diffusion network.
+
+    clip: for images in [-1, 1]; not for latents.
+    """
     about = card(name)
     return NetworkDenoiser(load(name), getattr(schedules, about["schedule"])(), about["kind"], clip)
 
@@ -64,6 +67,11 @@ def reference(name):
     about = card(name)
     tensors = _tensors(name, about)
     return Moments(tensors["reference.mean"], tensors["reference.cov"], about["reference_images"])
+
+
+def tensor(name, key):
+    """A tensor that ships beside the weights under ``reference.<key>``, such as volumes of real cases."""
+    return _tensors(name, card(name))[f"reference.{key}"]
 
 
 def save(name, net, about, extra=None, folder=WEIGHTS):

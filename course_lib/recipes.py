@@ -4,32 +4,43 @@ measured.
 ``python -m course_lib.train NAME`` trains an entry. This is the only module of the library that knows the data sets.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from torch.nn import functional as F
 
 from course_lib import pretrained, runtime, schedules
 from course_lib.denoisers import NetworkDenoiser
 from course_lib.metrics.distribution import frechet_distance, moments
-from course_lib.sample import draw
-from course_lib.training import ClassificationLoss, DiffusionLoss, to_tensor
+from course_lib.sample import draw, generate
+from course_lib.training import (
+    AutoencoderLoss,
+    ClassificationLoss,
+    DiffusionLoss,
+    NoisyClassificationLoss,
+    RegressionLoss,
+    SegmentationLoss,
+    to_tensor,
+    to_uint8,
+)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a network is made, and how it is judged.
 
-    ``load_data()`` gives images (N, H, W) and labels (N,) or None; ``measure(recipe, net)`` gives what the card says
-    of the
-    quality, and tensors to ship beside the weights; ``full`` is what COURSE_PROFILE=full changes: a training of GPU
-    size.
+    ``load_data()`` gives images (N, H, W) or (N, C, ...), and labels (N, ...) or None. ``measure(recipe, net)`` gives
+    what the card says of the quality, and tensors to ship beside the weights. ``full`` is what COURSE_PROFILE=full
+    changes: a training of GPU size.
     """
 
     name: str
     network: str
     network_args: dict
-    loss: DiffusionLoss | ClassificationLoss
+    loss: object
     load_data: Callable
     measure: Callable
     data: str
@@ -49,10 +60,56 @@ class Recipe:
             for key in ("name", "network", "network_args", "data", "licence", "classes", "image_size", "batch_size")
         }
         about |= {"peak_rate": self.peak_rate, "seed": self.seed, "loss": type(self.loss).__name__}
-        if isinstance(self.loss, DiffusionLoss):
-            about |= {"schedule": type(self.loss.schedule).__name__, "kind": self.loss.kind}
+        if hasattr(self.loss, "schedule"):
+            about["schedule"] = type(self.loss.schedule).__name__
+        if hasattr(self.loss, "kind"):
+            about["kind"] = self.loss.kind
         return about
 
+
+FULL = {"steps": 60_000, "batch_size": 128}
+FD_NFE = 25
+
+
+@torch.no_grad()
+def in_parts(function, images, batch_size=500):
+    """function over images (N, H, W), uint8 or float in [-1, 1], in parts of a batch; single precision, on the CPU
+    again."""
+    where = runtime.device()
+    parts = [to_tensor(images[i : i + batch_size]) for i in range(0, len(images), batch_size)]
+    return torch.cat([function(part.to(where)).cpu() for part in parts])
+
+
+def _floor(distances, images):
+    """The entry of a card for the distances of several draws of real images."""
+    return {
+        "images": images,
+        "frechet_distance": sum(distances) / len(distances),
+        "of_each_draw": [round(value, 4) for value in distances],
+    }
+
+
+def _distance(features, name):
+    """Fréchet distance of features to the reference of the feature network ``name``, and beside it the floor."""
+    distance, floor = frechet_distance(moments(features), pretrained.reference(name)), pretrained.card(name)["floor"]
+    return {
+        "frechet_distance": distance,
+        "floor": floor["frechet_distance"],
+        "ratio_to_floor": distance / floor["frechet_distance"],
+        "images": len(features),
+    }
+
+
+def _sampling():
+    """How the samples of a card were drawn."""
+    return {
+        "network_evaluations": FD_NFE,
+        "sampler": "dpmpp_2m",
+        "precision": str(runtime.precision()).removeprefix("torch."),
+    }
+
+
+# ---- MedNIST ---------------------------------------------------------------------------------------------------------
 
 MEDNIST_CLASSES = ("AbdomenCT", "BreastMRI", "CXR", "ChestCT", "Hand", "HeadCT")
 MEDNIST_DATA = "MedNIST, training split: 95 % of the 58,954 images, all but the last 5 % of each class by number"
@@ -61,7 +118,6 @@ MEDNIST_LICENCE = (
     "data set by B. Erickson, Department of Radiology, Mayo Clinic (CC BY-SA 4.0)."
 )
 FD_IMAGES = 600  # images on either side of a Fréchet distance: 100 of each class
-FD_NFE = 25
 REFERENCE_IMAGES = 30_000
 
 
@@ -73,15 +129,6 @@ def _mednist(split):
 
 def _mednist_train():
     return _mednist("train")
-
-
-@torch.no_grad()
-def in_parts(function, images, batch_size=500):
-    """function over images (N, H, W), uint8 or float in [-1, 1], in parts of a batch; single precision, on the CPU
-    again."""
-    where = runtime.device()
-    parts = [to_tensor(images[i : i + batch_size]) for i in range(0, len(images), batch_size)]
-    return torch.cat([function(part.to(where)).cpu() for part in parts])
 
 
 def spread_of_each_class(labels, n):
@@ -127,12 +174,8 @@ def measure_classifier(recipe, net):
         "test_accuracy": round(accuracy, 5),
         "test_images": len(labels),
         "reference_images": reference.n,
-        "floor": {
-            "images": FD_IMAGES,
-            "frechet_distance": sum(floors) / len(floors),
-            "of_each_draw": [round(value, 4) for value in floors],
-            "test_split": frechet_distance(moments(in_parts(net.features, images[chosen.numpy()])), reference),
-        },
+        "floor": _floor(floors, FD_IMAGES)
+        | {"test_split": frechet_distance(moments(in_parts(net.features, images[chosen.numpy()])), reference)},
     }
     return quality, {"reference.mean": reference.mean, "reference.cov": reference.cov, "scale": net.scale.cpu()}
 
@@ -143,50 +186,539 @@ def measure_diffusion(recipe, net):
     y = torch.arange(6).repeat_interleave(FD_IMAGES // 6)
     images = draw(denoiser, y, nfe=FD_NFE, seed=0, size=recipe.image_size)
     judge = pretrained.load("mednist_features")
-    reference = pretrained.reference("mednist_features")
-    distance = frechet_distance(moments(in_parts(judge.features, images)), reference)
-    floor = pretrained.card("mednist_features")["floor"]["frechet_distance"]
     right = (in_parts(judge, images).argmax(1) == y).float().reshape(6, -1).mean(1)
-    return {
-        "frechet_distance": distance,
-        "floor": floor,
-        "ratio_to_floor": distance / floor,
-        "images": FD_IMAGES,
-        "network_evaluations": FD_NFE,
-        "sampler": "dpmpp_2m",
-        "precision": str(runtime.precision()).removeprefix("torch."),
-        "recognised_as_its_class": {name: round(float(share), 3) for name, share in zip(recipe.classes, right)},
+    quality = _distance(in_parts(judge.features, images), "mednist_features") | _sampling()
+    return quality | {
+        "recognised_as_its_class": {name: round(float(share), 3) for name, share in zip(recipe.classes, right)}
     }, {}
+
+
+@torch.no_grad()
+def measure_noisy_classifier(recipe, net):
+    """Accuracy on the test split at several noise levels."""
+    images, labels = _mednist("test")
+    labels, schedule, accuracy = torch.as_tensor(labels), recipe.loss.schedule, {}
+    for t in (0.0, 0.2, 0.4, 0.6, 0.8, 0.9):
+        generator = runtime.seeded(0)
+
+        def noisy_logits(x, t=t, generator=generator):
+            return net(schedule.noisy(x, torch.randn(x.shape, generator=generator).to(x.device), t), t)
+
+        right = in_parts(noisy_logits, images).argmax(1) == labels
+        accuracy[f"t = {t}"] = round(float(right.float().mean()), 4)
+    return {"test_accuracy": accuracy, "test_images": len(labels)}, {}
+
+
+# ---- The brain cohort ------------------------------------------------------------------------------------------------
+
+BRAIN_SIZE = 96
+BRAIN_SUBJECTS = 10_000
+BRAIN_FD_IMAGES = 300
+BRAIN_TISSUES = ("background", "CSF", "grey matter", "white matter", "lesion")
+BRAIN_DATA = "Brain cohort, training split: one T1 slice of each of {:,} made subjects, {}"
+BRAIN_LICENCE = (
+    "CC BY 4.0. Trained on slices made from the ICBM 152 template, nonlinear 2009a (Fonov et al., NeuroImage 2011); "
+    "Copyright (C) 1993-2004 Louis Collins, McConnell Brain Imaging Centre, McGill University."
+)
+
+
+def _brain(split, n, size=BRAIN_SIZE, **options):
+    from data_fetch import brain_cohort
+
+    return brain_cohort.cohort(split, n, size=size, **options)
+
+
+def _healthy(split, n, size=BRAIN_SIZE, seed=0):
+    """Made healthy slices, uint8 (n, size, size)."""
+    return to_uint8(_brain(split, n, size, seed=seed).images)
+
+
+def _brain_train():
+    return _healthy("train", BRAIN_SUBJECTS), None
+
+
+def _brain_families(split, n):
+    """n slices of each of "healthy" and the five families, uint8, and the index of the family."""
+    from data_fetch.brain_cohort import FAMILIES
+
+    stacks = [_brain(split, n, lesion=family, seed=k).images for k, family in enumerate((None, *FAMILIES))]
+    return to_uint8(np.concatenate(stacks)), np.repeat(np.arange(len(stacks)), n)
+
+
+def _brain_maps(split, n, size=BRAIN_SIZE):
+    """n slices, half of them with a lesion, uint8, and their maps of labels (BRAIN_TISSUES), uint8."""
+    halves = [_brain(split, n // 2, size, lesion=lesion, seed=k) for k, lesion in enumerate((None, "mixed"))]
+    maps = [np.where(half.masks, 4, half.labels).astype(np.uint8) for half in halves]
+    return to_uint8(np.concatenate([half.images for half in halves])), np.concatenate(maps)
+
+
+def _brain_with_lesions(split="train", n=8000, size=128):
+    return _brain_maps(split, n, size)[0], None
+
+
+def _brain_large():
+    return _healthy("train", BRAIN_SUBJECTS, size=128), None
+
+
+def _brain_latents():
+    """Latents of the images of :func:`_brain_large`, float32 (N, C, 16, 16), of about unit variance."""
+    return in_parts(pretrained.load("brain_autoencoder").encode, _brain_large()[0], 100).numpy(), None
+
+
+def low_resolution(x, factor=4):
+    """x (B, C, H, W) averaged over squares of side ``factor`` and blown up again, each mean repeated: (B, C, H, W)."""
+    return F.interpolate(F.avg_pool2d(x, factor), scale_factor=factor, mode="nearest")
+
+
+def psnr(x, reference):
+    """Peak signal-to-noise ratio in dB of images (B, C, H, W) in [-1, 1], the mean over the batch."""
+    mse = (x - reference).square().flatten(1).mean(1)
+    return float((10 * torch.log10(4 / mse)).mean())
+
+
+def dice(labels, truth, label):
+    """Dice overlap of one label in two stacks of maps (B, H, W), over the whole stack."""
+    a, b = labels == label, truth == label
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+def measure_brain_features(recipe, net):
+    """Accuracy over the families on test subjects, and the reference of Fréchet distances, from healthy subjects.
+
+    The floor is what 300 made healthy test subjects score, the mean of five disjoint sets.
+    """
+    images, labels = _brain_families("test", 200)
+    right = (
+        (in_parts(net, images).argmax(1) == torch.as_tensor(labels)).float().reshape(len(recipe.classes), -1).mean(1)
+    )
+    features = in_parts(net.features, _healthy("train", BRAIN_SUBJECTS))
+    scale = features.std(0)
+    net.scale.copy_(net.scale * scale)
+    reference = moments(features / scale)
+    sets = in_parts(net.features, _healthy("test", 5 * BRAIN_FD_IMAGES, seed=9)).split(BRAIN_FD_IMAGES)
+    quality = {
+        "test_accuracy": round(float(right.mean()), 4),
+        "test_accuracy_of_each": {name: round(float(share), 3) for name, share in zip(recipe.classes, right)},
+        "test_images": len(labels),
+        "reference_images": reference.n,
+        "floor": _floor([frechet_distance(moments(part), reference) for part in sets], BRAIN_FD_IMAGES),
+    }
+    return quality, {"reference.mean": reference.mean, "reference.cov": reference.cov, "scale": net.scale.cpu()}
+
+
+def measure_segmenter(recipe, net):
+    """Dice of each label on test subjects, half of them with a lesion."""
+    images, truth = _brain_maps("test", 400)
+    found, truth = in_parts(net.labels, images), torch.as_tensor(truth)
+    scores = {name: round(dice(found, truth, k), 4) for k, name in enumerate(recipe.classes)}
+    return {"test_dice": scores, "test_images": len(images)}, {}
+
+
+def _areas(labels):
+    """Area in mm^2 of CSF, grey and white matter in maps (B, H, W): (B, 3)."""
+    pixel = (192.0 / labels.shape[-1]) ** 2
+    return torch.stack([(labels == k).flatten(1).sum(1) * pixel for k in (1, 2, 3)], 1).float()
+
+
+def measure_brain(recipe, net):
+    """Fréchet distance of 300 samples at 25 evaluations beside the floor, and areas of tissue beside the real ones."""
+    denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
+    images = draw(denoiser, BRAIN_FD_IMAGES, nfe=FD_NFE, seed=0, size=recipe.image_size)
+    judge, segmenter = pretrained.load("brain_features"), pretrained.load("brain_segmenter")
+    quality = _distance(in_parts(judge.features, images), "brain_features") | _sampling()
+    drawn = _areas(in_parts(segmenter.labels, images))
+    real = _areas(in_parts(segmenter.labels, _healthy("test", BRAIN_FD_IMAGES)))
+    quality["area_mm2_mean_and_std"] = {
+        name: {"samples": _mean_and_std(drawn[:, k]), "real": _mean_and_std(real[:, k])}
+        for k, name in enumerate(BRAIN_TISSUES[1:4])
+    }
+    return quality, {}
+
+
+def _mean_and_std(values):
+    return [round(float(values.mean()), 1), round(float(values.std()), 1)]
+
+
+def measure_control(recipe, net):
+    """Dice of the map that is asked for and the segmenter's map of what is drawn, for 64 test subjects.
+
+    The ceiling is the segmenter on the real images of these maps, the floor a map and another subject's image.
+    """
+    images, maps = _brain_maps("test", 64)
+    maps, segmenter = torch.as_tensor(maps).long(), pretrained.load("brain_segmenter")
+    denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
+    found = in_parts(segmenter.labels, draw(denoiser, maps, nfe=FD_NFE, seed=0, size=recipe.image_size))
+    real = in_parts(segmenter.labels, images)
+    scores = {
+        name: {
+            "drawn": round(dice(found, maps, k), 4),
+            "ceiling": round(dice(real, maps, k), 4),
+            "floor": round(dice(real.roll(1, 0), maps, k), 4),
+        }
+        for k, name in enumerate(recipe.classes)
+    }
+    return {"test_dice": scores, "test_images": len(maps)} | _sampling(), {}
+
+
+def measure_super_resolution(recipe, net):
+    """PSNR on 64 test subjects: of one sample, or of the regression, and of bicubic interpolation."""
+    x_0 = to_tensor(_healthy("test", 64))
+    y = low_resolution(x_0)
+    if isinstance(recipe.loss, RegressionLoss):
+        with torch.no_grad():
+            found = net(y.to(runtime.device()), 0.0).cpu()
+    else:
+        denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
+        found = generate(denoiser, torch.randn(x_0.shape, generator=runtime.seeded(0)), y, FD_NFE)
+    bicubic = F.interpolate(F.avg_pool2d(x_0, 4), scale_factor=4, mode="bicubic")
+    quality = {"psnr": round(psnr(found.clamp(-1, 1), x_0), 3), "bicubic": round(psnr(bicubic.clamp(-1, 1), x_0), 3)}
+    return quality | {"test_images": len(x_0)}, {}
+
+
+def measure_autoencoder(recipe, net):
+    """What the autoencoder keeps, on test subjects, and the reference of Fréchet distances at 128 x 128.
+
+    ``contrast_kept``: inside the mask of a lesion, (decoded with - decoded without the lesion) / (with - without).
+    """
+    healthy = _healthy("train", 2000, size=128)
+    latents = in_parts(lambda x: net.encode(x), healthy, 100)
+    net.scale.copy_(net.scale / latents.std().item())
+    judge = pretrained.load("brain_features")
+    reference = moments(in_parts(judge.features, _healthy("train", BRAIN_SUBJECTS, size=128)))
+    real = _healthy("test", 5 * BRAIN_FD_IMAGES, size=128, seed=9)
+    sets = in_parts(judge.features, real).split(BRAIN_FD_IMAGES)
+
+    def decoded(x):
+        return net.decode(net.encode(x)).clamp(-1, 1)
+
+    again = in_parts(decoded, real[:BRAIN_FD_IMAGES], 100)
+    quality = {
+        "psnr": round(psnr(again, to_tensor(real[:BRAIN_FD_IMAGES])), 3),
+        "frechet_distance": frechet_distance(moments(in_parts(judge.features, again[:, 0])), reference),
+        "images": BRAIN_FD_IMAGES,
+        "reference_images": reference.n,
+        "floor": _floor([frechet_distance(moments(part), reference) for part in sets], BRAIN_FD_IMAGES),
+        "contrast_kept": _contrast_kept(decoded),
+        "scale": round(float(net.scale), 5),
+    }
+    return quality, {"reference.mean": reference.mean, "reference.cov": reference.cov, "scale": net.scale.cpu()}
+
+
+def _contrast_kept(decoded):
+    from data_fetch.brain_cohort import FAMILIES
+
+    kept = {}
+    for family in FAMILIES:
+        cases = _brain("test", 64, size=128, lesion=family)
+        mask = torch.as_tensor(cases.masks).bool()
+        change = torch.as_tensor(cases.images - cases.healthy)
+        found = (in_parts(decoded, cases.images, 64) - in_parts(decoded, cases.healthy, 64))[:, 0]
+        kept[family] = round(float((found * change)[mask].sum() / change[mask].square().sum()), 3)
+    return kept
+
+
+def measure_large(recipe, net):
+    """Fréchet distance of 300 samples of 128 x 128 at 25 evaluations beside the floor, and the seconds for each."""
+    latent = recipe.network_args.get("in_channels", 1) > 1
+    denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=not latent)
+    autoencoder, judge = pretrained.load("brain_autoencoder"), pretrained.load("brain_features")
+    side, channels = (128 // autoencoder.factor, autoencoder.latent_channels) if latent else (128, 1)
+    start = time.perf_counter()
+    x = generate(denoiser, torch.randn(BRAIN_FD_IMAGES, channels, side, side, generator=runtime.seeded(0)), nfe=FD_NFE)
+    if latent:
+        x = torch.cat([autoencoder.decode(part.to(runtime.device())).cpu() for part in x.split(50)])
+    seconds = (time.perf_counter() - start) / len(x)
+    distance = frechet_distance(moments(in_parts(judge.features, x[:, 0].clamp(-1, 1))), reference_128())
+    floor = pretrained.card("brain_autoencoder")["floor"]["frechet_distance"]
+    quality = {"frechet_distance": distance, "floor": floor, "ratio_to_floor": distance / floor, "images": len(x)}
+    return quality | {"seconds_an_image": round(seconds, 3)} | _sampling(), {}
+
+
+def reference_128():
+    """Moments of the features of healthy slices of 128 x 128, which ship with the autoencoder."""
+    return pretrained.reference("brain_autoencoder")
+
+
+# ---- Hippocampus volumes ---------------------------------------------------------------------------------------------
+
+HIPPOCAMPUS_SHAPE = (32, 48, 32)
+HIPPOCAMPUS_DATA = (
+    "Hippocampus (Medical Segmentation Decathlon, task 4), training split by person: those volumes whose label fits "
+    "into 32 x 48 x 32 mm, each cut out five times with shifts of up to 2 mm"
+)
+HIPPOCAMPUS_LICENCE = (
+    "CC BY-SA 4.0. Trained on task 4 of the Medical Segmentation Decathlon (Antonelli et al., Nature Communications "
+    "2022), Vanderbilt University Medical Center (CC BY-SA 4.0)."
+)
+
+
+def hippocampus_box(label, shift=(0, 0, 0)):
+    """First corner of a box of HIPPOCAMPUS_SHAPE around the label (X, Y, Z), int (3,); None if the label is larger."""
+    found = np.argwhere(label > 0)
+    low, high = found.min(0), found.max(0) + 1
+    room = np.array(HIPPOCAMPUS_SHAPE) - (high - low)
+    if (room < 0).any():
+        return None
+    return low - np.clip(room // 2 + np.array(shift), 0, room)
+
+
+def hippocampus_channels(volume, corner):
+    """Image, anterior and posterior label as channels in [-1, 1], float32 (3, 32, 48, 32), cut out at ``corner``.
+
+    Where the box reaches beyond the volume the image's edge is repeated and the label is background.
+    """
+    shape = np.array(HIPPOCAMPUS_SHAPE)
+    before = np.maximum(-corner, 0)
+    after = np.maximum(corner + shape - np.array(volume.image.shape), 0)
+    part = tuple(slice(c + b, c + b + s) for c, b, s in zip(corner, before, shape))
+    image = np.pad(volume.scaled(), list(zip(before, after)), mode="edge")[part]
+    label = np.pad(volume.label, list(zip(before, after)))[part]
+    return np.stack([image, *(np.where(label == k, 1.0, -1.0) for k in (1, 2))]).astype(np.float32)
+
+
+def _hippocampi(split, shifts=((0, 0, 0),)):
+    """Channels (N, 3, 32, 48, 32) of the volumes of a split that fit, each once for every row of ``shifts``."""
+    from data_fetch import hippocampus
+
+    cut = [
+        hippocampus_channels(volume, corner)
+        for volume in hippocampus.load(split)
+        for shift in shifts
+        if (corner := hippocampus_box(volume.label, shift)) is not None
+    ]
+    return np.stack(cut)
+
+
+def _hippocampus_train():
+    shifts = [(0, 0, 0), *np.random.default_rng(0).integers(-2, 3, (4, 3))]
+    return to_uint8(_hippocampi("train", shifts)), None
+
+
+def label_volumes(x):
+    """Volumes in mm^3 of the anterior and posterior label in channels (N, 3, X, Y, Z) with voxels of 1 mm^3: (N, 2)."""
+    return (torch.as_tensor(x)[:, 1:] > 0).flatten(2).sum(2).float()
+
+
+def measure_hippocampus(recipe, net):
+    """Volumes of the labels of 100 samples beside the real ones, and how close samples come to training volumes.
+
+    The distance is the root mean square over the image to the nearest training image, the median over samples.
+    """
+    denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
+    noise = torch.randn(100, 3, *HIPPOCAMPUS_SHAPE, generator=runtime.seeded(0))
+    start = time.perf_counter()
+    x = generate(denoiser, noise, nfe=FD_NFE, batch_size=10)
+    seconds = (time.perf_counter() - start) / len(x)
+    train, held_out = (torch.as_tensor(_hippocampi(split)) for split in ("train", "test"))
+    volumes = {"samples": label_volumes(x), "train": label_volumes(train), "test": label_volumes(held_out)}
+
+    def nearest(images):
+        return float(torch.cdist(images[:, 0].flatten(1), train[:, 0].flatten(1)).min(1).values.median())
+
+    pixels = np.sqrt(np.prod(HIPPOCAMPUS_SHAPE))
+    quality = {
+        "volume_mm3_mean_and_std": {
+            key: {"anterior": _mean_and_std(v[:, 0]), "posterior": _mean_and_std(v[:, 1])} for key, v in volumes.items()
+        },
+        "rms_to_nearest_training_image": {
+            "samples": round(nearest(x) / pixels, 4),
+            "test": round(nearest(held_out) / pixels, 4),
+        },
+        "training_volumes": len(train),
+        "images": len(x),
+        "seconds_an_image": round(seconds, 2),
+    }
+    return quality | _sampling(), {f"reference.{split}_volumes": volumes[split] for split in ("train", "test")}
+
+
+# ---- The entries -----------------------------------------------------------------------------------------------------
+
+COSINE_V = DiffusionLoss(schedules.Cosine(), kind="v")
+BRAIN_PRIOR = {"channels": (64, 96, 128, 160), "num_res_blocks": 1, "patch": 2}
+SMALL = {"channels": (32, 64, 64), "num_res_blocks": 1, "patch": 2}
+
+
+def _mednist_recipe(**settings):
+    return Recipe(
+        data=MEDNIST_DATA,
+        licence=MEDNIST_LICENCE,
+        classes=MEDNIST_CLASSES,
+        load_data=_mednist_train,
+        **settings,
+    )
+
+
+def _brain_recipe(n=BRAIN_SUBJECTS, what="healthy", **settings):
+    return Recipe(
+        **{"data": BRAIN_DATA.format(n, what), "licence": BRAIN_LICENCE, "image_size": BRAIN_SIZE, "batch_size": 32}
+        | settings
+    )
 
 
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe(
+        _mednist_recipe(
             name="mednist",
             network="DiffusionUNet",
             network_args={"channels": (64, 128, 192), "num_res_blocks": 1, "patch": 2, "num_classes": 6},
             loss=DiffusionLoss(schedules.Cosine(), kind="v", drop_class=0.1),
-            load_data=_mednist_train,
             measure=measure_diffusion,
-            data=MEDNIST_DATA,
-            licence=MEDNIST_LICENCE,
-            classes=MEDNIST_CLASSES,
             steps=2750,
-            full={"steps": 60_000, "batch_size": 128},
+            full=FULL,
         ),
-        Recipe(
+        _mednist_recipe(
             name="mednist_features",
             network="Classifier",
             network_args={"num_classes": 6},
             loss=ClassificationLoss(),
-            load_data=_mednist_train,
             measure=measure_classifier,
-            data=MEDNIST_DATA,
-            licence=MEDNIST_LICENCE,
-            classes=MEDNIST_CLASSES,
             steps=1500,
             peak_rate=2e-3,
+        ),
+        _mednist_recipe(
+            name="mednist_noisy_classifier",
+            network="NoisyClassifier",
+            network_args={"num_classes": 6, "channels": (32, 64, 96), "patch": 4},
+            loss=NoisyClassificationLoss(schedules.Cosine()),
+            measure=measure_noisy_classifier,
+            steps=1500,
+            peak_rate=1e-3,
+        ),
+        _mednist_recipe(
+            name="mednist_weak",
+            network="DiffusionUNet",
+            network_args={"channels": (32, 64), "num_res_blocks": 1, "patch": 4, "num_classes": 6},
+            loss=DiffusionLoss(schedules.Cosine(), kind="v", drop_class=0.1),
+            measure=measure_diffusion,
+            steps=600,
+        ),
+        _brain_recipe(
+            name="brain_features",
+            network="Classifier",
+            network_args={"num_classes": 6},
+            loss=ClassificationLoss(),
+            load_data=lambda: _brain_families("train", 2000),
+            measure=measure_brain_features,
+            n=12_000,
+            what="a sixth of them healthy, a sixth of each family of lesions",
+            classes=("healthy", "hyper", "hypo", "texture", "mass", "tiny"),
+            steps=1500,
+            batch_size=64,
+            peak_rate=2e-3,
+        ),
+        _brain_recipe(
+            name="brain_segmenter",
+            network="Segmenter",
+            network_args={"num_labels": 5},
+            loss=SegmentationLoss(),
+            load_data=lambda: _brain_maps("train", 6000),
+            measure=measure_segmenter,
+            n=6000,
+            what="half of them with a lesion, and their maps of tissue",
+            classes=BRAIN_TISSUES,
+            steps=1200,
+            peak_rate=2e-3,
+        ),
+        _brain_recipe(
+            name="brain",
+            network="DiffusionUNet",
+            network_args=BRAIN_PRIOR,
+            loss=COSINE_V,
+            load_data=_brain_train,
+            measure=measure_brain,
+            steps=2800,
+            full=FULL,
+        ),
+        _brain_recipe(
+            name="brain_control",
+            network="ControlledUNet",
+            network_args={"base": "brain", "base_args": BRAIN_PRIOR, "num_labels": 5},
+            loss=COSINE_V,
+            load_data=lambda: _brain_maps("train", 8000),
+            measure=measure_control,
+            n=8000,
+            what="half of them with a lesion, and their maps of tissue",
+            classes=BRAIN_TISSUES,
+            steps=700,
+            full=FULL,
+        ),
+        _brain_recipe(
+            name="brain_superres",
+            network="DiffusionUNet",
+            network_args=SMALL | {"beside": 1},
+            loss=DiffusionLoss(schedules.Cosine(), kind="v", condition=low_resolution),
+            load_data=_brain_train,
+            measure=measure_super_resolution,
+            steps=1000,
+            full=FULL,
+        ),
+        _brain_recipe(
+            name="brain_superres_l2",
+            network="DiffusionUNet",
+            network_args=SMALL,
+            loss=RegressionLoss(low_resolution),
+            load_data=_brain_train,
+            measure=measure_super_resolution,
+            steps=1000,
+            full=FULL,
+        ),
+        _brain_recipe(
+            name="brain_autoencoder",
+            network="Autoencoder",
+            network_args={"channels": (32, 64, 64), "latent_channels": 8, "patch": 2},
+            loss=AutoencoderLoss(),
+            load_data=_brain_with_lesions,
+            measure=measure_autoencoder,
+            n=8000,
+            what="half of them with a lesion",
+            image_size=128,
+            steps=2000,
+            peak_rate=1e-3,
+            full=FULL,
+        ),
+        _brain_recipe(
+            name="brain_latent",
+            network="DiffusionUNet",
+            network_args={"channels": (64, 96, 128), "num_res_blocks": 1, "patch": 1, "in_channels": 8},
+            loss=COSINE_V,
+            load_data=_brain_latents,
+            measure=measure_large,
+            image_size=128,
+            batch_size=64,
+            steps=2000,
+            full=FULL,
+        ),
+        _brain_recipe(
+            name="brain_pixels",
+            network="DiffusionUNet",
+            network_args=SMALL,
+            loss=COSINE_V,
+            load_data=_brain_large,
+            measure=measure_large,
+            image_size=128,
+            steps=800,
+            full=FULL,
+        ),
+        Recipe(
+            name="hippocampus",
+            network="DiffusionUNet",
+            network_args={
+                "channels": (32, 64, 64),
+                "num_res_blocks": 1,
+                "patch": 2,
+                "in_channels": 3,
+                "spatial_dims": 3,
+            },
+            loss=COSINE_V,
+            load_data=_hippocampus_train,
+            measure=measure_hippocampus,
+            data=HIPPOCAMPUS_DATA,
+            licence=HIPPOCAMPUS_LICENCE,
+            image_size=32,
+            batch_size=16,
+            steps=1500,
+            full=FULL,
         ),
     )
 }

@@ -15,21 +15,33 @@ from course_lib.schedules import log_snr_times
 from course_lib.store import write_atomically
 
 
-def draw(denoiser, y, nfe=25, seed=0, size=64, batch_size=100):
-    """Images (N, size, size), float32 in [-1, 1], by DPM-Solver++(2M) with ``nfe`` evaluations evenly spaced in
-    log-SNR.
+def generate(denoiser, noise, y=None, nfe=25, batch_size=100):
+    """Samples of the shape of ``noise`` (N, C, ...), by DPM-Solver++(2M), ``nfe`` evaluations evenly spaced in log-SNR.
 
-    denoiser : a :class:`~course_lib.denoisers.NetworkDenoiser`; y : classes (N,). The noise is that of ``seed``.
+    denoiser : a :class:`~course_lib.denoisers.NetworkDenoiser`; y : its condition, (N, ...) or None.
+    Returns float32 on the CPU.
     """
-    noise = torch.randn(len(y), 1, size, size, generator=runtime.seeded(seed))
     times = log_snr_times(denoiser.schedule, nfe)
     where = runtime.device()
     parts = []
-    for start in range(0, len(y), batch_size):
-        x, classes = (part[start : start + batch_size].to(where) for part in (noise, y))
+    for start in range(0, len(noise), batch_size):
+        part = slice(start, start + batch_size)
+        bound = denoiser if y is None else partial(denoiser, y=y[part].to(where))
         with runtime.fast():
-            parts.append(last(sample(partial(denoiser, y=classes), denoiser.schedule, x, times, dpmpp_2m_step)).cpu())
-    return torch.cat(parts)[:, 0].float().clamp(-1, 1)
+            parts.append(
+                last(sample(bound, denoiser.schedule, noise[part].to(where), times, dpmpp_2m_step)).float().cpu()
+            )
+    return torch.cat(parts)
+
+
+def draw(denoiser, y, nfe=25, seed=0, size=64, batch_size=100):
+    """Images (N, size, size), float32 in [-1, 1], by :func:`generate` from the noise of ``seed``.
+
+    y : classes (N,), or, for a network without classes, the number N.
+    """
+    n, y = (y, None) if isinstance(y, int) else (len(y), y)
+    noise = torch.randn(n, 1, size, size, generator=runtime.seeded(seed))
+    return generate(denoiser, noise, y, nfe, batch_size)[:, 0].clamp(-1, 1)
 
 
 def save_images(images, labels, classes, folder):

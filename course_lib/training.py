@@ -7,6 +7,7 @@ checkpoint ends with the same weights, bit for bit, as one that was not, and a c
 import copy
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,14 +48,19 @@ class DiffusionLoss:
     schedule: object
     kind: str = "v"
     drop_class: float = 0.1
+    condition: Callable | None = None  # makes the image y that the network sees beside x_t out of x_0
 
     def __call__(self, net, batch, generator):
-        """Loss of each example (B,) and its time (B,). batch: x_0 (B, C, H, W) and, for a network with classes, y
-        (B,)."""
+        """Loss of each example (B,) and its time (B,).
+
+        batch: x_0 (B, C, H, W), and y: classes (B,), a map of labels (B, H, W), or None.
+        """
         x_0, y = batch
         t = stratified_times(len(x_0), generator)
         eps = torch.randn(x_0.shape, generator=generator)
-        if y is not None:
+        if self.condition is not None:
+            y = self.condition(x_0)
+        elif y is not None and y.ndim == 1:
             y = torch.where(torch.rand(len(y), generator=generator) < self.drop_class, net.num_classes, y)
         x_t = self.schedule.noisy(x_0, eps, t)
         alpha, sigma = match_dims(self.schedule.alpha(t), x_0), match_dims(self.schedule.sigma(t), x_0)
@@ -75,12 +81,70 @@ class ClassificationLoss:
         return torch.nn.functional.cross_entropy(net(x.roll((dy, dx), (2, 3))), y, reduction="none"), None
 
 
+@dataclass(frozen=True)
+class RegressionLoss:
+    """L = || net(condition(x_0), 0) - x_0 ||^2, the mean over pixels: its minimum is the mean E[x_0 | condition]."""
+
+    condition: Callable
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and no times. batch: x_0 (B, C, H, W) and anything."""
+        x_0 = batch[0]
+        return (net(self.condition(x_0), 0.0) - x_0).square().flatten(1).mean(1), None
+
+
+@dataclass(frozen=True)
+class NoisyClassificationLoss:
+    """Cross-entropy of each example at a random noise level: -log p(y | x_t, t) (Dhariwal & Nichol, 2021, sec. 4)."""
+
+    schedule: object
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and its time (B,). batch: x_0 (B, C, H, W) and y (B,)."""
+        x_0, y = batch
+        t = stratified_times(len(x_0), generator)
+        x_t = self.schedule.noisy(x_0, torch.randn(x_0.shape, generator=generator), t)
+        return torch.nn.functional.cross_entropy(net(x_t, t), y, reduction="none"), t
+
+
+@dataclass(frozen=True)
+class SegmentationLoss:
+    """Cross-entropy, the mean over pixels, with image and labels shifted together by up to ``shift`` pixels."""
+
+    shift: int = 6
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and no times. batch: x (B, 1, H, W) and labels y (B, H, W)."""
+        x, y = batch
+        dx, dy = torch.randint(-self.shift, self.shift + 1, (2,), generator=generator).tolist()
+        x, y = x.roll((dy, dx), (2, 3)), y.roll((dy, dx), (1, 2))
+        return torch.nn.functional.cross_entropy(net(x), y, reduction="none").mean((1, 2)), None
+
+
+@dataclass(frozen=True)
+class AutoencoderLoss:
+    """L = |decode(z) - x_0| + kl_weight KL(N(mu, sigma^2) || N(0, 1)), z ~ N(mu, sigma^2); means over all.
+
+    Rombach et al. (CVPR 2022), eq. 25, without their perceptual and adversarial terms.
+    """
+
+    kl_weight: float = 1e-4
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and no times. batch: x_0 (B, C, H, W) and anything."""
+        x_0 = batch[0]
+        reconstruction, mu, sigma = net(x_0, generator)
+        error = (reconstruction - x_0).abs().flatten(1).mean(1)
+        kl = 0.5 * (mu.square() + sigma.square() - 1 - 2 * sigma.log()).flatten(1).mean(1)
+        return error + self.kl_weight * kl, None
+
+
 class Batches:
     """batches(k) gives batch k: random order without replacement, epoch after epoch, a function of (seed, k) alone.
 
-    images (N, H, W) uint8 in 0..255 or float32 in [-1, 1]; labels (N,) integers or None. A batch is x_0 (B, 1, H, W)
-    float32
-    in [-1, 1] and y (B,) int64 or None.
+    images : (N, H, W), or (N, C, ...) with channels; uint8 in 0..255, or floats, taken as they are.
+    labels : (N,) or maps (N, H, W) of integers, or None.
+    A batch is x_0 (B, C, ...) float32, in [-1, 1] if the images are, and y int64 or None.
     """
 
     def __init__(self, images, labels=None, batch_size=64, seed=0):
@@ -99,10 +163,15 @@ class Batches:
 
 
 def to_tensor(images):
-    """(N, H, W) uint8 in 0..255 or float in [-1, 1] -> float32 (N, 1, H, W) in [-1, 1]."""
+    """(N, H, W) or (N, C, ...), uint8 in 0..255 or float in [-1, 1] -> float32 (N, 1 or C, ...) in [-1, 1]."""
     x = torch.as_tensor(np.asarray(images))
     x = x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x.float()
-    return x[:, None]
+    return x[:, None] if x.ndim == 3 else x
+
+
+def to_uint8(images):
+    """Float images in [-1, 1] -> uint8 in 0..255, a quarter of the memory; to_tensor is its inverse."""
+    return ((np.asarray(images) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
 
 
 def learning_rate(step, steps, peak, warmup=200, decay=0.3):
