@@ -270,16 +270,22 @@ def low_resolution(x, factor=4):
     return F.interpolate(F.avg_pool2d(x, factor), scale_factor=factor, mode="nearest")
 
 
-def psnr(x, reference):
-    """Peak signal-to-noise ratio in dB of images (B, C, H, W) in [-1, 1], the mean over the batch."""
-    mse = (x - reference).square().flatten(1).mean(1)
-    return float((10 * torch.log10(4 / mse)).mean())
+def _psnr(x, reference):
+    """Peak signal-to-noise ratio in dB of images (B, C, H, W), clipped to [-1, 1]; the mean over the batch."""
+    from monai.metrics import PSNRMetric
+
+    return round(float(PSNRMetric(max_val=2.0)(x.clamp(-1, 1), reference).mean()), 3)
 
 
-def dice(labels, truth, label):
-    """Dice overlap of one label in two stacks of maps (B, H, W), over the whole stack."""
-    a, b = labels == label, truth == label
-    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+def _dice(found, truth, names):
+    """Dice overlap of each label in two stacks of maps (B, H, W), over the whole stack."""
+    from monai.metrics import compute_dice
+
+    def one_hot(maps):
+        return F.one_hot(maps.reshape(1, -1), len(names)).movedim(-1, 1)  # the stack as one picture
+
+    scores = compute_dice(one_hot(found), one_hot(truth))[0]
+    return {name: round(float(score), 4) for name, score in zip(names, scores)}
 
 
 def measure_brain_features(recipe, net):
@@ -310,8 +316,7 @@ def measure_segmenter(recipe, net):
     """Dice of each label on test subjects, half of them with a lesion."""
     images, truth = _brain_maps("test", 400)
     found, truth = in_parts(net.labels, images), torch.as_tensor(truth)
-    scores = {name: round(dice(found, truth, k), 4) for k, name in enumerate(recipe.classes)}
-    return {"test_dice": scores, "test_images": len(images)}, {}
+    return {"test_dice": _dice(found, truth.long(), recipe.classes), "test_images": len(images)}, {}
 
 
 def _areas(labels):
@@ -350,12 +355,9 @@ def measure_control(recipe, net):
     found = in_parts(segmenter.labels, draw(denoiser, maps, nfe=FD_NFE, seed=0, size=recipe.image_size))
     real = in_parts(segmenter.labels, images)
     scores = {
-        name: {
-            "drawn": round(dice(found, maps, k), 4),
-            "ceiling": round(dice(real, maps, k), 4),
-            "floor": round(dice(real.roll(1, 0), maps, k), 4),
-        }
-        for k, name in enumerate(recipe.classes)
+        "drawn": _dice(found, maps, recipe.classes),
+        "ceiling": _dice(real, maps, recipe.classes),
+        "floor": _dice(real.roll(1, 0), maps, recipe.classes),
     }
     return {"test_dice": scores, "test_images": len(maps)} | _sampling(), {}
 
@@ -371,7 +373,7 @@ def measure_super_resolution(recipe, net):
         denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
         found = generate(denoiser, torch.randn(x_0.shape, generator=runtime.seeded(0)), y, FD_NFE)
     bicubic = F.interpolate(F.avg_pool2d(x_0, 4), scale_factor=4, mode="bicubic")
-    quality = {"psnr": round(psnr(found.clamp(-1, 1), x_0), 3), "bicubic": round(psnr(bicubic.clamp(-1, 1), x_0), 3)}
+    quality = {"psnr": _psnr(found, x_0), "bicubic": _psnr(bicubic, x_0)}
     return quality | {"test_images": len(x_0)}, {}
 
 
@@ -393,7 +395,7 @@ def measure_autoencoder(recipe, net):
 
     again = in_parts(decoded, real[:BRAIN_FD_IMAGES], 100)
     quality = {
-        "psnr": round(psnr(again, to_tensor(real[:BRAIN_FD_IMAGES])), 3),
+        "psnr": _psnr(again, to_tensor(real[:BRAIN_FD_IMAGES])),
         "frechet_distance": frechet_distance(moments(in_parts(judge.features, again[:, 0])), reference),
         "images": BRAIN_FD_IMAGES,
         "reference_images": reference.n,
@@ -582,7 +584,7 @@ RECIPES = {
             network_args={"num_classes": 6, "channels": (32, 64, 96), "patch": 4},
             loss=NoisyClassificationLoss(schedules.Cosine()),
             measure=measure_noisy_classifier,
-            steps=1500,
+            steps=1200,
             peak_rate=1e-3,
         ),
         _mednist_recipe(
@@ -591,7 +593,7 @@ RECIPES = {
             network_args={"channels": (32, 64), "num_res_blocks": 1, "patch": 4, "num_classes": 6},
             loss=DiffusionLoss(schedules.Cosine(), kind="v", drop_class=0.1),
             measure=measure_diffusion,
-            steps=600,
+            steps=500,
         ),
         _brain_recipe(
             name="brain_features",
@@ -603,7 +605,7 @@ RECIPES = {
             n=12_000,
             what="a sixth of them healthy, a sixth of each family of lesions",
             classes=("healthy", "hyper", "hypo", "texture", "mass", "tiny"),
-            steps=1500,
+            steps=1200,
             batch_size=64,
             peak_rate=2e-3,
         ),
@@ -617,7 +619,7 @@ RECIPES = {
             n=6000,
             what="half of them with a lesion, and their maps of tissue",
             classes=BRAIN_TISSUES,
-            steps=1200,
+            steps=900,
             peak_rate=2e-3,
         ),
         _brain_recipe(
@@ -650,7 +652,7 @@ RECIPES = {
             loss=DiffusionLoss(schedules.Cosine(), kind="v", condition=low_resolution),
             load_data=_brain_train,
             measure=measure_super_resolution,
-            steps=1000,
+            steps=700,
             full=FULL,
         ),
         _brain_recipe(
@@ -660,7 +662,7 @@ RECIPES = {
             loss=RegressionLoss(low_resolution),
             load_data=_brain_train,
             measure=measure_super_resolution,
-            steps=1000,
+            steps=700,
             full=FULL,
         ),
         _brain_recipe(
@@ -673,7 +675,7 @@ RECIPES = {
             n=8000,
             what="half of them with a lesion",
             image_size=128,
-            steps=2000,
+            steps=900,
             peak_rate=1e-3,
             full=FULL,
         ),
@@ -686,7 +688,7 @@ RECIPES = {
             measure=measure_large,
             image_size=128,
             batch_size=64,
-            steps=2000,
+            steps=1500,
             full=FULL,
         ),
         _brain_recipe(
@@ -697,7 +699,7 @@ RECIPES = {
             load_data=_brain_large,
             measure=measure_large,
             image_size=128,
-            steps=800,
+            steps=600,
             full=FULL,
         ),
         Recipe(
@@ -717,7 +719,7 @@ RECIPES = {
             licence=HIPPOCAMPUS_LICENCE,
             image_size=32,
             batch_size=16,
-            steps=1500,
+            steps=1400,
             full=FULL,
         ),
     )

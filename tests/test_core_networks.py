@@ -1,0 +1,218 @@
+"""The networks' own parts: folding, ControlNet that starts as nothing, autoencoder; and the losses that train them."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from course_lib import recipes, schedules
+from course_lib.networks import Autoencoder, ControlledUNet, DiffusionUNet, NoisyClassifier, Segmenter, fold, unfold
+from course_lib.training import (
+    AutoencoderLoss,
+    Batches,
+    DiffusionLoss,
+    NoisyClassificationLoss,
+    RegressionLoss,
+    SegmentationLoss,
+    to_tensor,
+    to_uint8,
+)
+
+SMALL = {"channels": (32, 64), "num_res_blocks": 1, "patch": 2}
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_fold_is_the_pixel_unshuffle():
+    x = noise(2, 3, 8, 12)
+    assert torch.equal(fold(x, 2), F.pixel_unshuffle(x, 2))
+    assert torch.equal(unfold(fold(x, 4), 4), x)
+
+
+def test_fold_of_a_volume_loses_nothing_and_keeps_each_cube_together():
+    x = noise(1, 2, 4, 6, 8)
+    folded = fold(x, 2)
+    assert folded.shape == (1, 16, 2, 3, 4)
+    assert torch.equal(unfold(folded, 2), x)
+    torch.testing.assert_close(folded[0, 8:, 1, 2, 3], x[0, 1, 2:4, 4:6, 6:8].flatten(), rtol=0, atol=0)
+
+
+def randomised(net):
+    """The network with every weight drawn anew: MONAI's start at zero in places, which would hide mistakes."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in net.parameters():
+        parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
+    return net.eval()
+
+
+def test_concatenated_condition_reaches_the_output():
+    net = randomised(DiffusionUNet(**SMALL, beside=1))
+    x, y = noise(2, 1, 16, 16), noise(2, 1, 16, 16, seed=1)
+    out = net(x, 0.5, y)
+    assert out.shape == x.shape
+    assert (out - net(x, 0.5, y + 1)).abs().max() > 1e-3
+
+
+def test_volumes_pass_through():
+    net = DiffusionUNet(**SMALL, in_channels=3, spatial_dims=3)
+    assert net(noise(1, 3, 8, 12, 8), torch.tensor([0.3])).shape == (1, 3, 8, 12, 8)
+
+
+@pytest.fixture
+def controlled():
+    net = ControlledUNet("none", SMALL, num_labels=3, trained_base=False)
+    randomised(net.base)
+    shared = {k: v for k, v in net.base.unet.state_dict().items() if k in net.control.state_dict()}
+    net.control.load_state_dict(shared, strict=False)
+    return net.eval()
+
+
+def test_an_untrained_controlnet_changes_nothing(controlled):
+    x, y = noise(2, 1, 16, 16), torch.randint(0, 3, (2, 16, 16))
+    torch.testing.assert_close(controlled(x, 0.5, y), controlled.base(x, 0.5), rtol=0, atol=0)
+
+
+def test_a_trained_controlnet_steers_and_leaves_the_base_alone(controlled):
+    before = {key: value.clone() for key, value in controlled.base.state_dict().items()}
+    assert not any(key.startswith("_base") or "base" in key for key in controlled.state_dict())
+    optimizer = torch.optim.SGD(controlled.parameters(), lr=0.1)
+    x, y = noise(2, 1, 16, 16), torch.randint(0, 3, (2, 16, 16))
+    for _ in range(2):
+        optimizer.zero_grad()
+        controlled(x, 0.5, y).square().mean().backward()
+        optimizer.step()
+    assert (controlled(x, 0.5, y) - controlled.base(x, 0.5)).abs().max() > 1e-4
+    assert torch.equal(controlled(x, 0.5, y, scale=0.0), controlled.base(x, 0.5))
+    assert all(torch.equal(before[key], value) for key, value in controlled.base.state_dict().items())
+
+
+def test_one_hot_puts_each_label_into_its_channel(controlled):
+    y = torch.randint(0, 3, (2, 16, 16))
+    torch.testing.assert_close(unfold(controlled.one_hot(y), 2).argmax(1), y)
+
+
+def test_autoencoder_scales_latents_there_and_back():
+    net = Autoencoder(channels=(32, 32), latent_channels=4, patch=2).eval()
+    x = noise(2, 1, 32, 32)
+    plain, picture = net.encode(x), net.decode(net.encode(x))
+    assert plain.shape == (2, 4, 8, 8) and picture.shape == x.shape and net.factor == 4
+    net.scale.fill_(2.5)
+    torch.testing.assert_close(net.encode(x), 2.5 * plain)
+    torch.testing.assert_close(net.decode(net.encode(x)), picture, rtol=1e-4, atol=1e-5)
+    assert "scale" in net.state_dict()
+
+
+def test_loss_of_the_autoencoder_against_torch_distributions():
+    net = Autoencoder(channels=(32, 32), latent_channels=4, patch=2).eval()
+    x = noise(3, 1, 16, 16)
+    loss, _ = AutoencoderLoss(kl_weight=0.5)(net, (x, None), torch.Generator().manual_seed(2))
+    out, mu, sigma = net(x, torch.Generator().manual_seed(2))
+    normal = torch.distributions.Normal(mu, sigma)
+    kl = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0)).flatten(1).mean(1)
+    torch.testing.assert_close(loss, F.l1_loss(out, x, reduction="none").flatten(1).mean(1) + 0.5 * kl)
+
+
+def test_a_classifier_that_knows_nothing_loses_log_of_the_classes():
+    net = NoisyClassifier(num_classes=5, channels=(32, 32), patch=4, image_size=16)
+    torch.nn.init.zeros_(net.encoder.out[-1].weight)
+    torch.nn.init.zeros_(net.encoder.out[-1].bias)
+    batch = noise(4, 1, 16, 16), torch.tensor([0, 1, 2, 4])
+    loss, t = NoisyClassificationLoss(schedules.Cosine())(net, batch, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(loss, torch.full((4,), math.log(5)))
+    assert t.shape == (4,) and (t > 0).all() and (t < 1).all()
+
+
+def test_segmentation_loss_shifts_image_and_map_together():
+    class Threshold(torch.nn.Module):  # the right answer whatever the shift
+        def forward(self, x):
+            return 50 * torch.cat([-x, x], 1)
+
+    x = torch.where(noise(3, 1, 32, 32) > 0, 1.0, -1.0)
+    for seed in range(4):
+        loss, _ = SegmentationLoss()(Threshold(), (x, (x[:, 0] > 0).long()), torch.Generator().manual_seed(seed))
+        assert loss.shape == (3,) and loss.max() < 1e-6
+
+
+def test_regression_and_conditional_diffusion_see_the_condition():
+    x_0, seen = noise(2, 1, 16, 16), []
+
+    def net(x, t, y=None):
+        seen.append(x if y is None else y)
+        return torch.zeros_like(x)
+
+    loss, _ = RegressionLoss(recipes.low_resolution)(net, (x_0, None), torch.Generator())
+    torch.testing.assert_close(loss, x_0.square().flatten(1).mean(1))
+    DiffusionLoss(schedules.Cosine(), condition=recipes.low_resolution)(net, (x_0, None), torch.Generator())
+    for y in seen:
+        torch.testing.assert_close(y, recipes.low_resolution(x_0))
+
+
+def test_low_resolution_keeps_the_mean_of_each_square():
+    x = noise(1, 1, 8, 8)
+    y = recipes.low_resolution(x)
+    expected = x.reshape(1, 1, 2, 4, 2, 4).mean((3, 5))
+    torch.testing.assert_close(y[:, :, ::4, ::4], expected)
+    torch.testing.assert_close(y[:, :, 3::4, 3::4], expected)
+
+
+def test_maps_of_labels_are_not_dropped_as_classes_are():
+    labels = torch.randint(0, 3, (4, 16, 16))
+
+    def net(x, t, y):
+        assert torch.equal(y, labels)
+        return torch.zeros_like(x)
+
+    DiffusionLoss(schedules.Cosine(), drop_class=1.0)(net, (noise(4, 1, 16, 16), labels), torch.Generator())
+
+
+def test_batches_of_channels_and_of_maps():
+    images, maps = np.zeros((6, 3, 4, 4, 4), np.uint8), np.ones((6, 8, 8), np.uint8)
+    x, y = Batches(images, maps, batch_size=2)(0)
+    assert x.shape == (2, 3, 4, 4, 4) and float(x.max()) == -1 and y.shape == (2, 8, 8) and y.dtype == torch.int64
+
+
+def test_uint8_and_back():
+    images = np.linspace(-1, 1, 256, dtype=np.float32).reshape(1, 16, 16)
+    assert (to_uint8(images).ravel() == np.arange(256)).all()
+    torch.testing.assert_close(to_tensor(to_uint8(images))[0, 0], torch.as_tensor(images[0]), rtol=0, atol=1e-6)
+
+
+def test_segmenter_gives_a_label_for_each_pixel():
+    labels = Segmenter(5).labels(noise(2, 1, 32, 32))
+    assert labels.shape == (2, 32, 32) and labels.dtype == torch.int64 and int(labels.max()) < 5
+
+
+# ---- what the cards are measured with --------------------------------------------------------------------------------
+
+
+def test_dice_of_maps_by_hand():
+    found, truth = torch.tensor([[[0, 1], [1, 1]]]), torch.tensor([[[0, 1], [0, 1]]])
+    assert recipes._dice(found, truth, ("a", "b")) == {"a": round(2 / 3, 4), "b": 0.8}
+
+
+def test_psnr_by_hand():
+    x = torch.zeros(2, 1, 8, 8)
+    assert recipes._psnr(x + 0.2, x) == pytest.approx(20.0, abs=1e-3)  # 20 log10(2 / 0.2)
+
+
+def test_box_of_a_hippocampus():
+    label = np.zeros((40, 60, 40), np.uint8)
+    label[10:20, 5:45, 8:30] = 1
+    corner = recipes.hippocampus_box(label)
+    cut = label[tuple(slice(max(c, 0), c + s) for c, s in zip(corner, recipes.HIPPOCAMPUS_SHAPE))]
+    assert cut.sum() == label.sum()
+    shifted = recipes.hippocampus_box(label, (50, -50, 1))
+    assert cut.sum() == label[tuple(slice(max(c, 0), c + s) for c, s in zip(shifted, recipes.HIPPOCAMPUS_SHAPE))].sum()
+    label[:, 0:50] = 1
+    assert recipes.hippocampus_box(label) is None
+
+
+def test_volume_of_a_label():
+    x = -np.ones((1, 3, 4, 4, 4), np.float32)
+    x[0, 1, :2] = 1
+    x[0, 2, 3, 3, 3] = 0.1
+    assert recipes.label_volumes(x).tolist() == [[32.0, 1.0]]
