@@ -49,10 +49,17 @@ def test_network_ships_whole_and_within_its_budget(name):
     card, path = pretrained.card(name), pretrained.WEIGHTS / f"{name}.safetensors"
     assert path.stat().st_size == card["bytes"] <= 16 * MEGABYTE
     assert hashlib.sha256(path.read_bytes()).hexdigest() == card["sha256"]
-    assert card["licence"].startswith("CC BY-SA 4.0") and "Mayo Clinic" in card["licence"]
+    owner = {"mednist": "Mayo Clinic", "brain": "Louis Collins", "hippocampus": "Vanderbilt"}[name.split("_")[0]]
+    assert card["licence"].startswith("CC BY") and owner in card["licence"]
+    assert ("BY-SA" in card["licence"]) == (not name.startswith("brain"))  # share alike, as the data ask
     recipe = RECIPES[name]
     assert card["network_args"] == json.loads(json.dumps(recipe.network_args))  # made by the recipe as it stands
     assert all(parameter.isfinite().all() for parameter in pretrained.load(name).parameters())
+
+
+def test_all_weights_together_stay_within_their_budget():
+    assert sum(path.stat().st_size for path in pretrained.WEIGHTS.iterdir()) <= 80 * MEGABYTE
+    assert sorted(path.stem for path in pretrained.WEIGHTS.glob("*.safetensors")) == pretrained.names()
 
 
 def test_quality_on_the_card_meets_the_bar():
