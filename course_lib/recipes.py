@@ -26,6 +26,16 @@ from course_lib.training import (
     to_tensor,
     to_uint8,
 )
+from course_lib.volumes import (
+    HIPPOCAMPUS_LABELS,
+    HIPPOCAMPUS_SHAPE,
+    hippocampus_box,
+    hippocampus_channels,
+    label_volumes,
+    labels_of,
+    largest_shares,
+    nearest_rms,
+)
 
 
 @dataclass(frozen=True)
@@ -443,7 +453,6 @@ def reference_128():
 
 # ---- Hippocampus volumes ---------------------------------------------------------------------------------------------
 
-HIPPOCAMPUS_SHAPE = (32, 48, 32)
 HIPPOCAMPUS_DATA = (
     "Hippocampus (Medical Segmentation Decathlon, task 4), training split by person: those volumes whose label fits "
     "into 32 x 48 x 32 mm, each cut out five times with shifts of up to 2 mm"
@@ -454,36 +463,12 @@ HIPPOCAMPUS_LICENCE = (
 )
 
 
-def hippocampus_box(label, shift=(0, 0, 0)):
-    """First corner of a box of HIPPOCAMPUS_SHAPE around the label (X, Y, Z), int (3,); None if the label is larger."""
-    found = np.argwhere(label > 0)
-    low, high = found.min(0), found.max(0) + 1
-    room = np.array(HIPPOCAMPUS_SHAPE) - (high - low)
-    if (room < 0).any():
-        return None
-    return low - np.clip(room // 2 + np.array(shift), 0, room)
-
-
-def hippocampus_channels(volume, corner):
-    """Image, anterior and posterior label as channels in [-1, 1], float32 (3, 32, 48, 32), cut out at ``corner``.
-
-    Where the box reaches beyond the volume the image's edge is repeated and the label is background.
-    """
-    shape = np.array(HIPPOCAMPUS_SHAPE)
-    before = np.maximum(-corner, 0)
-    after = np.maximum(corner + shape - np.array(volume.image.shape), 0)
-    part = tuple(slice(c + b, c + b + s) for c, b, s in zip(corner, before, shape))
-    image = np.pad(volume.scaled(), list(zip(before, after)), mode="edge")[part]
-    label = np.pad(volume.label, list(zip(before, after)))[part]
-    return np.stack([image, *(np.where(label == k, 1.0, -1.0) for k in (1, 2))]).astype(np.float32)
-
-
 def _hippocampi(split, shifts=((0, 0, 0),)):
     """Channels (N, 3, 32, 48, 32) of the volumes of a split that fit, each once for every row of ``shifts``."""
     from data_fetch import hippocampus
 
     cut = [
-        hippocampus_channels(volume, corner)
+        hippocampus_channels(volume.scaled(), volume.label, corner)
         for volume in hippocampus.load(split)
         for shift in shifts
         if (corner := hippocampus_box(volume.label, shift)) is not None
@@ -496,41 +481,39 @@ def _hippocampus_train():
     return to_uint8(_hippocampi("train", shifts)), None
 
 
-def label_volumes(x):
-    """Volumes in mm^3 of the anterior and posterior label in channels (N, 3, X, Y, Z) with voxels of 1 mm^3: (N, 2)."""
-    return (torch.as_tensor(x)[:, 1:] > 0).flatten(2).sum(2).float()
-
-
 def measure_hippocampus(recipe, net):
-    """Volumes of the labels of 100 samples beside the real ones, and how close samples come to training volumes.
+    """What 100 samples are like, beside real cases: volumes of the labels, whether they hang together, and how close
+    they come to what the network was trained on.
 
-    The distance is the root mean square over the image to the nearest training image, the median over samples.
+    The distance is the root mean square over the image to the nearest of all training boxes, shifted ones too; real
+    cases held out (validation and test) are its null. The measures of every case ship as tensors.
     """
     denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
     noise = torch.randn(100, 3, *HIPPOCAMPUS_SHAPE, generator=runtime.seeded(0))
     start = time.perf_counter()
     x = generate(denoiser, noise, nfe=FD_NFE, batch_size=10)
     seconds = (time.perf_counter() - start) / len(x)
-    train, held_out = (torch.as_tensor(_hippocampi(split)) for split in ("train", "test"))
-    volumes = {"samples": label_volumes(x), "train": label_volumes(train), "test": label_volumes(held_out)}
-
-    def nearest(images):
-        return float(torch.cdist(images[:, 0].flatten(1), train[:, 0].flatten(1)).min(1).values.median())
-
-    pixels = np.sqrt(np.prod(HIPPOCAMPUS_SHAPE))
+    cases = {split: torch.as_tensor(_hippocampi(split)) for split in ("train", "validation", "test")} | {"sample": x}
+    labels = {key: labels_of(channels) for key, channels in cases.items()}
+    volumes = {key: label_volumes(found) for key, found in labels.items()}
+    shares = {key: largest_shares(found) for key, found in labels.items()}
+    seen = to_tensor(recipe.load_data()[0])[:, 0]
+    held_out = torch.cat([cases["validation"], cases["test"]])
+    nearest = {key: nearest_rms(c[:, 0], seen)[0] for key, c in (("sample", x), ("held_out", held_out))}
     quality = {
         "volume_mm3_mean_and_std": {
-            key: {"anterior": _mean_and_std(v[:, 0]), "posterior": _mean_and_std(v[:, 1])} for key, v in volumes.items()
+            key: {name: _mean_and_std(v[:, k]) for k, name in enumerate(HIPPOCAMPUS_LABELS)}
+            for key, v in volumes.items()
         },
-        "rms_to_nearest_training_image": {
-            "samples": round(nearest(x) / pixels, 4),
-            "test": round(nearest(held_out) / pixels, 4),
-        },
-        "training_volumes": len(train),
+        "largest_share": {key: round(float(share.mean()), 4) for key, share in shares.items()},
+        "rms_to_nearest_training_image": {key: round(float(d.median()), 4) for key, d in nearest.items()},
+        "training_volumes": len(cases["train"]),
         "images": len(x),
         "seconds_an_image": round(seconds, 2),
     }
-    return quality | _sampling(), {f"reference.{split}_volumes": volumes[split] for split in ("train", "test")}
+    tensors = {f"reference.{key}_volumes": v for key, v in volumes.items()}
+    tensors |= {f"reference.{key}_largest_shares": share for key, share in shares.items()}
+    return quality | _sampling(), tensors | {f"reference.{key}_nearest": d for key, d in nearest.items()}
 
 
 # ---- The entries -----------------------------------------------------------------------------------------------------

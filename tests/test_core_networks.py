@@ -197,22 +197,3 @@ def test_dice_of_maps_by_hand():
 def test_psnr_by_hand():
     x = torch.zeros(2, 1, 8, 8)
     assert recipes._psnr(x + 0.2, x) == pytest.approx(20.0, abs=1e-3)  # 20 log10(2 / 0.2)
-
-
-def test_box_of_a_hippocampus():
-    label = np.zeros((40, 60, 40), np.uint8)
-    label[10:20, 5:45, 8:30] = 1
-    corner = recipes.hippocampus_box(label)
-    cut = label[tuple(slice(max(c, 0), c + s) for c, s in zip(corner, recipes.HIPPOCAMPUS_SHAPE))]
-    assert cut.sum() == label.sum()
-    shifted = recipes.hippocampus_box(label, (50, -50, 1))
-    assert cut.sum() == label[tuple(slice(max(c, 0), c + s) for c, s in zip(shifted, recipes.HIPPOCAMPUS_SHAPE))].sum()
-    label[:, 0:50] = 1
-    assert recipes.hippocampus_box(label) is None
-
-
-def test_volume_of_a_label():
-    x = -np.ones((1, 3, 4, 4, 4), np.float32)
-    x[0, 1, :2] = 1
-    x[0, 2, 3, 3, 3] = 0.1
-    assert recipes.label_volumes(x).tolist() == [[32.0, 1.0]]

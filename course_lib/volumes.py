@@ -1,0 +1,179 @@
+"""Volumes in millimetres: NIfTI files, boxes cut out of them with their affine, and hippocampi as channels.
+
+An affine (4, 4) says where a voxel lies: (x, y, z, 1) in mm = affine @ (i, j, k, 1), with x to the right, y to the
+front and z to the head of the patient (RAS+, as NIfTI counts).
+"""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from course_lib.store import write_atomically
+
+HIPPOCAMPUS_SHAPE = (32, 48, 32)  # voxels of 1 mm
+HIPPOCAMPUS_LABELS = ("anterior", "posterior")
+
+#: Of a box of HIPPOCAMPUS_SHAPE that comes from no scan: voxels of 1 mm, the middle of the box at 0 mm.
+HIPPOCAMPUS_AFFINE = np.eye(4)
+HIPPOCAMPUS_AFFINE[:3, 3] = [-(side - 1) / 2 for side in HIPPOCAMPUS_SHAPE]
+
+
+# ---- Affines and boxes -----------------------------------------------------------------------------------------------
+
+
+def voxel_volume(affine):
+    """Volume of a voxel in mm^3: |det| of the upper left 3 x 3 part. Raises ValueError as :func:`checked_affine`."""
+    return float(abs(np.linalg.det(checked_affine(affine)[:3, :3])))
+
+
+def box_affine(affine, corner):
+    """Affine of a box whose first voxel is voxel ``corner`` (3,) of the volume with ``affine``.
+
+    Voxel (i, j, k) of the box is voxel corner + (i, j, k) of the volume and must lie at the same millimetres, so the
+    axes stay and the origin moves to affine @ corner. Raises ValueError for a bad affine.
+    """
+    moved = checked_affine(affine).copy()
+    moved[:3, 3] += moved[:3, :3] @ np.asarray(corner, float)
+    return moved
+
+
+def cut_out(array, corner, shape, mode="constant"):
+    """The box of ``shape`` whose first voxel is ``corner`` in an array (X, Y, Z); its affine: :func:`box_affine`.
+
+    Beyond the array: zeros, or with mode "edge" the nearest voxel. Raises ValueError if the box misses the array.
+    """
+    array, corner, shape = np.asarray(array), np.asarray(corner), np.asarray(shape)
+    if (corner >= array.shape).any() or (corner + shape <= 0).any():
+        raise ValueError(f"the box of {shape} voxels at {corner} lies outside the volume of {array.shape} voxels")
+    before, after = np.maximum(-corner, 0), np.maximum(corner + shape - array.shape, 0)
+    padded = np.pad(array, list(zip(before, after)), mode=mode)
+    return padded[tuple(slice(first, first + side) for first, side in zip(corner + before, shape))]
+
+
+def checked_affine(affine, name="affine"):
+    """The affine as float64 (4, 4). Raises ValueError, naming ``name``, unless it maps a grid to millimetres."""
+    matrix = np.asarray(affine, float)
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+        raise ValueError(f"{name}: an affine is a finite 4 x 4 matrix from voxel to mm; got shape {matrix.shape}")
+    if not np.allclose(matrix[3], (0, 0, 0, 1)) or abs(np.linalg.det(matrix[:3, :3])) < 1e-9:
+        raise ValueError(f"{name}: an affine's last row is 0 0 0 1 and its determinant not zero; got\n{matrix}")
+    return matrix
+
+
+# ---- NIfTI files -----------------------------------------------------------------------------------------------------
+
+
+def save_nifti(path, array, affine):
+    """Write an array (X, Y, Z) and its affine as NIfTI-1 (``.nii`` or ``.nii.gz``), at once or not at all.
+
+    Truth values and whole numbers are stored as the smallest of uint8, int16 and int32 that holds them, others as
+    float32. NIfTI-1 keeps an affine in single precision: entries with few digits exactly, others within 6e-8 of them.
+    Raises ValueError, naming the file, for another ending, array or affine.
+    """
+    import nibabel
+
+    path, array = Path(path), np.asarray(array)
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise ValueError(f"{path}: a NIfTI file ends in .nii or .nii.gz; rename it")
+    if array.ndim != 3 or array.size == 0 or array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+        raise ValueError(
+            f"{path}: expected finite numbers in an array (X, Y, Z); got {array.dtype} of shape {array.shape}, save "
+            "one volume a file and no NaN"
+        )
+    affine = checked_affine(affine, str(path))
+    image = nibabel.Nifti1Image(array.astype(_stored_type(path, array)), affine)
+    image.header.set_xyzt_units("mm")
+    content = image.to_bytes()
+    write_atomically(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def _stored_type(path, array):
+    """The type that NIfTI stores the array in. Raises ValueError for whole numbers beyond int32."""
+    if array.dtype.kind == "f":
+        return np.float32
+    low, high = int(array.min()), int(array.max())
+    for kind in (np.uint8, np.int16, np.int32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return kind
+    raise ValueError(f"{path}: whole numbers up to {max(high, -low)} do not fit into 32 bits; save floats")
+
+
+def load_nifti(path):
+    """Array (X, Y, Z), of the file's whole-number type or float32, and affine float64 (4, 4) of a NIfTI file.
+
+    Raises ValueError, naming the file, for what is no NIfTI volume; FileNotFoundError where there is none.
+    """
+    import nibabel
+
+    try:
+        image = nibabel.load(path)
+        array = np.asarray(image.dataobj)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # nibabel raises many kinds on damaged files
+        raise ValueError(f"{path} is no readable NIfTI file ({str(error)[:100]}); export it again") from error
+    if array.ndim != 3 or array.dtype.kind not in "iuf":
+        raise ValueError(f"{path}: expected a volume (X, Y, Z) of numbers; got {array.dtype} of shape {array.shape}")
+    whole = array.dtype.kind in "iu"
+    return array if whole else array.astype(np.float32), checked_affine(image.affine, str(path))
+
+
+# ---- Hippocampi as channels ------------------------------------------------------------------------------------------
+
+
+def hippocampus_box(label, shift=(0, 0, 0)):
+    """First corner of a box of HIPPOCAMPUS_SHAPE around the label (X, Y, Z), int (3,); None if the label is larger."""
+    found = np.argwhere(label > 0)
+    low, high = found.min(0), found.max(0) + 1
+    room = np.array(HIPPOCAMPUS_SHAPE) - (high - low)
+    if (room < 0).any():
+        return None
+    return low - np.clip(room // 2 + np.array(shift), 0, room)
+
+
+def hippocampus_channels(image, label, corner):
+    """Image, anterior and posterior label as channels in [-1, 1], float32 (3, 32, 48, 32), cut out at ``corner``.
+
+    image : (X, Y, Z) in [-1, 1]; label : (X, Y, Z) with 0 background, 1 anterior, 2 posterior.
+    Where the box reaches beyond the volume the image's edge is repeated and the label is background.
+    """
+    image = cut_out(image, corner, HIPPOCAMPUS_SHAPE, mode="edge")
+    label = cut_out(label, corner, HIPPOCAMPUS_SHAPE)
+    return np.stack([image, *(np.where(label == k, 1.0, -1.0) for k in (1, 2))]).astype(np.float32)
+
+
+def labels_of(x):
+    """Labels of channels x (N, 3, X, Y, Z), uint8 (N, X, Y, Z): the larger label channel where it is above 0, else
+    background."""
+    value, which = torch.as_tensor(x)[:, 1:].max(1)
+    return torch.where(value > 0, which + 1, 0).to(torch.uint8)
+
+
+def label_volumes(labels):
+    """Volumes in mm^3 of the anterior and posterior part in labels (N, X, Y, Z) with voxels of 1 mm^3: (N, 2)."""
+    labels = torch.as_tensor(labels)
+    return torch.stack([(labels == k).flatten(1).sum(1) for k in (1, 2)], 1).float()
+
+
+def largest_shares(labels):
+    """Share of each part's voxels that hang together in its largest piece (faces touch), (N, 2); 0 where it is empty.
+
+    1 for a part in one piece, as every real one should be.
+    """
+    from scipy import ndimage
+
+    def share(part):
+        pieces, _ = ndimage.label(part)
+        sizes = np.bincount(pieces.ravel())[1:]
+        return sizes.max() / sizes.sum() if len(sizes) else 0.0
+
+    return torch.tensor([[share(np.asarray(one) == k) for k in (1, 2)] for one in labels], dtype=torch.float32)
+
+
+def nearest_rms(images, others):
+    """Root mean square difference of each image (N, ...) to the nearest of ``others`` (M, ...), and which it is."""
+    images, others = torch.as_tensor(images).flatten(1), torch.as_tensor(others).flatten(1)
+    distance, which = torch.cdist(images, others).min(1)
+    return distance / images.shape[1] ** 0.5, which

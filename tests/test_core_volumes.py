@@ -1,0 +1,191 @@
+"""Affines, boxes, NIfTI files and hippocampi as channels."""
+
+import gzip
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from course_lib import volumes
+from course_lib.volumes import box_affine, cut_out, hippocampus_box, load_nifti, save_nifti, voxel_volume
+
+
+def oblique(spacing=(0.5, 1.0, 2.0), degrees=20, origin=(-30.5, 12.25, 7.0)):
+    """An affine with unequal voxels, turned about z."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.diag(spacing)
+    affine[:3, 3] = origin
+    return affine
+
+
+RAMP = np.arange(6 * 7 * 8, dtype=np.float32).reshape(6, 7, 8)
+
+
+# ---- affines and boxes -----------------------------------------------------------------------------------------------
+
+
+def test_voxel_volume_is_the_product_of_the_sides():
+    assert voxel_volume(oblique()) == pytest.approx(1.0, abs=1e-12)
+    assert voxel_volume(np.diag([-2.0, 3, 0.5, 1])) == pytest.approx(3.0, abs=1e-12)  # a flip changes no volume
+
+
+@pytest.mark.parametrize("corner", [(0, 0, 0), (2, 3, 1), (-4, 1, 5)])
+def test_a_voxel_of_the_box_lies_where_it_lay(corner):
+    affine, index = oblique(), np.array([1, 2, 3])
+    inside = box_affine(affine, corner) @ [*index, 1]
+    before = affine @ [*(index + corner), 1]
+    np.testing.assert_allclose(inside, before, rtol=0, atol=1e-12)
+
+
+def test_box_agrees_with_nibabel_slicer():
+    image = nibabel.Nifti1Image(RAMP, oblique())
+    theirs = image.slicer[1:5, 2:6, 3:7]
+    np.testing.assert_allclose(box_affine(oblique(), (1, 2, 3)), theirs.affine, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(cut_out(RAMP, (1, 2, 3), (4, 4, 4)), np.asarray(theirs.dataobj))
+
+
+def test_a_box_may_reach_beyond_the_volume_but_not_miss_it():
+    box = cut_out(RAMP, (-2, 5, 0), (4, 4, 8))
+    assert box.shape == (4, 4, 8)
+    np.testing.assert_array_equal(box[2:, :2], RAMP[:2, 5:])
+    assert not box[:2].any() and not box[:, 2:].any()
+    edge = cut_out(RAMP, (-2, 5, 0), (4, 4, 8), mode="edge")
+    np.testing.assert_array_equal(edge[0, 0], RAMP[0, 5])
+    with pytest.raises(ValueError, match="lies outside the volume of .6, 7, 8. voxels"):
+        cut_out(RAMP, (6, 0, 0), (2, 2, 2))
+
+
+@pytest.mark.parametrize(
+    "affine", [np.eye(3), np.diag([1.0, 1, 0, 1]), np.full((4, 4), np.nan), np.arange(16.0).reshape(4, 4)]
+)
+def test_what_is_no_affine_is_refused(affine):
+    for call in (lambda: box_affine(affine, (0, 0, 0)), lambda: voxel_volume(affine)):
+        with pytest.raises(ValueError, match="affine: an affine"):
+            call()
+
+
+# ---- NIfTI files -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_round_trip_keeps_voxels_and_affine(tmp_path, ending):
+    """An affine of float32 numbers comes back to 1e-12, any other within float32; nibabel itself reads the same."""
+    path = tmp_path / f"image{ending}"
+    for affine, tolerance in ((oblique().astype(np.float32).astype(float), 1e-12), (oblique(), 31 * 6e-8)):
+        save_nifti(path, RAMP, affine)
+        array, found = load_nifti(path)
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, RAMP)
+        np.testing.assert_allclose(found, affine, rtol=0, atol=tolerance)
+        image = nibabel.load(path)
+        np.testing.assert_array_equal(image.get_fdata(), RAMP)
+        assert image.header.get_xyzt_units()[0] == "mm"
+        np.testing.assert_allclose(image.header.get_zooms(), (0.5, 1, 2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SAL"])
+def test_orientation_is_kept(tmp_path, codes):
+    to_codes = nibabel.orientations.axcodes2ornt(codes)
+    change = nibabel.orientations.ornt_transform(nibabel.orientations.axcodes2ornt("RAS"), to_codes)
+    turned = nibabel.Nifti1Image(RAMP, np.diag([1.0, 2, 3, 1])).as_reoriented(change)
+    save_nifti(tmp_path / "a.nii.gz", np.asarray(turned.dataobj), turned.affine)
+    array, affine = load_nifti(tmp_path / "a.nii.gz")
+    assert "".join(nibabel.aff2axcodes(affine)) == codes
+    back = nibabel.as_closest_canonical(nibabel.Nifti1Image(array, affine))
+    np.testing.assert_array_equal(np.asarray(back.dataobj), RAMP)
+
+
+@pytest.mark.parametrize(
+    ("array", "stored"),
+    [
+        (RAMP > 3, np.uint8),
+        ((RAMP % 3).astype(np.int64), np.uint8),
+        (-(RAMP % 3).astype(np.int64), np.int16),
+        ((1000 * RAMP).astype(np.int64), np.int32),
+        (RAMP.astype(np.float64), np.float32),
+        (RAMP.astype(np.float16), np.float32),
+    ],
+)
+def test_labels_stay_whole_numbers(tmp_path, array, stored):
+    save_nifti(tmp_path / "label.nii.gz", array, np.eye(4))
+    found, _ = load_nifti(tmp_path / "label.nii.gz")
+    assert found.dtype == stored
+    np.testing.assert_array_equal(found, array)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "affine", "message"),
+    [
+        ("a.png", RAMP, np.eye(4), "a.png: a NIfTI file ends in .nii or .nii.gz"),
+        ("a.nii", RAMP[0], np.eye(4), "a.nii: expected finite numbers in an array .X, Y, Z.; got float32 of shape"),
+        ("a.nii", RAMP * np.nan, np.eye(4), "a.nii: expected finite numbers"),
+        ("a.nii", np.array([[["text"]]]), np.eye(4), "a.nii: expected finite numbers"),
+        ("a.nii", RAMP, np.eye(3), "a.nii: an affine is a finite 4 x 4 matrix"),
+        ("a.nii", RAMP, np.zeros((4, 4)), "a.nii: an affine's last row"),
+        ("a.nii", np.full((2, 2, 2), 2**40), np.eye(4), "a.nii: whole numbers .* do not fit"),
+    ],
+)
+def test_bad_input_is_refused_by_the_name_of_the_file(tmp_path, name, array, affine, message):
+    with pytest.raises(ValueError, match=message):
+        save_nifti(tmp_path / name, array, affine)
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_that_are_no_volume_are_refused(tmp_path):
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(b"no NIfTI"))
+    with pytest.raises(ValueError, match="a.nii.gz is no readable NIfTI file"):
+        load_nifti(tmp_path / "a.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.zeros((2, 2, 2, 3), np.float32), np.eye(4)), tmp_path / "b.nii")
+    with pytest.raises(ValueError, match="b.nii: expected a volume"):
+        load_nifti(tmp_path / "b.nii")
+    with pytest.raises(FileNotFoundError):
+        load_nifti(tmp_path / "none.nii")
+
+
+# ---- hippocampi as channels ------------------------------------------------------------------------------------------
+
+
+def test_box_holds_the_whole_label():
+    label = np.zeros((40, 60, 40), np.uint8)
+    label[10:20, 5:45, 8:30] = 1
+    for shift in ((0, 0, 0), (50, -50, 1)):
+        assert cut_out(label, hippocampus_box(label, shift), volumes.HIPPOCAMPUS_SHAPE).sum() == label.sum()
+    label[:, 0:50] = 1
+    assert hippocampus_box(label) is None
+
+
+def test_channels_and_back():
+    label = np.zeros((30, 50, 30), np.uint8)
+    label[8:16, 6:20, 8:20], label[8:16, 20:40, 8:20] = 1, 2
+    image = np.linspace(-1, 1, label.size, dtype=np.float32).reshape(label.shape)
+    corner = hippocampus_box(label)
+    x = volumes.hippocampus_channels(image, label, corner)
+    assert x.shape == (3, *volumes.HIPPOCAMPUS_SHAPE) and x.dtype == np.float32 and np.abs(x).max() <= 1
+    found = volumes.labels_of(x[None])
+    assert found.dtype == torch.uint8
+    np.testing.assert_array_equal(found[0], cut_out(label, corner, volumes.HIPPOCAMPUS_SHAPE))
+    assert volumes.label_volumes(found).tolist() == [[8 * 14 * 12, 8 * 20 * 12]]
+    np.testing.assert_array_equal(x[0][:, 2, 2][-corner[0] :], image[:, 2 + corner[1], 2 + corner[2]][: 32 + corner[0]])
+
+
+def test_where_both_labels_are_claimed_the_stronger_wins():
+    x = -torch.ones(1, 3, 1, 1, 3)
+    x[0, 1, 0, 0] = torch.tensor([0.1, 0.9, -0.1])
+    x[0, 2, 0, 0] = torch.tensor([0.3, 0.2, -0.2])
+    assert volumes.labels_of(x)[0, 0, 0].tolist() == [2, 1, 0]
+
+
+def test_largest_share_by_hand():
+    labels = torch.zeros(1, 4, 4, 4, dtype=torch.uint8)
+    labels[0, 0, 0, :3] = 1
+    labels[0, 1, 1, 0] = 1  # touches the row only at an edge
+    assert volumes.largest_shares(labels).tolist() == [[0.75, 0.0]]
+
+
+def test_nearest_is_the_root_mean_square():
+    others = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0))
+    distance, which = volumes.nearest_rms(others[[3, 1]] + 0.25, others)
+    torch.testing.assert_close(distance, torch.tensor([0.25, 0.25]), rtol=0, atol=1e-5)
+    assert which.tolist() == [3, 1]
