@@ -4,6 +4,7 @@ measured.
 ``python -m course_lib.train NAME`` trains an entry. This is the only module of the library that knows the data sets.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -238,6 +239,7 @@ def _brain(split, n, size=BRAIN_SIZE, **options):
     return brain_cohort.cohort(split, n, size=size, **options)
 
 
+@functools.cache  # a network is measured on some of the images that it was trained on, and they take minutes to make
 def _healthy(split, n, size=BRAIN_SIZE, seed=0):
     """Made healthy slices, uint8 (n, size, size)."""
     return to_uint8(_brain(split, n, size, seed=seed).images)
