@@ -578,7 +578,7 @@ RECIPES = {
             network_args={"channels": (32, 64), "num_res_blocks": 1, "patch": 4, "num_classes": 6},
             loss=DiffusionLoss(schedules.Cosine(), kind="v", drop_class=0.1),
             measure=measure_diffusion,
-            steps=500,
+            steps=1200,
         ),
         _brain_recipe(
             name="brain_features",
