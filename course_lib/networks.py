@@ -254,14 +254,16 @@ class Segmenter(nn.Module):
 class Classifier(nn.Module):
     """A small convolutional classifier; ``features`` are what the Fréchet distance is computed in.
 
-    Four 3x3 convolutions of stride 2 with group normalisation, then the mean over the picture. The features are the
-    mean
-    activations of all four layers: the last one alone has collapsed to the six classes and hardly sees a broken
-    texture.
+    Four 3x3 convolutions of stride 2 with group normalisation, then the mean or the largest value over the picture.
+    The features are the mean activations of all four layers: the last one alone has collapsed to the classes and hardly
+    sees a broken texture.
+
+    pool : "mean" for classes that are a matter of the whole picture, "max" for those that one spot decides.
     """
 
-    def __init__(self, num_classes=6, channels=(32, 64, 96, 128), in_channels=1):
+    def __init__(self, num_classes=6, channels=(32, 64, 96, 128), in_channels=1, pool="mean"):
         super().__init__()
+        self.pool = pool
         self.layers = nn.ModuleList(
             nn.Sequential(nn.Conv2d(c_in, c_out, 3, stride=2, padding=1), nn.GroupNorm(8, c_out), nn.SiLU())
             for c_in, c_out in zip((in_channels, *channels), channels)
@@ -270,21 +272,21 @@ class Classifier(nn.Module):
         self.register_buffer("scale", torch.ones(sum(channels)))  # spread of each feature over the reference images
 
     def activations(self, x):
-        """x (B, C, H, W) in [-1, 1] -> the mean over the picture of each layer's activations, a list of (B,
-        channels)."""
-        means = []
+        """x (B, C, H, W) in [-1, 1] -> each layer's activations, a list of (B, channels, h, w)."""
+        found = []
         for layer in self.layers:
             x = layer(x)
-            means.append(x.mean(dim=(2, 3)))
-        return means
+            found.append(x)
+        return found
 
     def features(self, x):
         """x (B, C, H, W) in [-1, 1] -> features (B, sum of channels), each in units of its spread over real images."""
-        return torch.cat(self.activations(x), 1) / self.scale
+        return torch.cat([layer.mean((2, 3)) for layer in self.activations(x)], 1) / self.scale
 
     def forward(self, x):
         """x (B, C, H, W) in [-1, 1] -> logits (B, num_classes)."""
-        return self.head(self.activations(x)[-1])
+        last = self.activations(x)[-1]
+        return self.head(last.amax((2, 3)) if self.pool == "max" else last.mean((2, 3)))
 
 
 NETWORKS = {
