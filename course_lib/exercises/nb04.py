@@ -1,0 +1,257 @@
+"""Exercises of notebook 04: DDIM with eta, DPM-Solver++(2M), evaluations, order, a fault of MONAI's."""
+
+import math
+
+import torch
+
+from course_lib.denoisers import MixtureDenoiser
+from course_lib.exercises.engine import Exercises, case, choice, function, mistake, number, prop
+from course_lib.samplers import heun_step, last, sample
+from course_lib.schedules import Cosine
+
+DOUBLE = torch.float64
+RAMP = torch.linspace(-1, 1, 16, dtype=DOUBLE).reshape(1, 1, 4, 4)
+WAVE = torch.sin(7 * RAMP)
+ZEROS = torch.zeros_like(RAMP)
+ONES = torch.ones_like(RAMP)
+
+
+# ---- q1: DDIM with eta -----------------------------------------------------------------------------------------------
+
+
+def ddim(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s):
+    eps = (x_t - alpha_t * x_0) / sigma_t
+    var_ts = sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2
+    sigma_eta = eta * sigma_s / sigma_t * var_ts**0.5
+    return alpha_s * x_0 + (sigma_s**2 - sigma_eta**2) ** 0.5 * eps + sigma_eta * z
+
+
+def _full_noise(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s):
+    """Adds fresh noise without taking as much of the old away."""
+    eps = (x_t - alpha_t * x_0) / sigma_t
+    sigma_eta = eta * sigma_s / sigma_t * (sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2) ** 0.5
+    return alpha_s * x_0 + sigma_s * eps + sigma_eta * z
+
+
+def _eta_sigma(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s):
+    """eta times sigma_s itself."""
+    eps = (x_t - alpha_t * x_0) / sigma_t
+    return alpha_s * x_0 + (sigma_s**2 - (eta * sigma_s) ** 2) ** 0.5 * eps + eta * sigma_s * z
+
+
+def _variance(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s):
+    """Multiplies the noise by a variance."""
+    eps = (x_t - alpha_t * x_0) / sigma_t
+    sigma_eta = eta * (sigma_s / sigma_t) ** 2 * (sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2)
+    return alpha_s * x_0 + (sigma_s**2 - sigma_eta**2) ** 0.5 * eps + sigma_eta * z
+
+
+def _wrong_level(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s):
+    """The noise is taken from the level of s."""
+    return ddim(x_t, x_0, z, eta, alpha_s, sigma_s, alpha_s, sigma_s)
+
+
+def _alphas_swapped(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s):
+    eps = (x_t - alpha_t * x_0) / sigma_t
+    return alpha_t * x_0 + sigma_s * eps
+
+
+LEVELS = (0.6, 0.8, 0.8, 0.6)  # alpha_t, sigma_t, alpha_s, sigma_s
+
+q1 = function(
+    "Write `ddim(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s)`: the DDIM step from $t$ to $s$, where `x_0` is "
+    "the denoised image and `z` standard normal noise.",
+    solution=ddim,
+    tests=[
+        case(
+            "eta = 0",
+            (RAMP, WAVE, 100 * ONES, 0.0, *LEVELS),
+            "At eta = 0 the step is alpha_s x_0 + sigma_s eps, with eps = (x_t - alpha_t x_0) / sigma_t, and z "
+            "plays no part. Are t and s in their places?",
+        ),
+        case(
+            "the fresh noise",
+            (ZEROS, ZEROS, ONES, 1.0, *LEVELS),
+            "The factor of z is not right. sigma_eta is a standard deviation: eta times the square root of the "
+            "variance of q(x_s | x_t, x_0).",
+        ),
+        case(
+            "the old noise",
+            (ONES, ZEROS, ZEROS, 0.7, *LEVELS),
+            "What comes in as fresh noise must go from the old: the factor of eps is sqrt(sigma_s^2 - sigma_eta^2). "
+            "Else x_s has too much noise.",
+        ),
+    ],
+    mistakes=[
+        mistake(_wrong_level, "eta = 0"),
+        mistake(_alphas_swapped, "eta = 0"),
+        mistake(_eta_sigma, "the fresh noise"),
+        mistake(_variance, "the fresh noise"),
+        mistake(_full_noise, "the old noise"),
+    ],
+    hints=[
+        "First recover the noise that x_t holds: eps = (x_t - alpha_t x_0) / sigma_t.",
+        "sigma_eta = eta * sigma_s / sigma_t * sqrt(sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2).",
+        "The two noises together must have variance sigma_s^2.",
+    ],
+    explanation="Song et al. (ICLR 2021), eq. 12 and 16. eta = 0 is deterministic, eta = 1 is DDPM; every eta has "
+    "the same distribution of x_s if x_0 is known exactly.",
+)
+
+
+# ---- q2: DPM-Solver++(2M) --------------------------------------------------------------------------------------------
+
+
+def two_m(x_t, x_0, x_0_previous, u, t, s, schedule):
+    h_previous = (schedule.log_snr(t) - schedule.log_snr(u)) / 2
+    h = (schedule.log_snr(s) - schedule.log_snr(t)) / 2
+    r = h_previous / h
+    x_0_prime = x_0 + (x_0 - x_0_previous) / (2 * r)
+    return schedule.sigma(s) / schedule.sigma(t) * x_t - schedule.alpha(s) * torch.expm1(-h) * x_0_prime
+
+
+def _two_m(half=1.0, sign=1.0, weight=lambda r: 1 / (2 * r)):
+    """`two_m` with its usual mistakes: factor of h, sign of h, weight of the extrapolation as a function of r."""
+
+    def answer(x_t, x_0, x_0_previous, u, t, s, schedule):
+        h_previous = (schedule.log_snr(t) - schedule.log_snr(u)) / 2
+        h = (schedule.log_snr(s) - schedule.log_snr(t)) / 2
+        x_0_prime = x_0 + (x_0 - x_0_previous) * weight(h_previous / h)
+        factor = schedule.sigma(s) / schedule.sigma(t)
+        return factor * x_t - schedule.alpha(s) * torch.expm1(-sign * half * h) * x_0_prime
+
+    return answer
+
+
+def _zigzag(n):
+    """n + 1 falling times whose steps in log-SNR are long and short by turns: there r is 2 and 1/2, never 1."""
+    steps = torch.tensor([2.0, 1.0], dtype=DOUBLE).repeat(n // 2)
+    position = torch.cat([torch.zeros(1, dtype=DOUBLE), steps.cumsum(0)]) / steps.sum()
+    return Cosine().time(-8 + 14 * position)
+
+
+def slope(answer, steps=(40, 160)):
+    """Measured order of a step: by which power of the number of steps the median error falls, on a zigzag grid."""
+    schedule = Cosine()
+    means = torch.tensor([[-1.0, 0.5], [0.8, 0.9], [0.3, -1.0]], dtype=DOUBLE)
+    weights, stds = torch.tensor([0.2, 0.5, 0.3], dtype=DOUBLE), torch.tensor([0.2, 0.3, 0.25], dtype=DOUBLE)
+    denoiser = MixtureDenoiser(weights, means, stds, schedule)
+    noise = torch.randn(64, 2, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+
+    def step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
+        x_0 = denoiser(x_t, t)
+        u, x_0_previous = previous or (t + (t - s), x_0)  # without a past: no change, so that the first step is DDIM's
+        return answer(x_t, x_0, x_0_previous, u, t, s, schedule), x_0
+
+    truth = last(sample(denoiser, schedule, noise, _zigzag(800), heun_step))
+    errors = [(last(sample(denoiser, schedule, noise, _zigzag(n), step)) - truth).norm(dim=1).median() for n in steps]
+    return math.log(errors[0] / errors[1]) / math.log(steps[1] / steps[0])
+
+
+_COSINE = Cosine()
+_EVEN, _UNEVEN = (tuple(_COSINE.time(torch.tensor(at, dtype=DOUBLE))) for at in ([-1.0, 0.0, 1.0], [-1.0, 0.0, 3.0]))
+
+q2 = function(
+    "Write `two_m(x_t, x_0, x_0_previous, u, t, s, schedule)`: the DPM-Solver++(2M) step from $t$ to $s$. `x_0` is the "
+    "denoised image at $t$, `x_0_previous` that at the time $u > t$ of the step before. You have `schedule.alpha`, "
+    "`schedule.sigma` and `schedule.log_snr` ($\\lambda_t = \\log(\\alpha_t^2/\\sigma_t^2)$, twice the paper's).",
+    solution=two_m,
+    tests=[
+        case(
+            "no change",
+            (RAMP, WAVE, WAVE, *_EVEN, _COSINE),
+            "Where the denoised image has not changed, the step is DDIM's. Is it exp(-h) with h > 0, and is h half of "
+            "our lambda's difference (the paper's lambda is log(alpha / sigma))?",
+        ),
+        case(
+            "a change, equal steps",
+            (RAMP, WAVE, ZEROS, *_EVEN, _COSINE),
+            "With equal steps r = 1, and D' = 1.5 D - 0.5 D_previous: extrapolate ahead, by half of the last change.",
+        ),
+        prop(
+            "the slope",
+            lambda f: slope(f) > 1.7,
+            "On a grid of long and short steps the error must fall with the square of the number of steps, and "
+            "yours does not. Is r there, the step before over this one?",
+        ),
+        case(
+            "unequal steps",
+            (RAMP, WAVE, ZEROS, *_UNEVEN, _COSINE),
+            "r is the step before over this one, in lambda, and it divides: after a short step one looks far ahead.",
+        ),
+    ],
+    mistakes=[
+        mistake(_two_m(half=2.0), "no change", "lambda instead of half lambda"),
+        mistake(_two_m(sign=-1.0), "no change", "sign of h"),
+        mistake(_two_m(weight=lambda r: 0.0), "a change, equal steps", "no memory: DDIM"),
+        mistake(_two_m(weight=lambda r: 1 / r), "a change, equal steps", "the 2 is missing"),
+        mistake(_two_m(weight=lambda r: -1 / (2 * r)), "a change, equal steps", "extrapolates backwards"),
+        mistake(_two_m(weight=lambda r: r / 2), "unequal steps", "r inverted"),
+        mistake(_two_m(weight=lambda r: 0.5), "the slope", "r left out"),
+    ],
+    hints=[
+        "h = (lambda_s - lambda_t) / 2 and r = (lambda_t - lambda_u) / (lambda_s - lambda_t).",
+        "D' = D + (D - D_previous) / (2 r): the value that D is expected to have in the middle of the step.",
+        "x_s = sigma_s / sigma_t * x_t - alpha_s * (exp(-h) - 1) * D'.",
+    ],
+    explanation="Lu et al. (2022), DPM-Solver++, Algorithm 2. With equal steps r = 1, and leaving it out "
+    "passes unseen. An inverted r is caught by no slope test at all: its errors, (h^2 - h_previous^2) / 2 a step, "
+    "cancel from step to step, so that the order stays 2. A test of the order is no test of the formula.",
+)
+
+
+# ---- q3, q4, q5 ------------------------------------------------------------------------------------------------------
+
+q3 = number(
+    "You may spend 29 network evaluations an image. How many steps is that with Heun, when the last step ends at "
+    "$\\sigma = 0$?",
+    solution="(29 + 1) / 2",
+    mistakes=[
+        (14.5, "Two evaluations a step, but the last needs only one: at sigma = 0 there is no slope to average with."),
+        (29, "That is the number for Euler, DDIM or 2M: one evaluation a step. Heun looks at both ends."),
+        (14, "14 steps of two are 28: one evaluation is left, and it is enough for one more step. Which?"),
+        (58, "More evaluations a step mean fewer steps, not more."),
+    ],
+    hints=["n steps cost 2 n - 1 evaluations."],
+    explanation="2 * 15 - 1 = 29. Compare samplers at equal evaluations, never at equal steps.",
+    rtol=0.001,
+)
+
+q4 = number(
+    "A sampler's error is 0.064 at 10 steps and 0.004 at 40. If it goes on like this, how many steps does an "
+    "error of 0.001 take?",
+    solution="40 * (0.004 / 0.001) ** (1 / 2)",
+    mistakes=[
+        (160, "That would be first order. Four times the steps divided the error by 16: what is the order?"),
+        (20, "That is fewer steps than 40, and the error is to be smaller than at 40."),
+        (60, "The error falls with a power of the steps, not along a straight line."),
+        (640, "The exponent is upside down: steps = 40 * 4 ** (1 / order)."),
+    ],
+    hints=[
+        "Order = log(0.064 / 0.004) / log(40 / 10).",
+        "The error must fall by 4 more; at order 2 that takes a factor sqrt(4).",
+    ],
+    explanation="The order is 2, so 80 steps. A first-order sampler would need 160.",
+)
+
+q5 = choice(
+    "A colleague trains a diffusion model on label maps with the values 0, 1, 2, 3 and samples with MONAI's "
+    "`DDIMScheduler(num_train_timesteps=1000)`, all 1000 steps. The loss is excellent; but the samples have no 2 and "
+    "no 3. What is wrong?",
+    {
+        "a": "1000 steps are too few for DDIM",
+        "b": "`set_timesteps` makes a grid that does not fit the stride of `step`",
+        "c": "`clip_sample=True`, the default, clamps the denoised image to [-1, 1]",
+        "d": "eta is 0, so rare labels are never drawn",
+    },
+    answer="c",
+    feedback={
+        "a": "At 1000 steps DDIM's error is small, and it would not cut off exactly the values above 1.",
+        "b": "With all 1000 steps grid and stride agree. Which setting knows the numbers -1 and 1?",
+        "d": "A deterministic sampler draws its variety from the starting noise: eta = 0 misses no mode.",
+    },
+    hints=["The values that are missing are those above 1.", "Read the list of default arguments of the scheduler."],
+    explanation="`clip_sample=False`, or `clip_sample_max=3`, or training on labels scaled to [-1, 1].",
+)
+
+summary = Exercises(vars()).summary
