@@ -48,8 +48,8 @@ def replacement(mask, y, step=ddpm_step):
         if s > t:
             return renoise(x_t, t, s, schedule, generator), None if previous is None else previous[1]
         x_s, x_0 = step(denoiser, x_t, t, s, schedule, generator=generator)
-        known = schedule.alpha(s) * y + schedule.sigma(s) * noise_like(x_s, generator)
-        return mask(known.to(x_s)) + (x_s - mask(x_s)), x_0
+        known = schedule.alpha(s) * y.to(x_s) + schedule.sigma(s) * noise_like(x_s, generator)
+        return mask(known) + (x_s - mask(x_s)), x_0
 
     return replaced
 
