@@ -6,13 +6,11 @@ import hashlib
 import json
 from pathlib import Path
 
-import torch
-
 from course_lib import schedules
 from course_lib.denoisers import NetworkDenoiser
 from course_lib.metrics.distribution import Moments
 from course_lib.networks import build
-from course_lib.runtime import device
+from course_lib.runtime import placed
 from course_lib.store import read_tensors, write_atomically, write_tensors
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -50,7 +48,7 @@ def load(name):
     net = build(about["network"], **about["network_args"])
     tensors = _tensors(name, about)
     net.load_state_dict({key: value.float() for key, value in tensors.items() if not key.startswith("reference.")})
-    return net.eval().requires_grad_(False).to(device(), memory_format=torch.channels_last)
+    return placed(net.eval().requires_grad_(False))
 
 
 def load_denoiser(name, clip=True):

@@ -1,4 +1,5 @@
-"""``python -m course_lib.sample NAME``: draw images from a shipped network, as PNGs and one NPZ."""
+"""``python -m course_lib.sample NAME``: draw from a shipped network: images as PNGs and one NPZ, volumes as NIfTI
+pairs of image and label."""
 
 import argparse
 import io
@@ -13,6 +14,9 @@ from course_lib import pretrained, runtime
 from course_lib.samplers import dpmpp_2m_step, last, sample
 from course_lib.schedules import log_snr_times
 from course_lib.store import write_atomically
+from course_lib.volumes import HIPPOCAMPUS_AFFINE, HIPPOCAMPUS_SHAPE, labels_of, save_nifti
+
+AUTOENCODER = "brain_autoencoder"  # of the networks that draw latents
 
 
 def generate(denoiser, noise, y=None, nfe=25, batch_size=100):
@@ -44,18 +48,44 @@ def draw(denoiser, y, nfe=25, seed=0, size=64, batch_size=100):
     return generate(denoiser, noise, y, nfe, batch_size)[:, 0].clamp(-1, 1)
 
 
-def save_images(images, labels, classes, folder):
+def draw_latents(denoiser, autoencoder, n, nfe=25, seed=0, size=128, batch_size=100):
+    """n scaled latents (n, C, size / f, size / f), by :func:`generate` from the noise of ``seed``, and the images (n,
+    size, size) in [-1, 1] that the autoencoder decodes them to. denoiser : of latents, without clipping."""
+    side = size // autoencoder.factor
+    noise = torch.randn(n, autoencoder.latent_channels, side, side, generator=runtime.seeded(seed))
+    z = generate(denoiser, noise, nfe=nfe, batch_size=batch_size)
+    with runtime.fast():
+        parts = [autoencoder.decode(part.to(runtime.device())).float().cpu() for part in z.split(50)]
+    return z, torch.cat(parts)[:, 0].clamp(-1, 1)
+
+
+def draw_volumes(denoiser, n, nfe=25, seed=0, shape=HIPPOCAMPUS_SHAPE, batch_size=10):
+    """n volumes of channels (n, 3, *shape) in [-1, 1], image and two labels, by :func:`generate` from the noise of
+    ``seed``."""
+    noise = torch.randn(n, 3, *shape, generator=runtime.seeded(seed))
+    return generate(denoiser, noise, nfe=nfe, batch_size=batch_size).clamp(-1, 1)
+
+
+def save_images(images, folder, labels=None, classes=()):
     """Write images (N, H, W) in [-1, 1] as 8-bit PNGs and ``samples.npz`` (``images`` float32, ``labels`` int64)."""
     from PIL import Image
 
-    folder = Path(folder)
-    for k, (image, label) in enumerate(zip(images, labels)):
+    folder, arrays = Path(folder), {"images": images} if labels is None else {"images": images, "labels": labels}
+    for k, image in enumerate(images):
+        ending = "" if labels is None else f"_{classes[labels[k]]}"
         png = io.BytesIO()
         Image.fromarray(((image + 1) * 127.5).round().astype(np.uint8)).save(png, "PNG")
-        write_atomically(folder / f"{k:03d}_{classes[label]}.png", png.getvalue())
+        write_atomically(folder / f"{k:03d}{ending}.png", png.getvalue())
     npz = io.BytesIO()
-    np.savez_compressed(npz, images=images, labels=labels)
+    np.savez_compressed(npz, **arrays)
     write_atomically(folder / "samples.npz", npz.getvalue())
+
+
+def save_volumes(x, folder, affine=HIPPOCAMPUS_AFFINE):
+    """Write channels x (N, 3, X, Y, Z) as pairs ``000_image.nii.gz`` (float32) and ``000_label.nii.gz`` (uint8)."""
+    for k, (image, label) in enumerate(zip(x[:, 0], labels_of(x))):
+        save_nifti(Path(folder) / f"{k:03d}_image.nii.gz", image.numpy(), affine)
+        save_nifti(Path(folder) / f"{k:03d}_label.nii.gz", label.numpy(), affine)
 
 
 def _class_index(name, classes):
@@ -65,33 +95,59 @@ def _class_index(name, classes):
     return wanted[name.lower()]
 
 
+def _card_to_sample(name):
+    """The card of a network that can draw from noise alone. Raises ValueError for any other."""
+    about = pretrained.card(name)
+    if about["loss"] != "DiffusionLoss":
+        raise ValueError(f"{name} is not a diffusion network: it cannot be sampled from")
+    needs = "a map of labels" if about["network"] == "ControlledUNet" else "an image to start from"
+    if about["network"] == "ControlledUNet" or about["network_args"].get("beside"):
+        raise ValueError(f"{name} needs {needs}: notebook 06_conditioning shows how to give it one")
+    return about
+
+
+def _draw_and_save(args, about):
+    """Draw what the card says and write it; returns the word for what was drawn."""
+    arguments, classes = about["network_args"], about["classes"]
+    if args.wanted and not classes:
+        raise ValueError(f"{args.name} knows no classes; leave --class out")
+    if arguments.get("spatial_dims") == 3:
+        save_volumes(draw_volumes(pretrained.load_denoiser(args.name), args.n, args.nfe, args.seed), args.out)
+        return "volumes"
+    if arguments.get("in_channels", 1) > 1:
+        denoiser, autoencoder = pretrained.load_denoiser(args.name, clip=False), pretrained.load(AUTOENCODER)
+        _, images = draw_latents(denoiser, autoencoder, args.n, args.nfe, args.seed, about["image_size"])
+        save_images(images.numpy(), args.out)
+        return "images"
+    if args.wanted:
+        y = torch.full((args.n,), _class_index(args.wanted, classes))
+    else:
+        y = torch.arange(args.n) % len(classes) if classes else args.n
+    images = draw(pretrained.load_denoiser(args.name), y, args.nfe, args.seed, about["image_size"])
+    save_images(images.numpy(), args.out, y.numpy() if classes else None, classes)
+    return "images"
+
+
 def main(argv=None):
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m course_lib.sample", description=__doc__.split("\n")[0])
-    parser.add_argument("name", help="one of the shipped diffusion networks, such as mednist")
+    parser = argparse.ArgumentParser(
+        prog="python -m course_lib.sample", description="Draw images or volumes from a shipped network."
+    )
+    parser.add_argument("name", help="one of the shipped diffusion networks, such as mednist, brain or hippocampus")
     parser.add_argument("--class", dest="wanted", help="class to draw; left out, the classes take turns")
-    parser.add_argument("--n", type=int, default=16, help="number of images (default: 16)")
-    parser.add_argument("--nfe", type=int, default=15, help="network evaluations for each image (default: 15)")
+    parser.add_argument("--n", type=int, default=16, help="number of images or volumes (default: 16)")
+    parser.add_argument("--nfe", type=int, default=15, help="network evaluations for each (default: 15)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", required=True, help="folder for the PNGs and samples.npz; made if missing")
+    parser.add_argument("--out", required=True, help="folder for PNGs and samples.npz, or NIfTI files; made if missing")
     args = parser.parse_args(argv)
     try:
         if args.n < 1 or args.nfe < 2:
             raise ValueError("--n must be at least 1 and --nfe at least 2")
-        about = pretrained.card(args.name)
-        if about["loss"] != "DiffusionLoss":
-            raise ValueError(f"{args.name} is not a diffusion network: it cannot be sampled from")
-        classes = about["classes"]
-        if args.wanted:
-            y = torch.full((args.n,), _class_index(args.wanted, classes))
-        else:
-            y = torch.arange(args.n) % len(classes)
-        images = draw(pretrained.load_denoiser(args.name), y, args.nfe, args.seed, about["image_size"]).numpy()
-        save_images(images, y.numpy(), classes, args.out)
+        what = _draw_and_save(args, _card_to_sample(args.name))
     except (ValueError, OSError) as error:
         print(f"course_lib.sample: {error}", file=sys.stderr)
         return 1
-    print(f"{args.n} images at {args.nfe} evaluations each: {args.out}")
+    print(f"{args.n} {what} at {args.nfe} evaluations each: {args.out}")
     return 0
 
 

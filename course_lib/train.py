@@ -30,7 +30,7 @@ def checkpoint_path(recipe, folder):
 def run(recipe, folder, precision):
     """Train a recipe to its end, with a checkpoint in ``folder`` every two minutes; yields each state."""
     torch.manual_seed(recipe.seed)
-    net = build(recipe.network, **recipe.network_args).to(runtime.device(), memory_format=torch.channels_last)
+    net = runtime.placed(build(recipe.network, **recipe.network_args))
     batches = Batches(*recipe.load_data(), batch_size=recipe.batch_size, seed=recipe.seed)
     checkpoint = checkpoint_path(recipe, folder)
     states = train(
@@ -63,7 +63,7 @@ def trained(recipe, folder):
 def ship(recipe, folder):
     """Measure a trained recipe and write ``weights/NAME.safetensors`` and its card."""
     net, step = trained(recipe, folder)
-    net = net.to(runtime.device(), memory_format=torch.channels_last)
+    net = runtime.placed(net)
     quality, extra = recipe.measure(recipe, net)
     about = recipe.describe() | {"steps": step, "trained_on": platform.processor() or platform.machine()} | quality
     pretrained.save(recipe.name, net, about, extra)

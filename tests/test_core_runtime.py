@@ -142,3 +142,16 @@ def test_fast_runs_without_gradients_in_the_measured_precision():
 def test_seeds_repeat():
     a, b, c = (torch.randn(5, generator=runtime.seeded(seed)) for seed in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+@pytest.mark.parametrize(
+    ("convolution", "order"),
+    [(torch.nn.Conv2d, torch.channels_last), (torch.nn.Conv3d, torch.channels_last_3d)],
+)
+def test_weights_of_both_kinds_of_network_are_placed(convolution, order):
+    """Convolutions of slices and of volumes, beside layers of other ranks, keep their values in channels-last order."""
+    net = torch.nn.Sequential(convolution(4, 8, 3), torch.nn.GroupNorm(2, 8), torch.nn.Linear(8, 8))
+    before = net[0].weight.clone()
+    placed = runtime.placed(net)
+    assert placed[0].weight.is_contiguous(memory_format=order)
+    torch.testing.assert_close(placed[0].weight.cpu(), before, rtol=0, atol=0)

@@ -1,0 +1,45 @@
+"""Bytes of activations against counts by hand."""
+
+import pytest
+import torch
+
+from course_lib import profiling
+
+
+def test_peak_counts_what_is_alive_at_once():
+    """relu(2 x) + 1 of 1000 floats: two tensors at any time; keeping the first as well makes three."""
+    x = torch.randn(1000)
+    assert profiling.peak_bytes(lambda x: torch.relu(2 * x) + 1, x) == 8000
+
+    def keeps(x):
+        first = 2 * x
+        return torch.relu(first) + 1, first
+
+    assert profiling.peak_bytes(keeps, x) == 12_000
+
+
+def test_peak_ignores_input_weights_views_and_work_in_place():
+    layer, x = torch.nn.Linear(100, 50, bias=False), torch.randn(10, 100)
+    assert profiling.peak_bytes(layer, x) == 10 * 50 * 4
+    assert profiling.peak_bytes(lambda x: x[:5].reshape(-1), x) == 0
+    assert profiling.peak_bytes(lambda x: (2 * x).relu_().t(), x) == 10 * 100 * 4
+
+
+def test_saved_is_what_the_backward_pass_reads():
+    """A linear layer keeps its input, a sigmoid its output; weights do not count, and nothing counts twice."""
+    net = torch.nn.Sequential(torch.nn.Linear(100, 50), torch.nn.Sigmoid(), torch.nn.Linear(50, 20))
+    x = torch.randn(10, 100)
+    assert profiling.saved_bytes(net, x) == (10 * 100 + 10 * 50) * 4  # the sigmoid's output is the last layer's input
+
+
+@pytest.mark.parametrize("batch", [2, 4])
+def test_saved_grows_with_the_batch(batch):
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.SiLU())
+    one, many = (profiling.saved_bytes(net, torch.randn(n, 1, 8, 8)) for n in (1, batch))
+    assert many == batch * one == batch * (1 + 4) * 64 * 4
+
+
+def test_seconds_is_the_shortest_of_several():
+    calls = []
+    assert 0 <= profiling.seconds(calls.append, 1, repeats=3) < 1
+    assert len(calls) == 4

@@ -1,0 +1,121 @@
+"""The command that samples, for every kind of network: classes or none, latents, volumes, and those that need more.
+
+The networks here are small and untrained: what is tested is what is written where, and what is refused.
+"""
+
+import json
+import re
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from course_lib import pretrained, sample
+from course_lib.networks import build
+from course_lib.volumes import HIPPOCAMPUS_SHAPE, label_volumes, load_nifti
+
+TINY = {"channels": (32, 32), "num_res_blocks": 1}
+ABOUT = {"loss": "DiffusionLoss", "schedule": "Cosine", "kind": "v", "classes": [], "image_size": 32}
+NETWORKS = {
+    "plain": ("DiffusionUNet", TINY | {"patch": 2}, {}),
+    "classed": ("DiffusionUNet", TINY | {"patch": 2, "num_classes": 2}, {"classes": ["A", "B"]}),
+    "latent": ("DiffusionUNet", TINY | {"patch": 1, "in_channels": 4}, {}),
+    "volume": ("DiffusionUNet", TINY | {"patch": 2, "in_channels": 3, "spatial_dims": 3}, {}),
+    "beside": ("DiffusionUNet", TINY | {"patch": 2, "beside": 1}, {}),
+    "brain_autoencoder": ("Autoencoder", {"channels": (32, 32, 32), "latent_channels": 4}, {"loss": "AutoencoderLoss"}),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def weights(tmp_path_factory):
+    """A folder of untrained networks in place of the shipped ones."""
+    folder, before = tmp_path_factory.mktemp("weights"), pretrained.WEIGHTS
+    pretrained.WEIGHTS = folder
+    pretrained.load.cache_clear()
+    torch.manual_seed(0)
+    for name, (network, arguments, more) in NETWORKS.items():
+        net = build(network, **arguments)
+        if name == "brain_autoencoder":
+            net.scale.fill_(0.5)
+        pretrained.save(name, net, ABOUT | {"network": network, "network_args": arguments} | more, folder=folder)
+    card = ABOUT | {"network": "ControlledUNet", "network_args": {}}
+    pretrained.write_atomically(folder / "control.json", json.dumps(card).encode())
+    yield
+    pretrained.WEIGHTS = before
+    pretrained.load.cache_clear()
+
+
+def run(name, folder, *more, n=2):
+    return sample.main([name, "--n", str(n), "--nfe", "2", "--out", str(folder), *more])
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["plain", "latent"])
+def test_without_classes_pictures_are_numbered(name, tmp_path, capsys):
+    assert run(name, tmp_path / "o") == 0
+    assert names_in(tmp_path / "o") == ["000.png", "001.png", "samples.npz"]
+    with np.load(tmp_path / "o" / "samples.npz") as npz:
+        assert list(npz) == ["images"]
+        images = npz["images"]
+    assert images.shape == (2, 32, 32) and images.dtype == np.float32 and np.abs(images).max() <= 1
+    png = np.asarray(Image.open(tmp_path / "o" / "001.png"))
+    assert np.abs(png / 127.5 - 1 - images[1]).max() <= 1 / 255 + 1e-6
+    assert "2 images at 2 evaluations each" in capsys.readouterr().out
+
+
+def test_with_classes_the_name_tells(tmp_path):
+    assert run("classed", tmp_path, n=3) == 0
+    assert names_in(tmp_path) == ["000_A.png", "001_B.png", "002_A.png", "samples.npz"]
+
+
+def test_latents_are_decoded_with_their_scale():
+    """draw_latents = generate, then decode(z / scale), whatever the batch size."""
+    denoiser, autoencoder = pretrained.load_denoiser("latent", clip=False), pretrained.load("brain_autoencoder")
+    z, images = sample.draw_latents(denoiser, autoencoder, 3, nfe=2, seed=4, size=32)
+    assert z.shape == (3, 4, 4, 4) and images.shape == (3, 32, 32)
+    noise = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(z, sample.generate(denoiser, noise, nfe=2, batch_size=1), rtol=0, atol=0.1)
+    by_hand = autoencoder.autoencoder.decode(z / 0.5)
+    expected = torch.nn.functional.pixel_shuffle(by_hand, 2)[:, 0].clamp(-1, 1)
+    without_scale = torch.nn.functional.pixel_shuffle(autoencoder.autoencoder.decode(z), 2)[:, 0].clamp(-1, 1)
+    assert (images - expected).abs().mean() < 0.02  # bfloat16 at most
+    assert (images - without_scale).abs().mean() > 0.05
+
+
+def test_volumes_are_written_as_pairs(tmp_path, capsys):
+    assert run("volume", tmp_path) == 0
+    assert names_in(tmp_path) == [f"{k:03d}_{what}.nii.gz" for k in range(2) for what in ("image", "label")]
+    image, affine = load_nifti(tmp_path / "000_image.nii.gz")
+    label, label_affine = load_nifti(tmp_path / "000_label.nii.gz")
+    assert image.shape == label.shape == HIPPOCAMPUS_SHAPE
+    assert image.dtype == np.float32 and np.abs(image).max() <= 1
+    assert label.dtype == np.uint8 and set(np.unique(label)) <= {0, 1, 2}
+    np.testing.assert_array_equal(affine, label_affine)
+    np.testing.assert_allclose(nibabel.affines.apply_affine(affine, (np.array(image.shape) - 1) / 2), 0, atol=1e-12)
+    assert nibabel.affines.voxel_sizes(affine).tolist() == [1, 1, 1]
+    x = sample.draw_volumes(pretrained.load_denoiser("volume"), 2, nfe=2, seed=0)
+    np.testing.assert_array_equal(image, x[0, 0])
+    assert label_volumes(label[None]).sum() == ((x[0, 1:] > 0).any(0)).sum()
+    assert "2 volumes at 2 evaluations each" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["control"], "control needs a map of labels: notebook 06"),
+        (["beside"], "beside needs an image to start from: notebook 06"),
+        (["brain_autoencoder"], "brain_autoencoder is not a diffusion network"),
+        (["plain", "--class", "A"], "plain knows no classes; leave --class out"),
+        (["classed", "--class", "C"], "no class 'C'; choose one of A, B"),
+    ],
+)
+def test_refuses_in_one_sentence(arguments, message, tmp_path, capsys):
+    assert sample.main([*arguments, "--out", str(tmp_path / "o")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and re.search(message, error)
+    assert not (tmp_path / "o").exists()
