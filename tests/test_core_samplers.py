@@ -1,12 +1,13 @@
 """Denoisers and samplers against closed forms, and against MONAI's schedulers where these are right."""
 
+import json
 import math
 from functools import partial
 
 import pytest
 import torch
 
-from course_lib import schedules
+from course_lib import bench, bench_samplers, schedules
 from course_lib.denoisers import Counted, EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser, NetworkDenoiser
 from course_lib.samplers import STEPS, ddim_step, ddpm_step, dpmpp_2m_step, euler_step, heun_step, last, sample
 from course_lib.schedules import log_snr_times, uniform_times
@@ -299,3 +300,66 @@ def test_ddim_step_is_monais_on_a_matching_grid(monai, eta):
         ours, _ = step(denoiser, x_t, t, t - 20 / 1000, table)
         expected, _ = theirs.step(eps, index, x_t, eta=eta, generator=torch.Generator().manual_seed(5))
         torch.testing.assert_close(ours, expected, rtol=0, atol=2e-4)
+
+
+# ---- samplers backwards ----------------------------------------------------------------------------------------------
+
+
+def test_ddim_inversion_is_first_order():
+    """There and back again on an exact mixture: ten times more steps, a tenth of the round trip's error."""
+    schedule = schedules.Cosine()
+    denoiser = mixture(schedule)
+    x_0 = denoiser.sample_data(200, torch.Generator().manual_seed(1))
+
+    def round_trip(n):
+        times = schedules.karras_times(schedule, n + 1)[:-1]
+        encoded = last(sample(denoiser, schedule, x_0, times.flip(0), ddim_step))
+        return float((last(sample(denoiser, schedule, encoded, times, ddim_step)) - x_0).square().mean().sqrt())
+
+    assert abs(math.log10(round_trip(50) / round_trip(500)) - 1) < 0.15
+
+
+# ---- the bank of notebook 04 -----------------------------------------------------------------------------------------
+
+
+def test_a_row_of_the_bank_can_be_remade():
+    """One set of 60 images at 5 evaluations, anew: the same distance but for the precision of this machine."""
+    rows = bench.load("04_samplers")["rows"]
+    row = next(row for row in rows if (row["sampler"], row["nfe"], row["seed"]) == ("2M, even log-SNR", 5, 0))
+    remade = bench_samplers.row(row["sampler"], row["nfe"], row["seed"])
+    assert abs(remade["frechet_distance"] / row["frechet_distance"] - 1) < 0.1
+
+
+def test_bank_refuses_what_it_does_not_know(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="choose one of"):
+        bench_samplers.draw_set("PNDM", 5, 0)
+    with pytest.raises(ValueError, match="odd number"):
+        bench_samplers.draw_set("Heun, even log-SNR", 10, 0)
+    with pytest.raises(ValueError, match="make it with"):
+        bench.load("no such bank")
+    stale = json.loads((bench.BANKS / "04_samplers.json").read_text())
+    stale["sha256"]["mednist"] = "0" * 64
+    (tmp_path / "stale.json").write_text(json.dumps(stale))
+    monkeypatch.setattr(bench, "BANKS", tmp_path)
+    with pytest.raises(ValueError, match="other weights"):
+        bench.load("stale")
+
+
+def test_bank_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    """Rows that are there are kept as they are, missing ones are added, and evaluations are counted right."""
+    monkeypatch.setattr(bench_samplers, "plan", lambda: [("2M, even log-SNR", 5, 0), ("Heun, even log-SNR", 5, 0)])
+    monkeypatch.setattr(bench_samplers, "row", lambda name, nfe, seed: {"sampler": name, "nfe": nfe, "seed": seed})
+    old = {"sampler": "2M, even log-SNR", "nfe": 5, "seed": 0, "kept": True}
+    path = tmp_path / "bank.json"
+    path.write_text(json.dumps({"rows": [old]}))
+    bench_samplers.make(path)
+    assert json.loads(path.read_text())["rows"] == [old, {"sampler": "Heun, even log-SNR", "nfe": 5, "seed": 0}]
+
+
+@pytest.mark.parametrize("name", list(bench_samplers.SAMPLERS))
+def test_samplers_of_the_bank_spend_what_they_say(name):
+    schedule = schedules.Cosine()
+    step, times = bench_samplers.SAMPLERS[name]
+    counted = Counted(mixture(schedule))
+    last(sample(counted, schedule, torch.randn(3, 2, dtype=DOUBLE), times(schedule, 9), step))
+    assert counted.evaluations == 9
