@@ -19,7 +19,7 @@ IMAGES = 120  # a set: the six classes take turns, so that its beginning is a sm
 STEPS = 15
 K = 5
 NONE = 6  # the class that stands for "no class" in the shipped networks
-INTERVAL = (0.17, 0.79)  # in t: sigma/alpha from 0.28 to 2.9, as in Kynkäänniemi et al. (2024); not tuned here
+INTERVAL = (0.17, 0.79)  # in t: sigma/alpha from 0.28 to 2.9; not tuned
 BLOCKS = 10  # of the jackknife: standard errors from leaving out a tenth of the images
 
 
