@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 from course_lib.viz.arrays import as_array, as_images
@@ -203,9 +204,20 @@ def curves(
     for label, mark in (marks or {}).items():
         ax.axvline(float(mark), color="#555555", linewidth=1.4, linestyle="--", label=label)
     ax.set(xscale=xscale, yscale=yscale)
+    for axis in (ax.xaxis, ax.yaxis):
+        _plain_log_ticks(axis)
     if len(ax.get_lines()) > 1:
         ax.legend()
     return fig
+
+
+def _plain_log_ticks(axis):
+    """On a logarithmic axis of under three decades: 1, 2, 5, 10, 20, ... in place of powers of ten that overlap."""
+    low, high = axis.get_view_interval()
+    if axis.get_scale() == "log" and high < 1000 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
 
 
 @house_style
@@ -376,23 +388,16 @@ def figure_pixels(fig, *, dpi=DPI):
 
 
 def png_bytes(fig, *, dpi=DPI):
-    """Figure -> small PNG: grey figures as 8-bit grey (lossless), others on a palette of 256 colours."""
-    pixels = _without_margin(figure_pixels(fig, dpi=dpi))
+    """Figure -> small PNG, cut to what is drawn: grey figures as 8-bit grey (lossless), others on 256 colours."""
+    buffer = io.BytesIO()
+    with rc_context(STYLE):
+        fig.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.06)  # titles may pass the sheet
+    pixels = np.asarray(Image.open(buffer).convert("RGB"))
     grey = (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all()
     image = Image.fromarray(pixels[..., 0]) if grey else _with_palette(Image.fromarray(pixels))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
-
-
-def _without_margin(pixels, keep=6):
-    """Cut the white border off, but for ``keep`` pixels: a figure of images seldom fills its sheet."""
-    drawn = (pixels < 255).any(-1)
-    rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
-    if len(rows) == 0:
-        return pixels
-    top, left = max(rows[0] - keep, 0), max(columns[0] - keep, 0)
-    return pixels[top : rows[-1] + 1 + keep, left : columns[-1] + 1 + keep]
 
 
 def _with_palette(image):
