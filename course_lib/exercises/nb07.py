@@ -1,4 +1,4 @@
-"""Exercises of notebook 07: compression, scale factor, clamp, affine of a box, volume in mm^3, memory in 3-D."""
+"""Exercises of notebook 07: compression, scale factor, clamp, memory in 3-D, affine of a box, volume in mm^3."""
 
 import numpy as np
 import torch
@@ -121,7 +121,31 @@ q3 = function(
 )
 
 
-# ---- q4: the affine of a box -----------------------------------------------------------------------------------------
+# ---- q4: memory in 3-D -----------------------------------------------------------------------------------------------
+
+q4 = number(
+    "A 3-D network keeps 33 MB of activations to train on one box of 32 x 48 x 32 voxels. How many GB does it keep for "
+    "a batch of 2 whole heads of 192 x 240 x 192 voxels? (All layers are convolutions, and 1 GB is 1000 MB.)",
+    solution="33 * (192 * 240 * 192) / (32 * 48 * 32) * 2 / 1000",
+    mistakes=[
+        (33 * 180 / 1000, "That is one head. The batch holds two."),
+        (33 * 180 * 2, "That is in MB."),
+        (33 * 6 * 2 / 1000, "Three sides grow, six-, five- and sixfold; multiply them."),
+        (33 * 6**3 * 2 / 1000, "The sides do not all grow sixfold: 240 / 48 is 5."),
+        (33 * 30 * 2 / 1000, "That is a slice: the third side grows too."),
+        (33 / 1000 * 2, "That is for the small box: the head has many times its voxels."),
+    ],
+    hints=[
+        "Activations of convolutions are in proportion to the number of voxels.",
+        "How many times does the box fit into the head? 6 x 5 x 6.",
+        "33 MB x 180 x 2.",
+    ],
+    explanation="33 MB x 180 x 2 = 11.9 GB, for a network that is small. Hence patches, latents, or both; and "
+    "attention, whose cost grows with the square of the number of voxels, only where the grid is coarse.",
+)
+
+
+# ---- q5: the affine of a box -----------------------------------------------------------------------------------------
 
 
 def box_affine(affine, corner):
@@ -140,7 +164,7 @@ PLAIN = np.eye(4)
 LONG = np.diag([0.5, 1.0, 3.0, 1.0])  # voxels of 0.5 x 1 x 3 mm
 TURNED = np.array([[0.0, -2.0, 0.0, 5.0], [1.0, 0.0, 0.0, -7.0], [0.0, 0.0, 3.0, 11.0], [0.0, 0.0, 0.0, 1.0]])
 CORNER = np.array([10.0, 4.0, 2.0])
-q4 = function(
+q5 = function(
     "You cut a box out of a volume; its first voxel is voxel `corner` (3,) of the volume. Write "
     "`box_affine(affine, corner)`: the affine (4, 4) of the box, so that every voxel stays at its millimetres. Both "
     "are numpy arrays; leave the affine that you are given as it is.",
@@ -188,7 +212,7 @@ q4 = function(
 )
 
 
-# ---- q5: a volume in mm^3 --------------------------------------------------------------------------------------------
+# ---- q6: a volume in mm^3 --------------------------------------------------------------------------------------------
 
 
 def volume_mm3(n, affine):
@@ -204,7 +228,7 @@ def _oblique():
 
 
 FLIPPED = np.diag([-1.0, 1.0, 2.0, 1.0])  # the first axis runs from right to left
-q5 = function(
+q6 = function(
     "A label has `n` voxels in a volume with the affine `affine` (4, 4), a numpy array. Write `volume_mm3(n, affine)`: "
     "its volume in mm^3.",
     solution=volume_mm3,
@@ -234,30 +258,6 @@ q5 = function(
         "The volume of the box between three vectors is the absolute value of their determinant.",
     ],
     explanation="|det R| is the volume of one voxel, whichever way its axes run: np.linalg.det(affine[:3, :3]).",
-)
-
-
-# ---- q6: memory in 3-D -----------------------------------------------------------------------------------------------
-
-q6 = number(
-    "A 3-D network keeps 33 MB of activations to train on one box of 32 x 48 x 32 voxels. How many GB does it keep for "
-    "a batch of 2 whole heads of 192 x 240 x 192 voxels? (All layers are convolutions, and 1 GB is 1000 MB.)",
-    solution="33 * (192 * 240 * 192) / (32 * 48 * 32) * 2 / 1000",
-    mistakes=[
-        (33 * 180 / 1000, "That is one head. The batch holds two."),
-        (33 * 180 * 2, "That is in MB."),
-        (33 * 6 * 2 / 1000, "Three sides grow, six-, five- and sixfold; multiply them."),
-        (33 * 6**3 * 2 / 1000, "The sides do not all grow sixfold: 240 / 48 is 5."),
-        (33 * 30 * 2 / 1000, "That is a slice: the third side grows too."),
-        (33 / 1000 * 2, "That is for the small box: the head has many times its voxels."),
-    ],
-    hints=[
-        "Activations of convolutions are in proportion to the number of voxels.",
-        "How many times does the box fit into the head? 6 x 5 x 6.",
-        "33 MB x 180 x 2.",
-    ],
-    explanation="33 MB x 180 x 2 = 11.9 GB, for a network that is small. Hence patches, latents, or both; and "
-    "attention, whose cost grows with the square of the number of voxels, only where the grid is coarse.",
 )
 
 summary = Exercises(vars()).summary
