@@ -306,7 +306,7 @@ def test_ddim_step_is_monais_on_a_matching_grid(monai, eta):
 
 
 def test_ddim_inversion_is_first_order():
-    """There and back again on an exact mixture: ten times more steps, a tenth of the round trip's error."""
+    """There and back again on an exact mixture: ten times more steps, a tenth of the round trip's median error."""
     schedule = schedules.Cosine()
     denoiser = mixture(schedule)
     x_0 = denoiser.sample_data(200, torch.Generator().manual_seed(1))
@@ -314,7 +314,7 @@ def test_ddim_inversion_is_first_order():
     def round_trip(n):
         times = schedules.karras_times(schedule, n + 1)[:-1]
         encoded = last(sample(denoiser, schedule, x_0, times.flip(0), ddim_step))
-        return float((last(sample(denoiser, schedule, encoded, times, ddim_step)) - x_0).square().mean().sqrt())
+        return float((last(sample(denoiser, schedule, encoded, times, ddim_step)) - x_0).norm(dim=1).median())
 
     assert abs(math.log10(round_trip(50) / round_trip(500)) - 1) < 0.15
 
