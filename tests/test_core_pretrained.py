@@ -44,7 +44,7 @@ def test_walls_stand():
         assert "monai" not in imported(ROOT / "course_lib" / name), name
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("name", pretrained.names())
 def test_network_ships_whole_and_within_its_budget(name):
     card, path = pretrained.card(name), pretrained.WEIGHTS / f"{name}.safetensors"
     assert path.stat().st_size == card["bytes"] <= 16 * MEGABYTE
