@@ -53,6 +53,26 @@ def test_a_figure_needs_alt_text_title_and_labels():
         figures.picture(figures.image_grid(IMAGES), ALT)
 
 
+def test_curves_draw_the_lines_named_in_points_as_points_alone():
+    labels = {"xlabel": "x", "ylabel": "y", "title": "t"}
+    line, dots = figures.curves([0, 1], {"a": [0, 1], "b": [1, 0]}, points=["b"], **labels).axes[0].get_lines()
+    assert (line.get_linestyle(), dots.get_linestyle()) == ("-", "None")
+    assert line.get_marker() == "None" and dots.get_marker() in figures.MARKERS
+    with pytest.raises(ValueError, match="not among the lines"):
+        figures.curves([0, 1], {"a": [0, 1]}, points=["c"], **labels)
+
+
+def test_scatter_takes_limits_of_its_own_for_the_second_axis():
+    spans = {"limits": (0, 4), "ylimits": (1, 2), "xlabel": "x", "ylabel": "y", "title": "t"}
+    fig = figures.scatter({"a": [[1, 1.5]]}, contours=lambda p: p[:, 1], levels=[1.25, 1.75], **spans)
+    assert fig.axes[0].get_xlim() == (0, 4) and fig.axes[0].get_ylim() == (1, 2)
+    heights = [path.vertices[:, 1] for path in fig.axes[0].collections[0].get_paths()]
+    np.testing.assert_allclose([h.mean() for h in heights], [1.25, 1.75], atol=1e-6)
+    assert (
+        fig.get_size_inches()[1] < figures.scatter({"a": [[1, 1.5]]}, **spans | {"ylimits": None}).get_size_inches()[1]
+    )
+
+
 def test_alt_text_cannot_break_out_of_its_attribute():
     page = figures.picture(DRAWN["bars"](), 'The "best" <b>bar</b> is short.')
     assert 'alt="The &quot;best&quot; &lt;b&gt;bar&lt;/b&gt; is short."' in page.markup

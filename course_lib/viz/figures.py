@@ -184,18 +184,23 @@ def curves(
     levels=None,
     marks=None,
     markers=False,
+    points=(),
 ):
     """Lines {label: y (N,)} against x (N,), or against {label: x} where they differ.
 
     `bands` {label: (low, high)} shades around a line of that label; `levels` {label: y} and `marks` {label: x} draw
-    horizontal and vertical reference lines; `markers=True` shows the points.
+    horizontal and vertical reference lines; `markers=True` shows the points; the labels in `points` are drawn as points
+    alone, in front of the lines. Raises ValueError if one of them is not a label of `lines`.
     """
+    if unknown := set(points) - set(lines):
+        raise ValueError(f"points: {sorted(unknown)} are not among the lines {list(lines)}")
     fig, ax = _plot_axes(xlabel, ylabel, title)
     for index, (label, y) in enumerate(lines.items()):
         colour = PALETTE[index % len(PALETTE)]
         at = as_array(x[label] if isinstance(x, dict) else x)
-        marker = MARKERS[index % len(MARKERS)] if markers else None
-        ax.plot(at, as_array(y), color=colour, linestyle=DASHES[index % len(DASHES)], marker=marker, label=label)
+        marker = MARKERS[index % len(MARKERS)] if markers or label in points else None
+        style = {"linestyle": "", "zorder": 3} if label in points else {"linestyle": DASHES[index % len(DASHES)]}
+        ax.plot(at, as_array(y), color=colour, marker=marker, label=label, **style)
         if bands and label in bands:
             low, high = bands[label]
             ax.fill_between(at, as_array(low), as_array(high), color=colour, alpha=0.18, linewidth=0)
@@ -300,30 +305,43 @@ def histogram(
 
 @house_style
 def scatter(
-    panels, *, xlabel, ylabel, title, limits=None, paths=None, size=3.0, columns=None, contours=None, levels=None
+    panels,
+    *,
+    xlabel,
+    ylabel,
+    title,
+    limits=None,
+    ylimits=None,
+    paths=None,
+    size=3.0,
+    columns=None,
+    contours=None,
+    levels=None,
 ):
     """Points {panel title: (N, 2)} side by side on the same axes.
 
     `paths` {panel title: (T, K, 2)} draws K trajectories; `limits` (low, high) is for both axes and covers all points
-    when left out; `contours`, a function of points (N, 2) such as a log-density, is drawn at `levels` (rising) below.
+    when left out; `ylimits` (low, high) is for the second axis where it differs. `contours`, a function of points
+    (N, 2) such as a log-density, is drawn at `levels` (rising) below.
     """
     points = {name: as_array(values) for name, values in panels.items()}
     low, high = limits or _limits(list(points.values()))
+    bottom, top = ylimits or (low, high)
     columns = columns or min(len(points), 4)
     rows = -(-len(points) // columns)
-    fig = Figure(figsize=(columns * size + 0.6, rows * size + 1.1))
+    fig = Figure(figsize=(columns * size + 0.6, rows * size * (top - bottom) / (high - low) + 1.1))
     fig.suptitle(title)
-    axis = np.linspace(low, high, 120, dtype=np.float32)
+    across, up = (np.linspace(*span, 120, dtype=np.float32) for span in ((low, high), (bottom, top)))
     if contours:
-        field = as_array(contours(np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2))).reshape(120, 120)
+        field = as_array(contours(np.stack(np.meshgrid(across, up), -1).reshape(-1, 2))).reshape(120, 120)
     for index, (name, values) in enumerate(points.items()):
         ax = fig.add_subplot(rows, columns, index + 1)
         if contours:
-            ax.contour(axis, axis, field, levels=levels, colors="#555555", linewidths=0.8)
+            ax.contour(across, up, field, levels=levels, colors="#555555", linewidths=0.8)
         for path in np.swapaxes(as_array(paths[name]), 0, 1) if paths and name in paths else ():
             ax.plot(*path.T, color=PALETTE[1], linewidth=0.9, alpha=0.7)
         ax.scatter(*values.T, s=5, alpha=0.5, color=PALETTE[0], linewidths=0)
-        ax.set(title=name, xlabel=xlabel, ylabel=ylabel, xlim=(low, high), ylim=(low, high), aspect="equal")
+        ax.set(title=name, xlabel=xlabel, ylabel=ylabel, xlim=(low, high), ylim=(bottom, top), aspect="equal")
         ax.label_outer()
     return fig
 
