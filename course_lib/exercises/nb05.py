@@ -97,23 +97,30 @@ q2 = function(
 # ---- q3: not the tilted density --------------------------------------------------------------------------------------
 
 q3 = number(
-    "Class: $p(x \\mid c) = \\mathcal N(0, 1)$. All: $p(x) = \\mathcal N(0, 2)$. Variance-exploding "
-    "noise, both denoisers "
-    "exact, the deterministic path (the ODE). Which **variance** do samples with w = 3 have?",
-    solution="2 ** (1 - 3)",
+    "A wider population. Class: $p(x \\mid c) = \\mathcal N(0, 1)$. All: $p(x) = \\mathcal N(0, 3)$. "
+    "Variance-exploding noise, both denoisers exact, the deterministic path (the ODE). "
+    "Which **variance** do samples with w = 3 have?",
+    solution="3 ** (1 - 3)",
     mistakes=[
-        (0.5, "0.5 is the variance of the tilted density, 2 / (w + 1); or the standard deviation of the samples."),
-        (2**-3, "Check the exponent: the variance halves with each unit of w, and is 1 at w = 1."),
-        (4, "Guidance narrows here: the class is narrower than the whole, and w > 1 goes on in that direction."),
-        (1 / 3, "Dividing by w would leave 1 at w = 1, but infinity at w = 0, where it must be 2."),
-        ((2 - 2**-4) / 5, "That is what the random path (DDPM) gives, a third answer. The question is about the ODE."),
+        (3 / 7, "That is the tilted density: precision 3 * 1 + (1 - 3) / 3 = 7/3. Guidance does not sample it."),
+        (
+            1 / 3,
+            "1/3 is the standard deviation of the samples; or the variance at w = 2. Asked is the variance at w = 3.",
+        ),
+        (3**-3, "Check the exponent: w = 1 must give the class itself, variance 1."),
+        (1 / 4, "That is the example of the text, with a population of variance 2. Here it is 3."),
+        (9, "Guidance narrows here: the class is narrower than the whole, and w > 1 goes on in that direction."),
+        (
+            (3 - 3**-4) / 10,
+            "That is what the random path (DDPM) gives, a third answer. The question is about the ODE.",
+        ),
     ],
     hints=[
         "Both answers are linear in x, so a path is scaled by a factor: d log x / d log sigma is a weighted sum.",
-        "w = 0 gives 2 and w = 1 gives 1. The logarithm of the variance is linear in w.",
+        "w = 0 gives 3 and w = 1 gives 1. The logarithm of the variance is linear in w.",
     ],
-    explanation="d log x / d sigma = w sigma / (1 + sigma^2) + (1 - w) sigma / (2 + sigma^2). Integrated from infinity "
-    "to 0, the variance is 1^w 2^(1 - w) = 2^(1 - w): 1/4 at w = 3. The tilted density has 2 / (w + 1) = 1/2.",
+    explanation="d log x / d sigma = w sigma / (1 + sigma^2) + (1 - w) sigma / (3 + sigma^2). Integrated from infinity "
+    "to 0, the variance is 1^w 3^(1 - w): 1/9 at w = 3. The tilted density has 3 / (2 w + 1) = 3/7.",
 )
 
 
@@ -192,9 +199,10 @@ q5 = function(
         "The last row is the end of the run.",
         "Average each last row over the images, and compare the two numbers.",
     ],
-    explanation="Guidance must do better than no guidance by its own classifier's measure. It is the cheapest test "
-    "there "
-    "is, it needs no truth, and it would have found a label that was the wrong way round.",
+    explanation="Guidance must end with more of what was asked for than no guidance. The test is cheap and needs no "
+    "truth. It finds a wrong sign, and a label that is the wrong way round in the guiding code. It does not find a "
+    "wrong index that is used on both sides: look up the class for the test independently, by name or from labelled "
+    "images.",
 )
 
 
@@ -214,7 +222,7 @@ q6 = choices(
         "a": "Their conditional model is w = 0, ours and MONAI's is w = 1: add one.",
         "b": "Look at the one-dimensional example: its variance is 2^(1 - w), that of this density 2 / (w + 1).",
         "c": "Which form an image takes is decided while there is much noise; look at the interval.",
-        "d": "The toy disease at w = 8: every sample is of its class, and one of its two forms is gone.",
+        "d": "The toy disease at w = 8: every sample is clearly diseased, and one of the two forms is all but gone.",
         "e": "Its answers under noise are not p(y | x_t), and its gradient points elsewhere: section 2 measures it.",
     },
     hints=[
