@@ -637,7 +637,7 @@ RECIPES = {
             loss=DiffusionLoss(schedules.Cosine(), kind="v", condition=low_resolution),
             load_data=_brain_train,
             measure=measure_super_resolution,
-            steps=2600,
+            steps=4000,
             full=FULL,
         ),
         _brain_recipe(
