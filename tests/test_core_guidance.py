@@ -49,7 +49,9 @@ class Told:
         return answers[torch.arange(len(x_t)), y]
 
 
-@pytest.mark.parametrize("schedule", [Cosine(), Linear(), RectifiedFlow(), VarianceExploding()], ids=lambda schedule: type(schedule).__name__)
+@pytest.mark.parametrize(
+    "schedule", [Cosine(), Linear(), RectifiedFlow(), VarianceExploding()], ids=lambda schedule: type(schedule).__name__
+)
 @pytest.mark.parametrize("t", [0.05, 0.4, 0.9])
 def test_exact_classifier_at_scale_one_gives_the_exact_conditional_denoiser(schedule, t):
     whole, parts = mixture(schedule)
