@@ -11,9 +11,9 @@ import torch
 
 from course_lib import guidance, pretrained, runtime
 from course_lib.metrics.distribution import density_coverage, frechet_distance, moments
-from course_lib.recipes import RECIPES, REFERENCE_IMAGES, in_parts, random_of_each_class, spread_of_each_class
+from course_lib.recipes import RECIPES, in_parts, in_reference, random_of_each_class
 from course_lib.sample import draw
-from course_lib.store import read_tensors, write_atomically, write_tensors
+from course_lib.store import read_tensors, write_rows, write_tensors
 
 IMAGES = 120  # a set: the six classes take turns, so that its beginning is a smaller set
 STEPS = 15
@@ -63,9 +63,7 @@ def real_features(seed):
     """Features (IMAGES, 320) of real images that are not in the reference, as many of each class. Needs MedNIST."""
     images, labels = RECIPES["mednist_features"].load_data()
     labels = torch.as_tensor(labels)
-    left = torch.ones(len(labels), dtype=torch.bool)
-    left[spread_of_each_class(labels, REFERENCE_IMAGES // 6)] = False
-    left = left.nonzero()[:, 0]
+    left = (~in_reference(labels)).nonzero()[:, 0]
     chosen = left[random_of_each_class(labels[left], IMAGES // 6, runtime.seeded(seed))].numpy()
     return in_parts(pretrained.load("mednist_features").features, images[chosen]), images[chosen]
 
@@ -147,7 +145,7 @@ def make(path):
             "steps": STEPS,
             "k": K,
             "interval": INTERVAL,
-            "precision": str(runtime.precision()).removeprefix("torch."),
+            "precision": runtime.precision_name(),
             "floor": floor(real(path)),
             "rows": [],
         }
@@ -156,7 +154,5 @@ def make(path):
         if (method, w) in done or not set(NEEDS.get(method, ())) <= set(pretrained.names()):
             continue
         bank["rows"].append(row(method, w, real(path)))
-        rows = ",\n".join("  " + json.dumps(entry) for entry in bank["rows"])
-        head = json.dumps({**bank, "rows": None}, indent=1)
-        write_atomically(path, (head.replace("null", f"[\n{rows}\n ]") + "\n").encode())
+        write_rows(path, bank)
         print(bank["rows"][-1], flush=True)

@@ -12,10 +12,10 @@ import torch
 
 from course_lib import pretrained, runtime
 from course_lib.metrics.distribution import frechet_distance, moments
-from course_lib.recipes import RECIPES, REFERENCE_IMAGES, in_parts, random_of_each_class, spread_of_each_class
+from course_lib.recipes import RECIPES, in_parts, in_reference, random_of_each_class
 from course_lib.samplers import ddim_step, ddpm_step, dpmpp_2m_step, heun_step, last, sample
 from course_lib.schedules import log_snr_times, uniform_times
-from course_lib.store import write_atomically
+from course_lib.store import write_rows
 
 IMAGES = 60  # a set, from one seed: the six classes take turns
 SEEDS = 3
@@ -81,9 +81,7 @@ def floor():
     """Fréchet distances of sets of 60 real images, 10 of each class, that are not in the reference; needs MedNIST."""
     images, labels = RECIPES["mednist_features"].load_data()
     labels = torch.as_tensor(labels)
-    left = torch.ones(len(labels), dtype=torch.bool)
-    left[spread_of_each_class(labels, REFERENCE_IMAGES // 6)] = False
-    left, generator = left.nonzero()[:, 0], runtime.seeded(0)
+    left, generator = (~in_reference(labels)).nonzero()[:, 0], runtime.seeded(0)
     draws = [random_of_each_class(labels[left], IMAGES // 6, generator) for _ in range(FLOOR_DRAWS)]
     return [round(score(images[left[chosen].numpy()]), 4) for chosen in draws]
 
@@ -109,7 +107,7 @@ def make(path):
             "made_by": "python -m course_lib.bench 04_samplers",
             "sha256": {name: pretrained.card(name)["sha256"] for name in ("mednist", "mednist_features")},
             "images": IMAGES,
-            "precision": str(runtime.precision()).removeprefix("torch."),
+            "precision": runtime.precision_name(),
             "floor": floor(),
             "rows": [],
         }
@@ -117,7 +115,5 @@ def make(path):
     for name, nfe, seed in plan():
         if (name, nfe, seed) not in done:
             bank["rows"].append(row(name, nfe, seed))
-            rows = ",\n".join("  " + json.dumps(entry) for entry in bank["rows"])
-            head = json.dumps({**bank, "rows": None}, indent=1)
-            write_atomically(path, (head.replace("null", f"[\n{rows}\n ]") + "\n").encode())
+            write_rows(path, bank)
             print(bank["rows"][-1], flush=True)

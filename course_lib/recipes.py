@@ -4,6 +4,7 @@ measured.
 ``python -m course_lib.train NAME`` trains an entry. This is the only module of the library that knows the data sets.
 """
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from torch.nn import functional as F
 from course_lib import pretrained, runtime, schedules
 from course_lib.denoisers import NetworkDenoiser
 from course_lib.metrics.distribution import frechet_distance, moments
-from course_lib.sample import draw, generate
+from course_lib.operators import Downsample
+from course_lib.sample import draw, draw_latents, draw_volumes, generate
 from course_lib.training import (
     AutoencoderLoss,
     ClassificationLoss,
@@ -29,7 +31,6 @@ from course_lib.training import (
 )
 from course_lib.volumes import (
     HIPPOCAMPUS_LABELS,
-    HIPPOCAMPUS_SHAPE,
     hippocampus_box,
     hippocampus_channels,
     label_volumes,
@@ -116,7 +117,7 @@ def _sampling():
     return {
         "network_evaluations": FD_NFE,
         "sampler": "dpmpp_2m",
-        "precision": str(runtime.precision()).removeprefix("torch."),
+        "precision": runtime.precision_name(),
     }
 
 
@@ -152,6 +153,13 @@ def spread_of_each_class(labels, n):
     return torch.cat(chosen)
 
 
+def in_reference(labels):
+    """Which of the training images (N,) are in the reference of Fréchet distances: bool (N,)."""
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    chosen[spread_of_each_class(labels, REFERENCE_IMAGES // 6)] = True
+    return chosen
+
+
 def random_of_each_class(labels, n, generator):
     """Indices of n random items of each class."""
     found = [(labels == label).nonzero()[:, 0] for label in labels.unique()]
@@ -171,12 +179,11 @@ def measure_classifier(recipe, net):
     train_images, train_labels = recipe.load_data()
     train_labels = torch.as_tensor(train_labels)
     features = in_parts(net.features, train_images)
-    in_reference = torch.zeros(len(features), dtype=torch.bool)
-    in_reference[spread_of_each_class(train_labels, REFERENCE_IMAGES // 6)] = True
-    scale = features[in_reference].std(0)
+    known = in_reference(train_labels)
+    scale = features[known].std(0)
     net.scale.copy_(net.scale * scale)
-    reference = moments(features[in_reference] / scale)
-    others, other_labels = features[~in_reference] / scale, train_labels[~in_reference]
+    reference = moments(features[known] / scale)
+    others, other_labels = features[~known] / scale, train_labels[~known]
     generator = runtime.seeded(0)
     draws = [random_of_each_class(other_labels, FD_IMAGES // 6, generator) for _ in range(5)]
     floors = [frechet_distance(moments(others[chosen]), reference) for chosen in draws]
@@ -279,7 +286,8 @@ def _brain_latents():
 
 def low_resolution(x, factor=4):
     """x (B, C, H, W) averaged over squares of side ``factor`` and blown up again, each mean repeated: (B, C, H, W)."""
-    return F.interpolate(F.avg_pool2d(x, factor), scale_factor=factor, mode="nearest")
+    A = Downsample(factor)
+    return A.pinv(A(x))
 
 
 def _psnr(x, reference):
@@ -435,22 +443,15 @@ def measure_large(recipe, net):
     """Fréchet distance of 300 samples of 128 x 128 at 25 evaluations beside the floor, and the seconds for each."""
     latent = recipe.network_args.get("in_channels", 1) > 1
     denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=not latent)
-    autoencoder, judge = pretrained.load("brain_autoencoder"), pretrained.load("brain_features")
-    side, channels = (128 // autoencoder.factor, autoencoder.latent_channels) if latent else (128, 1)
+    judge = pretrained.load("brain_features")
     start = time.perf_counter()
-    x = generate(denoiser, torch.randn(BRAIN_FD_IMAGES, channels, side, side, generator=runtime.seeded(0)), nfe=FD_NFE)
     if latent:
-        x = torch.cat([autoencoder.decode(part.to(runtime.device())).cpu() for part in x.split(50)])
-    seconds = (time.perf_counter() - start) / len(x)
-    distance = frechet_distance(moments(in_parts(judge.features, x[:, 0].clamp(-1, 1))), reference_128())
-    floor = pretrained.card("brain_autoencoder")["floor"]["frechet_distance"]
-    quality = {"frechet_distance": distance, "floor": floor, "ratio_to_floor": distance / floor, "images": len(x)}
+        _, images = draw_latents(denoiser, pretrained.load("brain_autoencoder"), BRAIN_FD_IMAGES, FD_NFE, size=128)
+    else:
+        images = draw(denoiser, BRAIN_FD_IMAGES, FD_NFE, size=128)
+    seconds = (time.perf_counter() - start) / len(images)
+    quality = _distance(in_parts(judge.features, images), "brain_autoencoder")  # its card has those of this size
     return quality | {"seconds_an_image": round(seconds, 3)} | _sampling(), {}
-
-
-def reference_128():
-    """Moments of the features of healthy slices of 128 x 128, which ship with the autoencoder."""
-    return pretrained.reference("brain_autoencoder")
 
 
 # ---- Hippocampus volumes ---------------------------------------------------------------------------------------------
@@ -491,9 +492,8 @@ def measure_hippocampus(recipe, net):
     cases held out (validation and test) are its null. The measures of every case ship as tensors.
     """
     denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
-    noise = torch.randn(100, 3, *HIPPOCAMPUS_SHAPE, generator=runtime.seeded(0))
     start = time.perf_counter()
-    x = generate(denoiser, noise, nfe=FD_NFE, batch_size=10)
+    x = draw_volumes(denoiser, 100, FD_NFE)
     seconds = (time.perf_counter() - start) / len(x)
     cases = {split: torch.as_tensor(_hippocampi(split)) for split in ("train", "validation", "test")} | {"sample": x}
     labels = {key: labels_of(channels) for key, channels in cases.items()}
@@ -549,7 +549,7 @@ RECIPES = {
             name="mednist",
             network="DiffusionUNet",
             network_args={"channels": (64, 128, 192), "num_res_blocks": 1, "patch": 2, "num_classes": 6},
-            loss=DiffusionLoss(schedules.Cosine(), kind="v", drop_class=0.1),
+            loss=COSINE_V,
             measure=measure_diffusion,
             steps=2750,
             full=FULL,
@@ -576,7 +576,7 @@ RECIPES = {
             name="mednist_weak",
             network="DiffusionUNet",
             network_args={"channels": (32, 64), "num_res_blocks": 1, "patch": 4, "num_classes": 6},
-            loss=DiffusionLoss(schedules.Cosine(), kind="v", drop_class=0.1),
+            loss=COSINE_V,
             measure=measure_diffusion,
             steps=1200,
         ),
@@ -634,7 +634,7 @@ RECIPES = {
             name="brain_superres",
             network="DiffusionUNet",
             network_args=SMALL | {"beside": 1},
-            loss=DiffusionLoss(schedules.Cosine(), kind="v", condition=low_resolution),
+            loss=dataclasses.replace(COSINE_V, condition=low_resolution),
             load_data=_brain_train,
             measure=measure_super_resolution,
             steps=4000,

@@ -66,6 +66,11 @@ def fast():
         yield
 
 
+def precision_name():
+    """The name of :func:`precision`, such as "bfloat16"."""
+    return str(precision()).removeprefix("torch.")
+
+
 def seeded(seed):
     """A torch.Generator on the CPU with that seed, so that noise is the same on every device."""
     return torch.Generator().manual_seed(seed)
@@ -200,7 +205,7 @@ def _device():
 
 
 def _precision():
-    name = str(precision()).removeprefix("torch.")
+    name = precision_name()
     return f"{name}, {'clearly faster here' if name == 'bfloat16' else 'as fast here as bfloat16'}", ""
 
 

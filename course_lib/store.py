@@ -1,5 +1,6 @@
-"""Tensors on disk: safetensors only, written at once or not at all."""
+"""Files written at once or not at all: tensors as safetensors only, tables of measurements as JSON."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -20,6 +21,13 @@ def write_atomically(path, content):
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def write_rows(path, bank):
+    """Write a dict with a list of dicts under "rows" as JSON, atomically; each row on a line of its own."""
+    rows = ",\n".join("  " + json.dumps(row) for row in bank["rows"])
+    head = json.dumps({**bank, "rows": None}, indent=1)
+    write_atomically(path, (head.replace("null", f"[\n{rows}\n ]") + "\n").encode())
 
 
 def write_tensors(path, tensors, metadata=None):
