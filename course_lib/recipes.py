@@ -637,7 +637,7 @@ RECIPES = {
             loss=dataclasses.replace(COSINE_V, condition=low_resolution),
             load_data=_brain_train,
             measure=measure_super_resolution,
-            steps=4000,
+            steps=2800,
             full=FULL,
         ),
         _brain_recipe(
