@@ -36,6 +36,12 @@ def stratified_times(n, generator):
     return (strata + torch.rand(n, generator=generator)) / n
 
 
+def _apart(batch, beside):
+    """x_0 and y of a batch, where the last ``beside`` channels of its images are the image y."""
+    x, y = batch
+    return (x[:, :-beside], x[:, -beside:]) if beside else (x, y)
+
+
 @dataclass(frozen=True)
 class DiffusionLoss:
     """L = E || net(x_t, t, y) - target ||^2, the mean over pixels, with x_t = alpha_t x_0 + sigma_t eps.
@@ -49,13 +55,14 @@ class DiffusionLoss:
     kind: str = "v"
     drop_class: float = 0.1
     condition: Callable | None = None  # makes the image y that the network sees beside x_t out of x_0
+    beside: int = 0  # or: the last so many channels of the images are y, and the others x_0
 
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and its time (B,).
 
         batch: x_0 (B, C, H, W), and y: classes (B,), a map of labels (B, H, W), or None.
         """
-        x_0, y = batch
+        x_0, y = _apart(batch, self.beside)
         t = stratified_times(len(x_0), generator)
         eps = torch.randn(x_0.shape, generator=generator)
         if self.condition is not None:
@@ -83,14 +90,21 @@ class ClassificationLoss:
 
 @dataclass(frozen=True)
 class RegressionLoss:
-    """L = || net(condition(x_0), 0) - x_0 ||^2, the mean over pixels: its minimum is the mean E[x_0 | condition]."""
+    """L = || net(y, 0) - x_0 ||^2, the mean over pixels: its minimum is the mean E[x_0 | y].
 
-    condition: Callable
+    condition : makes y out of x_0; or beside : the last so many channels of the images are y, and the others x_0.
+    """
+
+    condition: Callable | None = None
+    beside: int = 0
+    drawn: bool = False  # whether condition is random, condition(x_0, generator), as a noisy measurement is
 
     def __call__(self, net, batch, generator):
-        """Loss of each example (B,) and no times. batch: x_0 (B, C, H, W) and anything."""
-        x_0 = batch[0]
-        return (net(self.condition(x_0), 0.0) - x_0).square().flatten(1).mean(1), None
+        """Loss of each example (B,) and no times. batch: images (B, C, H, W) and anything."""
+        x_0, y = _apart(batch, self.beside)
+        if self.condition is not None:
+            y = self.condition(x_0, generator) if self.drawn else self.condition(x_0)
+        return (net(y, 0.0) - x_0).square().flatten(1).mean(1), None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Training: the loss against its definition, resuming against not having stopped, many processes against one."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from course_lib.store import read_tensors, write_tensors
 from course_lib.training import (
     Batches,
     DiffusionLoss,
+    RegressionLoss,
     ema_decay,
     learning_rate,
     save_checkpoint,
@@ -190,3 +192,21 @@ def test_two_processes_average_their_gradients(tmp_path):
         env={**__import__("os").environ, "GLOO_SOCKET_IFNAME": "lo"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_image_beside_may_come_with_the_batch():
+    """The last channels as y, or y made out of x_0: the same loss."""
+    x_0 = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    pair = torch.cat([x_0, 0.5 * x_0], 1)
+
+    def net(x, t, y=None):
+        return x.sin() + (0 if y is None else y)
+
+    for loss in (DiffusionLoss(schedules.Cosine()), RegressionLoss()):
+        made = dataclasses.replace(loss, condition=lambda x: 0.5 * x)
+        given = dataclasses.replace(loss, beside=1)
+        found = [
+            part(net, batch, torch.Generator().manual_seed(1))[0]
+            for part, batch in ((made, (x_0, None)), (given, (pair, None)))
+        ]
+        torch.testing.assert_close(*found, rtol=0, atol=1e-6)

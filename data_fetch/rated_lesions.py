@@ -1,0 +1,82 @@
+"""Lesions with several raters whose distribution is known: crops of brain cohort slices, made, 64 x 64 pixels of 2 mm.
+
+Real data sets have a few opinions on each image, never all of them. Here every case has the same four raters, and the
+chance of each is known, so that a model's distribution of masks can be compared with the true one:
+
+========  ======  ======================================================
+rater     chance  what it draws
+========  ======  ======================================================
+none      0.20    nothing: it takes the lesion for healthy tissue
+core      0.20    pixels deeper than 1 pixel inside the true mask
+outline   0.35    the true mask
+generous  0.25    the true mask and all pixels up to 2 pixels around it
+========  ======  ======================================================
+
+The chances are the same for every lesion, faint or plain. Families: those whose masks have a core at this pixel size.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from data_fetch import brain_cohort
+
+RATERS = ("none", "core", "outline", "generous")
+CHANCES = (0.2, 0.2, 0.35, 0.25)
+FAMILIES = ("hyper", "hypo", "mass")
+SIZE, FULL_SIZE = 64, 96  # pixels of a crop and of the slice that it is cut from
+MARGIN = 4  # pixels that stay free around the mask
+
+
+@dataclass(frozen=True)
+class RatedLesions:
+    """images float32 (N, 64, 64) in [-1, 1]; ratings uint8 (N, 4, 64, 64), one mask for each of RATERS; numbers int64
+    (N,): the subjects; families: the family of each lesion, a tuple of N names."""
+
+    images: np.ndarray
+    ratings: np.ndarray
+    numbers: np.ndarray
+    families: tuple
+
+
+def load(split, n, seed=0, strength=1.0):
+    """n cases of a split, families in turn. seed chooses subjects and the place of the crop; strength as in
+    ``brain_cohort.slice_2d``."""
+    numbers = brain_cohort.numbers(split, n, seed)
+    families = tuple(FAMILIES[k % len(FAMILIES)] for k in range(n))
+    images, masks = np.empty((n, SIZE, SIZE), np.float32), np.empty((n, SIZE, SIZE), bool)
+    for k, (number, family) in enumerate(zip(numbers, families)):
+        case = brain_cohort.slice_2d(int(number), FULL_SIZE, lesion=family, strength=strength)
+        rows, columns = crop(case.mask, int(number))
+        images[k], masks[k] = case.image[rows, columns], case.mask[rows, columns] > 0
+    return RatedLesions(images, ratings(masks), numbers, families)
+
+
+def crop(mask, number):
+    """Where a subject's crop lies, slices of rows and columns: the mask (H, W) is inside with MARGIN pixels to spare,
+    at a place that the number draws."""
+    rng = np.random.default_rng(number)
+    found = []
+    for axis, side in enumerate(mask.shape):
+        where = np.flatnonzero(mask.any(1 - axis))
+        first = max(where[-1] + 1 + MARGIN - SIZE, 0)
+        last = min(where[0] - MARGIN, side - SIZE)
+        start = int(rng.integers(first, max(first, last) + 1))
+        found.append(slice(start, start + SIZE))
+    return tuple(found)
+
+
+def ratings(masks):
+    """The four raters' masks of true masks (N, H, W), bool: uint8 (N, 4, H, W)."""
+    masks = np.asarray(masks).astype(bool)
+    none = np.zeros_like(masks)
+    core = np.stack([ndimage.distance_transform_edt(mask) > 1 for mask in masks])  # depth of a border pixel is 1
+    generous = np.stack([ndimage.distance_transform_edt(~mask) <= 2 for mask in masks])
+    return np.stack([none, core, masks, generous], 1).astype(np.uint8)
+
+
+def draw(rated, rng):
+    """The mask of one rater for each case, drawn by CHANCES: uint8 (N, 64, 64). rated: RatedLesions."""
+    chosen = rng.choice(len(RATERS), len(rated.ratings), p=CHANCES)
+    return rated.ratings[np.arange(len(chosen)), chosen]
