@@ -43,6 +43,7 @@ __all__ = [
 #: Okabe-Ito without its yellow, which vanishes on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
+LEVEL_DASHES = (":", "-.", (0, (1, 4)))  # of horizontal reference lines
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DPI = 110
 
@@ -204,8 +205,8 @@ def curves(
         if bands and label in bands:
             low, high = bands[label]
             ax.fill_between(at, as_array(low), as_array(high), color=colour, alpha=0.18, linewidth=0)
-    for label, level in (levels or {}).items():
-        ax.axhline(float(level), color="#555555", linewidth=1.4, linestyle=":", label=label)
+    for index, (label, level) in enumerate((levels or {}).items()):
+        ax.axhline(float(level), color="#555555", linewidth=1.4, linestyle=LEVEL_DASHES[index % 3], label=label)
     for label, mark in (marks or {}).items():
         ax.axvline(float(mark), color="#555555", linewidth=1.4, linestyle="--", label=label)
     ax.set(xscale=xscale, yscale=yscale)
