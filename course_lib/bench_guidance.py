@@ -11,6 +11,7 @@ import torch
 
 from course_lib import guidance, pretrained, runtime
 from course_lib.metrics.distribution import density_coverage, frechet_distance, moments
+from course_lib.metrics.intervals import jackknife
 from course_lib.recipes import RECIPES, in_parts, in_reference, random_of_each_class
 from course_lib.sample import draw
 from course_lib.store import read_tensors, write_rows, write_tensors
@@ -20,7 +21,6 @@ STEPS = 15
 K = 5
 NONE = 6  # the class that stands for "no class" in the shipped networks
 INTERVAL = (0.17, 0.79)  # in t: sigma/alpha from 0.28 to 2.9; not tuned
-BLOCKS = 10  # of the jackknife: standard errors from leaving out a tenth of the images
 
 
 def guided(method, w):
@@ -66,17 +66,6 @@ def real_features(seed):
     left = (~in_reference(labels)).nonzero()[:, 0]
     chosen = left[random_of_each_class(labels[left], IMAGES // 6, runtime.seeded(seed))].numpy()
     return in_parts(pretrained.load("mednist_features").features, images[chosen]), images[chosen]
-
-
-def jackknife(statistic, features):
-    """A statistic of features (N, d), such as a distance, and its standard error from leaving out one block in ten.
-
-    Block b holds the images b, b + 10, ...; SE^2 = (g - 1)/g sum of squared deviations (Efron & Stein, Annals of
-    Statistics 1981).
-    """
-    block = torch.arange(len(features)) % BLOCKS
-    left_out = torch.tensor([statistic(features[block != b]) for b in range(BLOCKS)], dtype=torch.float64)
-    return statistic(features), float(((BLOCKS - 1) * left_out.var(unbiased=False)).sqrt())
 
 
 def row(method, w, real):

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from course_lib import pretrained, runtime, schedules
 from course_lib.denoisers import NetworkDenoiser
 from course_lib.metrics.distribution import frechet_distance, moments
+from course_lib.metrics.memorisation import nearest_rms
 from course_lib.operators import Downsample
 from course_lib.sample import draw, draw_latents, draw_volumes, generate
 from course_lib.training import (
@@ -36,7 +37,6 @@ from course_lib.volumes import (
     label_volumes,
     labels_of,
     largest_shares,
-    nearest_rms,
 )
 
 

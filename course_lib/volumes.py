@@ -170,10 +170,3 @@ def largest_shares(labels):
         return sizes.max() / sizes.sum() if len(sizes) else 0.0
 
     return torch.tensor([[share(np.asarray(one) == k) for k in (1, 2)] for one in labels], dtype=torch.float32)
-
-
-def nearest_rms(images, others):
-    """Root mean square difference of each image (N, ...) to the nearest of ``others`` (M, ...), and which it is."""
-    images, others = torch.as_tensor(images).flatten(1), torch.as_tensor(others).flatten(1)
-    distance, which = torch.cdist(images, others).min(1)
-    return distance / images.shape[1] ** 0.5, which

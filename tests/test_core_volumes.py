@@ -182,10 +182,3 @@ def test_largest_share_by_hand():
     labels[0, 0, 0, :3] = 1
     labels[0, 1, 1, 0] = 1  # touches the row only at an edge
     assert volumes.largest_shares(labels).tolist() == [[0.75, 0.0]]
-
-
-def test_nearest_is_the_root_mean_square():
-    others = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0))
-    distance, which = volumes.nearest_rms(others[[3, 1]] + 0.25, others)
-    torch.testing.assert_close(distance, torch.tensor([0.25, 0.25]), rtol=0, atol=1e-5)
-    assert which.tolist() == [3, 1]

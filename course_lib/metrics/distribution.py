@@ -43,6 +43,58 @@ def _symmetric_root(matrix):
     return vectors * values.clamp(min=0).sqrt() @ vectors.T
 
 
+def expected_floor(cov, n, m):
+    """What two samples of one Gaussian N(mean, cov), of n and m images, score on average as Fréchet distance: a float.
+
+    To first order in 1/n and 1/m, with l_i the eigenvalues of cov (d, d):
+
+        (1/n + 1/m) [ sum_i l_i + 1/4 sum_i l_i + 1/2 sum_ij l_i l_j / (l_i + l_j) ].
+
+    The first term is the means'. The rest is the second-order expansion of the covariances' part,
+    1/2 sum_ij E_ij^2 / (l_i + l_j) for a small difference E, with the Wishart variance l_i l_j (1 + delta_ij) / n of an
+    entry. For cov = I and n = m = N it is d (d + 5) / (2 N). It holds for n and m well above d, or rather above the
+    number of directions that vary: below, the covariance lacks them and the formula is too large.
+    """
+    values = torch.linalg.eigvalsh(torch.as_tensor(cov).double()).clamp(min=1e-300)
+    pairs = 1 / (1 / values[:, None] + 1 / values[None])  # l_i l_j / (l_i + l_j)
+    return float((1 / n + 1 / m) * (1.25 * values.sum() + 0.5 * pairs.sum()))
+
+
+def extrapolated(sizes, distances):
+    """The Fréchet distance of infinitely many images: the constant of the straight line in 1/N through ``distances``
+    (K,), measured at ``sizes`` (K,); and the line's slope.
+
+    Chong & Forsyth, Effectively unbiased FID and Inception Score (CVPR 2020), sec. 3. May be below zero, by noise.
+    Raises ValueError for fewer than two different sizes.
+    """
+    sizes, distances = torch.as_tensor(sizes).double(), torch.as_tensor(distances).double()
+    if sizes.shape != distances.shape or len(set(sizes.tolist())) < 2:
+        raise ValueError(f"a line needs two sizes and their distances; got {sizes.tolist()} and {distances.tolist()}")
+    x = 1 / sizes - (1 / sizes).mean()
+    slope = (x * distances).sum() / x.square().sum()
+    return float(distances.mean() - slope * (1 / sizes).mean()), float(slope)
+
+
+def kernel_distance(x, y):
+    """Squared maximum mean discrepancy of features x (M, d) and y (N, d), unbiased, so that it may be below zero.
+
+    mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_ij k(x_i, y_j),   k(a, b) = (a . b / d + 1)^3
+
+    Gretton et al. (JMLR 2012), eq. 3; with this kernel in Inception features it is the KID of Bińkowski et al. (ICLR
+    2018). Raises ValueError unless both are (., d) with at least two rows.
+    """
+    x, y = _two_sets(x, y, 1)
+    _two_sets(y, x, 1)
+
+    def kernel(a, b):
+        return (a @ b.T / x.shape[1] + 1) ** 3
+
+    def off_diagonal_mean(matrix):
+        return (matrix.sum() - matrix.trace()) / (len(matrix) * (len(matrix) - 1))
+
+    return float(off_diagonal_mean(kernel(x, x)) + off_diagonal_mean(kernel(y, y)) - 2 * kernel(x, y).mean())
+
+
 def density_coverage(real, fake, k=5):
     """Density and coverage of features fake (N, d) with respect to features real (M, d): two floats.
 
