@@ -225,6 +225,58 @@ class Autoencoder(nn.Module):
         return unfold(self.autoencoder.decode(z / self.scale), self.patch)
 
 
+class VectorAutoencoder(nn.Module):
+    """MONAI's ``VarAutoEncoder``: each image passes through one vector z of ``latent_size`` numbers.
+
+    With ``variational`` the encoder gives a mean and a standard deviation and z is drawn (Kingma & Welling, ICLR 2014);
+    without, z is the mean: a plain autoencoder of the same size. Of little use to latent diffusion, but what does not
+    fit through so narrow a neck is missing in the reconstruction, and that is how it finds anomalies.
+
+    Parameters
+    ----------
+    channels : width of each level, multiples of 8; each level halves the side of the image.
+    image_size : side of the images, which must divide by 2^levels.
+    """
+
+    def __init__(self, image_size=96, channels=(16, 32, 64, 64, 96), latent_size=128, variational=True):
+        super().__init__()
+        from monai.networks.nets import VarAutoEncoder
+
+        self.variational = variational
+        self.autoencoder = VarAutoEncoder(
+            spatial_dims=2,
+            in_shape=(1, image_size, image_size),
+            out_channels=1,
+            latent_size=latent_size,
+            channels=tuple(channels),
+            strides=(2,) * len(channels),
+            norm=("GROUP", {"num_groups": 8}),  # the default, instance normalisation, forgets how bright a picture is
+            use_sigmoid=False,
+        )
+
+    def forward(self, x, generator):
+        """x (B, 1, H, W) in [-1, 1] -> reconstruction, and mean and standard deviation of z (1 if not variational)."""
+        features = self._features(x)
+        mu = self.autoencoder.mu(features)
+        if not self.variational:
+            return self.decode(mu), mu, torch.ones_like(mu)
+        sigma = (0.5 * self.autoencoder.logvar(features)).exp()
+        z = mu + sigma * torch.randn(mu.shape, generator=generator).to(mu.device)
+        return self.decode(z), mu, sigma
+
+    def encode(self, x):
+        """x (B, 1, H, W) in [-1, 1] -> mean of z, (B, latent_size)."""
+        return self.autoencoder.mu(self._features(x))
+
+    def _features(self, x):
+        """What the layers before z make of x: (B, features). MONAI's ``encode_forward`` fails on channels-last x."""
+        return self.autoencoder.encode(x).flatten(1)
+
+    def decode(self, z):
+        """z (B, latent_size) -> images (B, 1, H, W)."""
+        return self.autoencoder.decode_forward(z, use_sigmoid=False)
+
+
 class Segmenter(nn.Module):
     """MONAI's plain ``UNet``: net(x) -> logits of each label at each pixel."""
 
@@ -291,7 +343,15 @@ class Classifier(nn.Module):
 
 NETWORKS = {
     network.__name__: network
-    for network in (DiffusionUNet, ControlledUNet, NoisyClassifier, Autoencoder, Segmenter, Classifier)
+    for network in (
+        DiffusionUNet,
+        ControlledUNet,
+        NoisyClassifier,
+        Autoencoder,
+        VectorAutoencoder,
+        Segmenter,
+        Classifier,
+    )
 }
 
 
