@@ -18,7 +18,7 @@ from course_lib import pretrained, runtime, schedules
 from course_lib.denoisers import NetworkDenoiser
 from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.metrics.memorisation import nearest_rms
-from course_lib.operators import Downsample
+from course_lib.operators import Downsample, KSpace, Radon, sampled_lines
 from course_lib.sample import draw, draw_latents, draw_volumes, generate
 from course_lib.training import (
     AutoencoderLoss,
@@ -212,9 +212,9 @@ def measure_diffusion(recipe, net):
 
 
 @torch.no_grad()
-def measure_noisy_classifier(recipe, net, load_test=lambda: _mednist("test")):
-    """Accuracy on the test split at several noise levels. load_test() gives its images and labels."""
-    images, labels = load_test()
+def measure_noisy_classifier(recipe, net):
+    """Accuracy on the test split at several noise levels."""
+    images, labels = _mednist("test")
     labels, schedule, accuracy = torch.as_tensor(labels), recipe.loss.schedule, {}
     for t in (0.0, 0.2, 0.4, 0.6, 0.8, 0.9):
         generator = runtime.seeded(0)
@@ -271,12 +271,6 @@ def _brain_maps(split, n, size=BRAIN_SIZE):
     return to_uint8(np.concatenate([half.images for half in halves])), np.concatenate(maps)
 
 
-def _brain_healthy_or_not(split, n):
-    """n slices, half of them with a lesion, uint8, and their class: 0 healthy, 1 lesion."""
-    images, maps = _brain_maps(split, n)
-    return images, (maps == BRAIN_TISSUES.index("lesion")).any((1, 2)).astype(np.int64)
-
-
 def _brain_with_lesions(split="train", n=8000, size=128):
     return _brain_maps(split, n, size)[0], None
 
@@ -294,6 +288,48 @@ def low_resolution(x, factor=4):
     """x (B, C, H, W) averaged over squares of side ``factor`` and blown up again, each mean repeated: (B, C, H, W)."""
     A = Downsample(factor)
     return A.pinv(A(x))
+
+
+ACCELERATIONS = (4, 8)
+MRI_NOISE = 0.03  # standard deviation in an image that is fully sampled, where white matter is at about 0.54
+CT_VIEWS = 24
+CT_NOISE = 0.4  # standard deviation of a ray, in pixels; the longest rays through a head sum up to about 100
+
+
+def scan_mri(x_0, accelerations, generator):
+    """A noisy scan of images (B, 1, H, W) with random lines, each at its own of the accelerations (B,): (A, y)."""
+    lines = torch.stack([sampled_lines(x_0.shape[-1], R, generator) for R in accelerations])
+    A, shape = KSpace(lines[:, None, None].to(x_0.device)), (2, *x_0.shape)
+    return A, A(x_0) + A.lines * torch.complex(*MRI_NOISE * torch.randn(shape, generator=generator).to(x_0.device))
+
+
+@functools.cache
+def _radon(size):
+    return Radon(size, CT_VIEWS)
+
+
+def scan_ct(x_0, generator):
+    """A noisy scan of images (B, 1, H, W) from few views: (A, y)."""
+    A = _radon(x_0.shape[-1])
+    y = A(x_0)
+    return A, y + CT_NOISE * torch.randn(y.shape, generator=generator).to(y.device)
+
+
+def back_projected(A, y):
+    """Filtered back-projection of a scan of pictures in [-1, 1], whose empty background is -1 and not 0."""
+    return A.fbp(y + A(torch.ones_like(y[:1, :, :1, :1]).expand(1, -1, A.size, A.size))) - 1
+
+
+def zero_filled_scan(x_0, generator):
+    """What the network of MRI sees of x_0 (B, 1, H, W): a scan at 4 or 8, by chance, with zeros for missing lines."""
+    chosen = torch.randint(len(ACCELERATIONS), (len(x_0),), generator=generator)
+    A, y = scan_mri(x_0, [ACCELERATIONS[k] for k in chosen], generator)
+    return A.adjoint(y)
+
+
+def back_projected_scan(x_0, generator):
+    """What the network of CT sees of x_0 (B, 1, H, W): the filtered back-projection of a scan."""
+    return back_projected(*scan_ct(x_0, generator))
 
 
 def _psnr(x, reference):
@@ -370,42 +406,6 @@ def _mean_and_std(values):
     return [round(float(values.mean()), 1), round(float(values.std()), 1)]
 
 
-def measure_two_classes(recipe, net):
-    """Fréchet distance of 300 healthy samples beside the floor, and how many samples of each class the classifier of
-    families finds a lesion in, beside real test images."""
-    denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
-    judge = pretrained.load("brain_features")
-    drawn = [
-        draw(denoiser, torch.full((n,), y), nfe=FD_NFE, seed=y, size=recipe.image_size)
-        for y, n in enumerate((BRAIN_FD_IMAGES, 100))
-    ]
-    images, labels = _brain_healthy_or_not("test", 400)
-    real = [images[labels == y] for y in (0, 1)]
-
-    def found(pictures):
-        return round(float((in_parts(judge, pictures).argmax(1) > 0).float().mean()), 3)
-
-    quality = _distance(in_parts(judge.features, drawn[0]), "brain_features") | _sampling()
-    return quality | {
-        "share_with_a_lesion": {
-            name: {"samples": found(drawn[y]), "real": found(real[y])} for y, name in enumerate(recipe.classes)
-        }
-    }, {}
-
-
-def measure_neck(recipe, net):
-    """PSNR on healthy test subjects, beside what the mean training image scores, and the contrast that lesions keep
-    (see :func:`measure_autoencoder`): little is wanted, since anomalies are found by what is lost."""
-    x, n = to_tensor(_healthy("test", BRAIN_FD_IMAGES)), BRAIN_FD_IMAGES
-    mean = to_tensor(recipe.load_data()[0].mean(0, keepdims=True) / 127.5 - 1)
-
-    def decoded(x):
-        return net.decode(net.encode(x)).clamp(-1, 1)
-
-    quality = {"psnr": _psnr(in_parts(decoded, x), x), "psnr_of_the_mean_image": _psnr(mean.expand_as(x), x)}
-    return quality | {"images": n, "contrast_kept": _contrast_kept(decoded, recipe.image_size)}, {}
-
-
 def measure_control(recipe, net):
     """Dice of the map that is asked for and the segmenter's map of what is drawn, for 64 test subjects.
 
@@ -439,6 +439,28 @@ def measure_super_resolution(recipe, net):
     return quality | {"test_images": len(x_0)}, {}
 
 
+def _psnr_of_scans(net, scan, picture):
+    """PSNR on 128 test subjects: of the network's answer to the picture of a scan, and of that picture itself."""
+    x_0 = to_tensor(_healthy("test", 128))
+    seen = picture(*scan(x_0, runtime.seeded(0)))
+    return _psnr(in_parts(lambda x: net(x, 0.0), seen[:, 0].numpy(), 32), x_0), _psnr(seen, x_0)
+
+
+def measure_mri(recipe, net):
+    """PSNR on 128 test subjects at each acceleration, beside the zero-filled picture."""
+    quality = {"psnr": {}, "zero_filled": {}, "test_images": 128, "noise": MRI_NOISE}
+    for R in ACCELERATIONS:
+        scores = _psnr_of_scans(net, lambda x, g, R=R: scan_mri(x, [R] * len(x), g), lambda A, y: A.adjoint(y))
+        quality["psnr"][f"R = {R}"], quality["zero_filled"][f"R = {R}"] = scores
+    return quality, {}
+
+
+def measure_ct(recipe, net):
+    """PSNR on 128 test subjects, beside filtered back-projection."""
+    psnr, fbp = _psnr_of_scans(net, scan_ct, back_projected)
+    return {"psnr": psnr, "back_projected": fbp, "test_images": 128, "noise": CT_NOISE, "views": CT_VIEWS}, {}
+
+
 def measure_autoencoder(recipe, net):
     """What the autoencoder keeps, on test subjects, and the reference of Fréchet distances at 128 x 128.
 
@@ -462,19 +484,18 @@ def measure_autoencoder(recipe, net):
         "images": BRAIN_FD_IMAGES,
         "reference_images": reference.n,
         "floor": _floor([frechet_distance(moments(part), reference) for part in sets], BRAIN_FD_IMAGES),
-        "contrast_kept": _contrast_kept(decoded, size=128),
+        "contrast_kept": _contrast_kept(decoded),
         "scale": round(float(net.scale), 5),
     }
     return quality, {"reference.mean": reference.mean, "reference.cov": reference.cov, "scale": net.scale.cpu()}
 
 
-def _contrast_kept(decoded, size):
-    """Inside the mask of a lesion: (decoded with - decoded without it) / (with - without), for each family."""
+def _contrast_kept(decoded):
     from data_fetch.brain_cohort import FAMILIES
 
     kept = {}
     for family in FAMILIES:
-        cases = _brain("test", 64, size, lesion=family)
+        cases = _brain("test", 64, size=128, lesion=family)
         mask = torch.as_tensor(cases.masks).bool()
         change = torch.as_tensor(cases.images - cases.healthy)
         found = (in_parts(decoded, cases.images, 64) - in_parts(decoded, cases.healthy, 64))[:, 0]
@@ -566,9 +587,6 @@ def measure_hippocampus(recipe, net):
 COSINE_V = DiffusionLoss(schedules.Cosine(), kind="v")
 BRAIN_PRIOR = {"channels": (64, 96, 128, 160), "num_res_blocks": 1, "patch": 2}
 SMALL = {"channels": (32, 64, 64), "num_res_blocks": 1, "patch": 2}
-
-
-HEALTHY_OR_NOT = {"n": 8000, "what": "half of them with a lesion", "classes": ("healthy", "lesion")}
 
 
 def _mednist_recipe(**settings):
@@ -664,43 +682,6 @@ RECIPES = {
             full=FULL,
         ),
         _brain_recipe(
-            name="brain_noisy_classifier",
-            network="NoisyClassifier",
-            network_args={"num_classes": 2, "channels": (32, 64, 96), "patch": 4, "image_size": BRAIN_SIZE},
-            loss=NoisyClassificationLoss(schedules.Cosine()),
-            load_data=lambda: _brain_healthy_or_not("train", 8000),
-            measure=functools.partial(measure_noisy_classifier, load_test=lambda: _brain_healthy_or_not("test", 400)),
-            steps=1000,
-            batch_size=64,
-            peak_rate=1e-3,
-            **HEALTHY_OR_NOT,
-        ),
-        _brain_recipe(
-            name="brain_two_classes",
-            network="DiffusionUNet",
-            network_args=SMALL | {"num_classes": 2},
-            loss=COSINE_V,
-            load_data=lambda: _brain_healthy_or_not("train", 8000),
-            measure=measure_two_classes,
-            steps=1500,
-            full=FULL,
-            **HEALTHY_OR_NOT,
-        ),
-        *(
-            _brain_recipe(
-                name=name,
-                network="VectorAutoencoder",
-                network_args={"image_size": BRAIN_SIZE, "latent_size": 128, "variational": kl_weight > 0},
-                loss=AutoencoderLoss(kl_weight),
-                load_data=_brain_train,
-                measure=measure_neck,
-                steps=1500,
-                peak_rate=1e-3,
-            )
-            # 128 b / 96^2 makes the loss the evidence lower bound of Laplace noise of scale b; here b = 0.07
-            for name, kl_weight in (("brain_ae", 0.0), ("brain_vae", 1e-3))
-        ),
-        _brain_recipe(
             name="brain_control",
             network="ControlledUNet",
             network_args={"base": "brain", "base_args": BRAIN_PRIOR, "num_labels": 5},
@@ -730,6 +711,26 @@ RECIPES = {
             loss=RegressionLoss(low_resolution),
             load_data=_brain_train,
             measure=measure_super_resolution,
+            steps=700,
+            full=FULL,
+        ),
+        _brain_recipe(
+            name="brain_mri_unet",
+            network="DiffusionUNet",
+            network_args=SMALL,
+            loss=RegressionLoss(zero_filled_scan, drawn=True),
+            load_data=_brain_train,
+            measure=measure_mri,
+            steps=700,
+            full=FULL,
+        ),
+        _brain_recipe(
+            name="brain_ct_unet",
+            network="DiffusionUNet",
+            network_args=SMALL,
+            loss=RegressionLoss(back_projected_scan, drawn=True),
+            load_data=_brain_train,
+            measure=measure_ct,
             steps=700,
             full=FULL,
         ),
