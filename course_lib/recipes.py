@@ -212,9 +212,9 @@ def measure_diffusion(recipe, net):
 
 
 @torch.no_grad()
-def measure_noisy_classifier(recipe, net):
-    """Accuracy on the test split at several noise levels."""
-    images, labels = _mednist("test")
+def measure_noisy_classifier(recipe, net, load_test=lambda: _mednist("test")):
+    """Accuracy on the test split at several noise levels. load_test() gives its images and labels."""
+    images, labels = load_test()
     labels, schedule, accuracy = torch.as_tensor(labels), recipe.loss.schedule, {}
     for t in (0.0, 0.2, 0.4, 0.6, 0.8, 0.9):
         generator = runtime.seeded(0)
@@ -269,6 +269,12 @@ def _brain_maps(split, n, size=BRAIN_SIZE):
     halves = [_brain(split, n // 2, size, lesion=lesion, seed=k) for k, lesion in enumerate((None, "mixed"))]
     maps = [np.where(half.masks, 4, half.labels).astype(np.uint8) for half in halves]
     return to_uint8(np.concatenate([half.images for half in halves])), np.concatenate(maps)
+
+
+def _brain_healthy_or_not(split, n):
+    """n slices, half of them with a lesion, uint8, and their class: 0 healthy, 1 lesion."""
+    images, maps = _brain_maps(split, n)
+    return images, (maps == BRAIN_TISSUES.index("lesion")).any((1, 2)).astype(np.int64)
 
 
 def _brain_with_lesions(split="train", n=8000, size=128):
@@ -406,6 +412,42 @@ def _mean_and_std(values):
     return [round(float(values.mean()), 1), round(float(values.std()), 1)]
 
 
+def measure_two_classes(recipe, net):
+    """Fréchet distance of 300 healthy samples beside the floor, and how many samples of each class the classifier of
+    families finds a lesion in, beside real test images."""
+    denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
+    judge = pretrained.load("brain_features")
+    drawn = [
+        draw(denoiser, torch.full((n,), y), nfe=FD_NFE, seed=y, size=recipe.image_size)
+        for y, n in enumerate((BRAIN_FD_IMAGES, 100))
+    ]
+    images, labels = _brain_healthy_or_not("test", 400)
+    real = [images[labels == y] for y in (0, 1)]
+
+    def found(pictures):
+        return round(float((in_parts(judge, pictures).argmax(1) > 0).float().mean()), 3)
+
+    quality = _distance(in_parts(judge.features, drawn[0]), "brain_features") | _sampling()
+    return quality | {
+        "share_with_a_lesion": {
+            name: {"samples": found(drawn[y]), "real": found(real[y])} for y, name in enumerate(recipe.classes)
+        }
+    }, {}
+
+
+def measure_neck(recipe, net):
+    """PSNR on healthy test subjects, beside what the mean training image scores, and the contrast that lesions keep
+    (see :func:`measure_autoencoder`): little is wanted, since anomalies are found by what is lost."""
+    x, n = to_tensor(_healthy("test", BRAIN_FD_IMAGES)), BRAIN_FD_IMAGES
+    mean = to_tensor(recipe.load_data()[0].mean(0, keepdims=True) / 127.5 - 1)
+
+    def decoded(x):
+        return net.decode(net.encode(x)).clamp(-1, 1)
+
+    quality = {"psnr": _psnr(in_parts(decoded, x), x), "psnr_of_the_mean_image": _psnr(mean.expand_as(x), x)}
+    return quality | {"images": n, "contrast_kept": _contrast_kept(decoded, recipe.image_size)}, {}
+
+
 def measure_control(recipe, net):
     """Dice of the map that is asked for and the segmenter's map of what is drawn, for 64 test subjects.
 
@@ -484,18 +526,19 @@ def measure_autoencoder(recipe, net):
         "images": BRAIN_FD_IMAGES,
         "reference_images": reference.n,
         "floor": _floor([frechet_distance(moments(part), reference) for part in sets], BRAIN_FD_IMAGES),
-        "contrast_kept": _contrast_kept(decoded),
+        "contrast_kept": _contrast_kept(decoded, size=128),
         "scale": round(float(net.scale), 5),
     }
     return quality, {"reference.mean": reference.mean, "reference.cov": reference.cov, "scale": net.scale.cpu()}
 
 
-def _contrast_kept(decoded):
+def _contrast_kept(decoded, size):
+    """Inside the mask of a lesion: (decoded with - decoded without it) / (with - without), for each family."""
     from data_fetch.brain_cohort import FAMILIES
 
     kept = {}
     for family in FAMILIES:
-        cases = _brain("test", 64, size=128, lesion=family)
+        cases = _brain("test", 64, size, lesion=family)
         mask = torch.as_tensor(cases.masks).bool()
         change = torch.as_tensor(cases.images - cases.healthy)
         found = (in_parts(decoded, cases.images, 64) - in_parts(decoded, cases.healthy, 64))[:, 0]
@@ -589,6 +632,9 @@ BRAIN_PRIOR = {"channels": (64, 96, 128, 160), "num_res_blocks": 1, "patch": 2}
 SMALL = {"channels": (32, 64, 64), "num_res_blocks": 1, "patch": 2}
 
 
+HEALTHY_OR_NOT = {"n": 8000, "what": "half of them with a lesion", "classes": ("healthy", "lesion")}
+
+
 def _mednist_recipe(**settings):
     return Recipe(
         data=MEDNIST_DATA,
@@ -680,6 +726,43 @@ RECIPES = {
             measure=measure_brain,
             steps=2800,
             full=FULL,
+        ),
+        _brain_recipe(
+            name="brain_noisy_classifier",
+            network="NoisyClassifier",
+            network_args={"num_classes": 2, "channels": (32, 64, 96), "patch": 4, "image_size": BRAIN_SIZE},
+            loss=NoisyClassificationLoss(schedules.Cosine()),
+            load_data=lambda: _brain_healthy_or_not("train", 8000),
+            measure=functools.partial(measure_noisy_classifier, load_test=lambda: _brain_healthy_or_not("test", 400)),
+            steps=1000,
+            batch_size=64,
+            peak_rate=1e-3,
+            **HEALTHY_OR_NOT,
+        ),
+        _brain_recipe(
+            name="brain_two_classes",
+            network="DiffusionUNet",
+            network_args=SMALL | {"num_classes": 2},
+            loss=COSINE_V,
+            load_data=lambda: _brain_healthy_or_not("train", 8000),
+            measure=measure_two_classes,
+            steps=1500,
+            full=FULL,
+            **HEALTHY_OR_NOT,
+        ),
+        *(
+            _brain_recipe(
+                name=name,
+                network="VectorAutoencoder",
+                network_args={"image_size": BRAIN_SIZE, "latent_size": 128, "variational": kl_weight > 0},
+                loss=AutoencoderLoss(kl_weight),
+                load_data=_brain_train,
+                measure=measure_neck,
+                steps=1500,
+                peak_rate=1e-3,
+            )
+            # 128 b / 96^2 makes the loss the evidence lower bound of Laplace noise of scale b; here b = 0.07
+            for name, kl_weight in (("brain_ae", 0.0), ("brain_vae", 1e-3))
         ),
         _brain_recipe(
             name="brain_control",
