@@ -18,6 +18,7 @@ from course_lib import pretrained, runtime, schedules
 from course_lib.denoisers import NetworkDenoiser
 from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.metrics.memorisation import nearest_rms
+from course_lib.metrics.segmentation import generalised_energy_distance
 from course_lib.operators import Downsample, KSpace, Radon, sampled_lines
 from course_lib.sample import draw, draw_latents, draw_volumes, generate
 from course_lib.training import (
@@ -561,11 +562,96 @@ def measure_large(recipe, net):
     return quality | {"seconds_an_image": round(seconds, 3)} | _sampling(), {}
 
 
+# ---- Contrasts: T1 to T2 ---------------------------------------------------------------------------------------------
+
+
+def _brain_contrasts(split, n=BRAIN_SUBJECTS, seed=0):
+    """T2- and T1-like slices of the same healthy subjects, uint8 (n, 2, 96, 96)."""
+    t2 = _brain(split, n, contrast="T2", seed=seed).images
+    return np.stack([to_uint8(t2), _healthy(split, n, seed=seed)], 1)
+
+
+def measure_translation(recipe, net):
+    """PSNR of the T2-like slice of 64 test subjects: of one sample, or of the regression, and of the best single curve
+    from T1 to T2 brightness (a polynomial of degree 5, fitted to training subjects)."""
+    t2, t1 = to_tensor(_brain_contrasts("test", 64)).split(1, 1)
+    if isinstance(recipe.loss, RegressionLoss):
+        with torch.no_grad():
+            found = net(t1.to(runtime.device()), 0.0).cpu()
+    else:
+        denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
+        found = generate(denoiser, torch.randn(t1.shape, generator=runtime.seeded(0)), t1, FD_NFE)
+    y, x = (channel.flatten().numpy() for channel in to_tensor(_brain_contrasts("train", 64)).split(1, 1))
+    curve = torch.as_tensor(np.polynomial.Polynomial.fit(x, y, 5)(t1.numpy())).float()
+    return {"psnr": _psnr(found, t2), "one_curve": _psnr(curve, t2), "test_images": len(t2)}, {}
+
+
+# ---- Lesions with raters ---------------------------------------------------------------------------------------------
+
+RATED_SUBJECTS = 4000
+
+
+@functools.cache
+def _rated(split, n):
+    from data_fetch import rated_lesions
+
+    return rated_lesions.load(split, n)
+
+
+def _rated_draws(each=4):
+    """Images uint8 and masks uint8 (N, 64, 64), with ``each`` raters drawn for every training subject."""
+    from data_fetch import rated_lesions
+
+    rated, rng = _rated("train", RATED_SUBJECTS), np.random.default_rng(0)
+    masks = np.concatenate([rated_lesions.draw(rated, rng) for _ in range(each)])
+    return np.tile(to_uint8(rated.images), (each, 1, 1)), masks
+
+
+def _rated_pairs():
+    """Masks, as -1 and 1, beside their images, uint8 (N, 2, 64, 64)."""
+    images, masks = _rated_draws()
+    return np.stack([255 * masks, images], 1), None
+
+
+def measure_raters(recipe, net):
+    """On 64 test cases: how far the probability of each pixel is from the true one (RMS over the crop), and the squared
+    generalised energy distance of 8 samples; for one network without chance, of its thresholded mask.
+
+    ``outline_alone`` : the distance of a model that always draws the true outline.
+    """
+    from data_fetch.rated_lesions import CHANCES
+
+    rated = _rated("test", 64)
+    ratings = torch.as_tensor(rated.ratings).movedim(1, 0)  # (4, 64, 64, 64)
+    truth = torch.tensordot(torch.tensor(CHANCES), ratings.float(), 1)
+    if isinstance(recipe.loss, SegmentationLoss):
+        found = in_parts(lambda x: net(x).softmax(1)[:, 1], rated.images)
+        masks = (found > 0.5)[None].expand(2, -1, -1, -1)
+    else:
+        denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
+        y = to_tensor(rated.images)
+        noise = [torch.randn(y.shape, generator=runtime.seeded(k)) for k in range(8)]
+        masks = torch.stack([generate(denoiser, eps, y, FD_NFE)[:, 0] > 0 for eps in noise])
+        found = masks.float().mean(0)
+    outline = ratings[2:3].expand(2, -1, -1, -1)
+    quality = {
+        "rms_of_probability": round(float((found - truth).square().mean().sqrt()), 4),
+        "energy_distance": round(float(generalised_energy_distance(masks, ratings, CHANCES).mean()), 4),
+        "outline_alone": round(float(generalised_energy_distance(outline, ratings, CHANCES).mean()), 4),
+    }
+    return quality | {"test_images": len(found)}, {}
+
+
 # ---- Hippocampus volumes ---------------------------------------------------------------------------------------------
 
 HIPPOCAMPUS_DATA = (
     "Hippocampus (Medical Segmentation Decathlon, task 4), training split by person: those volumes whose label fits "
     "into 32 x 48 x 32 mm, each cut out five times with shifts of up to 2 mm"
+)
+HIPPOCAMPUS_SLICES = (
+    "Hippocampus (Medical Segmentation Decathlon, task 4), training split by person: sagittal slices of 48 x 32 mm "
+    "with a label, of those volumes whose label fits into 32 x 48 x 32 mm, each cut out three times with shifts of up "
+    "to 4 mm"
 )
 HIPPOCAMPUS_LICENCE = (
     "CC BY-SA 4.0. Trained on task 4 of the Medical Segmentation Decathlon (Antonelli et al., Nature Communications "
@@ -623,6 +709,41 @@ def measure_hippocampus(recipe, net):
     tensors = {f"reference.{key}_volumes": v for key, v in volumes.items()}
     tensors |= {f"reference.{key}_largest_shares": share for key, share in shares.items()}
     return quality | _sampling(), tensors | {f"reference.{key}_nearest": d for key, d in nearest.items()}
+
+
+def _hippocampus_slices(split, shifts=((0, 0, 0),)):
+    """Sagittal slices with a label, as channels anterior, posterior and image, float32 (N, 3, 48, 32)."""
+    slices = np.moveaxis(_hippocampi(split, shifts), 2, 1).reshape(-1, 3, 48, 32)
+    return slices[(slices[:, 1:] > 0).any((1, 2, 3))][:, [1, 2, 0]]
+
+
+def _hippocampus_pairs():
+    shifts = [(0, 0, 0), *np.random.default_rng(0).integers(-4, 5, (2, 3))]
+    return to_uint8(_hippocampus_slices("train", shifts)), None
+
+
+def _slice_labels(masks):
+    """Label channels (N, 2, H, W) in [-1, 1] -> labels (N, H, W): 0, 1 anterior, 2 posterior."""
+    value, which = torch.as_tensor(masks).max(1)
+    return torch.where(value > 0, which + 1, 0)
+
+
+def _hippocampus_maps():
+    pairs = _hippocampus_pairs()[0]
+    return pairs[:, 2], _slice_labels(to_tensor(pairs[:, :2])).numpy().astype(np.uint8)
+
+
+def measure_hippocampus_slices(recipe, net):
+    """Dice of each part on the slices of the test persons: of one sample, or of the U-Net."""
+    slices = to_tensor(_hippocampus_slices("test"))
+    truth, y = _slice_labels(slices[:, :2]), slices[:, 2:]
+    if isinstance(recipe.loss, SegmentationLoss):
+        found = in_parts(net.labels, y.numpy())
+    else:
+        denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
+        noise = torch.randn(len(y), 2, 48, 32, generator=runtime.seeded(0))
+        found = _slice_labels(generate(denoiser, noise, y, FD_NFE))
+    return {"test_dice": _dice(found, truth, ("background", *HIPPOCAMPUS_LABELS)), "test_slices": len(y)}, {}
 
 
 # ---- The entries -----------------------------------------------------------------------------------------------------
@@ -827,7 +948,8 @@ RECIPES = {
             n=8000,
             what="half of them with a lesion",
             image_size=128,
-            steps=900,
+            batch_size=8,  # at so few images seen, many small steps get further than few large ones
+            steps=4500,
             peak_rate=1e-3,
             full=FULL,
         ),
@@ -853,6 +975,84 @@ RECIPES = {
             image_size=128,
             steps=600,
             full=FULL,
+        ),
+        _brain_recipe(
+            name="brain_t2",
+            network="DiffusionUNet",
+            network_args=SMALL | {"beside": 1},
+            loss=dataclasses.replace(COSINE_V, beside=1),
+            load_data=lambda: (_brain_contrasts("train"), None),
+            measure=measure_translation,
+            what="healthy, with the T2-like slice of the same subject",
+            steps=1200,
+            full=FULL,
+        ),
+        _brain_recipe(
+            name="brain_t2_l2",
+            network="DiffusionUNet",
+            network_args=SMALL,
+            loss=RegressionLoss(beside=1),
+            load_data=lambda: (_brain_contrasts("train"), None),
+            measure=measure_translation,
+            what="healthy, with the T2-like slice of the same subject",
+            steps=600,
+            full=FULL,
+        ),
+        _brain_recipe(
+            name="lesion_raters",
+            network="DiffusionUNet",
+            network_args=SMALL | {"beside": 1},
+            loss=dataclasses.replace(COSINE_V, beside=1),
+            load_data=_rated_pairs,
+            measure=measure_raters,
+            n=RATED_SUBJECTS,
+            what="each with a lesion and masks of four of its raters, cropped to 64 x 64",
+            image_size=64,
+            steps=1200,
+            full=FULL,
+        ),
+        *(
+            _brain_recipe(
+                name=f"lesion_unet_{seed}",
+                network="Segmenter",
+                network_args={"num_labels": 2},
+                loss=SegmentationLoss(shift=4),
+                load_data=_rated_draws,
+                measure=measure_raters,
+                n=RATED_SUBJECTS,
+                what="each with a lesion and masks of four of its raters, cropped to 64 x 64",
+                image_size=64,
+                steps=700,
+                peak_rate=2e-3,
+                seed=seed,
+            )
+            for seed in range(5)
+        ),
+        Recipe(
+            name="hippocampus_masks",
+            network="DiffusionUNet",
+            network_args={"channels": (32, 64), "num_res_blocks": 1, "patch": 2, "in_channels": 2, "beside": 1},
+            loss=dataclasses.replace(COSINE_V, beside=1),
+            load_data=_hippocampus_pairs,
+            measure=measure_hippocampus_slices,
+            data=HIPPOCAMPUS_SLICES,
+            licence=HIPPOCAMPUS_LICENCE,
+            image_size=48,
+            steps=1200,
+            full=FULL,
+        ),
+        Recipe(
+            name="hippocampus_unet",
+            network="Segmenter",
+            network_args={"num_labels": 3},
+            loss=SegmentationLoss(shift=0),
+            load_data=_hippocampus_maps,
+            measure=measure_hippocampus_slices,
+            data=HIPPOCAMPUS_SLICES,
+            licence=HIPPOCAMPUS_LICENCE,
+            image_size=48,
+            steps=900,
+            peak_rate=2e-3,
         ),
         Recipe(
             name="hippocampus",
