@@ -1,0 +1,285 @@
+"""Exercises of notebook 08: distances, their floor, coverage, copies, and what a classifier's score proves."""
+
+import math
+
+import torch
+
+from course_lib.exercises.engine import Exercises, case, choices, function, mistake, number, prop
+
+
+def vector(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+ZERO, ONE = vector(0.0, 0.0), vector(1.0, 1.0)
+
+
+# ---- q1: the Fréchet distance of two diagonal Gaussians --------------------------------------------------------------
+
+
+def frechet(m1, s1, m2, s2):
+    return ((m1 - m2) ** 2).sum() + ((s1 - s2) ** 2).sum()
+
+
+q1 = function(
+    "Write `frechet(m1, s1, m2, s2)`, the squared Fréchet distance of $\\mathcal N(m_1, \\mathrm{diag}\\,s_1^2)$ and "
+    "$\\mathcal N(m_2, \\mathrm{diag}\\,s_2^2)$. All are vectors; `s1` and `s2` are **standard deviations**. "
+    "Start from the formula above: what is $(C_1^{1/2} C_2\\, C_1^{1/2})^{1/2}$ when both matrices are diagonal?",
+    solution=frechet,
+    tests=[
+        case("equal", (ONE, ONE, ONE, ONE), "Two equal Gaussians have distance zero."),
+        case(
+            "means", (vector(3.0, 0.0), ONE, vector(0.0, 4.0), ONE), "Equal spreads: 3^2 + 4^2. Squared, and no root."
+        ),
+        case(
+            "spreads",
+            (ZERO, vector(2.0, 3.0), ZERO, vector(1.0, 5.0)),
+            "Equal means: the trace is the sum of s1^2 + s2^2 - 2 s1 s2. Which square is that?",
+        ),
+        case("both", (vector(1.0, 2.0), vector(2.0, 1.0), ZERO, vector(1.0, 4.0)), "Means and spreads add up."),
+    ],
+    mistakes=[
+        mistake(lambda m1, s1, m2, s2: ((m1 - m2) ** 2).sum(), "spreads", "the means alone"),
+        mistake(lambda m1, s1, m2, s2: ((m1 - m2) ** 2).sum() + ((s1**2 - s2**2) ** 2).sum(), "spreads", "variances"),
+        mistake(lambda m1, s1, m2, s2: (((m1 - m2) ** 2).sum() + ((s1 - s2) ** 2).sum()).sqrt(), "means", "a root"),
+        mistake(lambda m1, s1, m2, s2: ((m1 - m2) ** 2).sum() + (s1 - s2).abs().sum(), "spreads", "not squared"),
+        mistake(lambda m1, s1, m2, s2: ((m1 - m2) ** 2).sum() + (s1**2 + s2**2).sum(), "equal", "no cross term"),
+        mistake(lambda m1, s1, m2, s2: max(((m1 - m2) ** 2).sum(), ((s1 - s2) ** 2).sum()), "both", "the larger part"),
+    ],
+    hints=[
+        "The square root of a diagonal matrix is the diagonal matrix of the roots: C^(1/2) = diag s.",
+        "So the cross term is diag(s1 s2), and the trace of s1^2 + s2^2 - 2 s1 s2 is a sum of squares.",
+    ],
+    explanation="Where the covariances commute, the distance is Euclid's: in the means and in the standard deviations.",
+)
+
+
+# ---- q2: the floor ---------------------------------------------------------------------------------------------------
+
+q2 = number(
+    "A paper compares 500 generated with 500 real images in 64 features that are nearly independent, each with "
+    "variance one. Which **Fréchet distance would a perfect generator score**, on average?",
+    solution="64 * (64 + 5) / (2 * 500)",
+    rtol=0.005,
+    mistakes=[
+        (0, "Zero needs infinitely many images. Two finite samples of one distribution differ."),
+        (64 * 67 / 1000, "That is d (d + 3) / (2 N). Both means are off, by d/N each: their part is 2 d/N, not d/N."),
+        (64 * 69 / 2000, "That is one sample against the known truth. Here both sides are samples: twice as much."),
+        (2 * 64 / 500, "That is the part of the means. The 64 x 64 covariances differ as well, and more."),
+        (64 * 65 / 1000, "That is the part of the covariances, d (d + 1) / (2 N). The means add 2 d/N."),
+    ],
+    hints=["It is the formula of section 3.", "d = 64 and N = 500 in d (d + 5) / (2 N)."],
+    explanation="4.4, without anything being wrong. At N = 5,000 it is 0.44. A Fréchet distance without N and without "
+    "the "
+    "floor says little, and two of different N must not be compared.",
+)
+
+
+# ---- q3: the kernel distance -----------------------------------------------------------------------------------------
+
+
+def kernel_distance(K_xx, K_yy, K_xy):
+    m, n = K_xy.shape
+    xx = (K_xx.sum() - K_xx.trace()) / (m * (m - 1))
+    yy = (K_yy.sum() - K_yy.trace()) / (n * (n - 1))
+    return xx + yy - 2 * K_xy.mean()
+
+
+def kernels(seed, m, n, shift=0.0):
+    """Kernel matrices of m and n points in four dimensions."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(m, 4, generator=g, dtype=torch.float64)
+    y = torch.randn(n, 4, generator=g, dtype=torch.float64) + shift
+
+    def k(a, b):
+        return (a @ b.T / 4 + 1) ** 3
+
+    return k(x, x), k(y, y), k(x, y)
+
+
+def average_of_nothing(f):
+    """Mean over 300 pairs of small samples of one distribution."""
+    return float(sum(f(*kernels(seed, 6, 6)) for seed in range(300)) / 300)
+
+
+q3 = function(
+    "Write `kernel_distance(K_xx, K_yy, K_xy)` from the kernel matrices (m, m), (n, n) and (m, n): the **unbiased** "
+    "estimate of section 4, in which no image is compared with itself.",
+    solution=kernel_distance,
+    tests=[
+        prop(
+            "unbiased",
+            lambda f: abs(average_of_nothing(f)) < 0.6,
+            "On 300 pairs of samples of one distribution the mean is far from zero. Is the diagonal of K_xx, where an "
+            "image meets itself, still in your sum, or still in the number that you divide by?",
+        ),
+        case("other sizes", (kernels(1, 5, 9)), "With 5 and 9 images: each sum is divided by its own number of pairs."),
+    ],
+    mistakes=[
+        mistake(lambda K_xx, K_yy, K_xy: K_xx.mean() + K_yy.mean() - 2 * K_xy.mean(), "unbiased", "with the diagonal"),
+        mistake(
+            lambda K_xx, K_yy, K_xy: (
+                (K_xx.sum() - K_xx.trace()) / K_xx.numel()
+                + (K_yy.sum() - K_yy.trace()) / K_yy.numel()
+                - 2 * K_xy.mean()
+            ),
+            "unbiased",
+            "divides by all pairs",
+        ),
+        mistake(
+            lambda K_xx, K_yy, K_xy: (
+                (K_xx.sum() - K_xx.trace()) / (len(K_xx) * (len(K_xx) - 1))
+                + (K_yy.sum() - K_yy.trace()) / (len(K_yy) * (len(K_yy) - 1))
+                - K_xy.mean()
+            ),
+            "unbiased",
+            "the cross term once",
+        ),
+        mistake(
+            lambda K_xx, K_yy, K_xy: (
+                (K_xx.sum() - K_xx.trace() + K_yy.sum() - K_yy.trace()) / (len(K_xx) * (len(K_xx) - 1))
+                - 2 * K_xy.mean()
+            ),
+            "other sizes",
+            "one size for both",
+        ),
+        mistake(lambda K_xx, K_yy, K_xy: torch.zeros(()), "other sizes", "unbiased for equal distributions only"),
+    ],
+    hints=[
+        "`K.sum() - K.trace()` is the sum off the diagonal. How many entries are that?",
+        "m (m - 1) of them in K_xx, n (n - 1) in K_yy, m n in K_xy.",
+    ],
+    explanation="An estimate that is right on average, where the truth is zero, must be below zero about half of the "
+    "time. "
+    "A negative kernel distance is no error; clipping it at zero would bring the bias back.",
+)
+
+
+# ---- q4: coverage from distances -------------------------------------------------------------------------------------
+
+
+def coverage(distance, reach):
+    return (distance <= reach[:, None]).any(1).double().mean()
+
+
+DISTANCE = torch.tensor([[0.5, 3.0, 4.0], [0.9, 2.0, 5.0], [6.0, 7.0, 0.1], [8.0, 9.0, 9.5]], dtype=torch.float64)
+REACH = vector(1.0, 1.0, 0.2, 2.0)
+
+q4 = function(
+    "Write `coverage(distance, reach)`: `distance` (M, N) from each real to each generated image, `reach` (M,) the "
+    "radius of each real image's ball. The share of **balls** that hold at least one generated image.",
+    solution=coverage,
+    tests=[
+        case(
+            "by hand",
+            (DISTANCE, REACH),
+            "4 real images, 3 generated. Balls 1 and 2 hold the first, ball 3 the last, ball 4 none: 3/4. Do you count "
+            "balls, and each once? (Counting generated images gives precision, 2/3.)",
+        ),
+        case(
+            "on the edge",
+            (torch.ones(2, 2, dtype=torch.float64), ONE),
+            "At a distance of exactly the radius it is inside, as in `density_coverage`.",
+        ),
+        case(
+            "each its own ball",
+            (torch.tensor([[0.5, 0.5], [2.0, 2.0]], dtype=torch.float64), vector(0.1, 1.0)),
+            "Each real image has its own radius: that of row i belongs to row i.",
+        ),
+    ],
+    mistakes=[
+        mistake(lambda distance, reach: (distance <= reach[:, None]).any(0).double().mean(), "by hand", "precision"),
+        mistake(lambda distance, reach: (distance <= reach[:, None]).double().mean(), "by hand", "share of pairs"),
+        mistake(lambda distance, reach: (distance < reach[:, None]).any(1).double().mean(), "on the edge"),
+        mistake(
+            lambda distance, reach: (distance <= reach.mean()).any(1).double().mean(), "each its own ball", "one radius"
+        ),
+    ],
+    hints=[
+        "`distance <= reach[:, None]` is a table: does ball i hold image j?",
+        "`any` over which axis, then the mean.",
+    ],
+    explanation="Coverage asks the real images whether somebody came near them; precision asks the generated ones. A "
+    "generator that draws one perfect image for ever has precision 1 and a coverage near 0.",
+)
+
+
+# ---- q5: a threshold from a null -------------------------------------------------------------------------------------
+
+
+def threshold(null, level):
+    return null.sort().values[int(level * (len(null) + 1) + 1e-9) - 1]
+
+
+EVEN = torch.arange(1, 100, dtype=torch.float64)  # 99 values: 1 ... 99
+
+q5 = function(
+    "Held-out images that the generator has never seen have distances `null` (n,) to their nearest training image. "
+    "Write `threshold(null, level)`: samples **below** it will be called copies. Of held-out images at most a share "
+    "`level` may be called so. Take the value of rank $\\lfloor \\text{level}\\,(n + 1)\\rfloor$, counted from the "
+    "smallest as 1; `null` is a tensor and need not be sorted.",
+    solution=threshold,
+    tests=[
+        prop(
+            "which end",
+            lambda f: float(f(EVEN, 0.05)) < 50,
+            "Copies are near: the threshold is at the small end of the distances.",
+        ),
+        case("five in a hundred", (EVEN, 0.05), "99 values 1 ... 99 and a level of 0.05: rank 5, so 5."),
+        case("ten in a hundred", (EVEN, 0.1), "A level of 0.1 gives rank 10. Does your threshold follow the level?"),
+        case("unsorted", (EVEN.flip(0), 0.05), "The values may come in any order: sort them."),
+        case(
+            "forty-nine",
+            (torch.arange(49, dtype=torch.float64), 0.05),
+            "n = 49: 0.05 * 50 is 2.5, and the rank 2. Rounded up, more than one in twenty would be flagged.",
+        ),
+    ],
+    mistakes=[
+        mistake(lambda null, level: null.quantile(1 - level), "which end", "the far end"),
+        mistake(lambda null, level: null.min(), "five in a hundred", "flags nobody"),
+        mistake(lambda null, level: null.mean() - 1.645 * null.std(), "five in a hundred", "as if it were Gaussian"),
+        mistake(lambda null, level: null.sort().values[4], "ten in a hundred", "one level only"),
+        mistake(lambda null, level: null.sort().values[math.ceil(level * len(null)) - 1], "forty-nine", "rounded up"),
+        mistake(lambda null, level: null[int(level * (len(null) + 1) + 1e-9) - 1], "unsorted", "not sorted"),
+        mistake(
+            lambda null, level: null.sort().values[int(level * (len(null) + 1) + 1e-9)],
+            "five in a hundred",
+            "a rank off",
+        ),
+    ],
+    hints=["`null.sort().values[r - 1]` is the value of rank r.", "r = int(level * (n + 1)); here rank 1 is index 0."],
+    explanation="The rank of a new held-out value among n + 1 is uniform, so it lies below the value of rank r with "
+    "probability at most r / (n + 1). No Gaussian, no constant taken from elsewhere. It needs held-out images that are "
+    "as far from the training set as a new patient is.",
+)
+
+
+# ---- q6: what a classifier's score proves ----------------------------------------------------------------------------
+
+q6 = choices(
+    "A classifier trained on synthetic images alone is as accurate on real test images as one trained on as many real "
+    "ones. Which of these follow, or were measured in this notebook? Give all letters that are true.",
+    {
+        "a": "The synthetic images carry the labels that they were asked for, at least where this classifier looks.",
+        "b": "No synthetic image is a copy of a training image.",
+        "c": "The synthetic images would deceive a radiologist.",
+        "d": "A generator that only copies its training images would pass this test.",
+        "e": "For every other task, such as finding lesions, they are as good as real ones too.",
+        "f": "The generator may owe its images to many more real ones than the classifier was allowed to see.",
+    },
+    answers="adf",
+    feedback={
+        "a": "Wrong or unrecognisable labels would have cost accuracy.",
+        "b": "Look at the row of the copies: they score as real images do, because they are.",
+        "c": "A classifier looks at what separates the classes. Of texture, of noise and of anatomy that all classes "
+        "share it says nothing.",
+        "d": "Section 7 has it in its table. The test must stand beside the one for copies.",
+        "e": "A blurred image can still show which organ it is. A lesion of three pixels is another matter.",
+        "f": "Ours saw 56,007. As many synthetic as real images is no equal start.",
+    },
+    hints=["Put a copier in the generator's place, and ask again.", "Three of the six."],
+    explanation="True: a, d, f. The score is a statement about one task, and about labels. It is blind to copies, "
+    "and it hides how many real images the generator had.",
+)
+
+summary = Exercises(vars()).summary
