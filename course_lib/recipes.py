@@ -241,7 +241,8 @@ BRAIN_LICENCE = (
 )
 
 
-def _brain(split, n, size=BRAIN_SIZE, **options):
+def made_brains(split, n, size=BRAIN_SIZE, **options):
+    """Slices of the brain cohort, as networks are trained and measured on: a ``data_fetch.brain_cohort.Cohort``."""
     from data_fetch import brain_cohort
 
     return brain_cohort.cohort(split, n, size=size, **options)
@@ -250,7 +251,7 @@ def _brain(split, n, size=BRAIN_SIZE, **options):
 @functools.cache  # a network is measured on some of the images that it was trained on, and they take minutes to make
 def _healthy(split, n, size=BRAIN_SIZE, seed=0):
     """Made healthy slices, uint8 (n, size, size)."""
-    return to_uint8(_brain(split, n, size, seed=seed).images)
+    return to_uint8(made_brains(split, n, size, seed=seed).images)
 
 
 def _brain_train():
@@ -261,13 +262,13 @@ def _brain_families(split, n):
     """n slices of each of "healthy" and the five families, uint8, and the index of the family."""
     from data_fetch.brain_cohort import FAMILIES
 
-    stacks = [_brain(split, n, lesion=family, seed=k).images for k, family in enumerate((None, *FAMILIES))]
+    stacks = [made_brains(split, n, lesion=family, seed=k).images for k, family in enumerate((None, *FAMILIES))]
     return to_uint8(np.concatenate(stacks)), np.repeat(np.arange(len(stacks)), n)
 
 
 def _brain_maps(split, n, size=BRAIN_SIZE):
     """n slices, half of them with a lesion, uint8, and their maps of labels (BRAIN_TISSUES), uint8."""
-    halves = [_brain(split, n // 2, size, lesion=lesion, seed=k) for k, lesion in enumerate((None, "mixed"))]
+    halves = [made_brains(split, n // 2, size, lesion=lesion, seed=k) for k, lesion in enumerate((None, "mixed"))]
     maps = [np.where(half.masks, 4, half.labels).astype(np.uint8) for half in halves]
     return to_uint8(np.concatenate([half.images for half in halves])), np.concatenate(maps)
 
@@ -539,7 +540,7 @@ def _contrast_kept(decoded, size):
 
     kept = {}
     for family in FAMILIES:
-        cases = _brain("test", 64, size, lesion=family)
+        cases = made_brains("test", 64, size, lesion=family)
         mask = torch.as_tensor(cases.masks).bool()
         change = torch.as_tensor(cases.images - cases.healthy)
         found = (in_parts(decoded, cases.images, 64) - in_parts(decoded, cases.healthy, 64))[:, 0]
@@ -567,7 +568,7 @@ def measure_large(recipe, net):
 
 def _brain_contrasts(split, n=BRAIN_SUBJECTS, seed=0):
     """T2- and T1-like slices of the same healthy subjects, uint8 (n, 2, 96, 96)."""
-    t2 = _brain(split, n, contrast="T2", seed=seed).images
+    t2 = made_brains(split, n, contrast="T2", seed=seed).images
     return np.stack([to_uint8(t2), _healthy(split, n, seed=seed)], 1)
 
 
