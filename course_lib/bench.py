@@ -8,12 +8,16 @@ import json
 import sys
 from pathlib import Path
 
-from course_lib import bench_guidance, bench_samplers, pretrained
+from course_lib import bench_guidance, bench_samplers, bench_synthesis, pretrained
 
 BANKS = Path(__file__).parent / "banks"
 
 #: name -> make(path): compute the rows that the bank at that path lacks.
-BENCHES = {"04_samplers": bench_samplers.make, "05_guidance": bench_guidance.make}
+BENCHES = {
+    "04_samplers": bench_samplers.make,
+    "05_guidance": bench_guidance.make,
+    "08_synthesis": bench_synthesis.make,
+}
 
 
 def load(name):
