@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from course_lib import pretrained, recipes, train
+from course_lib import anomaly, bench, bench_anomaly, pretrained, recipes, schedules, train
+from course_lib.denoisers import GaussianDenoiser
+from course_lib.metrics import detection
 from course_lib.networks import VectorAutoencoder
 from course_lib.recipes import RECIPES
 from course_lib.training import AutoencoderLoss
@@ -94,3 +96,195 @@ def test_shipped_size_of_the_recipes_stays_small():
 def test_half_of_the_classes_images_have_a_lesion(monkeypatch):
     monkeypatch.setattr(recipes, "_brain_maps", lambda split, n: (None, np.array([[[0, 3]], [[4, 3]], [[1, 2]]])))
     assert recipes._brain_healthy_or_not("train", 3)[1].tolist() == [0, 1, 0]
+
+
+# ---- measures --------------------------------------------------------------------------------------------------------
+
+
+def test_average_precision_and_auroc_against_monai():
+    from monai.metrics import compute_average_precision, compute_roc_auc
+
+    truth = (noise(300) > 1).float()
+    scores = noise(300, seed=1) + truth
+    rounded = (4 * scores).round()  # with ties
+    assert detection.average_precision(scores, truth) == pytest.approx(
+        float(compute_average_precision(scores, truth)), abs=1e-6
+    )
+    for s in (scores, rounded):
+        assert detection.auroc(s, truth) == pytest.approx(float(compute_roc_auc(s, truth)), abs=1e-6)
+
+
+def test_scores_without_information_have_the_floor():
+    rng = np.random.default_rng(0)
+    truth = rng.random(200_000) < 0.02
+    assert detection.average_precision(rng.random(200_000), truth) == pytest.approx(truth.mean(), rel=0.05)
+    assert detection.auroc(rng.random(200_000), truth) == pytest.approx(0.5, abs=0.02)
+    assert detection.average_precision(np.zeros(200_000), truth) == pytest.approx(truth.mean())  # all tied
+    with pytest.raises(ValueError, match="both kinds"):
+        detection.average_precision(rng.random(3), np.zeros(3))
+
+
+def test_average_precision_by_hand():
+    """Positives at ranks 1 and 3: (1/1 + 2/3) / 2."""
+    assert detection.average_precision([0.9, 0.8, 0.7, 0.1], [1, 0, 1, 0]) == pytest.approx(5 / 6)
+
+
+def test_counts_dice_and_false_alarms_by_hand():
+    scores = np.array([[[0.9, 0.8], [0.2, 0.1]]])
+    true, positives = detection.counts(scores, np.array([[[1, 0], [1, 0]]]), [0.5, 0.15])
+    assert true.tolist() == [[1, 2]] and positives.tolist() == [[2, 3]]
+    assert detection.dice(true, positives, 2).tolist() == [[0.5, 0.8]]
+    assert detection.dice(0, 0, 0) == 0
+    mask = np.zeros((8, 8), int)
+    mask[0, 0] = mask[1, 1] = mask[2, 2] = 1  # one piece: corners touch
+    mask[6, 6:] = 1  # too small
+    assert detection.false_alarms(mask) == 1 and detection.false_alarms(mask, smallest=2) == 2
+    assert detection.false_alarms(0 * mask) == 0
+
+
+# ---- methods ---------------------------------------------------------------------------------------------------------
+
+COSINE = schedules.Cosine()
+
+
+def correlated(d=4):
+    at = torch.arange(d, dtype=torch.float64)
+    return torch.exp(-(at[:, None] - at).abs() / 2) + 0.1 * torch.eye(d, dtype=torch.float64)
+
+
+def test_smoothing_against_scipy():
+    from scipy.ndimage import gaussian_filter
+
+    x = noise(2, 12, 15).double()
+    expected = np.stack([gaussian_filter(image, 1.0, truncate=3.0, mode="nearest") for image in x.numpy()])
+    torch.testing.assert_close(anomaly.smooth(x), torch.as_tensor(expected), rtol=1e-9, atol=1e-12)
+
+
+def test_directions_of_healthy_against_the_singular_value_decomposition():
+    images, x = noise(20, 6, 6), noise(3, 6, 6, seed=1)
+    healthy = anomaly.Healthy(images, K=5)
+    flat = images.flatten(1).double()
+    _, _, rows = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
+    offset = x.flatten(1).double() - flat.mean(0)
+    for K in (5, 2):
+        expected = (flat.mean(0) + offset @ rows[:K].T @ rows[:K]).reshape(x.shape).float()
+        torch.testing.assert_close(healthy.project(x, K), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(healthy.z(x, 0.0)[0], ((x[0] - images.mean(0)).abs() / images.std(0)), rtol=1e-4, atol=0)
+    with pytest.raises(ValueError, match="number of images"):
+        anomaly.Healthy(images, K=20)
+
+
+def test_noise_and_denoise_keeps_and_forgets_what_the_formula_says():
+    """20,000 runs of 200 steps on a Gaussian: mean G a, covariance of the restoration given x (I + G) C (I - G)."""
+    cov, t_0 = correlated(), 0.4
+    a = torch.tensor([0.0, 2.0, 0.0, 0.0], dtype=torch.float64)
+    denoiser = GaussianDenoiser(torch.zeros(4, dtype=torch.float64), cov, COSINE)
+    runs = anomaly.noise_and_denoise(denoiser, a.expand(20_000, -1), t_0, 200, torch.Generator().manual_seed(0))
+    G, one = anomaly.gain(cov, COSINE, t_0), torch.eye(4, dtype=torch.float64)
+    torch.testing.assert_close(runs.mean(0), G @ a, rtol=0, atol=0.03)
+    torch.testing.assert_close(torch.cov(runs.T), (one + G) @ cov @ (one - G), rtol=0, atol=0.03)
+    means = anomaly.one_step(denoiser, a.expand(20_000, -1), t_0, 1, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(torch.cov(means.T), G @ cov @ (one - G), rtol=0, atol=0.03)
+    averaged = anomaly.one_step(denoiser, a.expand(20_000, -1), t_0, 4, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(torch.cov(averaged.T), G @ cov @ (one - G) / 4, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_detectability_against_simulation(sampled):
+    cov, t_0, n, draws = correlated(), 0.4, 100_000, 3
+    a = torch.tensor([0.0, 1.5, 1.5, 0.0], dtype=torch.float64)
+    G, generator = anomaly.gain(cov, COSINE, t_0), torch.Generator().manual_seed(0)
+    alpha, sigma = COSINE.alpha(t_0), COSINE.sigma(t_0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    h = draw(n, 4) @ torch.linalg.cholesky(cov).T
+    root = torch.linalg.cholesky(cov - G @ cov).T  # of the posterior covariance C (I - G)
+    twins = [h @ G.T + sigma / alpha * draw(n, 4) @ G.T + sampled * draw(n, 4) @ root for _ in range(draws)]
+    statistic = (h - sum(twins) / draws) @ a
+    shift = a @ (a - G @ a)
+    expected = anomaly.detectability(cov, COSINE, t_0, a, draws, sampled)
+    assert float(shift / statistic.std()) == pytest.approx(expected, rel=0.01)
+
+
+def test_detectability_at_its_ends():
+    cov, a = correlated(), torch.tensor([0.0, 1.5, 1.5, 0.0], dtype=torch.float64)
+    ceiling = float((a @ torch.linalg.solve(cov, a)).sqrt())
+    assert anomaly.detectability(cov, COSINE, 1e-3, a, draws=float("inf")) == pytest.approx(ceiling, rel=1e-4)
+    another = float(a @ a / (2 * a @ cov @ a).sqrt())  # all is noise: the restoration is another person
+    assert anomaly.detectability(cov, COSINE, 1.0, a) == pytest.approx(another, rel=1e-6)
+    assert anomaly.detectability(cov, COSINE, 1e-3, a) < 0.01 * ceiling
+    for t in (0.1, 0.5, 0.9):
+        assert anomaly.detectability(cov, COSINE, t, a, 10) < ceiling
+
+
+def test_inversion_and_back_is_the_image_itself():
+    cov = correlated()
+    denoiser = GaussianDenoiser(torch.zeros(4, dtype=torch.float64), cov, COSINE)
+    x = noise(8, 4).double()
+    errors = [float((anomaly.heal(denoiser, denoiser, x, 0.5, n) - x).abs().max()) for n in (20, 200)]
+    assert errors[1] < 0.01 and errors[1] < 0.2 * errors[0]  # of first order
+
+
+def test_guided_back_moves_towards_what_it_is_guided_to():
+    cov, zero = correlated(), torch.zeros(4, dtype=torch.float64)
+    denoiser, other = GaussianDenoiser(zero, cov, COSINE), GaussianDenoiser(zero + 3, cov, COSINE)
+    x = noise(8, 4).double()
+    assert (anomaly.heal(denoiser, other, x, 0.5, 50) - x).mean() > 0.3
+
+
+# ---- the bank --------------------------------------------------------------------------------------------------------
+
+
+def bank_rows():
+    return bench.load("11_anomaly")["rows"]
+
+
+def test_each_method_of_the_bank_is_whole_and_of_the_networks_that_are_here():
+    rows = bank_rows()
+    for name in {row["method"] for row in rows}:
+        mine = [row for row in rows if row["method"] == name]
+        assert all(row["needs"] == bench_anomaly.needs(name) for row in mine)
+        settings = [row["setting"] for row in mine if row["split"] == "validation"]
+        assert settings == list(bench_anomaly.METHODS[name].settings)
+        tested = [(row["family"], row["strength"]) for row in mine if row["split"] == "test"]
+        assert sorted(map(str, tested)) == sorted(map(str, bench_anomaly.plan()))
+
+
+@pytest.mark.parametrize(
+    ("name", "tolerance"), [("bright threshold", 1e-3), ("supervised segmenter", 0.05), ("noise and denoise", 0.05)]
+)
+def test_first_cases_of_a_row_can_be_made_again(name, tolerance):
+    """Within what another precision of the network changes."""
+    rows, n = bank_rows(), bench_anomaly.BATCH
+    if name not in {row["method"] for row in rows}:
+        pytest.skip(f"{name} is not in the bank yet")
+    choice = bench_anomaly.chosen(rows, name)
+    (row,) = [r for r in rows if (r["method"], r.get("family"), r.get("strength")) == (name, "hyper", 1.0)]
+    cohort = bench_anomaly.cases("test", "hyper")
+    few = dataclasses.replace(cohort, **{k: getattr(cohort, k)[:n] for k in ("images", "healthy", "labels", "masks")})
+    again = bench_anomaly.measure(name, choice, few, "hyper")
+    for key in ("average_precision", "dice", "prevalence"):
+        np.testing.assert_allclose(again[key], row[key][:n], rtol=0, atol=tolerance)
+
+
+def test_settings_are_chosen_on_validation_alone():
+    rows = [
+        {"split": "validation", "method": "a", "setting": {"K": 1}, "average_precision": 0.2},
+        {"split": "validation", "method": "a", "setting": {"K": 2}, "average_precision": 0.3},
+        {"split": "test", "method": "a", "average_precision": [0.9]},
+    ]
+    assert bench_anomaly.chosen(rows, "a")["setting"] == {"K": 2}
+    with pytest.raises(ValueError, match="no validation row of 'b'"):
+        bench_anomaly.chosen(rows, "b")
+
+
+def test_no_subject_is_in_two_sets():
+    from data_fetch import brain_cohort
+
+    seeds = range(40, 46)
+    for split, sizes in (("test", [16] * 5 + [32]), ("validation", [8] * 5)):
+        drawn = [brain_cohort.numbers(split, n, seed) for seed, n in zip(seeds, sizes)]
+        together = np.concatenate(drawn)
+        assert len(np.unique(together)) == len(together)

@@ -1,0 +1,147 @@
+"""Anomaly detection by healthy twins: each method takes an image and gives the healthy image it might have been.
+
+The score of a pixel is how far the two differ. Noise-and-denoise and inversion know no network: they take a denoiser.
+
+=======================  ==============================================  ==================================
+method                   the healthy twin                                source
+=======================  ==============================================  ==================================
+Healthy.z                (no twin) |x - mean| / std, pixel by pixel      the atlas as a baseline
+Healthy.project          the nearest image in the span of K directions   PCA; residual of Mahalanobis
+noise_and_denoise        noise to t_0, then sample back                  AnoDDPM: Wyatt et al. (CVPRW 2022)
+one_step                 noise to t_0, then D alone, mean of draws       Kascenas et al. (MIDL 2022)
+invert and guided back   DDIM to t_0, back with guidance to "healthy"    Wolleb et al. (MICCAI 2022);
+                                                                         Sanchez et al. (DGM4MICCAI 2022)
+=======================  ==============================================  ==================================
+"""
+
+import torch
+from torch.nn import functional as F
+
+from course_lib.samplers import ddim_step, ddpm_step, last, sample
+
+BACKGROUND = -0.95  # below this a pixel of a skull-stripped image is background
+
+
+def brain(x):
+    """Where images x (..., H, W) in [-1, 1] show something: bool, the same shape."""
+    return torch.as_tensor(x) > BACKGROUND
+
+
+def smooth(score, sigma=1.0):
+    """Scores (N, H, W) blurred by a Gaussian of ``sigma`` pixels; single noisy pixels are no lesions."""
+    reach = max(1, round(3 * sigma))
+    at = torch.arange(-reach, reach + 1, dtype=score.dtype, device=score.device)
+    kernel = torch.exp(-at.square() / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    padded = F.pad(score[:, None], (reach,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))[:, 0]
+
+
+def residual_score(x, twin, sigma=1.0):
+    """|x - twin|, blurred, and 0 outside the brain. x, twin (N, H, W)."""
+    return smooth((x - twin).abs(), sigma) * brain(x)
+
+
+class Healthy:
+    """What healthy training images (N, H, W) are like: mean, spread of each pixel, and K principal directions.
+
+    Principal component analysis by the Gram matrix of the images, since there are fewer of them than pixels.
+    """
+
+    def __init__(self, images, K=64):
+        x = torch.as_tensor(images).flatten(1).double()
+        if not 0 < K < len(x):
+            raise ValueError(f"expected 0 < K < {len(x)}, the number of images; got {K}")
+        self.mean, self.std = x.mean(0), x.std(0)
+        values, vectors = torch.linalg.eigh((x - self.mean) @ (x - self.mean).T)  # (N,), (N, N), rising
+        self.directions = (vectors[:, -K:].T @ (x - self.mean)) / values[-K:, None].sqrt()  # (K, pixels)
+
+    def z(self, x, least=0.05):
+        """|x - mean| / (std + least), the shape of x (N, H, W); ``least`` is for pixels that never vary."""
+        flat = torch.as_tensor(x).flatten(1).double()
+        return ((flat - self.mean).abs() / (self.std + least)).reshape(x.shape).float()
+
+    def project(self, x, K=None):
+        """The nearest image to each of x (N, H, W) in mean + span of the K strongest directions (all if None)."""
+        kept = self.directions if K is None else self.directions[-K:]
+        offset = torch.as_tensor(x).flatten(1).double() - self.mean
+        return (self.mean + offset @ kept.T @ kept).reshape(x.shape).float()
+
+
+def _rising(t_0, n):
+    """n + 1 times from 0 to t_0, evenly spaced (float64)."""
+    return torch.linspace(0, t_0, n + 1, dtype=torch.float64)
+
+
+def noise_and_denoise(denoiser, x, t_0, n, generator, step=ddpm_step):
+    """AnoDDPM: x_t0 = alpha x + sigma eps, then n steps of sampling back to t = 0. x (N, C, H, W); gives its shape.
+
+    Wyatt et al., AnoDDPM (CVPR workshops 2022), Algorithm 1, here with Gaussian noise.
+    """
+    schedule = denoiser.schedule
+    eps = torch.randn(x.shape, dtype=x.dtype, generator=generator).to(x.device)
+    return last(sample(denoiser, schedule, schedule.noisy(x, eps, t_0), _rising(t_0, n).flip(0), step, generator))
+
+
+def one_step(denoiser, x, t_0, draws, generator):
+    """The mean of D(x_t0, t_0) over several draws of the noise: no sampling, one evaluation a draw. x (N, C, H, W).
+
+    As a score of anomaly this is the denoising autoencoder of Kascenas et al. (MIDL 2022), at one noise level.
+    """
+    schedule, total = denoiser.schedule, 0.0
+    for _ in range(draws):
+        eps = torch.randn(x.shape, dtype=x.dtype, generator=generator).to(x.device)
+        total = total + denoiser(schedule.noisy(x, eps, t_0), t_0)
+    return total / draws
+
+
+def invert(denoiser, x, t_0, n, **cond):
+    """Deterministic DDIM in reverse, from x at t = 0 to x_t0, in n steps: the noise that belongs to this image.
+
+    The first time is 1e-3 t_0: at t = 0 itself there is no noise to speak of. Song et al. (ICLR 2021), sec. 4.3.
+    """
+    times = _rising(t_0, n)
+    times[0] = 1e-3 * t_0
+    for s, t in zip(times[:-1], times[1:]):
+        x, _ = ddim_step(lambda x_s, s: denoiser(x_s, s, **cond), x, s, t, denoiser.schedule)
+    return x
+
+
+def heal(denoiser, guided, x, t_0, n):
+    """Invert x with ``denoiser`` to t_0, then come back with ``guided``, n steps each way. Both are D(x_t, t).
+
+    With classifier guidance: Wolleb et al. (MICCAI 2022), Algorithm 1; with classifier-free guidance: Sanchez et al.
+    (DGM4MICCAI 2022).
+    """
+    x_t0 = invert(denoiser, x, t_0, n)
+    return last(sample(guided, denoiser.schedule, x_t0, _rising(t_0, n).flip(0), ddim_step))
+
+
+# ---- The Gaussian case: everything in closed form --------------------------------------------------------------------
+
+
+def gain(cov, schedule, t):
+    """G = alpha^2 C (alpha^2 C + sigma^2 I)^-1: the share of x that comes through noise and denoising. (d, d)."""
+    alpha, sigma = float(schedule.alpha(t)), float(schedule.sigma(t))
+    noisy = alpha**2 * cov + sigma**2 * torch.eye(len(cov), dtype=cov.dtype)
+    return torch.linalg.solve(noisy, alpha**2 * cov).T
+
+
+def detectability(cov, schedule, t, a, draws=1, sampled=True):
+    """d' of the sum a . r over the residual r = x - mean of ``draws`` exact restorations: its shift by the anomaly a
+    (d,), over its standard deviation in healthy people.
+
+    With G = :func:`gain`, x = mean + h + a, h ~ N(0, C), and restorations drawn from p(x_0 | x_t):
+
+        shift = a^T (I - G) a,    variance = a^T [(I - G) C (I - G) + (I + G) C (I - G) / draws] a
+
+    With one draw the bracket is 2 C (I - G): x and its restoration are two draws of the same posterior. With the
+    posterior mean D in place of a draw (``sampled`` False) I + G becomes G, and one draw leaves C (I - G), half of it.
+    As draws -> inf and t -> 0 the residual becomes C^-1 (x - mean) times a number, and d' reaches the ceiling of every
+    detector, the matched filter's sqrt(a^T C^-1 a).
+    """
+    G = gain(cov, schedule, t)
+    one = torch.eye(len(cov), dtype=cov.dtype)
+    spread = (one + G if sampled else G) @ cov @ (one - G)  # these commute: all are functions of C
+    variance = a @ ((one - G) @ cov @ (one - G) + spread / draws) @ a
+    return float(a @ (one - G) @ a / variance.sqrt())

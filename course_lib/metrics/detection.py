@@ -1,0 +1,54 @@
+"""How well do scores find what is rare? Average precision, AUROC, Dice over thresholds, false alarms.
+
+Scores rise with suspicion. Pixels are flattened; the truth is 1 on the lesion.
+"""
+
+import numpy as np
+
+
+def _descending(scores, truth):
+    """Numbers of true and of all positives at each distinct score, from the highest down: two arrays (K,)."""
+    scores, truth = np.ravel(scores), np.ravel(truth).astype(bool)
+    if scores.shape != truth.shape or not 0 < truth.sum() < len(truth):
+        raise ValueError(f"expected a score for each truth, and both kinds of truth; got {scores.shape}, {truth.sum()}")
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.diff(scores[order]) != 0, True)  # ties are taken together
+    return np.cumsum(truth[order])[last], np.flatnonzero(last) + 1
+
+
+def average_precision(scores, truth):
+    """Area under the precision-recall curve (AUPRC) as average precision: sum over k of (R_k - R_(k-1)) P_k.
+
+    Its floor, what scores without information have on the average, is the prevalence. Davis & Goadrich (ICML 2006) on
+    why it is the sum and no straight lines. Raises ValueError where truth is all of one kind.
+    """
+    true, positives = _descending(scores, truth)
+    return float(np.sum(np.diff(true, prepend=0) / true[-1] * true / positives))
+
+
+def auroc(scores, truth):
+    """Area under the ROC curve: how often a positive scores above a negative, ties counting half. Floor 0.5."""
+    true, positives = _descending(scores, truth)
+    false = positives - true
+    return float(np.trapezoid(true, false) / (true[-1] * false[-1]))
+
+
+def counts(scores, truth, thresholds):
+    """Of each image of scores (N, ...): pixels at or above each of the thresholds (K,), and those of them that are
+    true: two int arrays (N, K)."""
+    scores, truth = np.asarray(scores).reshape(len(scores), -1), np.asarray(truth).reshape(len(truth), -1) > 0
+    above = np.stack([scores >= threshold for threshold in thresholds], 1)  # (N, K, pixels)
+    return (above & truth[:, None]).sum(-1), above.sum(-1)
+
+
+def dice(true, positives, size):
+    """Dice overlap 2 TP / (positives + size) of counts of any shape; size is the number of true pixels."""
+    return 2 * np.asarray(true) / np.maximum(np.asarray(positives) + np.asarray(size), 1)
+
+
+def false_alarms(mask, smallest=3):
+    """Number of connected pieces (corners touch) of at least ``smallest`` pixels in a mask (H, W)."""
+    from scipy.ndimage import label
+
+    pieces, _ = label(mask, np.ones((3, 3)))
+    return int((np.bincount(pieces.ravel())[1:] >= smallest).sum())
