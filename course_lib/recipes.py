@@ -593,19 +593,27 @@ RATED_SUBJECTS = 4000
 
 
 @functools.cache
-def _rated(split, n):
+def rated(split, n):
+    """n cases of ``rated_lesions``, kept: they take a while to make."""
     from data_fetch import rated_lesions
 
     return rated_lesions.load(split, n)
+
+
+def rater_chances():
+    """The chance of each rater (4,)."""
+    from data_fetch.rated_lesions import CHANCES
+
+    return torch.tensor(CHANCES)
 
 
 def _rated_draws(each=4):
     """Images uint8 and masks uint8 (N, 64, 64), with ``each`` raters drawn for every training subject."""
     from data_fetch import rated_lesions
 
-    rated, rng = _rated("train", RATED_SUBJECTS), np.random.default_rng(0)
-    masks = np.concatenate([rated_lesions.draw(rated, rng) for _ in range(each)])
-    return np.tile(to_uint8(rated.images), (each, 1, 1)), masks
+    cases, rng = rated("train", RATED_SUBJECTS), np.random.default_rng(0)
+    masks = np.concatenate([rated_lesions.draw(cases, rng) for _ in range(each)])
+    return np.tile(to_uint8(cases.images), (each, 1, 1)), masks
 
 
 def _rated_pairs():
@@ -620,25 +628,23 @@ def measure_raters(recipe, net):
 
     ``outline_alone`` : the distance of a model that always draws the true outline.
     """
-    from data_fetch.rated_lesions import CHANCES
-
-    rated = _rated("test", 64)
-    ratings = torch.as_tensor(rated.ratings).movedim(1, 0)  # (4, 64, 64, 64)
-    truth = torch.tensordot(torch.tensor(CHANCES), ratings.float(), 1)
+    cases, chances = rated("test", 64), rater_chances()
+    ratings = torch.as_tensor(cases.ratings).movedim(1, 0)  # (4, 64, 64, 64)
+    truth = torch.tensordot(chances, ratings.float(), 1)
     if isinstance(recipe.loss, SegmentationLoss):
-        found = in_parts(lambda x: net(x).softmax(1)[:, 1], rated.images)
+        found = in_parts(lambda x: net(x).softmax(1)[:, 1], cases.images)
         masks = (found > 0.5)[None].expand(2, -1, -1, -1)
     else:
         denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
-        y = to_tensor(rated.images)
+        y = to_tensor(cases.images)
         noise = [torch.randn(y.shape, generator=runtime.seeded(k)) for k in range(8)]
         masks = torch.stack([generate(denoiser, eps, y, FD_NFE)[:, 0] > 0 for eps in noise])
         found = masks.float().mean(0)
     outline = ratings[2:3].expand(2, -1, -1, -1)
     quality = {
         "rms_of_probability": round(float((found - truth).square().mean().sqrt()), 4),
-        "energy_distance": round(float(generalised_energy_distance(masks, ratings, CHANCES).mean()), 4),
-        "outline_alone": round(float(generalised_energy_distance(outline, ratings, CHANCES).mean()), 4),
+        "energy_distance": round(float(generalised_energy_distance(masks, ratings, chances).mean()), 4),
+        "outline_alone": round(float(generalised_energy_distance(outline, ratings, chances).mean()), 4),
     }
     return quality | {"test_images": len(found)}, {}
 
@@ -658,6 +664,13 @@ HIPPOCAMPUS_LICENCE = (
     "CC BY-SA 4.0. Trained on task 4 of the Medical Segmentation Decathlon (Antonelli et al., Nature Communications "
     "2022), Vanderbilt University Medical Center (CC BY-SA 4.0)."
 )
+
+
+def hippocampus_is_here():
+    """Whether the hippocampus data are in the cache."""
+    from data_fetch import hippocampus
+
+    return hippocampus.is_available()
 
 
 def _hippocampi(split, shifts=((0, 0, 0),)):
@@ -714,8 +727,24 @@ def measure_hippocampus(recipe, net):
 
 def _hippocampus_slices(split, shifts=((0, 0, 0),)):
     """Sagittal slices with a label, as channels anterior, posterior and image, float32 (N, 3, 48, 32)."""
-    slices = np.moveaxis(_hippocampi(split, shifts), 2, 1).reshape(-1, 3, 48, 32)
-    return slices[(slices[:, 1:] > 0).any((1, 2, 3))][:, [1, 2, 0]]
+    return _with_label(_hippocampi(split, shifts))[0]
+
+
+def _with_label(volumes):
+    """The sagittal slices of volumes (V, 3, 32, 48, 32) that have a label, as channels anterior, posterior and image
+    (N, 3, 48, 32), and which volume each is of, int64 (N,)."""
+    slices = np.moveaxis(volumes, 2, 1).reshape(-1, 3, 48, 32)
+    kept = (slices[:, 1:] > 0).any((1, 2, 3))
+    return slices[kept][:, [1, 2, 0]], np.repeat(np.arange(len(volumes)), volumes.shape[2])[kept]
+
+
+def hippocampus_cases(split):
+    """Slices of a split as :func:`_hippocampus_slices` has them, the volume that each is of and its person, int64."""
+    from data_fetch import hippocampus
+
+    persons = [v.subject for v in hippocampus.load(split) if hippocampus_box(v.label) is not None]
+    slices, volume = _with_label(_hippocampi(split))
+    return slices, volume, np.array(persons)[volume]
 
 
 def _hippocampus_pairs():
@@ -723,7 +752,7 @@ def _hippocampus_pairs():
     return to_uint8(_hippocampus_slices("train", shifts)), None
 
 
-def _slice_labels(masks):
+def slice_labels(masks):
     """Label channels (N, 2, H, W) in [-1, 1] -> labels (N, H, W): 0, 1 anterior, 2 posterior."""
     value, which = torch.as_tensor(masks).max(1)
     return torch.where(value > 0, which + 1, 0)
@@ -731,19 +760,19 @@ def _slice_labels(masks):
 
 def _hippocampus_maps():
     pairs = _hippocampus_pairs()[0]
-    return pairs[:, 2], _slice_labels(to_tensor(pairs[:, :2])).numpy().astype(np.uint8)
+    return pairs[:, 2], slice_labels(to_tensor(pairs[:, :2])).numpy().astype(np.uint8)
 
 
 def measure_hippocampus_slices(recipe, net):
     """Dice of each part on the slices of the test persons: of one sample, or of the U-Net."""
     slices = to_tensor(_hippocampus_slices("test"))
-    truth, y = _slice_labels(slices[:, :2]), slices[:, 2:]
+    truth, y = slice_labels(slices[:, :2]), slices[:, 2:]
     if isinstance(recipe.loss, SegmentationLoss):
         found = in_parts(net.labels, y.numpy())
     else:
         denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
         noise = torch.randn(len(y), 2, 48, 32, generator=runtime.seeded(0))
-        found = _slice_labels(generate(denoiser, noise, y, FD_NFE))
+        found = slice_labels(generate(denoiser, noise, y, FD_NFE))
     return {"test_dice": _dice(found, truth, ("background", *HIPPOCAMPUS_LABELS)), "test_slices": len(y)}, {}
 
 

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib.metrics.segmentation import generalised_energy_distance, iou
+from course_lib.metrics.segmentation import (
+    calibration_error,
+    dice,
+    exact_energy_distance,
+    expected_dice,
+    generalised_energy_distance,
+    iou,
+    nearest_rating,
+    reliability,
+)
 from data_fetch import rated_lesions
 
 
@@ -19,6 +28,22 @@ def test_iou_of_squares_is_the_ratio_of_their_areas():
     torch.testing.assert_close(found, torch.tensor([4 / 16, 1, 1]), rtol=0, atol=1e-7)
 
 
+def test_dice_is_that_of_monai_and_twice_iou_over_one_plus_iou():
+    from monai.metrics import compute_dice
+
+    a, b = torch.stack([square(2), square(5), square(0)]), torch.stack([square(4), square(5), square(0)])
+    torch.testing.assert_close(dice(a, b), 2 * iou(a, b) / (1 + iou(a, b)), rtol=0, atol=1e-7)
+    theirs = compute_dice(a[:2, None].float(), b[:2, None].float())[:, 0]  # two empty masks: nan there, 1 here
+    torch.testing.assert_close(dice(a, b)[:2], theirs, rtol=0, atol=1e-7)
+    assert dice(a, b)[2] == 1 and dice(square(0), square(3)) == 0
+
+
+def test_expected_dice_by_hand():
+    ratings = torch.stack([square(0), square(3)])
+    assert float(expected_dice(square(3), ratings, (0.3, 0.7))) == pytest.approx(0.7)
+    assert float(expected_dice(square(0), ratings, (0.3, 0.7))) == pytest.approx(0.3)
+
+
 def test_energy_distance_against_sums_over_all_pairs():
     rng = np.random.default_rng(0)
     samples, ratings, chances = rng.random((5, 8, 8)) > 0.5, rng.random((3, 8, 8)) > 0.4, np.array([0.2, 0.3, 0.5])
@@ -31,6 +56,43 @@ def test_energy_distance_against_sums_over_all_pairs():
     raters = sum(a * b * d(r, q) for a, r in zip(chances, ratings) for b, q in zip(chances, ratings))
     found = generalised_energy_distance(samples, ratings, chances)
     assert float(found) == pytest.approx(2 * between - within - raters, abs=1e-6)
+    with_itself = within * 20 / 25  # as a whole distribution, pairs of a mask with itself count too
+    whole = exact_energy_distance(samples, np.full(5, 0.2), ratings, chances)
+    assert float(whole) == pytest.approx(2 * between - with_itself - raters, abs=1e-6)
+
+
+def test_exact_energy_distance_of_a_distribution_from_itself_is_zero():
+    ratings, chances = torch.stack([square(k) for k in (0, 3, 5, 8)]), (0.2, 0.2, 0.35, 0.25)
+    assert abs(exact_energy_distance(ratings, chances, ratings, chances)) < 1e-6
+    shuffled = exact_energy_distance(ratings[[3, 0, 1, 2]], (0.25, 0.2, 0.2, 0.35), ratings, chances)
+    assert abs(shuffled) < 1e-6, "the order of the masks does not matter"
+    # never against always: twice the chance of the one, less that of two raters who differ
+    always = exact_energy_distance(square(3)[None], (1.0,), torch.stack([square(0), square(3)]), (0.3, 0.7))
+    assert float(always) == pytest.approx(2 * 0.3 - 2 * 0.3 * 0.7, abs=1e-6)
+
+
+def test_nearest_rating():
+    ratings = torch.stack([square(k) for k in (0, 3, 5, 8)])
+    found = nearest_rating(torch.stack([square(k) for k in (0, 1, 3, 4, 7, 8)]), ratings)
+    assert found.tolist() == [0, 1, 1, 2, 3, 3]  # 16 of 25 pixels against 9 of 16
+    assert nearest_rating(square(2).roll((9, 9), (0, 1))[None], ratings) == -1, "it overlaps nobody's mask"
+
+
+def test_reliability_of_bins_by_hand():
+    predicted, truth = torch.tensor([0.02, 0.08, 0.55, 0.55, 1.0]), torch.tensor([0.0, 0.1, 0.5, 0.7, 0.8])
+    mean_predicted, mean_truth, share = reliability(predicted, truth)
+    torch.testing.assert_close(mean_predicted[[0, 5, 9]], torch.tensor([0.05, 0.55, 1.0]).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(mean_truth[[0, 5, 9]], torch.tensor([0.05, 0.6, 0.8]).double(), atol=1e-6, rtol=0)
+    assert share.tolist() == pytest.approx([0.4, 0, 0, 0, 0, 0.4, 0, 0, 0, 0.2]) and mean_truth[1].isnan()
+    assert calibration_error(predicted, truth) == pytest.approx(0.4 * 0.05 + 0.2 * 0.2)
+
+
+def test_calibration_error_of_exact_probabilities_is_zero():
+    """Exact probabilities are calibrated: the error of 0 and 1 drawn from them is chance alone."""
+    p = torch.rand(200_000, generator=torch.Generator().manual_seed(0))
+    drawn = (torch.rand(200_000, generator=torch.Generator().manual_seed(1)) < p).float()
+    assert calibration_error(p, p) < 1e-12 and calibration_error(p, drawn) < 0.01
+    assert calibration_error((p * 0.8).clamp(max=1), p) == pytest.approx(0.1, abs=0.005)  # mean of 0.2 p
 
 
 def test_energy_distance_of_the_raters_themselves_is_zero_on_average():

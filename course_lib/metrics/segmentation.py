@@ -1,4 +1,7 @@
-"""Measures of masks and of distributions of masks. Masks are tensors (..., H, W) of 0 and 1 (or bool)."""
+"""Measures of masks, of distributions of masks, and of probabilities of pixels.
+
+Masks are tensors (..., H, W) of 0 and 1 (or bool).
+"""
 
 import torch
 
@@ -8,6 +11,32 @@ def iou(a, b):
     a, b = torch.as_tensor(a).bool(), torch.as_tensor(b).bool()
     union = (a | b).flatten(-2).sum(-1)
     return torch.where(union > 0, (a & b).flatten(-2).sum(-1) / union.clamp(min=1), 1.0)
+
+
+def dice(a, b):
+    """Dice overlap 2 |a & b| / (|a| + |b|) of masks (..., H, W), broadcast against each other: (...). Two empty masks
+    score 1."""
+    a, b = torch.as_tensor(a).bool(), torch.as_tensor(b).bool()
+    both = (a & b).flatten(-2).sum(-1)
+    sizes = a.flatten(-2).sum(-1) + b.flatten(-2).sum(-1)
+    return torch.where(sizes > 0, 2 * both / sizes.clamp(min=1), 1.0)
+
+
+def expected_dice(mask, ratings, chances):
+    """Dice of one mask (..., H, W) with ratings (R, ..., H, W), the mean by their chances (R,): (...)."""
+    scores = torch.stack([dice(mask, rating) for rating in torch.as_tensor(ratings)])
+    return torch.tensordot(torch.as_tensor(chances, dtype=torch.float32), scores, 1)
+
+
+def mean_distance(a, p, b, q):
+    """E d(a_i, b_j) = sum_ij p_i q_j (1 - IoU(a_i, b_j)) of masks a (K, ..., H, W) with chances p (K,), and b (R, ...,
+    H, W) with chances q (R,): (...)."""
+    rows = torch.stack([torch.tensordot(q, 1 - iou(b, one), 1) for one in a])  # (K, ...)
+    return torch.tensordot(p, rows, 1)
+
+
+def _equal(n):
+    return torch.full((n,), 1 / n)
 
 
 def generalised_energy_distance(samples, ratings, chances=None):
@@ -22,15 +51,49 @@ def generalised_energy_distance(samples, ratings, chances=None):
     Raises ValueError for fewer than two samples.
     """
     samples, ratings = torch.as_tensor(samples).bool(), torch.as_tensor(ratings).bool()
-    K, R = len(samples), len(ratings)
+    K = len(samples)
     if K < 2:
         raise ValueError(f"one sample has no spread: give at least 2 samples of each case, not {K}")
-    chances = torch.full((R,), 1 / R) if chances is None else torch.as_tensor(chances, dtype=torch.float32)
-    between = torch.stack([1 - iou(samples, r) for r in ratings]).mean(1)  # (R, ...), the mean over samples
-    within_samples = torch.stack([1 - iou(samples, s) for s in samples]).sum((0, 1)) / (K * (K - 1))
-    within_ratings = torch.stack([1 - iou(ratings, r) for r in ratings])  # (R, R, ...)
-    return (
-        2 * torch.tensordot(chances, between, 1)
-        - within_samples
-        - torch.tensordot(chances, torch.tensordot(chances, within_ratings, 1), 1)
-    )
+    q = _equal(len(ratings)) if chances is None else torch.as_tensor(chances, dtype=torch.float32)
+    between = mean_distance(samples, _equal(K), ratings, q)
+    within = mean_distance(samples, _equal(K), samples, _equal(K)) * K / (K - 1)  # d(s, s) = 0: leave those pairs out
+    return 2 * between - within - mean_distance(ratings, q, ratings, q)
+
+
+def exact_energy_distance(masks, p, ratings, q):
+    """The same distance of two distributions that are known whole: masks (M, ..., H, W) with chances p (M,), ratings
+    (R, ..., H, W) with chances q (R,): (...)."""
+    p, q = (torch.as_tensor(chances, dtype=torch.float32) for chances in (p, q))
+    masks, ratings = torch.as_tensor(masks).bool(), torch.as_tensor(ratings).bool()
+    own = mean_distance(masks, p, masks, p) + mean_distance(ratings, q, ratings, q)
+    return 2 * mean_distance(masks, p, ratings, q) - own
+
+
+def nearest_rating(samples, ratings):
+    """Which of the ratings (R, ..., H, W) each of the samples (K, ..., H, W) is most like, by IoU: int64 (K, ...), -1
+    where it overlaps none of them. An empty sample is like an empty rating only."""
+    most, which = torch.stack([iou(samples, rating) for rating in torch.as_tensor(ratings)]).max(0)
+    return torch.where(most > 0, which, -1)
+
+
+def reliability(predicted, truth, bins=10):
+    """Predicted probabilities against true ones, in bins of the predicted: mean predicted, mean truth and share of all
+    in each bin, float64 (3, bins); an empty bin has nan and share 0.
+
+    predicted, truth : of one shape, in [0, 1]; truth may be exact probabilities, or 0 and 1 drawn from them.
+    """
+    predicted, truth = (torch.as_tensor(x).double().flatten() for x in (predicted, truth))
+    which = (predicted * bins).long().clamp(0, bins - 1)
+    count = torch.bincount(which, minlength=bins)
+    means = [torch.bincount(which, x, minlength=bins) / count for x in (predicted, truth)]
+    return torch.stack([*means, count / len(which)])
+
+
+def calibration_error(predicted, truth, bins=10):
+    """Expected calibration error: sum over bins of share |mean predicted - mean truth| of :func:`reliability`.
+
+    Naeini et al. (AAAI 2015); Guo et al. (ICML 2017), eq. 3. It depends on which pixels are counted: plain background
+    is predicted well by anyone, and dilutes it.
+    """
+    mean_predicted, mean_truth, share = reliability(predicted, truth, bins)
+    return float((share * (mean_predicted - mean_truth).abs()).nansum())
