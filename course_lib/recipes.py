@@ -979,7 +979,7 @@ RECIPES = {
             what="half of them with a lesion",
             image_size=128,
             batch_size=8,  # at so few images seen, many small steps get further than few large ones
-            steps=4500,
+            steps=3700,
             peak_rate=1e-3,
             full=FULL,
         ),
