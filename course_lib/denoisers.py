@@ -100,15 +100,17 @@ class NetworkDenoiser:
     net : net(x_t, t, y) -> prediction of the given kind (see :mod:`course_lib.predictions`), the shape of x_t.
     schedule : the schedule that the network was trained with.
     clip : clamp D to [-1, 1], the range of images; leave it off for latents and label maps, whose range is another.
+
+    Gradients are kept only where x_t asks for them (``x_t.requires_grad``).
     """
 
     def __init__(self, net, schedule, kind="v", clip=False):
         self.net, self.schedule, self.kind, self.clip = net, schedule, kind, clip
 
-    @torch.no_grad()
     def __call__(self, x_t, t, y=None):
         alpha, sigma = (match_dims(c, x_t) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
-        x_0 = to_x0(self.kind, self.net(x_t, t, y), x_t, alpha, sigma)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and x_t.requires_grad):
+            x_0 = to_x0(self.kind, self.net(x_t, t, y), x_t, alpha, sigma)
         return x_0.clamp(-1, 1) if self.clip else x_0
 
 

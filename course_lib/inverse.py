@@ -6,6 +6,12 @@ name           makes                  source
 replacement    a step                 Song et al. (ICLR 2021), sec. 5 and app. I.2: known pixels are overwritten
 repaint_times  a grid that turns back Lugmayr et al. (CVPR 2022), Algorithm 1 and sec. 4.2
 ddnm           a denoiser             Wang et al. (ICLR 2023), eq. 13
+dps            a denoiser             Chung et al. (ICLR 2023), eq. 11 and 14, with the noise taken at its word
+dps_step       a step                 Chung et al. (ICLR 2023), Algorithm 1, with a step size that is tuned
+pigdm          a denoiser             Song et al. (ICLR 2023), eq. 7 and 8
+diffpir        a denoiser             Zhu et al. (CVPRW 2023), eq. 13
+diffpir_step   a step                 Zhu et al. (CVPRW 2023), Algorithm 1, lines 6 and 7
+tv             an image, no prior     Rudin et al. (1992), by FISTA (Beck & Teboulle, 2009)
 =============  =====================  ==========================================================================
 
     A = Mask(known)
@@ -13,12 +19,19 @@ ddnm           a denoiser             Wang et al. (ICLR 2023), eq. 13
     x = last(sample(denoiser, schedule, noise, uniform_times(50), step))                                 # replacement
     x = last(sample(denoiser, schedule, noise, repaint_times(uniform_times(50), rounds=10), step))       # RePaint
     x = last(sample(ddnm(denoiser, A, A(x_true)), schedule, noise, uniform_times(50), ddpm_step))        # DDNM
+    x = last(sample(pigdm(denoiser, A, y, noise), schedule, noise, log_snr_times(schedule, 20)))         # PiGDM
+    x = last(sample(diffpir(denoiser, A, y, noise), schedule, noise, uniform_times(20), diffpir_step))   # DiffPIR
 
-Letters: y = A x_0 is the measurement, A^+ the pseudo-inverse. None of them needs training, none knows the network.
+Letters: y = A x_0 + n is the measurement, A^+ the pseudo-inverse, sigma_y the standard deviation of n (``noise``),
+which is white and Gaussian; where y is complex, of its real and of its imaginary part. D = D(x_t, t). None needs
+training, none knows the network. dps, dps_step and pigdm differentiate the denoiser, at about three times the cost;
+give them one that does not clip its answer, since a clipped pixel has no gradient.
 """
 
 import torch
 
+from course_lib.operators import conjugate_gradients
+from course_lib.predictions import eps_from_x0
 from course_lib.samplers import ddpm_step, noise_like
 
 
@@ -88,3 +101,147 @@ def ddnm(denoiser, operator, y):
         return fitted.to(x_0) + (x_0 - operator.pinv(operator(x_0)))
 
     return consistent
+
+
+def _with_gradient(denoiser, x_t, t, cond):
+    """D(x_t, t), and a function that gives J^T v for v of its shape, J the derivative of D with respect to x_t."""
+    with torch.enable_grad():
+        x = x_t.detach().requires_grad_()
+        x_0 = denoiser(x, t, **cond)
+
+    def transposed(v):
+        return torch.autograd.grad(x_0, x, v.to(x_0))[0]
+
+    return x_0.detach(), transposed
+
+
+def _solve(operator, b, weight):
+    """(A^T A + weight I)^-1 b, by the operator's own ``solve`` or by conjugate gradients."""
+    if hasattr(operator, "solve"):
+        return operator.solve(b, weight)
+    return conjugate_gradients(lambda x: operator.adjoint(operator(x)) + weight * x, b, 100)
+
+
+def _positive(**values):
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, got {value!r}; for a measurement without noise use ddnm")
+
+
+def dps(denoiser, operator, y, noise):
+    """Diffusion posterior sampling as a denoiser: D + (sigma_t^2 / alpha_t) J^T A^T (y - A D) / sigma_y^2.
+
+    The gradient of log p(y | x_t), if x_0 were known to be D: the covariance of x_0 given x_t is left out. So it is
+    :func:`pigdm` with r_t = 0. It trusts the measurement too much, and with strong data (A^T A / sigma_y^2 large) needs
+    very many steps; on images use :func:`dps_step`. noise : sigma_y > 0. Raises ValueError otherwise.
+    """
+    _positive(noise=noise)
+
+    def guided(x_t, t, **cond):
+        x_0, transposed = _with_gradient(denoiser, x_t, t, cond)
+        alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
+        return x_0 + (sigma**2 / alpha).to(x_0) * transposed(operator.adjoint(y - operator(x_0))) / noise**2
+
+    return guided
+
+
+def dps_step(operator, y, scale, step=ddpm_step):
+    """Diffusion posterior sampling as published: after ``step``, x_s <- x_s - scale grad ||y - A D(x_t, t)||.
+
+    The norm is that of each image, its gradient is with respect to x_t. ``scale`` (zeta' of the paper) stands for all
+    that :func:`dps` leaves out, and is tuned. Steps that need ``previous`` (2M) are not meant.
+    """
+
+    def guided(denoiser, x_t, t, s, schedule, previous=None, generator=None):
+        x_0, transposed = _with_gradient(denoiser, x_t, t, {})
+        rest = y - operator(x_0)
+        size = rest.abs().square().flatten(1).sum(1).sqrt().reshape(-1, *[1] * (x_t.ndim - 1))
+        uphill = transposed(operator.adjoint(rest)) / size.to(x_0)
+        x_s, _ = step(lambda *_: x_0, x_t, t, s, schedule, generator=generator)
+        return x_s + scale * uphill.to(x_s), x_0
+
+    return guided
+
+
+def pigdm(denoiser, operator, y, noise, spread=1.0):
+    """Pseudo-inverse guidance: D + (sigma_t^2 / alpha_t) J^T A^T (r_t^2 A A^T + sigma_y^2 I)^-1 (y - A D).
+
+    The gradient of log p(y | x_t) if x_0 given x_t were N(D, r_t^2 I) with r_t^2 = c^2 sigma_t^2 / (c^2 alpha_t^2 +
+    sigma_t^2), which is its variance for data N(0, c^2 I); the paper has c = 1. Exact for such data.
+
+    noise : sigma_y > 0. spread : c > 0. Raises ValueError otherwise.
+    """
+    _positive(noise=noise, spread=spread)
+
+    def guided(x_t, t, **cond):
+        x_0, transposed = _with_gradient(denoiser, x_t, t, cond)
+        alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
+        r2 = float(spread**2 * sigma**2 / (spread**2 * alpha**2 + sigma**2))
+        # A^T (r2 A A^T + sigma_y^2 I)^-1 = (A^T A + (sigma_y^2 / r2) I)^-1 A^T / r2
+        pull = _solve(operator, operator.adjoint(y - operator(x_0)), noise**2 / r2) / r2
+        return x_0 + (sigma**2 / alpha).to(x_0) * transposed(pull)
+
+    return guided
+
+
+def diffpir(denoiser, operator, y, noise, weight=1.0):
+    """Half of the splitting of DiffPIR, a denoiser without gradients: the image that fits both y and D best,
+
+        argmin_x ||y - A x||^2 + rho ||x - D||^2 = (A^T A + rho I)^-1 (A^T y + rho D),
+        rho = weight sigma_y^2 alpha_t^2 / sigma_t^2
+
+    That is the posterior mean if x_0 given x_t were N(D, sigma_t^2 / (weight alpha_t^2) I).
+
+    noise : sigma_y > 0. weight : lambda of the paper, > 0. Raises ValueError otherwise.
+    """
+    _positive(noise=noise, weight=weight)
+
+    def fitted(x_t, t, **cond):
+        x_0 = denoiser(x_t, t, **cond)
+        rho = float(weight * noise**2 * denoiser.schedule.alpha(t) ** 2 / denoiser.schedule.sigma(t) ** 2)
+        # the same, written as a change of D: float rounding then scales with what changes
+        return x_0 + _solve(operator, operator.adjoint(y - operator(x_0)), rho).to(x_0)
+
+    return fitted
+
+
+def diffpir_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, zeta=0.3):
+    """The other half: x_s = alpha_s D + sigma_s (sqrt(1 - zeta) eps + sqrt(zeta) z), eps = (x_t - alpha_t D) / sigma_t.
+
+    zeta from 0 (DDIM) to 1: the share of the noise that is drawn anew.
+    """
+    x_0 = denoiser(x_t, t)
+    eps = eps_from_x0(x_t, x_0, schedule.alpha(t), schedule.sigma(t))
+    noise = (1 - zeta) ** 0.5 * eps + zeta**0.5 * noise_like(x_t, generator)
+    return schedule.alpha(s) * x_0 + schedule.sigma(s) * noise, x_0
+
+
+def tv(operator, y, weight, iterations=60, start=None):
+    """argmin_x ||y - A x||^2 / 2 + weight TV(x): no network, the classical reconstruction of images that are piecewise
+    flat. x (B, C, H, W).
+
+    FISTA: a gradient step of length 1/L, with L the largest eigenvalue of A^T A by power iteration, then scikit-image's
+    ``denoise_tv_chambolle`` (isotropic TV) of strength weight / L. start : left out, A^T y / L.
+    """
+    from skimage.restoration import denoise_tv_chambolle
+
+    back = operator.adjoint(y)
+    v = torch.randn(back.shape, generator=torch.Generator().manual_seed(0)).to(back)
+    for _ in range(15):
+        v = operator.adjoint(operator(v))
+        length = v.flatten(1).norm(dim=1).max()
+        v = v / length
+    L = 1.02 * float(length)  # power iteration comes from below
+
+    def shrink(x):
+        flat = [denoise_tv_chambolle(image.numpy(), weight / L, eps=1e-5, max_num_iter=40) for image in x.flatten(0, 1)]
+        return torch.stack([torch.as_tensor(image) for image in flat]).reshape(x.shape).to(x)
+
+    x = z = back / L if start is None else start
+    momentum = 1.0
+    for _ in range(iterations):
+        new = shrink(z - (operator.adjoint(operator(z)) - back) / L)
+        after = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+        z = new + (momentum - 1) / after * (new - x)
+        x, momentum = new, after
+    return x

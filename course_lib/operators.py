@@ -197,8 +197,11 @@ class Radon:
             raise ValueError(f"size must be at least 2 and angles at least 1; got {size!r} and {angles!r}")
         self.size, self.angles = int(size), int(angles)
         self.theta = np.arange(angles) * np.pi / angles  # radians
-        self._forward, self._back, self._ramp = self._matrix(), self._interpolation(), _ramp(size)
-        self._backward = self._forward.T.tocsr()
+        forward, self._ramp = self._matrix(), _ramp(size)
+        matrices = {"forward": forward, "backward": forward.T.tocsr(), "fbp": self._interpolation()}
+        self._matrices = {
+            (name, kind): matrix.astype(kind) for name, matrix in matrices.items() for kind in ("float32", "float64")
+        }
 
     def _matrix(self):
         """A, sparse, (angles size, size^2): four pixels for each sample on a ray."""
@@ -224,19 +227,19 @@ class Radon:
                 parts.append((weight * inside, (y + middle) * n + x + middle, k * n + detector))
         return _sparse(parts, (n * n, self.angles * n))
 
-    def _apply(self, matrix, x, shape):
+    def _apply(self, name, x, shape):
         """A sparse matrix times each image of x (B, C, ...); in the precision of x, on the CPU."""
-        flat = x.detach().cpu().reshape(-1, matrix.shape[1]).numpy()
-        found = (matrix.astype(flat.dtype, copy=False) @ flat.T).T
+        flat = x.detach().cpu().flatten(2).flatten(0, 1).numpy()
+        found = (self._matrices[name, str(flat.dtype)] @ flat.T).T
         return torch.as_tensor(np.ascontiguousarray(found)).reshape(*x.shape[:2], *shape).to(x.device)
 
     def __call__(self, x):
         """x (B, C, size, size) -> sinogram (B, C, angles, size). No gradients: A.adjoint is the gradient."""
-        return self._apply(self._forward, x, (self.angles, self.size))
+        return self._apply("forward", x, (self.angles, self.size))
 
     def adjoint(self, y):
         """y (B, C, angles, size) -> (B, C, size, size): back-projection without a filter."""
-        return self._apply(self._backward, y, (self.size, self.size))
+        return self._apply("backward", y, (self.size, self.size))
 
     def fbp(self, y):
         """Filtered back-projection of y (B, C, angles, size) -> (B, C, size, size), zero outside the inscribed circle.
@@ -246,7 +249,7 @@ class Radon:
         """
         padded = 2 * (len(self._ramp) - 1)
         filtered = torch.fft.irfft(torch.fft.rfft(y, padded) * self._ramp.to(y), padded)[..., : self.size]
-        return self._apply(self._back, filtered, (self.size, self.size)) * (torch.pi / (2 * self.angles))
+        return self._apply("fbp", filtered, (self.size, self.size)) * (torch.pi / (2 * self.angles))
 
     def solve(self, b, weight, steps=30):
         """(A^T A + weight I)^-1 b for b (B, C, size, size), weight > 0, by ``steps`` of conjugate gradients."""

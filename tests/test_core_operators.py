@@ -6,7 +6,19 @@ import torch
 from scipy import ndimage
 from skimage.transform import downscale_local_mean
 
-from course_lib.operators import Blur, Downsample, Mask, ellipse, rectangle
+from course_lib.operators import (
+    Blur,
+    Downsample,
+    KSpace,
+    Mask,
+    Radon,
+    conjugate_gradients,
+    ellipse,
+    from_kspace,
+    rectangle,
+    sampled_lines,
+    to_kspace,
+)
 
 SHAPE = (3, 2, 16, 24)
 CASES = {
@@ -107,3 +119,135 @@ def test_what_cannot_be_measured_is_refused():
         Blur(0)
     with pytest.raises(ValueError, match="between 0 and 1"):
         Blur(1.0, least=0)
+
+
+# ---- k-space and rays ------------------------------------------------------------------------------------------------
+
+LINES = (torch.rand(24, generator=torch.Generator().manual_seed(5)) > 0.6).float()  # not its own mirror image
+SCANS = {
+    "k-space": (KSpace(LINES), (3, 2, 16, 24)),
+    "k-space, a mask an image": (KSpace(torch.stack([LINES, 1 - LINES, LINES.flip(0)])[:, None, None]), (3, 2, 16, 24)),
+    "k-space, mirrored lines": (KSpace(sampled_lines(24, 3, torch.Generator().manual_seed(0))), (3, 2, 16, 24)),
+    "rays": (Radon(16, 5), (3, 2, 16, 16)),
+}
+scans = pytest.mark.parametrize(("A", "shape"), SCANS.values(), ids=SCANS.keys())
+
+
+def measurement(A, x, seed):
+    """Random y of the kind that A gives, complex where that is."""
+    y = A(x)
+    real = random(y.shape, seed)
+    return torch.complex(real, random(y.shape, seed + 50)) if y.is_complex() else real
+
+
+@scans
+@pytest.mark.parametrize("seed", range(3))
+def test_scans_and_their_adjoints_keep_the_inner_product(A, shape, seed):
+    x = random(shape, seed)
+    y = measurement(A, x, seed + 100)
+    left, right = (A(x) * y.conj()).sum().real, (x * A.adjoint(y)).sum()
+    assert abs(left - right) <= 1e-12 * (A(x).abs().square().sum() * y.abs().square().sum()).sqrt()
+    assert not A.adjoint(y).is_complex()
+
+
+@scans
+def test_solving_undoes_the_gram_matrix_with_a_weight(A, shape):
+    x, weight = random(shape, 1), 0.3
+    b = A.adjoint(A(x)) + weight * x
+    found = A.solve(b, weight, steps=300) if isinstance(A, Radon) else A.solve(b, weight)
+    torch.testing.assert_close(found, x, rtol=0, atol=1e-4)
+
+
+@scans
+def test_pseudo_inverses_of_scans_are_those_of_their_matrices(A, shape):
+    """Against NumPy: the real matrix of A, real and imaginary parts one below the other."""
+    if getattr(A, "lines", torch.zeros(1)).ndim > 1:
+        A = KSpace(A.lines[1, 0, 0])
+    side = shape[2:]
+    basis = torch.eye(int(np.prod(side)), dtype=torch.float64).reshape(-1, 1, *side)
+    columns = A(basis).flatten(1)
+    M = torch.cat([columns.real, columns.imag], 1).T if columns.is_complex() else columns.T
+    x = random((1, 1, *side), 3)
+    expected = torch.linalg.pinv(M, rtol=1e-9) @ M @ x.flatten()
+    found = A.pinv(A(x), steps=2000) if isinstance(A, Radon) else A.pinv(A(x))
+    torch.testing.assert_close(found.flatten(), expected, rtol=0, atol=1e-5)
+
+
+def test_kspace_is_numpys_transform_and_keeps_the_norm():
+    x = random((2, 1, 16, 24), 0)
+    found = to_kspace(x)
+    expected = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(x.numpy(), (-2, -1)), norm="ortho"), (-2, -1))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(from_kspace(found).real, x, rtol=0, atol=1e-12)
+    constant = to_kspace(torch.ones(1, 1, 16, 24))
+    assert constant[0, 0, 8, 12].real == pytest.approx(384**0.5) and constant.abs().sum() == pytest.approx(
+        384**0.5, 1e-5
+    )
+
+
+@pytest.mark.parametrize(("acceleration", "count", "low"), [(4, 23, 9), (8, 11, 5), (2, 47, 17)])
+def test_sampled_lines_are_pairs_around_a_full_middle(acceleration, count, low):
+    lines = sampled_lines(96, acceleration, torch.Generator().manual_seed(0))
+    assert lines.sum() == count and 96 / count >= acceleration
+    assert torch.equal(lines, lines.flip(0).roll(1)) and set(lines.tolist()) == {0.0, 1.0}
+    assert lines[48 - low // 2 : 48 + low // 2 + 1].all()
+    assert not torch.equal(lines, sampled_lines(96, acceleration, torch.Generator().manual_seed(1)))
+    A = KSpace(lines)
+    assert torch.equal(A.gram, lines)  # a projection: no frequency is known by halves
+    with pytest.raises(ValueError, match="at least 3 acceleration"):
+        sampled_lines(96, 40)
+    with pytest.raises(ValueError, match="0 .not measured. and 1"):
+        KSpace(torch.tensor([0.5, 1.0]))
+
+
+def test_a_picture_without_phase_gives_the_mirror_line_for_nothing():
+    """One half of k-space is enough for a real image: what the pairs of lines are for."""
+    half = KSpace((torch.arange(24) >= 12).float() + (torch.arange(24) == 0))
+    x = random((2, 1, 16, 24), 0)
+    torch.testing.assert_close(half.pinv(half(x)), x, rtol=0, atol=1e-5)
+
+
+def phantom(size):
+    """Bright ellipses in a circle, zero at its edge."""
+    axis = np.arange(size) - size // 2
+    y, x = np.meshgrid(axis / (0.45 * size), axis / (0.45 * size), indexing="ij")
+    image = 1.0 * ((x / 0.7) ** 2 + (y / 0.9) ** 2 < 1) - 0.6 * (((x - 0.2) / 0.2) ** 2 + (y / 0.4) ** 2 < 1)
+    return ndimage.gaussian_filter(image, 0.7) * (x**2 + y**2 < 1)
+
+
+@pytest.mark.parametrize(("size", "angles"), [(64, 24), (65, 10)])
+def test_rays_and_back_projection_are_those_of_scikit_image(size, angles):
+    from skimage.transform import iradon, radon
+
+    A, image = Radon(size, angles), phantom(size)
+    degrees = np.degrees(A.theta)
+    expected = radon(image, degrees, circle=True)  # (detectors, angles)
+    y = A(torch.as_tensor(image)[None, None])
+    np.testing.assert_allclose(y[0, 0].numpy().T, expected, rtol=0, atol=1e-9 * expected.max())
+    found = A.fbp(y)[0, 0].numpy()
+    axis = np.arange(size) - size // 2
+    inside = axis[:, None] ** 2 + axis**2 < (size // 2 - 2) ** 2  # at the very rim the two extrapolate differently
+    np.testing.assert_allclose(found[inside], iradon(expected, degrees, circle=True)[inside], rtol=0, atol=1e-9)
+
+
+def test_back_projection_finds_the_picture_with_many_views():
+    image = torch.as_tensor(phantom(64))[None, None]
+    errors = [float((A.fbp(A(image)) - image).square().mean().sqrt()) for A in (Radon(64, 12), Radon(64, 120))]
+    assert errors[1] < 0.035 < 0.06 < errors[0]
+
+
+def test_rays_keep_the_precision_and_name_bad_sizes():
+    A = Radon(16, 4)
+    assert A(torch.zeros(1, 1, 16, 16)).dtype == A.fbp(torch.zeros(1, 1, 4, 16)).dtype == torch.float32
+    with pytest.raises(ValueError, match="angles at least 1"):
+        Radon(16, 0)
+
+
+def test_conjugate_gradients_solve_each_image_on_its_own():
+    M = random((6, 6), 0)
+    M = M @ M.T + torch.eye(6)
+    b = random((4, 6), 1)
+    b[2] = 0  # solved at once
+    x = conjugate_gradients(lambda v: v @ M, b, 50)
+    torch.testing.assert_close(x, torch.linalg.solve(M, b.T).T, rtol=0, atol=1e-4)
+    torch.testing.assert_close(conjugate_gradients(lambda v: v @ M, b[:1], 50), x[:1], rtol=0, atol=1e-5)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import recipes, runtime
+from course_lib import bench, recipes, runtime
+from course_lib import bench_reconstruction as lab
+from course_lib.metrics.images import contrast_kept, coverage, prediction_interval, psnr, ssim
 from course_lib.networks import build
 from course_lib.recipes import RECIPES
 from course_lib.training import Batches, train
@@ -64,3 +66,110 @@ def test_training_sees_both_accelerations():
     seen = recipes.zero_filled_scan(x, runtime.seeded(0))
     missing = [(torch.fft.fft2(image)[0].abs().amax(0) < 1e-3).sum().item() for image in seen]
     assert set(missing) == {32 - 7, 32 - 3}
+
+
+# ---- measures --------------------------------------------------------------------------------------------------------
+
+
+def test_psnr_and_ssim_are_those_of_other_libraries():
+    from monai.metrics import PSNRMetric, SSIMMetric
+
+    x = blobs(3)
+    noisy = (x + 0.2 * torch.randn(x.shape, generator=runtime.seeded(1))).clamp(-1, 1)
+    torch.testing.assert_close(psnr(noisy, x), PSNRMetric(max_val=2.0)(noisy, x)[:, 0], rtol=0, atol=1e-4)
+    theirs = SSIMMetric(2, data_range=2.0, kernel_type="uniform", win_size=7)(noisy, x)[:, 0]
+    torch.testing.assert_close(ssim(noisy, x).float(), theirs, rtol=0, atol=0.02)  # edges and 48/49 differ
+    assert psnr(x + 5, x).tolist() == psnr(torch.ones_like(x), x).tolist()  # clipped first
+
+
+@pytest.mark.parametrize("K", [2, 4, 12])
+def test_intervals_of_gaussian_samples_cover_what_they_say(K):
+    draws = 3.0 + 0.2 * torch.randn(K + 1, 10, 1, 64, 64, generator=runtime.seeded(K))
+    inside = torch.ones(10, 1, 64, 64, dtype=torch.bool)
+    for level in (0.5, 0.9):
+        share = coverage(draws[:K], draws[K], inside, level)
+        assert share.shape == (10,) and float(share.mean()) == pytest.approx(level, abs=0.008)
+    inside[:, :, 32:] = False  # what lies outside does not count
+    draws[K, :, :, 32:] = 99
+    assert float(coverage(draws[:K], draws[K], inside).mean()) == pytest.approx(0.9, abs=0.012)
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        prediction_interval(draws[:1])
+
+
+def test_contrast_kept_by_hand():
+    without, mask = torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4, dtype=torch.bool)
+    mask[:, :, :2] = True
+    change = torch.full((2, 1, 4, 4), 0.5)
+    found = torch.stack([0.25 * torch.ones(1, 4, 4), -0.5 * torch.ones(1, 4, 4)])
+    found[:, :, 2:] = 9  # outside the mask
+    assert contrast_kept(found, without, change, mask).tolist() == [0.5, -1.0]
+
+
+# ---- the bank --------------------------------------------------------------------------------------------------------
+
+
+def test_scans_are_the_same_for_the_same_seed_whatever_the_images():
+    for problem in lab.PROBLEMS:
+        (A, y), (_, z) = (lab.scan(problem, x, 3) for x in (blobs(4), torch.zeros(4, 1, 32, 32)))
+        torch.testing.assert_close(y - A(blobs(4)), z, rtol=0, atol=1e-4)
+
+
+def test_a_scan_of_a_finer_grid_is_that_of_a_smooth_object_on_our_grid():
+    """The same bell at the pixel centres of both grids: the field of view is shared, its middle between pixels."""
+
+    def bell(size):
+        axis = (torch.arange(size) - (size - 1) / 2) * 96 / size
+        return torch.exp(-((axis[:, None] - 5) ** 2 + (axis + 8) ** 2) / 32)[None, None]
+
+    (_, ours), (_, fine) = lab.scan(lab.FINE, bell(96), 0), lab.finer_scan(lab.FINE, bell(192), 0)
+    assert (ours - fine).abs().max() < 1e-4 * ours.abs().max()
+
+
+def test_unknown_methods_are_named():
+    A, y = lab.scan(lab.PROBLEMS[0], blobs(4), 0)
+    with pytest.raises(ValueError, match="no method 'GAN'; there are: zeros or FBP, TV"):
+        lab.reconstruct(lab.PROBLEMS[0], "GAN", A, y)
+
+
+@pytest.fixture(scope="module")
+def bank():
+    if not (bench.BANKS / "09_reconstruction.json").exists():
+        pytest.skip("the bank has not been made yet: python -m course_lib.bench 09_reconstruction")
+    return bench.load("09_reconstruction")
+
+
+@pytest.mark.parametrize(
+    ("problem", "method", "within"),
+    [
+        (lab.PROBLEMS[0], "zeros or FBP", 0.01),
+        (lab.PROBLEMS[1], "TV", 0.02),
+        (lab.PROBLEMS[2], "zeros or FBP", 0.01),
+        (lab.PROBLEMS[1], "DiffPIR", 0.4),  # other processors round bfloat16 in other ways, 20 times over
+    ],
+)
+def test_a_part_of_the_bank_is_remade(bank, problem, method, within):
+    row = next((row for row in bank["rows"] if (row["problem"], row["method"]) == (problem, method)), None)
+    if row is None:
+        pytest.skip(f"{method} for {problem} has not been made yet")
+    drawn, _ = lab.remake(problem, method, 1)
+    truth = lab.subjects()[0][lab.GROUP : 2 * lab.GROUP]
+    stored = torch.tensor(row["psnr"][lab.GROUP : 2 * lab.GROUP])
+    torch.testing.assert_close(psnr(drawn[0], truth), stored, rtol=0, atol=within)
+
+
+def test_the_bank_is_whole(bank):
+    for row in bank["rows"]:
+        assert len(row["psnr"]) == len(row["ssim"]) == bank["cases"] == 32
+        assert row["settings"] == lab.settings_of(row["problem"], row["method"]) if "settings" in row else True
+        assert row["needs"] == lab.needs(row["problem"], row["method"])
+    kept = lab.pictures(bench.BANKS / "09_reconstruction.json")
+    for key, images in kept.items():  # "problem/method/what"
+        assert images.shape == (lab.SHOWN, 96, 96)
+        assert float(images.min()) >= (-1e-6 if key.endswith("std") else -1.0) and float(images.max()) <= 1.0
+    rows = {(row["problem"], row["method"]): row for row in bank["rows"]}
+    first = lab.subjects()[0][: lab.SHOWN]
+    for (problem, method), row in rows.items():
+        if (image := kept.get(f"{problem}/{method}/sample")) is not None:
+            torch.testing.assert_close(
+                psnr(image[:, None], first), torch.tensor(row["psnr"][: lab.SHOWN]), atol=0.05, rtol=0
+            )

@@ -1,0 +1,53 @@
+"""How near a reconstruction is to the truth, whether its error bars hold, and whether a lesion is still there.
+
+Images are (N, 1, H, W) in [-1, 1], so the peak of the PSNR and the range of the SSIM is 2; all measures are one number
+an image, (N,).
+"""
+
+import torch
+
+
+def psnr(x, reference):
+    """Peak signal-to-noise ratio in dB of each image, 10 log10(4 / mean squared error), after clipping x to [-1, 1]."""
+    return 10 * torch.log10(4 / (x.clamp(-1, 1) - reference).square().flatten(1).mean(1))
+
+
+def ssim(x, reference):
+    """Structural similarity of each image (Wang et al., 2004), windows of 7 x 7 pixels, by scikit-image."""
+    from skimage.metrics import structural_similarity
+
+    pairs = zip(x.clamp(-1, 1)[:, 0].double().numpy(), reference[:, 0].double().numpy())
+    return torch.tensor([structural_similarity(a, b, data_range=2.0) for a, b in pairs])
+
+
+def prediction_interval(samples, level=0.9):
+    """Lower and upper end (...) of an interval that holds one more draw with that probability, from K samples (K, ...).
+
+    mean -+ t s sqrt(1 + 1/K), with s the samples' standard deviation and t the quantile of Student's distribution with
+    K - 1 degrees of freedom: exact for Gaussian samples, however few. Raises ValueError for a single sample.
+    """
+    from scipy.stats import t
+
+    K = len(samples)
+    if K < 2:
+        raise ValueError("an interval needs at least 2 samples: one sample says nothing of the spread")
+    half = float(t.ppf((1 + level) / 2, K - 1)) * samples.std(0) * (1 + 1 / K) ** 0.5
+    return samples.mean(0) - half, samples.mean(0) + half
+
+
+def coverage(samples, truth, inside, level=0.9):
+    """Share of the pixels ``inside`` (N, 1, H, W) whose true value lies in the prediction interval of samples (K, N, 1,
+    H, W), for each image. Right error bars: ``level``."""
+    low, high = prediction_interval(samples, level)
+    hit = ((truth >= low) & (truth <= high) & inside).flatten(1).sum(1)
+    return hit / inside.flatten(1).sum(1)
+
+
+def contrast_kept(with_lesion, without, change, mask):
+    """How much of a lesion's contrast is left, for each image: <with - without, change> / <change, change> in the mask.
+
+    with_lesion and without : reconstructions of the subject with and without the lesion, from the same lines, noise and
+    seeds. change : true image with the lesion minus the one without. mask : bool. 1: all of it; 0: none.
+    """
+    found, change = ((with_lesion - without) * mask).flatten(1), (change * mask).flatten(1)
+    return (found * change).sum(1) / change.square().sum(1)
