@@ -8,7 +8,14 @@ import json
 import sys
 from pathlib import Path
 
-from course_lib import bench_anomaly, bench_guidance, bench_samplers, bench_synthesis, pretrained
+from course_lib import (
+    bench_anomaly,
+    bench_guidance,
+    bench_reconstruction,
+    bench_samplers,
+    bench_synthesis,
+    pretrained,
+)
 
 BANKS = Path(__file__).parent / "banks"
 
@@ -17,6 +24,7 @@ BENCHES = {
     "04_samplers": bench_samplers.make,
     "05_guidance": bench_guidance.make,
     "08_synthesis": bench_synthesis.make,
+    "09_reconstruction": bench_reconstruction.make,
     "11_anomaly": bench_anomaly.make,
 }
 

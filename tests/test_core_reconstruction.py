@@ -8,9 +8,11 @@ import torch
 
 from course_lib import bench, recipes, runtime
 from course_lib import bench_reconstruction as lab
+from course_lib.denoisers import NetworkDenoiser
 from course_lib.metrics.images import contrast_kept, coverage, prediction_interval, psnr, ssim
 from course_lib.networks import build
 from course_lib.recipes import RECIPES
+from course_lib.schedules import Cosine
 from course_lib.training import Batches, train
 
 
@@ -66,6 +68,17 @@ def test_training_sees_both_accelerations():
     seen = recipes.zero_filled_scan(x, runtime.seeded(0))
     missing = [(torch.fft.fft2(image)[0].abs().amax(0) < 1e-3).sum().item() for image in seen]
     assert set(missing) == {32 - 7, 32 - 3}
+
+
+def test_a_network_denoiser_keeps_gradients_only_where_they_are_asked_for():
+    denoiser = NetworkDenoiser(lambda x, t, y: x * weight, Cosine(), "x0")
+    weight, x = torch.full((), 2.0, requires_grad=True), torch.randn(2, 1, 4, 4)
+    assert not denoiser(x, 0.5).requires_grad
+    asked = x.clone().requires_grad_()
+    denoiser(asked, 0.5).sum().backward()
+    torch.testing.assert_close(asked.grad, torch.full_like(x, 2.0))
+    with torch.no_grad():
+        assert not denoiser(asked, 0.5).requires_grad
 
 
 # ---- measures --------------------------------------------------------------------------------------------------------
