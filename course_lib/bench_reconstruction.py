@@ -27,7 +27,6 @@ PROBLEMS = ("MRI, R = 4", "MRI, R = 8", "CT, 24 views")
 FINE = "MRI, R = 4, finer data"  # the scan of an image of 192 x 192, reconstructed on 96 x 96
 METHODS = ("zeros or FBP", "TV", "U-Net", "DPS", "PiGDM", "DiffPIR")
 STEPS = {"DPS": 40, "PiGDM": 12, "DiffPIR": 20}
-SAMPLES = {"DPS": 1, "PiGDM": 4, "DiffPIR": 4}
 LESIONS = ("hyper", "tiny")  # subjects with an even and an odd position
 SHOWN = 4  # subjects whose pictures are kept: the first group
 
@@ -123,6 +122,16 @@ def network_of(problem):
     return "brain_ct_unet" if problem.startswith("CT") else "brain_mri_unet"
 
 
+def samples_of(problem, method):
+    """How many samples are drawn of each subject: those with gradients are slow, and draw four at R = 8 alone."""
+    return 4 if method == "DiffPIR" or (problem, method) == (PROBLEMS[1], "PiGDM") else 1
+
+
+def with_lesions(problem, method):
+    """Whether subjects are reconstructed with their lesion, too."""
+    return method not in ("DPS", "PiGDM") or (problem, method) == (PROBLEMS[1], "PiGDM")
+
+
 def evaluations(method):
     """Network evaluations for one image; those of DPS and PiGDM are differentiated too."""
     return STEPS.get(method, int(method == "U-Net"))
@@ -130,20 +139,28 @@ def evaluations(method):
 
 # ---- settings, chosen on validation subjects -------------------------------------------------------------------------
 
-#: problem -> method -> what did best there; `tune` writes how each setting did into the bank.
+TUNED = PROBLEMS[1:]  # R = 4 uses the settings of R = 8
+
+#: kind of scan -> method -> what did best; `make` writes how each setting did into the bank.
 CHOSEN = {
-    "MRI, R = 4": {
-        "TV": {"weight": 0.01},
+    "MRI": {
+        "TV": {"weight": 0.03},
         "DPS": {"scale": 1.0},
         "PiGDM": {"spread": 1.0},
-        "DiffPIR": {"weight": 1.0, "zeta": 0.3},
+        "DiffPIR": {"weight": 1.0, "zeta": 1.0},
+    },
+    "CT": {
+        "TV": {"weight": 3.0},
+        "DPS": {"scale": 0.1},
+        "PiGDM": {"spread": 1.0},
+        "DiffPIR": {"weight": 1.0, "zeta": 1.0},
     },
 }
 
 
 def settings_of(problem, method):
     """The settings of a method, {} for one without."""
-    return CHOSEN.get(problem, CHOSEN[PROBLEMS[0]]).get(method, {})
+    return CHOSEN[problem.split(",")[0]].get(method, {})
 
 
 def tune(problem, method):
@@ -188,14 +205,14 @@ def remake(problem, method, group, samples=1, sick=False):
     return drawn, (time.process_time() - start) / (samples * GROUP)
 
 
-def row(problem, method, lesions=True):
+def row(problem, method):
     """One row of the bank, computed, and the pictures of the first group."""
     healthy, sick, masks, brain = subjects()
-    K, groups = SAMPLES.get(method, 1), range(CASES // GROUP)
+    K, groups = samples_of(problem, method), range(CASES // GROUP)
     runtime.precision()  # measured once, before the clock starts
     parts = [remake(problem, method, k, K) for k in groups]
     samples = torch.cat([part for part, _ in parts], 1)  # (K, 32, 1, 96, 96)
-    kept = {"sample": samples[0, :SHOWN], "mean": samples.mean(0)[:SHOWN]}
+    kept = {"sample": samples[0, :SHOWN]}
     found = {
         "problem": problem,
         "method": method,
@@ -208,8 +225,8 @@ def row(problem, method, lesions=True):
     }
     if K > 1:
         found["coverage"] = _rounded(coverage(samples, healthy, brain))
-        kept["std"] = samples.std(0)[:SHOWN]
-    if lesions:
+        kept |= {"mean": samples.mean(0)[:SHOWN], "std": samples.std(0)[:SHOWN]}
+    if with_lesions(problem, method):
         with_lesion = torch.cat([remake(problem, method, k, sick=True)[0][0] for k in groups])
         found["contrast_kept"] = _rounded(contrast_kept(with_lesion, samples[0], sick - healthy, masks))
         kept["lesion"] = with_lesion[:SHOWN]
@@ -257,12 +274,10 @@ def needs(problem, method):
 
 
 def plan():
-    """(problem, method, with lesions) of every row; what the notebook needs most comes first."""
+    """(problem, method) of every row; what the notebook needs most comes first."""
     order = ("zeros or FBP", "U-Net", "DiffPIR", "TV", "PiGDM", "DPS")
-    rows = [(problem, method, True) for method in order for problem in (PROBLEMS[1], PROBLEMS[0], PROBLEMS[2])]
-    rows = [(p, m, m != "DPS" or p == PROBLEMS[1]) for p, m, _ in rows]  # DPS is slow
-    first = 3 * order.index("PiGDM")
-    return rows[:first] + [(FINE, method, False) for method in order[:4]] + rows[first:]
+    rows = [(problem, method) for method in order for problem in (PROBLEMS[1], PROBLEMS[0], PROBLEMS[2])]
+    return rows[:12] + [(FINE, method) for method in order[:4]] + rows[12:]
 
 
 def make(path):
@@ -282,15 +297,15 @@ def make(path):
             "rows": [],
         }
     done = {(entry["problem"], entry["method"]) for entry in bank["rows"]}
-    for problem, method, lesions in plan():
+    for problem, method in plan():
         if (problem, method) in done or needs(problem, method) is None:
             continue
-        if method in GRID and problem in PROBLEMS and f"{problem}, {method}" not in bank["tuning"]:
+        if method in GRID and problem in TUNED and f"{problem}, {method}" not in bank["tuning"]:
             bank["tuning"][f"{problem}, {method}"] = tune(problem, method)
         if problem == FINE:
             found, kept = finer_row(method), {}
         else:
-            found, kept = row(problem, method, lesions)
+            found, kept = row(problem, method)
         bank["rows"].append(found)
         pictures |= {f"{problem}/{method}/{key}": _bytes(images, key) for key, images in kept.items()}
         write_tensors(pictures_path, pictures)

@@ -6,11 +6,11 @@ name           makes                  source
 replacement    a step                 Song et al. (ICLR 2021), sec. 5 and app. I.2: known pixels are overwritten
 repaint_times  a grid that turns back Lugmayr et al. (CVPR 2022), Algorithm 1 and sec. 4.2
 ddnm           a denoiser             Wang et al. (ICLR 2023), eq. 13
-dps            a denoiser             Chung et al. (ICLR 2023), eq. 11 and 14, with the noise taken at its word
+dps            a denoiser             Chung et al. (ICLR 2023), sec. 3.2, with sigma_y taken at its word
 dps_step       a step                 Chung et al. (ICLR 2023), Algorithm 1, with a step size that is tuned
-pigdm          a denoiser             Song et al. (ICLR 2023), eq. 7 and 8
-diffpir        a denoiser             Zhu et al. (CVPRW 2023), eq. 13
-diffpir_step   a step                 Zhu et al. (CVPRW 2023), Algorithm 1, lines 6 and 7
+pigdm          a denoiser             Song et al. (ICLR 2023), sec. 3
+diffpir        a denoiser             Zhu et al. (CVPRW 2023), Algorithm 1, the data step
+diffpir_step   a step                 Zhu et al. (CVPRW 2023), Algorithm 1, the way to s
 tv             an image, no prior     Rudin et al. (1992), by FISTA (Beck & Teboulle, 2009)
 =============  =====================  ==========================================================================
 

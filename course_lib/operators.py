@@ -244,7 +244,7 @@ class Radon:
     def fbp(self, y):
         """Filtered back-projection of y (B, C, angles, size) -> (B, C, size, size), zero outside the inscribed circle.
 
-        The ramp filter in its band-limited form (Kak & Slaney, 1988, eq. 3.29) on zero-padded projections, then linear
+        The ramp filter in its band-limited form (Kak & Slaney, 1988, ch. 3) on zero-padded projections, then linear
         interpolation along the detectors: the same as ``skimage.transform.iradon``.
         """
         padded = 2 * (len(self._ramp) - 1)
