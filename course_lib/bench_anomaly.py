@@ -27,6 +27,7 @@ HEALTHY = 32
 BATCH = 8  # cases that share a generator, so that the first batch of a row can be remade alone
 TRAINING = 256  # healthy images for atlas and PCA
 STEPS = 10  # each way
+NOISE_LEVELS = (0.05, 0.1, 0.15, 0.25, 0.35, 0.5)  # t_0 to choose from, without guidance
 STRENGTHS = (0.25, 0.5, 0.75)  # of the families in FADING; at 1 they are among the other rows
 FADING = ("hyper", "hypo")
 KEEP = 60  # thresholds that the oracle may choose from
@@ -112,13 +113,13 @@ METHODS = {
     "VAE": Method(_reconstructed("brain_vae"), networks=("brain_vae",), evaluations=1),
     "noise and denoise": Method(
         _by_twin(lambda x, g, t_0: noise_and_denoise(_prior(), x, t_0, STEPS, g)),
-        tuple({"t_0": t_0} for t_0 in (0.15, 0.25, 0.35, 0.5)),
+        tuple({"t_0": t_0} for t_0 in NOISE_LEVELS),
         ("brain",),
         STEPS,
     ),
     "one step, ten draws": Method(
         _by_twin(lambda x, g, t_0: one_step(_prior(), x, t_0, STEPS, g)),
-        tuple({"t_0": t_0} for t_0 in (0.15, 0.25, 0.35, 0.5)),
+        tuple({"t_0": t_0} for t_0 in NOISE_LEVELS),
         ("brain",),
         STEPS,
     ),
