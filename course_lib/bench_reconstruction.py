@@ -35,7 +35,7 @@ GRID = {
     "TV": [{"weight": w} for w in (0.01, 0.03, 0.1)],
     "DPS": [{"scale": s} for s in (0.3, 1.0, 3.0)],
     "PiGDM": [{"spread": c} for c in (0.3, 1.0)],
-    "DiffPIR": [{"weight": w, "zeta": z} for w, z in ((1.0, 0.3), (1.0, 1.0), (4.0, 1.0))],
+    "DiffPIR": [{"weight": w, "zeta": z} for w, z in ((1.0, 0.3), (0.3, 1.0), (1.0, 1.0), (4.0, 1.0))],
 }
 GRID_OF_CT = {"TV": [{"weight": w} for w in (0.3, 1.0, 3.0)], "DPS": [{"scale": s} for s in (0.03, 0.1, 0.3)]}
 
@@ -147,13 +147,13 @@ CHOSEN = {
         "TV": {"weight": 0.03},
         "DPS": {"scale": 1.0},
         "PiGDM": {"spread": 1.0},
-        "DiffPIR": {"weight": 1.0, "zeta": 1.0},
+        "DiffPIR": {"weight": 0.3, "zeta": 1.0},
     },
     "CT": {
         "TV": {"weight": 3.0},
         "DPS": {"scale": 0.1},
         "PiGDM": {"spread": 1.0},
-        "DiffPIR": {"weight": 1.0, "zeta": 1.0},
+        "DiffPIR": {"weight": 0.3, "zeta": 1.0},
     },
 }
 
