@@ -13,6 +13,7 @@ from course_lib import (
     bench_guidance,
     bench_reconstruction,
     bench_samplers,
+    bench_segmentation,
     bench_synthesis,
     pretrained,
 )
@@ -25,6 +26,7 @@ BENCHES = {
     "05_guidance": bench_guidance.make,
     "08_synthesis": bench_synthesis.make,
     "09_reconstruction": bench_reconstruction.make,
+    "10_segmentation": bench_segmentation.make,
     "11_anomaly": bench_anomaly.make,
 }
 
