@@ -26,14 +26,14 @@ CASES, GROUP = 32, 4
 PROBLEMS = ("MRI, R = 4", "MRI, R = 8", "CT, 24 views")
 FINE = "MRI, R = 4, finer data"  # the scan of an image of 192 x 192, reconstructed on 96 x 96
 METHODS = ("zeros or FBP", "TV", "U-Net", "DPS", "PiGDM", "DiffPIR")
-STEPS = {"DPS": 40, "PiGDM": 12, "DiffPIR": 20}
+STEPS = {"DPS": 40, "PiGDM": 30, "DiffPIR": 60}
 LESIONS = ("hyper", "tiny")  # subjects with an even and an odd position
 SHOWN = 4  # subjects whose pictures are kept: the first group
 
 #: What is tuned, and tried, on validation subjects.
 GRID = {
     "TV": [{"weight": w} for w in (0.01, 0.03, 0.1)],
-    "DPS": [{"scale": s} for s in (0.3, 1.0, 3.0)],
+    "DPS": [{"scale": s} for s in (1.0, 3.0, 10.0)],
     "PiGDM": [{"spread": c} for c in (0.3, 1.0)],
     "DiffPIR": [{"weight": w, "zeta": z} for w, z in ((1.0, 0.3), (0.3, 1.0), (1.0, 1.0), (4.0, 1.0))],
 }
@@ -145,7 +145,7 @@ TUNED = PROBLEMS[1:]  # R = 4 uses the settings of R = 8
 CHOSEN = {
     "MRI": {
         "TV": {"weight": 0.03},
-        "DPS": {"scale": 1.0},
+        "DPS": {"scale": 3.0},
         "PiGDM": {"spread": 1.0},
         "DiffPIR": {"weight": 0.3, "zeta": 1.0},
     },
