@@ -114,9 +114,9 @@ def heun_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
 def dpmpp_2m_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
     """DPM-Solver++(2M): one evaluation a step; D is extrapolated in lambda from the step before.
 
-    With h = (lambda_s - lambda_t) / 2 (the paper's lambda is half of ours) and r = h_previous / h:
+    With h = (lambda_s - lambda_t) / 2 (the paper's lambda is half of ours) and q = h_previous / h:
 
-        D' = (1 + 1 / (2 r)) D(x_t, t) - 1 / (2 r) D_previous
+        D' = (1 + 1 / (2 q)) D(x_t, t) - 1 / (2 q) D_previous
         x_s = (sigma_s / sigma_t) x_t - alpha_s (exp(-h) - 1) D'
 
     The first step, and the last one to s without noise, where lambda is infinite, are of first order (DDIM).
@@ -128,8 +128,8 @@ def dpmpp_2m_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
     if previous is not None and sigma_s > 0:
         t_previous, x_0_previous = previous
         lambda_t = schedule.log_snr(t)
-        r = (lambda_t - schedule.log_snr(t_previous)) / (schedule.log_snr(s) - lambda_t)
-        x_0_prime = x_0 + (x_0 - x_0_previous) / (2 * r)
+        q = (lambda_t - schedule.log_snr(t_previous)) / (schedule.log_snr(s) - lambda_t)
+        x_0_prime = x_0 + (x_0 - x_0_previous) / (2 * q)
     return (sigma_s / sigma_t) * x_t - alpha_s * (exp_minus_h - 1) * x_0_prime, x_0
 
 

@@ -73,6 +73,14 @@ def test_scatter_takes_limits_of_its_own_for_the_second_axis():
     )
 
 
+def test_scatter_marks_the_ends_of_paths():
+    labels = {"xlabel": "x", "ylabel": "y", "title": "t", "paths": {"a": [[[0, 0], [1, 1]], [[2, 0], [3, 1]]]}}
+    marked = figures.scatter({"a": [[2, 0]]}, ends=True, **labels).axes[0].collections
+    dots = sorted(tuple(dot.get_offsets()[0]) for dot in marked if dot.get_sizes()[0] > 10)
+    assert dots == [(2, 0), (3, 1)]
+    assert len(figures.scatter({"a": [[2, 0]]}, **labels).axes[0].collections) == 1
+
+
 def test_alt_text_cannot_break_out_of_its_attribute():
     page = figures.picture(DRAWN["bars"](), 'The "best" <b>bar</b> is short.')
     assert 'alt="The &quot;best&quot; &lt;b&gt;bar&lt;/b&gt; is short."' in page.markup

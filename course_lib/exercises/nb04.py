@@ -105,13 +105,13 @@ q1 = function(
 def two_m(x_t, x_0, x_0_previous, u, t, s, schedule):
     h_previous = (schedule.log_snr(t) - schedule.log_snr(u)) / 2
     h = (schedule.log_snr(s) - schedule.log_snr(t)) / 2
-    r = h_previous / h
-    x_0_prime = x_0 + (x_0 - x_0_previous) / (2 * r)
+    q = h_previous / h
+    x_0_prime = x_0 + (x_0 - x_0_previous) / (2 * q)
     return schedule.sigma(s) / schedule.sigma(t) * x_t - schedule.alpha(s) * torch.expm1(-h) * x_0_prime
 
 
-def _two_m(half=1.0, sign=1.0, weight=lambda r: 1 / (2 * r)):
-    """`two_m` with its usual mistakes: factor of h, sign of h, weight of the extrapolation as a function of r."""
+def _two_m(half=1.0, sign=1.0, weight=lambda q: 1 / (2 * q)):
+    """`two_m` with its usual mistakes: factor of h, sign of h, weight of the extrapolation as a function of q."""
 
     def answer(x_t, x_0, x_0_previous, u, t, s, schedule):
         h_previous = (schedule.log_snr(t) - schedule.log_snr(u)) / 2
@@ -124,7 +124,7 @@ def _two_m(half=1.0, sign=1.0, weight=lambda r: 1 / (2 * r)):
 
 
 def _zigzag(n):
-    """n + 1 falling times whose steps in log-SNR are long and short by turns: there r is 2 and 1/2, never 1."""
+    """n + 1 falling times whose steps in log-SNR are long and short by turns: there q is 2 and 1/2, never 1."""
     steps = torch.tensor([2.0, 1.0], dtype=DOUBLE).repeat(n // 2)
     position = torch.cat([torch.zeros(1, dtype=DOUBLE), steps.cumsum(0)]) / steps.sum()
     return Cosine().time(-8 + 14 * position)
@@ -166,36 +166,38 @@ q2 = function(
         case(
             "a change, equal steps",
             (RAMP, WAVE, ZEROS, *_EVEN, _COSINE),
-            "With equal steps r = 1, and D' = 1.5 D - 0.5 D_previous: extrapolate ahead, by half of the last change.",
+            "With equal steps q = h_previous / h = 1, and D' = 1.5 D - 0.5 D_previous: extrapolate ahead, by half of "
+            "the last change. Are both h's halved, or neither in the ratio?",
         ),
         prop(
             "the slope",
             lambda f: slope(f) > 1.7,
             "On a grid of long and short steps the error must fall with the square of the number of steps, and "
-            "yours does not. Is r there, the step before over this one?",
+            "yours does not. Is q there, the step before over this one?",
         ),
         case(
             "unequal steps",
             (RAMP, WAVE, ZEROS, *_UNEVEN, _COSINE),
-            "r is the step before over this one, in lambda, and it divides: after a short step one looks far ahead.",
+            "q is the step before over this one, in lambda, and it divides: after a short step one looks far ahead.",
         ),
     ],
     mistakes=[
         mistake(_two_m(half=2.0), "no change", "lambda instead of half lambda"),
         mistake(_two_m(sign=-1.0), "no change", "sign of h"),
-        mistake(_two_m(weight=lambda r: 0.0), "a change, equal steps", "no memory: DDIM"),
-        mistake(_two_m(weight=lambda r: 1 / r), "a change, equal steps", "the 2 is missing"),
-        mistake(_two_m(weight=lambda r: -1 / (2 * r)), "a change, equal steps", "extrapolates backwards"),
-        mistake(_two_m(weight=lambda r: r / 2), "unequal steps", "r inverted"),
-        mistake(_two_m(weight=lambda r: 0.5), "the slope", "r left out"),
+        mistake(_two_m(weight=lambda q: 0.0), "a change, equal steps", "no memory: DDIM"),
+        mistake(_two_m(weight=lambda q: 1 / q), "a change, equal steps", "the 2 is missing"),
+        mistake(_two_m(weight=lambda q: 1 / (4 * q)), "a change, equal steps", "h_previous is not halved"),
+        mistake(_two_m(weight=lambda q: -1 / (2 * q)), "a change, equal steps", "extrapolates backwards"),
+        mistake(_two_m(weight=lambda q: q / 2), "unequal steps", "q inverted"),
+        mistake(_two_m(weight=lambda q: 0.5), "the slope", "q left out"),
     ],
     hints=[
-        "h = (lambda_s - lambda_t) / 2 and r = (lambda_t - lambda_u) / (lambda_s - lambda_t).",
-        "D' = D + (D - D_previous) / (2 r): the value that D is expected to have in the middle of the step.",
+        "h = (lambda_s - lambda_t) / 2 and q = (lambda_t - lambda_u) / (lambda_s - lambda_t).",
+        "D' = D + (D - D_previous) / (2 q): the value that D is expected to have in the middle of the step.",
         "x_s = sigma_s / sigma_t * x_t - alpha_s * (exp(-h) - 1) * D'.",
     ],
-    explanation="Lu et al. (2022), DPM-Solver++, Algorithm 2. With equal steps r = 1, and leaving it out "
-    "passes unseen. An inverted r is caught by no slope test at all: its errors, (h^2 - h_previous^2) / 2 a step, "
+    explanation="Lu et al. (2022), DPM-Solver++, Algorithm 2. With equal steps q = 1, and leaving it out "
+    "passes unseen. An inverted q is caught by no slope test at all: its errors, (h^2 - h_previous^2) / 2 a step, "
     "cancel from step to step, so that the order stays 2. A test of the order is no test of the formula.",
 )
 

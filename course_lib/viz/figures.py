@@ -314,6 +314,7 @@ def scatter(
     limits=None,
     ylimits=None,
     paths=None,
+    ends=False,
     size=3.0,
     columns=None,
     contours=None,
@@ -321,9 +322,9 @@ def scatter(
 ):
     """Points {panel title: (N, 2)} side by side on the same axes.
 
-    `paths` {panel title: (T, K, 2)} draws K trajectories; `limits` (low, high) is for both axes and covers all points
-    when left out; `ylimits` (low, high) is for the second axis where it differs. `contours`, a function of points
-    (N, 2) such as a log-density, is drawn at `levels` (rising) below.
+    `paths` {panel title: (T, K, 2)} draws K trajectories, `ends=True` a black dot at the end of each; `limits` (low,
+    high) is for both axes and covers all points when left out; `ylimits` (low, high) is for the second axis where it
+    differs. `contours`, a function of points (N, 2) such as a log-density, is drawn at `levels` (rising) below.
     """
     points = {name: as_array(values) for name, values in panels.items()}
     low, high = limits or _limits(list(points.values()))
@@ -341,6 +342,8 @@ def scatter(
             ax.contour(across, up, field, levels=levels, colors="#555555", linewidths=0.8)
         for path in np.swapaxes(as_array(paths[name]), 0, 1) if paths and name in paths else ():
             ax.plot(*path.T, color=PALETTE[1], linewidth=0.9, alpha=0.7)
+            if ends:
+                ax.scatter(*path[-1], s=22, color="#000000", linewidths=0, zorder=3)
         ax.scatter(*values.T, s=5, alpha=0.5, color=PALETTE[0], linewidths=0)
         ax.set(title=name, xlabel=xlabel, ylabel=ylabel, xlim=(low, high), ylim=(bottom, top), aspect="equal")
         ax.label_outer()
