@@ -124,12 +124,12 @@ def network_of(problem):
 
 def samples_of(problem, method):
     """How many samples are drawn of each subject: those with gradients are slow, and draw four at R = 8 alone."""
-    return 4 if method == "DiffPIR" or (problem, method) == (PROBLEMS[1], "PiGDM") else 1
+    return 4 if method == "DiffPIR" or (method in ("DPS", "PiGDM") and problem == PROBLEMS[1]) else 1
 
 
 def with_lesions(problem, method):
     """Whether subjects are reconstructed with their lesion, too."""
-    return method not in ("DPS", "PiGDM") or (problem, method) == (PROBLEMS[1], "PiGDM")
+    return method not in ("DPS", "PiGDM") or problem == PROBLEMS[1]
 
 
 def evaluations(method):
