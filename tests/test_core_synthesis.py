@@ -71,6 +71,13 @@ def test_extrapolation_of_samples_comes_near_the_truth():
     assert extrapolated(sizes, scores)[0] == pytest.approx(1, abs=0.1)
 
 
+def test_moments_of_one_feature_are_a_matrix():
+    x, y = torch.randn(9, 1, generator=generator()), 3 * torch.randn(7, 1, generator=generator(1)) + 2
+    by_hand = float((x.mean() - y.mean()) ** 2 + (x.std() - y.std()) ** 2)
+    assert moments(x).cov.shape == (1, 1)
+    assert frechet_distance(moments(x), moments(y)) == pytest.approx(by_hand, rel=1e-5)
+
+
 # ---- kernel distance -------------------------------------------------------------------------------------------------
 
 

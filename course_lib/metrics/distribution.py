@@ -19,7 +19,8 @@ def moments(features):
     features = torch.as_tensor(features).double()
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"features must be (N, d) with N >= 2; got shape {tuple(features.shape)}")
-    return Moments(features.mean(0), torch.cov(features.T), len(features))
+    cov = torch.cov(features.T).reshape(features.shape[1], -1)  # of one feature torch gives a number
+    return Moments(features.mean(0), cov, len(features))
 
 
 def frechet_distance(a, b):
