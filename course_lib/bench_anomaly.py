@@ -201,6 +201,7 @@ def measure(name, choice, cohort, family, strength=1.0):
     row = {
         "split": "test",
         "method": name,
+        "setting": choice["setting"],
         "family": family,
         "strength": strength,
         "flagged": [int(mask.sum()) for mask in found],
@@ -263,7 +264,7 @@ def make(path):
     def add(row):
         rows.append(row)
         write_rows(path, bank)
-        print(row["split"], row["method"], row.get("setting", row.get("family")), flush=True)
+        print(row["split"], row["method"], row["setting"], row.get("family"), row.get("strength"), flush=True)
 
     for name in METHODS:
         if needs(name) is None:
@@ -272,8 +273,10 @@ def make(path):
         for setting in METHODS[name].settings:
             if setting not in done:
                 add(validate(name, setting))
+        choice = chosen(rows, name)
+        stale = [r for r in rows if r["method"] == name and r["split"] == "test" and r["setting"] != choice["setting"]]
+        rows[:] = [row for row in rows if row not in stale]  # another setting may be chosen once there are more of them
         done = [(row["family"], row["strength"]) for row in rows if row["split"] == "test" and row["method"] == name]
         for family, strength in plan():
             if (family, strength) not in done:
-                cohort = cases("test", family, strength)
-                add(measure(name, chosen(rows, name), cohort, family, strength))
+                add(measure(name, choice, cases("test", family, strength), family, strength))

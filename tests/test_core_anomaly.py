@@ -248,6 +248,8 @@ def test_each_method_of_the_bank_is_whole_and_of_the_networks_that_are_here():
         assert all(row["needs"] == bench_anomaly.needs(name) for row in mine)
         settings = [row["setting"] for row in mine if row["split"] == "validation"]
         assert sorted(map(str, settings)) == sorted(map(str, bench_anomaly.METHODS[name].settings))
+        choice = bench_anomaly.chosen(rows, name)["setting"]
+        assert all(row["setting"] == choice for row in mine if row["split"] == "test")
         tested = [(row["family"], row["strength"]) for row in mine if row["split"] == "test"]
         assert sorted(map(str, tested)) == sorted(map(str, bench_anomaly.plan()))
 
