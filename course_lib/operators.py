@@ -311,13 +311,15 @@ def conjugate_gradients(apply, b, steps, tolerance=1e-6):
 
 
 def rectangle(size, row, column, height, width):
-    """Known pixels (size, size), float: 0 in the rectangle of that centre and those sides in pixels, 1 elsewhere."""
+    """Known pixels (size, size), float: 0 in the rectangle of that centre and those sides in pixels (one less if
+    even), 1 elsewhere."""
     down, right = _offsets(size, row, column)
     return 1 - ((2 * down.abs() < height) & (2 * right.abs() < width)).float()
 
 
 def ellipse(size, row, column, height, width):
-    """Known pixels (size, size), float: 0 in the ellipse of that centre and those diameters in pixels, 1 elsewhere."""
+    """Known pixels (size, size), float: 0 in the ellipse of that centre and those diameters in pixels (one less if
+    even), 1 elsewhere."""
     down, right = _offsets(size, row, column)
     return 1 - ((2 * down / height) ** 2 + (2 * right / width) ** 2 < 1).float()
 

@@ -26,6 +26,8 @@ q1 = number(
         (-0.72, "That is (1 - rho^2) x_1; 1 - rho^2 is the variance that is left."),
         (-2.5, "Multiplied, not divided: the answer lies between the prior mean 0 and x_1."),
         (0.0, "That is the mean before the measurement."),
+        (0.36, "That is the variance that is left, 1 - rho^2. Asked is the mean."),
+        (0.6, "That is the standard deviation that is left. Asked is the mean."),
     ],
     hints=[
         "For a joint Gaussian, E[x_2 | x_1] is a straight line in x_1 through the origin.",
@@ -49,7 +51,11 @@ q2 = function(
     "is 0) as it is.",
     solution=replace,
     tests=[
-        case("the hole", (RAMP, ONES, ZEROS, ZEROS, 0.8, 0.6), "Nothing is known here: x_s must come back unchanged."),
+        case(
+            "the hole",
+            (RAMP, ONES, BUMP, ZEROS, 0.8, 0.6),
+            "Nothing is known here: x_s must come back unchanged. Does noise leak into the hole? Mind the brackets.",
+        ),
         case(
             "no noise left",
             (RAMP, WAVE, BUMP, LEFT, 1.0, 0.0),
@@ -67,6 +73,11 @@ q2 = function(
     ],
     mistakes=[
         mistake(lambda x_s, y, z, m, alpha, sigma: alpha * y + sigma * z, "the hole", "replaces all"),
+        mistake(
+            lambda x_s, y, z, m, alpha, sigma: m * alpha * y + sigma * z + (1 - m) * x_s,
+            "the hole",
+            "bracket forgotten",
+        ),
         mistake(
             lambda x_s, y, z, m, alpha, sigma: (1 - m) * (alpha * y + sigma * z) + m * x_s, "the hole", "mask inverted"
         ),
@@ -219,11 +230,12 @@ q4 = function(
 
 q5 = number(
     "An L2 network that reaches the smallest possible error scores a PSNR of 30 dB. A perfect posterior sampler draws "
-    "four samples, and you take their mean. What PSNR does that score, in dB (to 0.1 %)?",
+    "four samples, and you take their mean. What PSNR does that score, in dB? Give two decimals.",
     solution="30 - 10 * math.log10(1 + 1 / 4)",
     mistakes=[
         (30 - 10 * math.log10(2), "That is one sample: twice the error. The mean of K has (1 + 1/K) times the least."),
         (30.0, "That takes infinitely many samples."),
+        (29.0, "Close: give two decimals."),
         (30 - 20 * math.log10(1.25), "PSNR goes with 10 log10 of the squared error."),
         (30 + 10 * math.log10(1.25), "No estimate has a smaller squared error than the posterior mean."),
         (24.0, "The error is not multiplied by K but by 1 + 1/K."),
