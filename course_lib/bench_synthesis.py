@@ -19,7 +19,7 @@ from course_lib import pretrained, runtime
 from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.metrics.memorisation import nearest_and_crowd
 from course_lib.networks import Classifier
-from course_lib.recipes import in_parts, in_reference, random_of_each_class, spread_of_each_class
+from course_lib.recipes import in_parts, in_reference, mednist_images, random_of_each_class, spread_of_each_class
 from course_lib.sample import draw
 from course_lib.store import read_tensors, write_rows, write_tensors
 from course_lib.training import Batches, ClassificationLoss, to_tensor, to_uint8, train
@@ -54,9 +54,7 @@ def in_turn(chosen):
 @functools.cache
 def _mednist(split):
     """Images, uint8 (N, 64, 64), and labels (N,) of a split, as tensors."""
-    from data_fetch import mednist
-
-    images, labels = mednist.load(split)
+    images, labels = mednist_images(split)
     return torch.as_tensor(images), torch.as_tensor(labels)
 
 

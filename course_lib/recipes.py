@@ -134,14 +134,15 @@ FD_IMAGES = 600  # images on either side of a Fréchet distance: 100 of each cla
 REFERENCE_IMAGES = 30_000
 
 
-def _mednist(split):
+def mednist_images(split):
+    """Images, uint8 (N, 64, 64), and labels (N,) of a split of MedNIST."""
     from data_fetch import mednist
 
     return mednist.load(split)
 
 
 def _mednist_train():
-    return _mednist("train")
+    return mednist_images("train")
 
 
 def spread_of_each_class(labels, n):
@@ -175,7 +176,7 @@ def measure_classifier(recipe, net):
     images that are not in the reference, the mean of five draws. The test split is the end of each class by number, in
     part other patients and scanners, and scores worse: its figure is given beside the floor.
     """
-    images, labels = _mednist("test")
+    images, labels = mednist_images("test")
     accuracy = float((in_parts(net, images).argmax(1) == torch.as_tensor(labels)).float().mean())
     train_images, train_labels = recipe.load_data()
     train_labels = torch.as_tensor(train_labels)
@@ -213,7 +214,7 @@ def measure_diffusion(recipe, net):
 
 
 @torch.no_grad()
-def measure_noisy_classifier(recipe, net, load_test=lambda: _mednist("test")):
+def measure_noisy_classifier(recipe, net, load_test=lambda: mednist_images("test")):
     """Accuracy on the test split at several noise levels. load_test() gives its images and labels."""
     images, labels = load_test()
     labels, schedule, accuracy = torch.as_tensor(labels), recipe.loss.schedule, {}
