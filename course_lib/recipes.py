@@ -993,7 +993,7 @@ RECIPES = {
             measure=measure_large,
             image_size=128,
             batch_size=64,
-            steps=1500,
+            steps=4500,
             full=FULL,
         ),
         _brain_recipe(

@@ -82,14 +82,18 @@ q3 = function(
     solution=denoised,
     tests=[
         case("latents", (RAMP, ZEROS, 0.8, 0.6, None), "Latents of variance 1 reach to 3 and -3: None means no clamp."),
-        case("images", (RAMP, ZEROS, 0.8, 0.6, (-1, 1)), "An image in [-1, 1] still needs its clamp at both ends."),
+        case(
+            "images",
+            (RAMP, ZEROS, 0.8, 0.6, (-1, 1)),
+            "With limits the result must lie within them: clamp x_0, after the division.",
+        ),
         case(
             "other limits", (RAMP, ZEROS, 0.8, 0.6, (0, 1)), "Images in [0, 1] have other limits: use the pair given."
         ),
         case(
             "the denoised image",
             (RAMP, RAMP / 4, 0.8, 0.6, None),
-            "Clamp D, which is (x_t - sigma eps) / alpha, and not x_t or eps.",
+            "The denoised image is (x_t - sigma eps) / alpha: is the noise subtracted?",
         ),
     ],
     mistakes=[
@@ -100,6 +104,13 @@ q3 = function(
             "the old default",
         ),
         mistake(lambda x_t, eps, alpha, sigma, limits: (x_t - sigma * eps) / alpha, "images", "never clamps"),
+        mistake(
+            lambda x_t, eps, alpha, sigma, limits: (
+                ((x_t if limits is None else x_t.clamp(*limits)) - sigma * eps) / alpha
+            ),
+            "images",
+            "clamps the noisy image",
+        ),
         mistake(
             lambda x_t, eps, alpha, sigma, limits: (
                 (x_t - sigma * eps) / alpha if limits is None else ((x_t - sigma * eps) / alpha).clamp(-1, 1)
@@ -116,7 +127,7 @@ q3 = function(
         "Two cases: limits is None, or a pair.",
         "x_0.clamp(low, high) takes the two ends; clamp(*limits) passes both.",
     ],
-    explanation="MONAI's schedulers do the same with clip_sample=False for latents and clip_sample_min, "
+    explanation="MONAI's DDPMScheduler and DDIMScheduler do it with clip_sample=False for latents and clip_sample_min, "
     "clip_sample_max for images in another range.",
 )
 
@@ -134,6 +145,7 @@ q4 = number(
         (33 * 6**3 * 2 / 1000, "The sides do not all grow sixfold: 240 / 48 is 5."),
         (33 * 30 * 2 / 1000, "That is a slice: the third side grows too."),
         (33 / 1000 * 2, "That is for the small box: the head has many times its voxels."),
+        (33 * 360 / 1024, "Here 1 GB is 1000 MB."),
     ],
     hints=[
         "Activations of convolutions are in proportion to the number of voxels.",
@@ -164,10 +176,12 @@ PLAIN = np.eye(4)
 LONG = np.diag([0.5, 1.0, 3.0, 1.0])  # voxels of 0.5 x 1 x 3 mm
 TURNED = np.array([[0.0, -2.0, 0.0, 5.0], [1.0, 0.0, 0.0, -7.0], [0.0, 0.0, 3.0, 11.0], [0.0, 0.0, 0.0, 1.0]])
 CORNER = np.array([10.0, 4.0, 2.0])
+
+
 q5 = function(
     "You cut a box out of a volume; its first voxel is voxel `corner` (3,) of the volume. Write "
     "`box_affine(affine, corner)`: the affine (4, 4) of the box, so that every voxel stays at its millimetres. Both "
-    "are numpy arrays; leave the affine that you are given as it is.",
+    "are numpy arrays.",
     solution=box_affine,
     tests=[
         case(
