@@ -156,6 +156,13 @@ def test_threshold_needs_enough_values():
 # ---- intervals -------------------------------------------------------------------------------------------------------
 
 
+def test_jackknife_leaves_out_whole_turns_of_the_classes():
+    """Six classes far apart, in turn, as many of each: a mean over balanced sets hardly varies."""
+    x = torch.arange(240.0)[:, None] % 6 * 100 + torch.randn(240, 1, generator=torch.Generator().manual_seed(0))
+    mixed, whole = (intervals.jackknife(lambda f: float(f.mean()), x, turn=turn)[1] for turn in (1, 6))
+    assert whole < 0.2 < 1 < mixed
+
+
 def test_jackknife_of_a_mean_is_the_textbooks_standard_error():
     """With blocks of one image: s / sqrt(N)."""
     x = torch.randn(50, 1, generator=generator())

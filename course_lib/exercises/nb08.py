@@ -113,7 +113,11 @@ q3 = function(
             "On 300 pairs of samples of one distribution the mean is far from zero. Is the diagonal of K_xx, where an "
             "image meets itself, still in your sum, or still in the number that you divide by?",
         ),
-        case("other sizes", (kernels(1, 5, 9)), "With 5 and 9 images: each sum is divided by its own number of pairs."),
+        case(
+            "other sizes",
+            (kernels(1, 5, 9)),
+            "With 5 and 9 images each sum is divided by its own number of pairs, and a result below zero stays.",
+        ),
     ],
     mistakes=[
         mistake(lambda K_xx, K_yy, K_xy: K_xx.mean() + K_yy.mean() - 2 * K_xy.mean(), "unbiased", "with the diagonal"),
@@ -270,10 +274,10 @@ q6 = choices(
     answers="adf",
     feedback={
         "a": "Wrong or unrecognisable labels would have cost accuracy.",
-        "b": "Look at the row of the copies: they score as real images do, because they are.",
+        "b": "Look at the row of the copies: they score nearly as other real images do, because they are real images.",
         "c": "A classifier looks at what separates the classes. Of texture, of noise and of anatomy that all classes "
         "share it says nothing.",
-        "d": "Section 7 has it in its table. The test must stand beside the one for copies.",
+        "d": "Section 8 has it in its table, the row of the copies. This test must stand beside the one for copies.",
         "e": "A blurred image can still show which organ it is. A lesion of three pixels is another matter.",
         "f": "Ours saw 56,007. As many synthetic as real images is no equal start.",
     },

@@ -5,13 +5,14 @@ import torch
 BLOCKS = 10
 
 
-def jackknife(statistic, features, blocks=BLOCKS):
+def jackknife(statistic, features, blocks=BLOCKS, turn=1):
     """A statistic of features (N, d), such as a distance, and its standard error from leaving out one block in ten.
 
-    Block b holds the images b, b + 10, ...; SE^2 = (g - 1)/g sum of squared deviations (Efron & Stein, Annals of
+    Block b holds the images b, b + 10, ...; where ``turn`` classes take turns, it holds whole turns, so that each set
+    that is left has as many of each class. SE^2 = (g - 1)/g sum of squared deviations (Efron & Stein, Annals of
     Statistics 1981). For distances of sets it is to be preferred to the bootstrap, whose sets hold images twice.
     """
-    block = torch.arange(len(features)) % blocks
+    block = torch.arange(len(features)) // turn % blocks
     left_out = torch.tensor([statistic(features[block != b]) for b in range(blocks)], dtype=torch.float64)
     return statistic(features), float(((blocks - 1) * left_out.var(unbiased=False)).sqrt())
 
