@@ -137,6 +137,8 @@ def test_a_page_needs_words_and_escapes_them():
     with pytest.raises(ValueError, match="plain-text twin"):
         Page("<p>", " ")
     assert rich("a < b and `c < d`") == '<p style="margin:0.3em 0">a &lt; b and <code>c &lt; d</code></p>'
+    fenced = rich("Mend it:\n\n```python\ndef f(x):\n    return x < 1\n```")
+    assert "<p" in fenced and ">def f(x):\n    return x &lt; 1</pre>" in fenced and "`" not in fenced
 
 
 def test_drawing_imports_no_torch():

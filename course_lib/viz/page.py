@@ -45,8 +45,20 @@ def image_tag(content, mime, alt, width, height, css_class="course-figure"):
 
 
 def rich(text):
-    """Plain text -> HTML: escaped, `code` between backticks, blank lines as paragraphs. $math$ is left to MathJax."""
-    escaped = html.escape(text.strip(), quote=False)
+    """Plain text -> HTML: escaped, `code` between backticks, blocks between lines of ```, blank lines as paragraphs.
+
+    $math$ is left to MathJax.
+    """
+    parts = re.split(r"```\w*\n(.*?)\n?```", text.strip(), flags=re.DOTALL)  # prose, code, prose, ...
+    return "".join(_block(part) if index % 2 else _prose(part) for index, part in enumerate(parts))
+
+
+def _block(code):
+    return f'<pre style="margin:6px 0;padding:6px 10px;white-space:pre-wrap">{html.escape(code, quote=False)}</pre>'
+
+
+def _prose(text):
+    escaped = html.escape(text, quote=False)
     coded = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
     paragraphs = [part.strip() for part in re.split(r"\n\s*\n", coded)]
     return "".join(f'<p style="margin:0.3em 0">{part}</p>' for part in paragraphs if part)
