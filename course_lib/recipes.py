@@ -469,16 +469,19 @@ def measure_control(recipe, net):
     return {"test_dice": scores, "test_images": len(maps)} | _sampling(), {}
 
 
+def _answer(recipe, net, y):
+    """What a network makes of images y (B, 1, H, W), on the CPU: its regression, or one sample given y beside it."""
+    if isinstance(recipe.loss, RegressionLoss):
+        with torch.no_grad():
+            return net(y.to(runtime.device()), 0.0).cpu()
+    denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
+    return generate(denoiser, torch.randn(y.shape, generator=runtime.seeded(0)), y, FD_NFE)
+
+
 def measure_super_resolution(recipe, net):
     """PSNR on 64 test subjects: of one sample, or of the regression, and of bicubic interpolation."""
     x_0 = to_tensor(_healthy("test", 64))
-    y = low_resolution(x_0)
-    if isinstance(recipe.loss, RegressionLoss):
-        with torch.no_grad():
-            found = net(y.to(runtime.device()), 0.0).cpu()
-    else:
-        denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
-        found = generate(denoiser, torch.randn(x_0.shape, generator=runtime.seeded(0)), y, FD_NFE)
+    found = _answer(recipe, net, low_resolution(x_0))
     bicubic = F.interpolate(F.avg_pool2d(x_0, 4), scale_factor=4, mode="bicubic")
     quality = {"psnr": _psnr(found, x_0), "bicubic": _psnr(bicubic, x_0)}
     return quality | {"test_images": len(x_0)}, {}
@@ -577,12 +580,7 @@ def measure_translation(recipe, net):
     """PSNR of the T2-like slice of 64 test subjects: of one sample, or of the regression, and of the best single curve
     from T1 to T2 brightness (a polynomial of degree 5, fitted to training subjects)."""
     t2, t1 = to_tensor(_brain_contrasts("test", 64)).split(1, 1)
-    if isinstance(recipe.loss, RegressionLoss):
-        with torch.no_grad():
-            found = net(t1.to(runtime.device()), 0.0).cpu()
-    else:
-        denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
-        found = generate(denoiser, torch.randn(t1.shape, generator=runtime.seeded(0)), t1, FD_NFE)
+    found = _answer(recipe, net, t1)
     y, x = (channel.flatten().numpy() for channel in to_tensor(_brain_contrasts("train", 64)).split(1, 1))
     curve = torch.as_tensor(np.polynomial.Polynomial.fit(x, y, 5)(t1.numpy())).float()
     return {"psnr": _psnr(found, t2), "one_curve": _psnr(curve, t2), "test_images": len(t2)}, {}
