@@ -1,4 +1,4 @@
-"""The bank ``09_reconstruction``: 32 made subjects reconstructed from three kinds of scan by six methods.
+"""The bank ``09_reconstruction``: 32 made subjects reconstructed from three kinds of scan by seven methods.
 
 ``python -m course_lib.bench 09_reconstruction`` remakes it. It may be interrupted: rows that are there, and were made
 with the networks as they are now, are not computed anew. Subjects come in groups of four, each with random numbers of
@@ -25,7 +25,7 @@ from course_lib.training import to_tensor
 CASES, GROUP = 32, 4
 PROBLEMS = ("MRI, R = 4", "MRI, R = 8", "CT, 24 views")
 FINE = "MRI, R = 4, finer data"  # the scan of an image of 192 x 192, reconstructed on 96 x 96
-METHODS = ("zeros or FBP", "TV", "U-Net", "DPS", "PiGDM", "DiffPIR")
+METHODS = ("zeros or FBP", "TV", "U-Net", "U-Net, fitted", "DPS", "PiGDM", "DiffPIR")
 STEPS = {"DPS": 40, "PiGDM": 30, "DiffPIR": 60}
 LESIONS = ("hyper", "tiny")  # subjects with an even and an odd position
 SHOWN = 4  # subjects whose pictures are kept: the first group
@@ -33,11 +33,16 @@ SHOWN = 4  # subjects whose pictures are kept: the first group
 #: What is tuned, and tried, on validation subjects.
 GRID = {
     "TV": [{"weight": w} for w in (0.01, 0.03, 0.1)],
+    "U-Net, fitted": [{"weight": w} for w in (0.03, 0.1, 0.3, 1.0)],
     "DPS": [{"scale": s} for s in (1.0, 3.0, 10.0)],
     "PiGDM": [{"spread": c} for c in (0.3, 1.0)],
     "DiffPIR": [{"weight": w, "zeta": z} for w, z in ((1.0, 0.3), (0.3, 1.0), (1.0, 1.0), (4.0, 1.0))],
 }
-GRID_OF_CT = {"TV": [{"weight": w} for w in (0.3, 1.0, 3.0)], "DPS": [{"scale": s} for s in (0.03, 0.1, 0.3)]}
+GRID_OF_CT = {
+    "TV": [{"weight": w} for w in (0.3, 1.0, 3.0)],
+    "U-Net, fitted": [{"weight": w} for w in (1.0, 10.0, 100.0)],
+    "DPS": [{"scale": s} for s in (0.03, 0.1, 0.3)],
+}
 
 
 def noise_of(problem):
@@ -91,8 +96,8 @@ def denoiser_and_step(problem, method, A, y, settings):
     if method == "PiGDM":
         guided = Clipped(pigdm(prior(False), A, y, noise_of(problem), **settings))
         return guided, ddpm_step, log_snr_times(schedule, n, -6.0, 8.0)
-    fitted = diffpir(prior(True), A, y, noise_of(problem), settings["weight"])
-    return fitted, functools.partial(diffpir_step, zeta=settings["zeta"]), log_snr_times(schedule, n, -8.0, 8.0)
+    guided = diffpir(prior(True), A, y, noise_of(problem), settings["weight"])
+    return guided, functools.partial(diffpir_step, zeta=settings["zeta"]), log_snr_times(schedule, n, -8.0, 8.0)
 
 
 def reconstruct(problem, method, A, y, seed=0, settings=None):
@@ -107,14 +112,20 @@ def reconstruct(problem, method, A, y, seed=0, settings=None):
         start = simple(problem, A, y)
         return tv(A, y, iterations=60 if problem.startswith("CT") else 40, start=start, **settings).clamp(-1, 1)
     where = runtime.device()
-    if method == "U-Net":
+    if method.startswith("U-Net"):
         with runtime.fast():
-            return pretrained.load(network_of(problem))(simple(problem, A, y).to(where), 0.0).float().cpu().clamp(-1, 1)
+            x = pretrained.load(network_of(problem))(simple(problem, A, y).to(where), 0.0).float().cpu()
+        return (fitted(A, y, x, **settings) if settings else x).clamp(-1, 1)
     denoiser, step, times = denoiser_and_step(problem, method, A, y, settings)
     noise = torch.randn(len(y), 1, *y.shape[-1:] * 2, generator=runtime.seeded(seed)).to(where)
     with runtime.fast():
         states = sample(denoiser, prior(False).schedule, noise, times, step, runtime.seeded(seed + 1))
         return last(states).float().cpu().clamp(-1, 1)
+
+
+def fitted(A, y, x, weight):
+    """The image that fits the scan and a reconstruction x: argmin_u |y - A u|^2 + weight |x - u|^2."""
+    return A.solve(A.adjoint(y) + weight * x, weight)
 
 
 def network_of(problem):
@@ -134,7 +145,7 @@ def with_lesions(problem, method):
 
 def evaluations(method):
     """Network evaluations for one image; those of DPS and PiGDM are differentiated too."""
-    return STEPS.get(method, int(method == "U-Net"))
+    return STEPS.get(method, int(method.startswith("U-Net")))
 
 
 # ---- settings, chosen on validation subjects -------------------------------------------------------------------------
@@ -145,12 +156,14 @@ TUNED = PROBLEMS[1:]  # R = 4 uses the settings of R = 8
 CHOSEN = {
     "MRI": {
         "TV": {"weight": 0.03},
+        "U-Net, fitted": {"weight": 0.1},
         "DPS": {"scale": 3.0},
         "PiGDM": {"spread": 1.0},
         "DiffPIR": {"weight": 0.3, "zeta": 1.0},
     },
     "CT": {
         "TV": {"weight": 3.0},
+        "U-Net, fitted": {"weight": 10.0},
         "DPS": {"scale": 0.1},
         "PiGDM": {"spread": 1.0},
         "DiffPIR": {"weight": 0.3, "zeta": 1.0},
@@ -267,7 +280,7 @@ def finer_row(method):
 
 def needs(problem, method):
     """sha256 of the network that a row uses besides the prior, {} for none; None where that network is not there."""
-    if method != "U-Net":
+    if not method.startswith("U-Net"):
         return {}
     name = network_of(problem)
     return {name: pretrained.card(name)["sha256"]} if name in pretrained.names() else None
@@ -275,9 +288,9 @@ def needs(problem, method):
 
 def plan():
     """(problem, method) of every row; what the notebook needs most comes first."""
-    order = ("zeros or FBP", "U-Net", "DiffPIR", "TV", "PiGDM", "DPS")
+    order = ("zeros or FBP", "U-Net", "U-Net, fitted", "DiffPIR", "TV", "PiGDM", "DPS")
     rows = [(problem, method) for method in order for problem in (PROBLEMS[1], PROBLEMS[0], PROBLEMS[2])]
-    return rows[:12] + [(FINE, method) for method in order[:4]] + rows[12:]
+    return rows[:15] + [(FINE, method) for method in order[:5]] + rows[15:]
 
 
 def make(path):

@@ -183,6 +183,37 @@ class NoisyClassifier(nn.Module):
         return self.encoder(fold(x_t, self.patch), timesteps=_times(t, x_t))
 
 
+class NoisyFromClean(nn.Module):
+    """A shipped ``Classifier`` of clean images, taught noise: net(x_t, t) -> logits.
+
+    Like :class:`NoisyClassifier`, but it starts as a copy of ``base`` with the time as one more channel, whose weights
+    are zero: at the start t is ignored. For classes that one small spot decides, which a network that has never seen a
+    clean image does not learn to find in noise within an affordable time.
+
+    Parameters
+    ----------
+    base : name of the classifier of clean images; ``base_args``, its arguments.
+    trained_base : False for the architecture alone, without the base's weights.
+    """
+
+    def __init__(self, base, base_args, trained_base=True):
+        super().__init__()
+        self.num_classes = base_args["num_classes"]
+        self.classifier = Classifier(in_channels=2, **base_args)
+        if trained_base:
+            from course_lib import pretrained
+
+            weights = pretrained.load(base).state_dict()
+            first = weights["layers.0.0.weight"]
+            weights["layers.0.0.weight"] = torch.cat([first, torch.zeros_like(first)], 1)
+            self.classifier.load_state_dict(weights)
+
+    def forward(self, x_t, t):
+        """x_t (B, 1, H, W), t (B,) or scalar in [0, 1] -> logits (B, num_classes)."""
+        times = _times(t, x_t)[:, None, None, None]
+        return self.classifier(torch.cat([x_t, times.expand_as(x_t)], 1))
+
+
 class Autoencoder(nn.Module):
     """MONAI's ``AutoencoderKL`` behind a pixel-unshuffle: images to latents of about unit variance, and back.
 
@@ -347,6 +378,7 @@ NETWORKS = {
         DiffusionUNet,
         ControlledUNet,
         NoisyClassifier,
+        NoisyFromClean,
         Autoencoder,
         VectorAutoencoder,
         Segmenter,

@@ -249,6 +249,18 @@ def made_brains(split, n, size=BRAIN_SIZE, **options):
     return brain_cohort.cohort(split, n, size=size, **options)
 
 
+def made_ventricles(split, n, walls, size=BRAIN_SIZE, seed=0):
+    """Healthy slices of n subjects of a split with their ventricle walls at ``walls`` mm, all else their own: images
+    float32 and labels uint8 (n, size, size). Two of different ``walls`` are a true counterfactual pair, noise and all.
+    """
+    from data_fetch import brain_cohort
+
+    cases = [
+        brain_cohort.slice_2d(int(k), size, ventricles=float(walls)) for k in brain_cohort.numbers(split, n, seed)
+    ]
+    return np.stack([case.image for case in cases]), np.stack([case.labels for case in cases])
+
+
 @functools.cache  # a network is measured on some of the images that it was trained on, and they take minutes to make
 def _healthy(split, n, size=BRAIN_SIZE, seed=0):
     """Made healthy slices, uint8 (n, size, size)."""
@@ -264,7 +276,7 @@ def _brain_families(split, n):
     from data_fetch.brain_cohort import FAMILIES
 
     stacks = [made_brains(split, n, lesion=family, seed=k).images for k, family in enumerate((None, *FAMILIES))]
-    return to_uint8(np.concatenate(stacks)), np.repeat(np.arange(len(stacks)), n)
+    return to_uint8(np.concatenate(stacks)), np.repeat(np.arange(len(stacks)), len(stacks[0]))
 
 
 def _brain_maps(split, n, size=BRAIN_SIZE):
@@ -782,6 +794,12 @@ BRAIN_PRIOR = {"channels": (64, 96, 128, 160), "num_res_blocks": 1, "patch": 2}
 SMALL = {"channels": (32, 64, 64), "num_res_blocks": 1, "patch": 2}
 
 
+BRAIN_CLASSIFIER = {"num_classes": 6, "pool": "max"}
+SIX_KINDS = {
+    "n": 6000,
+    "what": "a sixth of them healthy, a sixth of each family of lesions",
+    "classes": ("healthy", "hyper", "hypo", "texture", "mass", "tiny"),
+}
 HEALTHY_OR_NOT = {"n": 8000, "what": "half of them with a lesion", "classes": ("healthy", "lesion")}
 
 
@@ -843,16 +861,14 @@ RECIPES = {
         _brain_recipe(
             name="brain_features",
             network="Classifier",
-            network_args={"num_classes": 6, "pool": "max"},
+            network_args=BRAIN_CLASSIFIER,
             loss=ClassificationLoss(),
             load_data=lambda: _brain_families("train", 1000),
             measure=measure_brain_features,
-            n=6000,
-            what="a sixth of them healthy, a sixth of each family of lesions",
-            classes=("healthy", "hyper", "hypo", "texture", "mass", "tiny"),
             steps=1200,
             batch_size=64,
             peak_rate=2e-3,
+            **SIX_KINDS,
         ),
         _brain_recipe(
             name="brain_segmenter",
@@ -879,15 +895,15 @@ RECIPES = {
         ),
         _brain_recipe(
             name="brain_noisy_classifier",
-            network="NoisyClassifier",
-            network_args={"num_classes": 2, "channels": (32, 64, 96), "patch": 4, "image_size": BRAIN_SIZE},
-            loss=NoisyClassificationLoss(schedules.Cosine()),
-            load_data=lambda: _brain_healthy_or_not("train", 8000),
-            measure=functools.partial(measure_noisy_classifier, load_test=lambda: _brain_healthy_or_not("test", 400)),
-            steps=1000,
+            network="NoisyFromClean",
+            network_args={"base": "brain_features", "base_args": BRAIN_CLASSIFIER},
+            loss=NoisyClassificationLoss(schedules.Cosine(), latest=0.6),
+            load_data=lambda: _brain_families("train", 1000),
+            measure=functools.partial(measure_noisy_classifier, load_test=lambda: _brain_families("test", 200)),
+            steps=2400,
             batch_size=64,
             peak_rate=1e-3,
-            **HEALTHY_OR_NOT,
+            **SIX_KINDS,
         ),
         _brain_recipe(
             name="brain_two_classes",
@@ -896,7 +912,8 @@ RECIPES = {
             loss=COSINE_V,
             load_data=lambda: _brain_healthy_or_not("train", 8000),
             measure=measure_two_classes,
-            steps=1500,
+            batch_size=16,
+            steps=2600,
             full=FULL,
             **HEALTHY_OR_NOT,
         ),
@@ -954,7 +971,9 @@ RECIPES = {
             loss=RegressionLoss(zero_filled_scan, drawn=True),
             load_data=_brain_train,
             measure=measure_mri,
-            steps=700,
+            batch_size=8,  # many small steps get further than few large ones
+            steps=2400,
+            peak_rate=1e-3,
             full=FULL,
         ),
         _brain_recipe(
@@ -964,7 +983,9 @@ RECIPES = {
             loss=RegressionLoss(back_projected_scan, drawn=True),
             load_data=_brain_train,
             measure=measure_ct,
-            steps=700,
+            batch_size=8,  # many small steps get further than few large ones
+            steps=2400,
+            peak_rate=1e-3,
             full=FULL,
         ),
         _brain_recipe(
@@ -1013,7 +1034,8 @@ RECIPES = {
             load_data=lambda: (_brain_contrasts("train"), None),
             measure=measure_translation,
             what="healthy, with the T2-like slice of the same subject",
-            steps=1200,
+            batch_size=16,
+            steps=2000,
             full=FULL,
         ),
         _brain_recipe(
@@ -1024,7 +1046,9 @@ RECIPES = {
             load_data=lambda: (_brain_contrasts("train"), None),
             measure=measure_translation,
             what="healthy, with the T2-like slice of the same subject",
-            steps=600,
+            batch_size=8,
+            steps=1800,
+            peak_rate=1e-3,
             full=FULL,
         ),
         _brain_recipe(
@@ -1037,7 +1061,8 @@ RECIPES = {
             n=RATED_SUBJECTS,
             what="each with a lesion and masks of four of its raters, cropped to 64 x 64",
             image_size=64,
-            steps=1200,
+            batch_size=16,
+            steps=2000,
             full=FULL,
         ),
         *(

@@ -109,14 +109,18 @@ class RegressionLoss:
 
 @dataclass(frozen=True)
 class NoisyClassificationLoss:
-    """Cross-entropy of each example at a random noise level: -log p(y | x_t, t) (Dhariwal & Nichol, 2021, sec. 4)."""
+    """Cross-entropy of each example at a random noise level: -log p(y | x_t, t) (Dhariwal & Nichol, 2021, sec. 4).
+
+    Times are uniform in [0, latest]: noise in which no class can be told teaches nothing.
+    """
 
     schedule: object
+    latest: float = 1.0
 
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and its time (B,). batch: x_0 (B, C, H, W) and y (B,)."""
         x_0, y = batch
-        t = stratified_times(len(x_0), generator)
+        t = self.latest * stratified_times(len(x_0), generator)
         x_t = self.schedule.noisy(x_0, torch.randn(x_0.shape, generator=generator), t)
         return torch.nn.functional.cross_entropy(net(x_t, t), y, reduction="none"), t
 

@@ -51,7 +51,7 @@ def test_the_neck_tells_brightness():
 
 
 SMALLER = {
-    "brain_noisy_classifier": {"num_classes": 2, "channels": (32, 32), "patch": 4, "image_size": 32},
+    "brain_noisy_classifier": RECIPES["brain_noisy_classifier"].network_args,
     "brain_two_classes": {"channels": (32, 32), "num_res_blocks": 1, "patch": 4, "num_classes": 2},
     "brain_ae": TINY_NECK | {"variational": False},
     "brain_vae": TINY_NECK | {"variational": True},

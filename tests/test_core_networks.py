@@ -7,8 +7,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from course_lib import recipes, schedules
-from course_lib.networks import Autoencoder, ControlledUNet, DiffusionUNet, NoisyClassifier, Segmenter, fold, unfold
+from course_lib import pretrained, recipes, schedules
+from course_lib.networks import (
+    Autoencoder,
+    ControlledUNet,
+    DiffusionUNet,
+    NoisyClassifier,
+    NoisyFromClean,
+    Segmenter,
+    fold,
+    unfold,
+)
 from course_lib.training import (
     AutoencoderLoss,
     Batches,
@@ -124,6 +133,20 @@ def test_a_classifier_that_knows_nothing_loses_log_of_the_classes():
     loss, t = NoisyClassificationLoss(schedules.Cosine())(net, batch, torch.Generator().manual_seed(0))
     torch.testing.assert_close(loss, torch.full((4,), math.log(5)))
     assert t.shape == (4,) and (t > 0).all() and (t < 1).all()
+    _, t = NoisyClassificationLoss(schedules.Cosine(), latest=0.25)(net, batch, torch.Generator().manual_seed(0))
+    assert (t > 0).all() and (t < 0.25).all() and t.max() > 3 / 16  # stratified: the last quarter holds one
+
+
+def test_a_classifier_taught_noise_starts_as_the_clean_one():
+    about, x = pretrained.card("brain_features"), noise(3, 1, 96, 96)
+    clean = pretrained.load("brain_features")
+    net = NoisyFromClean("brain_features", about["network_args"])
+    for t in (0.0, 0.7, torch.tensor([0.1, 0.5, 0.9])):
+        torch.testing.assert_close(net(x, t), clean(x))
+    first = net.classifier.layers[0][0].weight
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    net(x, 0.7).square().sum().backward()
+    assert first.grad[:, 1].abs().max() > 0, "the time is not ignored for ever"
 
 
 def test_segmentation_loss_shifts_image_and_map_together():
