@@ -11,6 +11,7 @@ from pathlib import Path
 from course_lib import (
     bench_anomaly,
     bench_guidance,
+    bench_more,
     bench_reconstruction,
     bench_samplers,
     bench_segmentation,
@@ -28,6 +29,7 @@ BENCHES = {
     "09_reconstruction": bench_reconstruction.make,
     "10_segmentation": bench_segmentation.make,
     "11_anomaly": bench_anomaly.make,
+    "12_more": bench_more.make,
 }
 
 

@@ -1,0 +1,573 @@
+"""The bank ``12_more``: denoising, translation of contrasts, larger ventricles, and lesions removed, by each method.
+
+``python -m course_lib.bench 12_more`` remakes it. It may be interrupted: rows that are there, and were made with the
+networks as they are now, are not computed anew. Settings are chosen on validation subjects, the test subjects are
+looked at once. Cases come in groups of eight, each with random numbers of its own, so that a group can be remade alone.
+"""
+
+import functools
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from course_lib import counterfactual, pretrained, restore, runtime
+from course_lib.anomaly import smooth
+from course_lib.inverse import repaint_times, replacement
+from course_lib.metrics.images import contrast_kept, coverage, psnr, ssim
+from course_lib.operators import Mask
+from course_lib.recipes import made_brains, made_ventricles
+from course_lib.sample import generate
+from course_lib.samplers import last, sample
+from course_lib.schedules import uniform_times
+from course_lib.store import write_rows
+from course_lib.training import to_tensor
+
+CASES = {"test": 32, "validation": 8}
+GROUP = 8
+NOISES = (0.2, 0.4)  # sigma_y: in intensity, with white matter near 0.77, the half of it
+WALK, SAMPLES = 10, 4  # steps of a walk, samples of a posterior
+RATIOS = (0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0)  # assumed noise over the true one
+WALLS = 0.0, 3.0  # mm: the ventricles as they are, and as they are asked for
+STEPS = 6  # each way, under the maps
+LEVELS = (0.1, 0.2, 0.35, 0.5, 0.8)  # t_0 of SDEdit
+REMOVED = ("hyper", "hypo", "mass")
+REMOVED_CASES = {"test": 16, "validation": 8}  # of each family
+FILL_STEPS, ROUNDS = 24, 3
+LESIONS = ("hyper", "hypo", "mass", "tiny")  # what the translation is asked about
+T2_NFE = 12
+
+
+@dataclass(frozen=True)
+class Method:
+    """run(cases, seed, **setting) -> images by name; NFE is of one image."""
+
+    run: Callable
+    settings: tuple = ({},)
+    networks: tuple = ()
+    evaluations: int = 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """load(split) gives the cases, tensors (N, ...) by name; score(found, cases) a list a measure, one entry a case;
+    ``goal`` is the measure whose mean is largest for the best setting."""
+
+    load: Callable
+    methods: dict
+    score: Callable
+    goal: str = "psnr"
+
+
+@functools.cache
+def prior():
+    """The diffusion prior: healthy brains."""
+    return pretrained.load_denoiser("brain")
+
+
+@functools.cache
+def steered(clip=False):
+    """The prior under a map of tissues. Not clipped where it is inverted."""
+    return pretrained.load_denoiser("brain_control", clip)
+
+
+def _rounded(values, digits=4):
+    return [round(float(value), digits) for value in values]
+
+
+def _on_device(function):
+    """function without gradients, in the faster precision, its images back on the CPU within [-1, 1]."""
+
+    @functools.wraps(function)
+    def run(*args, **kwargs):
+        with runtime.fast():
+            return function(*args, **kwargs).float().cpu().clamp(-1, 1)
+
+    return run
+
+
+# ---- Denoising -------------------------------------------------------------------------------------------------------
+
+
+def _subjects(split):
+    """Healthy images, the same with a lesion (large and bright, tiny and bright in turn), its masks, and the brain."""
+    large, tiny = (made_brains(split, CASES[split], lesion=family) for family in ("hyper", "tiny"))
+    odd = torch.arange(CASES[split]).view(-1, 1, 1, 1) % 2 == 1
+    return {
+        "x": to_tensor(large.healthy),
+        "sick": torch.where(odd, to_tensor(tiny.images), to_tensor(large.images)),
+        "mask": torch.where(odd, *(torch.as_tensor(cases.masks)[:, None] > 0 for cases in (tiny, large))),
+        "labels": torch.as_tensor(large.labels)[:, None].long(),
+    }
+
+
+def noisy(noise, split, kind="Gaussian"):
+    """Cases of denoising: y = x + noise n, or a magnitude image for kind "Rician"; ``y_sick`` with the same n."""
+    cases = _subjects(split)
+    for name, x in (("y", cases["x"]), ("y_sick", cases["sick"])):
+        generator = runtime.seeded(round(1000 * noise))
+        if kind == "Rician":
+            cases[name] = restore.rician(x, noise, generator)
+        else:
+            cases[name] = x + noise * torch.randn(x.shape, generator=generator)
+    return cases
+
+
+@_on_device
+def _mean(y, noise):
+    return restore.posterior_mean(prior(), y.to(runtime.device()), noise)
+
+
+@_on_device
+def _walk(y, noise, seed):
+    return restore.posterior_walk(prior(), y.to(runtime.device()), noise, WALK, runtime.seeded(seed))
+
+
+def _of_both(function):
+    """function(y) of the images with and without the lesion."""
+    return lambda cases, seed, **setting: {
+        key: function(cases[name], **setting).clamp(-1, 1) for key, name in (("x", "y"), ("sick", "y_sick"))
+    }
+
+
+def _walks(noise):
+    def run(cases, seed):
+        drawn = [_walk(cases["y"], noise, seed + k) for k in range(SAMPLES)]
+        return {"x": drawn[0], "samples": torch.stack(drawn), "sick": _walk(cases["y_sick"], noise, seed)}
+
+    return run
+
+
+def _score_denoised(found, cases):
+    x = cases["x"]
+    scores = {"psnr": psnr(found["x"], x), "ssim": ssim(found["x"], x)}
+    scores["contrast_kept"] = contrast_kept(found["sick"], found["x"], cases["sick"] - x, cases["mask"])
+    if "samples" in found:
+        mean = found["samples"].mean(0)
+        scores |= {"psnr_of_mean": psnr(mean, x), "ssim_of_mean": ssim(mean, x)}
+        scores["coverage"] = coverage(found["samples"], x, cases["labels"] > 0)
+        for K in (1, 2, 4):
+            means = torch.stack([part.mean(0) for part in found["samples"].split(K)])
+            scores[f"squared_error_of_{K}"] = (means - x).square().flatten(2).mean(2).mean(0)
+    return scores
+
+
+def _denoising(noise):
+    classical = {
+        name: Method(_of_both(partial(function, noise=noise)), settings)
+        for name, (function, settings) in restore.CLASSICAL.items()
+    }
+    by_prior = {
+        "posterior mean": Method(_of_both(partial(_mean, noise=noise)), networks=("brain",), evaluations=1),
+        "walk": Method(_walks(noise), networks=("brain",), evaluations=WALK),
+    }
+    if noise != NOISES[-1]:
+        del by_prior["walk"]
+    nothing = {"nothing": Method(_of_both(lambda y: y))}
+    return Task(partial(noisy, noise), nothing | classical | by_prior, _score_denoised)
+
+
+def _assumed():
+    noise = NOISES[-1]
+    methods = {
+        f"{ratio} x": Method(lambda cases, seed, r=ratio: {"x": _mean(cases["y"], r * noise)}, (), ("brain",), 1)
+        for ratio in RATIOS
+    }
+    return Task(partial(noisy, noise), methods, lambda found, cases: {"psnr": psnr(found["x"], cases["x"])})
+
+
+@functools.cache
+def _rician_curve(s):
+    A = np.linspace(0, 1.2, 1201)
+    return A, restore.rician_mean(A, s)
+
+
+def _mean_inverted(y, noise):
+    """y = 2 E[M] - 1 -> 2 A - 1, by the curve of the Rician mean."""
+    A, M = _rician_curve(noise / 2)
+    return torch.as_tensor(2 * np.interp((y.numpy() + 1) / 2, M, A) - 1).float()
+
+
+def _score_magnitude(found, cases):
+    error = found["x"] - cases["x"]
+    scores = {"psnr": psnr(found["x"], cases["x"])}
+    for k, name in enumerate(("background", "CSF", "grey", "white")):
+        inside = cases["labels"] == k
+        scores[f"bias_{name}"] = (error * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp(min=1)
+    return scores
+
+
+def _magnitude():
+    noise = NOISES[-1]
+
+    def method(function, networks=("brain",), evaluations=1):
+        return Method(
+            lambda cases, seed: {"x": function(cases["y"]).clamp(-1, 1)}, networks=networks, evaluations=evaluations
+        )
+
+    methods = {
+        "nothing": method(lambda y: y, (), 0),
+        "as if Gaussian": method(lambda y: _mean(y, noise)),
+        "corrected, then denoised": method(lambda y: _mean(restore.without_bias(y, noise), noise)),
+        "denoised, then corrected": method(lambda y: _mean_inverted(_mean(y, noise), noise)),
+    }
+    return Task(lambda split: noisy(noise, split, "Rician"), methods, _score_magnitude)
+
+
+# ---- Larger ventricles -----------------------------------------------------------------------------------------------
+
+
+@_on_device
+def _segmented(x):
+    return pretrained.load("brain_segmenter")(x.to(runtime.device()))
+
+
+def tissue_map(x):
+    """The segmenter's map (B, H, W) of images, a lesion taken for white matter; int64."""
+    with runtime.fast():
+        labels = pretrained.load("brain_segmenter").labels(x.to(runtime.device())).cpu()
+    return torch.where(labels == 4, 3, labels)
+
+
+def ventricle_cases(split):
+    """Factual images x, the true counterfactual, the factual map (by the segmenter), and the area asked for."""
+    n = CASES[split]
+    (x, _), (truth, labels) = (made_ventricles(split, n, walls) for walls in WALLS)
+    x, labels = to_tensor(x), torch.as_tensor(labels).long()
+    cases = {"x": x, "truth": to_tensor(truth), "oracle": labels, "factual": tissue_map(x)}
+    cases["asked"] = counterfactual.area(labels)
+    cases["grown"] = counterfactual.grown(cases["factual"], cases["asked"])
+    return cases
+
+
+def _pushed(cases, reach):
+    by = counterfactual.amount(cases["factual"], cases["asked"], reach)
+    return counterfactual.push(cases["factual"], by, reach)
+
+
+REACH = 6.0  # mm, of the pushed map; the image that is pushed has its own, chosen on validation
+
+
+def edited_map(cases, edit):
+    """The map that the generator is given: "grown" or "pushed", or the true one, "oracle"."""
+    if edit == "pushed":
+        return counterfactual.moved(cases["factual"][:, None], _pushed(cases, REACH), "nearest")[:, 0].long()
+    return cases[edit]
+
+
+def _under_map(function):
+    """A method that gives (cases, edited map, generator) to the steered network."""
+
+    @_on_device
+    def call(cases, seed, edit, **setting):
+        where = runtime.device()
+        cases = {key: value.to(where) for key, value in cases.items()}
+        return function(cases, edited_map({k: v.cpu() for k, v in cases.items()}, edit).to(where), seed, **setting)
+
+    return lambda cases, seed, edit, **setting: {"x": call(cases, seed, edit, **setting)}
+
+
+def _fresh(cases, edited, seed):
+    return counterfactual.fresh(steered(), edited, STEPS + 2, runtime.seeded(seed))
+
+
+def _inverted(cases, edited, seed, t_0):
+    return counterfactual.inverted(steered(), cases["x"], cases["factual"], edited, t_0, STEPS)
+
+
+def painted(cases):
+    """The factual image with new CSF of the grown map painted."""
+    return counterfactual.painted(cases["x"].cpu(), cases["factual"].cpu(), cases["grown"].cpu())
+
+
+def _sdedit(cases, edited, seed, t_0):
+    start = painted(cases).to(edited.device)
+    return counterfactual.sdedit(steered(True), start, t_0, STEPS, runtime.seeded(seed), edited)
+
+
+@_on_device
+def _sdedit_alone(cases, seed, t_0):
+    start = painted(cases).to(runtime.device())
+    return counterfactual.sdedit(prior(), start, t_0, STEPS, runtime.seeded(seed))
+
+
+def _score_ventricles(found, cases):
+    x, truth = found["x"], cases["truth"]
+    labels = torch.stack([cases["factual"], cases["oracle"]])
+    ventricle = torch.stack([counterfactual.ventricles(one) for one in labels]).any(0)[:, None].float()
+    near = F.max_pool2d(ventricle, 13, stride=1, padding=6) > 0  # within 12 mm
+    brain = cases["oracle"][:, None] > 0
+    scores = {"psnr": psnr(x, truth), "ssim": ssim(x, truth), "area": counterfactual.area(tissue_map(x))}
+    scores["area_of_truth"] = counterfactual.area(tissue_map(truth))
+    for name, inside in (("near", brain & near), ("far", brain & ~near)):
+        scores[f"error_{name}"] = ((x - truth).abs() * inside).flatten(1).sum(1) / inside.flatten(1).sum(1)
+    return scores
+
+
+CONTROL = ("brain", "brain_control", "brain_segmenter")
+JUDGE = ("brain_segmenter",)
+
+
+def _ventricles():
+    methods = {
+        "nothing": Method(lambda cases, seed: {"x": cases["x"]}, networks=JUDGE),
+        "painted": Method(lambda cases, seed: {"x": painted(cases)}, networks=JUDGE),
+        "pushed": Method(
+            lambda cases, seed, reach: {"x": counterfactual.moved(cases["x"], _pushed(cases, reach))},
+            tuple({"reach": r} for r in (3.0, 6.0, 10.0, 20.0)),
+            JUDGE,
+        ),
+        "fresh, pushed map": Method(
+            partial(_under_map(_fresh), edit="pushed"), networks=CONTROL, evaluations=STEPS + 2
+        ),
+    }
+    for edit in ("pushed", "grown", "oracle"):
+        methods[f"inverted, {edit} map"] = Method(
+            partial(_under_map(_inverted), edit=edit),
+            tuple({"t_0": t_0} for t_0 in (0.2, 0.4, 0.8)),
+            CONTROL,
+            2 * STEPS,
+        )
+    for edit in ("pushed", "oracle"):
+        methods[f"SDEdit, {edit} map"] = Method(
+            partial(_under_map(_sdedit), edit=edit), tuple({"t_0": t_0} for t_0 in LEVELS), CONTROL, STEPS
+        )
+    methods["SDEdit, no map"] = Method(
+        lambda cases, seed, t_0: {"x": _sdedit_alone(cases, seed, t_0)},
+        tuple({"t_0": t_0} for t_0 in LEVELS),
+        ("brain", *JUDGE),
+        STEPS,
+    )
+    return Task(ventricle_cases, methods, _score_ventricles)
+
+
+# ---- A lesion removed ------------------------------------------------------------------------------------------------
+
+
+def removal_cases(family, split):
+    """Images with a lesion, their healthy twins, and the hole: its mask and two pixels around it."""
+    made = made_brains(split, REMOVED_CASES[split], lesion=family, seed=60 + REMOVED.index(family))
+    mask = torch.as_tensor(made.masks)[:, None] > 0
+    hole = F.max_pool2d(mask.float(), 5, stride=1, padding=2) > 0
+    return {"x": to_tensor(made.images), "truth": to_tensor(made.healthy), "mask": mask, "hole": hole}
+
+
+@_on_device
+def _fill(cases, seed, times):
+    x, known = cases["x"].to(runtime.device()), ~cases["hole"].to(runtime.device())
+    noise = torch.randn(x.shape, generator=runtime.seeded(seed)).to(x.device)
+    A = Mask(known)
+    return last(sample(prior(), prior().schedule, noise, times, replacement(A, A(x)), runtime.seeded(seed + 1)))
+
+
+def _filling(times, evaluations):
+    return Method(
+        lambda cases, seed: {"x": torch.where(cases["hole"], _fill(cases, seed, times), cases["x"])},
+        networks=("brain",),
+        evaluations=evaluations,
+    )
+
+
+def _score_removed(found, cases):
+    x, truth, hole = found["x"], cases["truth"], cases["hole"]
+    edge = hole & (F.max_pool2d((~hole).float(), 3, stride=1, padding=1) > 0)
+    error = (x - truth).abs()
+    scores = {"psnr": psnr(x, truth)}
+    for name, inside in (("hole", hole), ("edge", edge), ("outside", ~hole)):
+        scores[f"error_{name}"] = (error * inside).flatten(1).sum(1) / inside.flatten(1).sum(1)
+
+    def grain(image):
+        return (((image - smooth(image[:, 0])[:, None]) * hole).square().flatten(1).sum(1)).sqrt()
+
+    return scores | {"grain": grain(x) / grain(truth)}
+
+
+def _removal(family):
+    turning = repaint_times(uniform_times(FILL_STEPS // ROUNDS), ROUNDS)
+    methods = {
+        "nothing": Method(lambda cases, seed: {"x": cases["x"]}),
+        "biharmonic": Method(lambda cases, seed: {"x": restore.biharmonic(cases["x"], cases["hole"]).clamp(-1, 1)}),
+        "other side": Method(lambda cases, seed: {"x": restore.other_side(cases["x"], cases["hole"])}),
+        "replacement": _filling(uniform_times(FILL_STEPS), FILL_STEPS),
+        "RePaint": _filling(turning, FILL_STEPS),
+    }
+    return Task(partial(removal_cases, family), methods, _score_removed)
+
+
+# ---- Contrasts: T1 to T2 ---------------------------------------------------------------------------------------------
+
+
+def contrast_cases(split):
+    """T1- and T2-like images of the same subjects, healthy and with a lesion of each family."""
+    cases = {}
+    for contrast in ("T1", "T2"):
+        for k, family in enumerate(LESIONS):
+            made = made_brains(split, CASES[split], contrast=contrast, lesion=family)
+            cases[f"{contrast} {family}"] = to_tensor(made.images)
+            cases[f"mask {family}"] = torch.as_tensor(made.masks)[:, None] > 0
+            if k == 0:
+                cases[contrast] = to_tensor(made.healthy)
+                cases["brain"] = torch.as_tensor(made.labels)[:, None] > 0
+    return cases
+
+
+@functools.cache
+def brightness_curve(degree=5, n=64):
+    """A polynomial from T1 to T2 brightness, fitted to n training subjects: a ``numpy`` Polynomial."""
+    t1, t2 = (made_brains("train", n, contrast=contrast).images.ravel() for contrast in ("T1", "T2"))
+    return np.polynomial.Polynomial.fit(t1, t2, degree)
+
+
+def by_curve(t1, degree=5):
+    """T1-like images mapped pixel by pixel; brightness that no training image has is taken to the nearest it has."""
+    curve = brightness_curve(degree)
+    return torch.as_tensor(curve(t1.numpy().clip(*curve.domain))).float()
+
+
+@_on_device
+def by_regression(t1):
+    """The answer of the network trained by squared error."""
+    return pretrained.load("brain_t2_l2")(t1.to(runtime.device()), 0.0)
+
+
+def by_diffusion(t1, seed, nfe=T2_NFE):
+    """One sample given the T1-like image."""
+    noise = torch.randn(t1.shape, generator=runtime.seeded(seed))
+    return generate(pretrained.load_denoiser("brain_t2"), noise, t1, nfe).clamp(-1, 1)
+
+
+def _translated(function, samples=1):
+    """function(t1, seed) of the healthy images, ``samples`` times, and of those with lesions, with the first seed."""
+
+    def run(cases, seed):
+        drawn = [function(cases["T1"], seed + k) for k in range(samples)]
+        found = {"x": drawn[0]} | {family: function(cases[f"T1 {family}"], seed) for family in LESIONS}
+        return found | ({"samples": torch.stack(drawn)} if samples > 1 else {})
+
+    return run
+
+
+def _score_translated(found, cases):
+    x, truth = found["x"], cases["T2"]
+    scores = {"psnr": psnr(x, truth), "ssim": ssim(x, truth)}
+    fine = (x - smooth(x[:, 0])[:, None]) * cases["brain"], (truth - smooth(truth[:, 0])[:, None]) * cases["brain"]
+    scores["sharpness"] = (fine[0].square().flatten(1).sum(1) / fine[1].square().flatten(1).sum(1)).sqrt()
+    if "samples" in found:
+        mean = found["samples"].mean(0)
+        scores |= {"psnr_of_mean": psnr(mean, truth), "ssim_of_mean": ssim(mean, truth)}
+        scores["coverage"] = coverage(found["samples"], truth, cases["brain"])
+        scores["squared_error_of_1"] = (found["samples"] - truth).square().flatten(2).mean(2).mean(0)
+        scores["squared_error_of_4"] = (mean - truth).square().flatten(1).mean(1)
+    for family in LESIONS:
+        change, mask = cases[f"T2 {family}"] - truth, cases[f"mask {family}"]
+        scores[f"contrast_kept_{family}"] = contrast_kept(found[family], x, change, mask)
+    return scores
+
+
+def _translation():
+    methods = {
+        "one curve": Method(_translated(lambda t1, seed: by_curve(t1))),
+        "regression": Method(_translated(lambda t1, seed: by_regression(t1)), networks=("brain_t2_l2",), evaluations=1),
+        "diffusion": Method(_translated(by_diffusion, SAMPLES), networks=("brain_t2",), evaluations=T2_NFE),
+    }
+    return Task(contrast_cases, methods, _score_translated)
+
+
+# ---- The bank --------------------------------------------------------------------------------------------------------
+
+TASKS = {
+    **{f"denoising, {noise}": _denoising(noise) for noise in NOISES},
+    "assumed noise": _assumed(),
+    "magnitude": _magnitude(),
+    "larger ventricles": _ventricles(),
+    **{f"removed, {family}": _removal(family) for family in REMOVED},
+    "T1 to T2": _translation(),
+}
+
+
+def needs(task, method):
+    """sha256 of the networks of a method; None where one of them is not there."""
+    names = TASKS[task].methods[method].networks
+    return {n: pretrained.card(n)["sha256"] for n in names} if set(names) <= set(pretrained.names()) else None
+
+
+@functools.lru_cache(maxsize=4)
+def cases_of(task, split):
+    """The cases of a task: tensors by name."""
+    return TASKS[task].load(split)
+
+
+def measure(task, method, setting, split, groups=None):
+    """A row: a list a measure, one entry a case. groups : so many groups of eight from the first; all if None."""
+    cases, found_scores, seconds = cases_of(task, split), {}, 0.0
+    count = len(next(iter(cases.values()))) // GROUP
+    for group in range(count if groups is None else groups):
+        part = {key: value[group * GROUP : (group + 1) * GROUP] for key, value in cases.items()}
+        start = time.process_time()
+        found = TASKS[task].methods[method].run(part, 1000 * group + 10, **setting)
+        seconds += time.process_time() - start
+        for key, values in TASKS[task].score(found, part).items():
+            found_scores.setdefault(key, []).extend(_rounded(values, 7 if key.startswith("squared") else 4))
+    images = sum(value.shape[0] * GROUP if value.ndim == 5 else GROUP for key, value in found.items())
+    images -= GROUP * ("samples" in found)  # the first of them is among the others, too
+    return {
+        "task": task,
+        "method": method,
+        "setting": setting,
+        "split": split,
+        "nfe": TASKS[task].methods[method].evaluations,
+        "seconds": round(seconds / (len(found_scores["psnr"]) / GROUP) / images, 4),
+        "needs": needs(task, method),
+        **found_scores,
+    }
+
+
+def chosen(rows, task, method):
+    """The setting that did best on validation; {} for a method without. Raises ValueError where there is no row."""
+    if len(TASKS[task].methods[method].settings) < 2:
+        return {}
+    found = [row for row in rows if (row["task"], row["method"], row["split"]) == (task, method, "validation")]
+    if not found:
+        raise ValueError(f"no validation row of {method!r} in {task!r}: make the bank first")
+    return max(found, key=lambda row: np.mean(row[TASKS[task].goal]))["setting"]
+
+
+def make(path):
+    """Compute the rows that the bank at ``path`` lacks, and write it after each of them."""
+    if path.exists():
+        bank = json.loads(path.read_text(encoding="utf-8"))
+        bank["rows"] = [row for row in bank["rows"] if row["needs"] == needs(row["task"], row["method"])]
+    else:
+        bank = {
+            "made_by": f"python -m course_lib.bench {path.stem}",
+            "sha256": {},
+            "cases": CASES,
+            "cases_removed": REMOVED_CASES,
+            "precision": runtime.precision_name(),
+            "rows": [],
+        }
+    rows = bank["rows"]
+
+    def have(*key):
+        return any((row["task"], row["method"], row["split"], row["setting"]) == key for row in rows)
+
+    def add(task, name, setting, split):
+        if not have(task, name, split, setting):
+            rows.append(measure(task, name, setting, split))
+            write_rows(path, bank)
+            print(task, name, split, setting, round(float(np.mean(rows[-1]["psnr"])), 2), flush=True)
+
+    runtime.precision()  # measured once, before the clock starts
+    for task, about in TASKS.items():
+        for name, method in about.methods.items():
+            if needs(task, name) is None:
+                continue
+            if len(method.settings) > 1:
+                for setting in method.settings:
+                    add(task, name, setting, "validation")
+            add(task, name, chosen(rows, task, name), "test")

@@ -1,0 +1,203 @@
+"""Exercises of notebook 12: denoising without training, magnitude images, and counterfactuals."""
+
+import math
+
+import torch
+
+from course_lib.exercises.engine import Exercises, case, choices, function, mistake, number, prop
+
+# ---- q1: the time of a noise level -----------------------------------------------------------------------------------
+
+q1 = number(
+    "A picture has noise of $\\sigma_y = 0.4$. The prior's schedule is $\\alpha_t = \\cos(\\pi t/2)$, $\\sigma_t = "
+    "\\sin(\\pi t/2)$. At which t does the prior's denoiser answer for it?",
+    solution="2 / math.pi * math.atan(0.4)",
+    mistakes=[
+        (2 / math.pi * math.asin(0.4), "That is where sigma_t = 0.4. But x_t is scaled: the ratio to alpha_t counts."),
+        (0.4, "The noise level is no time: t = 0.4 has sigma_t / alpha_t = 0.73."),
+        (math.atan(0.4), "An angle in radians. The schedule's angle is pi t / 2: solve that for t."),
+        (2 / math.pi * math.atan(0.16), "Not the variance: both sigma_t and sigma_y are standard deviations."),
+    ],
+    hints=["alpha_t y = alpha_t x_0 + alpha_t sigma_y n. When is that an x_t?", "tan(pi t / 2) = 0.4."],
+    explanation="alpha_t y is an x_t where alpha_t sigma_y = sigma_t, so tan(pi t / 2) = 0.4 and t = 0.242.",
+)
+
+
+# ---- q2: denoise -----------------------------------------------------------------------------------------------------
+
+
+def denoise(D, y, sigma_y, alpha, time):
+    t = time(sigma_y)
+    return D(alpha(t) * y, t)
+
+
+def _time(sigma_y):
+    return 2 / math.pi * math.atan(sigma_y)
+
+
+def _alpha(t):
+    return math.cos(math.pi * t / 2)
+
+
+def _D(x_t, t):
+    """Exact for x_0 ~ N(0, 1), and shifted with t, so that it matters which t it is given."""
+    return _alpha(t) * x_t + 0.2 * t
+
+
+def _asked_at(f, sigma_y):
+    """The first t at which f asks its denoiser."""
+    asked = []
+    f(lambda x_t, t: asked.append(float(t)) or x_t, Y, sigma_y, _alpha, _time)
+    return asked[0] if asked else float("nan")
+
+
+Y = torch.linspace(-1.5, 1.5, 12, dtype=torch.float64).reshape(1, 1, 3, 4)
+
+q2 = function(
+    "Write `denoise(D, y, sigma_y, alpha, time)`: E[x_0 | y] for y = x_0 + sigma_y n by one evaluation of the prior's "
+    "denoiser `D(x_t, t)`. `time(sigma_y)` gives the t with sigma_t / alpha_t = sigma_y, and `alpha(t)` is a function.",
+    solution=denoise,
+    tests=[
+        prop(
+            "the right time",
+            lambda f: abs(_asked_at(f, 0.7) - _time(0.7)) < 1e-9,
+            "D was not asked at t = time(sigma_y).",
+        ),
+        prop(
+            "scaled",
+            lambda f: float(f(lambda x_t, t: x_t, Y, 0.7, _alpha, _time).abs().max() / Y.abs().max()) < 0.99,
+            "D was given y itself. It expects an x_t, whose signal is alpha_t x_0: this one is too bright.",
+        ),
+        case(
+            "denoised", (_D, Y, 0.7, _alpha, _time), "Is it y that is scaled, by alpha_t, and D's answer left as it is?"
+        ),
+    ],
+    mistakes=[
+        mistake(
+            lambda D, y, sigma_y, alpha, time: D(alpha(time(sigma_y)) * y, sigma_y), "the right time", "t = sigma_y"
+        ),
+        mistake(lambda D, y, sigma_y, alpha, time: D(y, time(sigma_y)), "scaled", "not scaled"),
+        mistake(lambda D, y, sigma_y, alpha, time: D(y / alpha(time(sigma_y)), time(sigma_y)), "scaled", "divided"),
+        mistake(
+            lambda D, y, sigma_y, alpha, time: alpha(time(sigma_y)) * D(y, time(sigma_y)), "denoised", "D is scaled"
+        ),
+    ],
+    hints=["Two lines: the time, then D of the scaled picture.", "`t = time(sigma_y)`; `D(alpha(t) * y, t)`."],
+    explanation="One evaluation of a network that was never trained for this. A regression trained on pairs at this "
+    "one noise level would be after the same function.",
+)
+
+
+# ---- q3: three answers to one noisy pixel ----------------------------------------------------------------------------
+
+q3 = number(
+    "One pixel, prior $\\mathcal N(0, 1)$, seen with $\\sigma_y = 1$. The posterior mean has the error 0.5 (MSE), a "
+    "posterior sample 1. The deterministic walk (DDIM in many steps) takes $\\mathcal N(0, 2)$, which is where y comes "
+    "from, to $\\mathcal N(0, 1)$: it returns $y/\\sqrt 2$. Which MSE has that?",
+    solution="2 - 2 / math.sqrt(2)",
+    mistakes=[
+        (1.0, "That is a posterior sample's. This walk draws nothing: for each y there is one answer."),
+        (0.5, "That is the posterior mean's, y / 2, the least there is."),
+        (0.5 + 0.5 / math.sqrt(2), "Expand E (y / sqrt 2 - x_0)^2 with E y x_0 = 1 and E y^2 = 2."),
+        ((1 - 1 / math.sqrt(2)) ** 2, "That is the part from shrinking x_0. The noise in y adds 1/2."),
+        (1.5, "y and x_0 are correlated: E y x_0 = 1."),
+    ],
+    hints=["E (y / sqrt 2 - x_0)^2 = E y^2 / 2 - 2 E y x_0 / sqrt 2 + E x_0^2."],
+    explanation="1 - sqrt 2 + 1 = 0.586. It looks as real as a sample (its variance is 1, the prior's) and errs little "
+    "more than the mean; but it is one image, and without a spread.",
+)
+
+
+# ---- q4: magnitude images --------------------------------------------------------------------------------------------
+
+
+def corrected(M, s):
+    return (M**2 - 2 * s**2).clamp(min=0).sqrt()
+
+
+MAGNITUDE = torch.tensor([0.05, 0.2, 0.31, 0.4, 0.8, 1.1], dtype=torch.float64)
+
+q4 = function(
+    "In a magnitude image $E[M^2] = A^2 + 2 s^2$, with s the noise of each channel. Write `corrected(M, s)`: the A "
+    "that follows when M² stands for its mean, and 0 where that would be no real number. `M` is a tensor.",
+    solution=corrected,
+    tests=[
+        case("bright", (MAGNITUDE[4:], 0.2), "Both channels, the real and the imaginary one, add a variance s^2."),
+        prop(
+            "dark",
+            lambda f: bool(torch.isfinite(torch.as_tensor(f(MAGNITUDE, 0.2))).all()),
+            "Where M^2 < 2 s^2 the root is of a negative number: NaN in the background. What is the least A?",
+        ),
+        case("all", (MAGNITUDE, 0.2), "Clamp under the root, at 0, before it is taken."),
+    ],
+    mistakes=[
+        mistake(lambda M, s: (M**2 - s**2).clamp(min=0).sqrt(), "bright", "one channel"),
+        mistake(lambda M, s: M - s * math.sqrt(math.pi / 2), "bright", "the background's bias everywhere"),
+        mistake(lambda M, s: (M**2 - 2 * s**2).sqrt(), "dark", "no clamp"),
+        mistake(lambda M, s: (M**2 - 2 * s**2).abs().sqrt(), "all", "abs"),
+    ],
+    hints=["Solve for A.", "`(...).clamp(min=0).sqrt()`."],
+    explanation="Bright pixels hardly change; the dark ones, fluid and air, lose their false brightness. The square is "
+    "free of bias, its root is not quite: clamping and rooting bend.",
+)
+
+
+# ---- q5: abduction, action, prediction -------------------------------------------------------------------------------
+
+
+def counterfactual(x, v, v_new, a):
+    return x + a * (v_new - v)
+
+
+q5 = function(
+    "A brain's brightness at a pixel is x = a v + u: v the size of the ventricles, u all that is this person's own. "
+    "You observe x and v. Write `counterfactual(x, v, v_new, a)`: the x of the **same person** had v been v_new.",
+    solution=counterfactual,
+    tests=[
+        case("nothing changed", (1.3, 2.0, 2.0, -0.4), "With v_new = v it must return x itself: this person, as is."),
+        case("changed", (1.3, 2.0, 3.0, -0.4), "Find u = x - a v first, then put v_new into the equation."),
+        prop(
+            "persons stay apart",
+            lambda f: abs(float(f(1.0, 2.0, 3.0, 0.5)) - float(f(0.0, 2.0, 3.0, 0.5)) - 1) < 1e-9,
+            "Two people who differ by 1 must differ by 1 afterwards: u is theirs.",
+        ),
+    ],
+    mistakes=[
+        mistake(lambda x, v, v_new, a: a * v_new, "nothing changed", "u forgotten: the mean person"),
+        mistake(lambda x, v, v_new, a: x + a * v_new, "nothing changed", "v left in"),
+        mistake(lambda x, v, v_new, a: x, "changed", "no action"),
+        mistake(lambda x, v, v_new, a: x - a * (v_new - v), "changed", "sign"),
+        mistake(lambda x, v, v_new, a: x * (1 + a * (v_new - v) / 1.3), "persons stay apart", "scaled with x"),
+    ],
+    hints=["Abduction: u = x - a v.", "Action and prediction: a v_new + u."],
+    explanation="x - a v + a v_new. DDIM inversion under the factual condition plays the part of u = x - a v, the walk "
+    "back under the new one that of the last step.",
+)
+
+
+# ---- q6: true or not -------------------------------------------------------------------------------------------------
+
+q6 = choices(
+    "Which of these statements are true?",
+    {
+        "a": "A posterior sample has, on average, twice the squared error of the posterior mean.",
+        "b": "If the ventricles obtained have the area asked for, the counterfactual is right.",
+        "c": "A network that saw healthy pairs of T1 and T2 alone may show a lesion with the wrong sign, though it is "
+        "plain in the T1.",
+        "d": "Pushing the tissue away without a network does well here because the cohort is made by such a push; with "
+        "another mechanism it could lose.",
+        "e": "A follow-up scan of a patient whose ventricles grew is the true counterfactual of the first.",
+    },
+    answers="acd",
+    feedback={
+        "a": "The truth is one more draw: the sample errs by its own spread and by that of the truth (notebook 09).",
+        "b": "Somebody else's brain can have the area, too. Effectiveness is one test, identity another.",
+        "c": "It has learnt what healthy brightness becomes. A lesion follows another law.",
+        "d": "It *is* the mechanism. On patients nobody can tell whether it is.",
+        "e": "Years passed, and more than the ventricles changed. That is seeing after time, not doing.",
+    },
+    hints=["Two are wrong: one mistakes a test for a proof, one mistakes time for an intervention."],
+    explanation="True: a, c, d.",
+)
+
+summary = Exercises(vars()).summary

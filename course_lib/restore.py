@@ -1,0 +1,149 @@
+"""Denoising with a diffusion prior, noise of magnitude images, and what must be beaten without a prior.
+
+A picture y = x_0 + sigma_y n with noise of known size is a state of the forward process, once it is scaled: alpha_t y
+with sigma_t / alpha_t = sigma_y. So the prior's own denoiser answers, and nothing is trained or guided:
+
+    E[x_0 | y] = D(alpha_t y, t),    sigma_t / alpha_t = sigma_y
+
+=================  =============================  ==========================================
+name               gives                          source
+=================  =============================  ==========================================
+posterior_mean     E[x_0 | y], one evaluation     Tweedie; Robbins (1956), Efron (JASA 2011)
+posterior_walk     a draw from p(x_0 | y)         DDPM's steps from t on
+rician             a magnitude image              Gudbjartsson & Patz (MRM 1995)
+without_bias       sqrt(M^2 - 2 sigma^2)          E[M^2] = A^2 + 2 sigma^2, as there
+CLASSICAL          blur, non-local means, TV      scikit-image, SciPy
+biharmonic         a filled hole                  scikit-image
+other_side         a filled hole                  the mirror image of the other hemisphere
+=================  =============================  ==========================================
+
+Images are (B, 1, H, W) in [-1, 1], background -1; the intensity of such a pixel is A = (x + 1) / 2.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from course_lib.samplers import ddpm_step, last, sample
+
+
+def noise_time(schedule, noise):
+    """The t (float64) with sigma_t / alpha_t = noise. Raises ValueError unless noise > 0."""
+    if not noise > 0:
+        raise ValueError(f"the noise's standard deviation must be positive, got {noise!r}: a clean image needs no t")
+    return schedule.time(-2 * math.log(noise))
+
+
+def posterior_mean(denoiser, y, noise):
+    """E[x_0 | y] = D(alpha_t y, t): one evaluation. y (B, ...) = x_0 + noise n. Raises ValueError unless noise > 0."""
+    t = noise_time(denoiser.schedule, noise)
+    return denoiser((denoiser.schedule.alpha(t) * y).to(y.dtype), t)
+
+
+def walk_times(schedule, noise, n, log_snr_max=8.0):
+    """n times evenly spaced in lambda from the t of the noise to log_snr_max, then 0 (float64, n + 1 in all)."""
+    first = -2 * math.log(noise)
+    times = schedule.time(torch.linspace(first, max(log_snr_max, first + 1), n, dtype=torch.float64))
+    return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
+
+
+def posterior_walk(denoiser, y, noise, n, generator=None, step=ddpm_step):
+    """A draw from p(x_0 | y): n steps on from x_t = alpha_t y. y (B, ...); Raises ValueError unless noise > 0.
+
+    The step must be a random one. A deterministic one (DDIM, 2M) leads to one image for each y: that is no draw.
+    """
+    schedule, t = denoiser.schedule, noise_time(denoiser.schedule, noise)
+    start = (schedule.alpha(t) * y).to(y.dtype)
+    return last(sample(denoiser, schedule, start, walk_times(schedule, noise, n), step, generator))
+
+
+# ---- Magnitude images ------------------------------------------------------------------------------------------------
+
+
+def rician(x, noise, generator):
+    """The magnitude image of x with noise in both of its channels: y = 2 M - 1, M = |A + (noise / 2)(n_1 + i n_2)|.
+
+    The noise of A is half of that of x = 2 A - 1, so ``noise`` means the same as in y = x + noise n. x (B, 1, H, W).
+    """
+    n = torch.randn(2, *x.shape, generator=generator).to(x) * noise / 2
+    return 2 * torch.hypot((x + 1) / 2 + n[0], n[1]) - 1
+
+
+def without_bias(y, noise):
+    """y = 2 M - 1 -> 2 sqrt(max(M^2 - 2 s^2, 0)) - 1 with s = noise / 2: M^2 has the mean A^2 + 2 s^2."""
+    M2 = ((y + 1) / 2).square()
+    return 2 * (M2 - noise**2 / 2).clamp(min=0).sqrt() - 1
+
+
+def rician_mean(A, s):
+    """E[M] of a magnitude with signal A and noise s: s sqrt(pi / 2) L_1/2(-A^2 / 2 s^2), with L by Bessel functions.
+
+    A : array, s > 0. Gudbjartsson & Patz (1995), from Rice (1944).
+    """
+    from scipy.special import ive
+
+    u = np.asarray(A, dtype=float) ** 2 / (4 * s**2)  # ive holds the factor exp(-u), so that nothing overflows
+    return s * math.sqrt(math.pi / 2) * ((1 + 2 * u) * ive(0, u) + 2 * u * ive(1, u))
+
+
+# ---- Without a prior -------------------------------------------------------------------------------------------------
+
+
+def _each(function, y):
+    """function over the pictures (H, W) of y (B, 1, H, W), as float32."""
+    return torch.stack([torch.as_tensor(np.asarray(function(image.double().numpy()))) for image in y[:, 0]])[
+        :, None
+    ].float()
+
+
+def blurred(y, noise, width):
+    """A Gaussian blur of ``width`` pixels."""
+    from scipy.ndimage import gaussian_filter
+
+    return _each(lambda image: gaussian_filter(image, width, mode="nearest"), y)
+
+
+def nonlocal_means(y, noise, h):
+    """Non-local means (Buades et al., CVPR 2005), patches of 5 x 5 within 13 x 13, filter strength h noise."""
+    from skimage.restoration import denoise_nl_means
+
+    options = {"patch_size": 5, "patch_distance": 6, "fast_mode": True, "sigma": noise}
+    return _each(lambda image: denoise_nl_means(image, h=h * noise, **options), y)
+
+
+def flat_in_pieces(y, noise, weight):
+    """Total variation (Rudin et al., 1992; Chambolle, 2004) of strength weight noise."""
+    from skimage.restoration import denoise_tv_chambolle
+
+    return _each(lambda image: denoise_tv_chambolle(image, weight=weight * noise, max_num_iter=100), y)
+
+
+#: name -> function(y, noise, **setting) and the settings to choose from on validation subjects.
+CLASSICAL = {
+    "Gaussian blur": (blurred, tuple({"width": w} for w in (0.5, 0.7, 0.9, 1.2, 1.6))),
+    "non-local means": (nonlocal_means, tuple({"h": h} for h in (0.4, 0.6, 0.8, 1.0, 1.3))),
+    "TV": (flat_in_pieces, tuple({"weight": w} for w in (0.5, 0.8, 1.1, 1.5, 2.0))),
+}
+
+
+def biharmonic(x, hole):
+    """The smoothest continuation of the border into the hole: x, hole (bool) (B, 1, H, W); Damelin & Hoang (2018)."""
+    from skimage.restoration import inpaint_biharmonic
+
+    pairs = zip(x[:, 0].double().numpy(), hole[:, 0].numpy())
+    return torch.stack([torch.as_tensor(inpaint_biharmonic(image, mask)) for image, mask in pairs])[:, None].float()
+
+
+def mirrored(x, reach=6):
+    """Each image (B, 1, H, W) reflected left to right, moved by the whole pixels (up to ``reach`` either way) that make
+    it fit itself best: heads do not stand exactly in the middle."""
+    flipped = x.flip(-1)
+    moved = torch.stack([flipped.roll(k, -1) for k in range(-reach, reach + 1)])  # (2 reach + 1, B, 1, H, W)
+    best = (moved - x).square().flatten(2).mean(2).argmin(0)
+    return moved[best, torch.arange(len(x))]
+
+
+def other_side(x, hole):
+    """The hole filled with what the mirror image shows there. x, hole (bool) (B, 1, H, W)."""
+    return torch.where(hole, mirrored(x), x)
