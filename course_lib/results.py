@@ -1,0 +1,576 @@
+"""``python -m course_lib.results`` writes ``docs/results.md``: all that Part 3 measured, from ``banks/*.json``.
+
+A report turns a bank and its tensors into paragraphs and tables of Markdown; no number stands in the text by hand.
+"""
+
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from course_lib import (
+    bench,
+    bench_anomaly,
+    bench_more,
+    bench_reconstruction,
+    bench_segmentation,
+    bench_synthesis,
+    pretrained,
+    restore,
+)
+from course_lib.metrics.detection import auroc
+from course_lib.metrics.distribution import density_coverage, extrapolated, kernel_distance, precision_recall
+from course_lib.metrics.intervals import bootstrap, jackknife
+from course_lib.recipes import rater_chances
+from course_lib.store import read_tensors, write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "results.md"
+NONE = "–"
+
+INTRODUCTION = """# What Part 3 measured
+
+Every number of this page is computed from the stored measurements in `course_lib/banks` by
+`python -m course_lib.results`; none is typed by hand. **Nothing here is for clinical use.** Where a section says
+*made data*, images, lesions and scans are made by the course from one template: expect less of real patients.
+
+- An entry such as 0.50 (0.40 to 0.60) is a mean over cases and its 95 % bootstrap interval.
+- *Minus X* is the mean difference to method X **on the same cases**, with its interval; if that holds zero, these cases
+  show no difference. The intervals know nothing of other seeds, other trainings and other data.
+- ↑: higher is better; ↓: lower is better. **Bold**: the best of those that compete; floors, ceilings and methods that
+  were given more do not. *Simple*: without a trained network.
+- Evaluations are network evaluations a case. *s* are processor seconds a case on the machine that made the table, under
+  the load it had. Tables come from different sessions: compare within a table, never between two."""
+
+
+# ---- Numbers, tables, contests ---------------------------------------------------------------------------------------
+
+
+def number(value, digits=2, sign=""):
+    """A number as text, without a negative zero. sign: "+" to show it always."""
+    value = round(float(value), 9)  # the order of a sum decides no tie: every machine writes the same
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+
+
+def average(values, digits=2):
+    """The mean of values as text."""
+    return number(torch.as_tensor(values).double().mean(), digits)
+
+
+def interval(values, digits=2, group=1, sign=""):
+    """Mean of values (N,) and its 95 % bootstrap interval, as text."""
+    return "{} ({} to {})".format(*(number(v, digits, sign) for v in bootstrap(values, group)))
+
+
+def table(header, rows):
+    """A Markdown table; header and rows are sequences of texts. The first column stands left, the others right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Scores {method: (N,)} of methods on the same cases.
+
+    simple: the simple methods, the simplest first, whether they are there or not; to: the method that is subtracted in
+    the table, left out the best simple one; apart: {method: why it does not compete}; group: neighbours that count as
+    one case in an interval; up: whether higher is better.
+    """
+
+    scores: dict
+    simple: tuple = ()
+    to: str = ""
+    apart: dict = field(default_factory=dict)
+    digits: int = 2
+    group: int = 1
+    up: bool = True
+    unit: str = ""
+
+    def ranked(self, names=None):
+        """Those of the names (of all) that are there and compete, the best first."""
+        names = [n for n in (self.scores if names is None else names) if n in self.scores and n not in self.apart]
+        return sorted(names, key=lambda n: float(torch.as_tensor(self.scores[n]).double().mean()), reverse=self.up)
+
+    @property
+    def base(self):
+        """The method that is subtracted in the table; a dash if there is none."""
+        return self.to or next(iter(self.ranked(self.simple)), NONE)
+
+    def label(self, name):
+        """A name, bold if it is the best, with a note if it is the best simple one or does not compete."""
+        bold = f"**{name}**" if self.ranked()[:1] == [name] else name
+        note = "best simple" if self.ranked(self.simple)[:1] == [name] else self.apart.get(name)
+        return f"{bold} ({note})" if note else bold
+
+    def mean(self, name):
+        """Mean and interval of a method, as text."""
+        return interval(self.scores[name], self.digits, self.group)
+
+    def difference(self, name, other):
+        """Scores of a method minus those of another on the same cases, float64 (N,)."""
+        return torch.as_tensor(self.scores[name]).double() - torch.as_tensor(self.scores[other]).double()
+
+    def minus(self, name, other):
+        """Mean and interval of the difference, as text; a dash for a method with itself, or with one not there."""
+        if name == other or other not in self.scores:
+            return NONE
+        return interval(self.difference(name, other), self.digits, self.group, "+")
+
+    def against(self, name, other):
+        """A clause: the difference of two methods, and whether its interval excludes zero."""
+        _, low, high = bootstrap(self.difference(name, other), self.group)
+        said = "excludes" if low > 0 or high < 0 else "holds"
+        return f"*{name}* minus *{other}*: {self.minus(name, other)}{self.unit}, which {said} zero"
+
+    def verdict(self):
+        """Who is best, and by how much: against the simplest method and the best simple one, or without simple ones
+        against the base; if one of these is best itself, the best of the others against it."""
+        ranked, simple = self.ranked(), self.ranked(self.simple)
+        if not ranked:
+            return "None of those that compete is here yet."
+        best = f"{'Highest' if self.up else 'Lowest'}: **{ranked[0]}**" + ", a simple method" * (ranked[0] in simple)
+        simplest = [name for name in self.simple if name in simple][:1]
+        plain = simple or [name for name in [self.base] if name in self.scores]
+        if ranked[0] in plain:
+            others = [name for name in ranked if name not in plain]
+            return f"{best}; {self.against(others[0], ranked[0]) if others else 'the others are not here yet'}."
+        rivals = dict.fromkeys([*simplest, *plain[:1]])
+        return f"{best}; {'; '.join(self.against(ranked[0], r) for r in rivals) or 'what to compare with is missing'}."
+
+    def table(self, score, more=(), above=()):
+        """A Markdown table, a line a method. score: heading; more: {heading: {method: text}}; above: lines before."""
+        more = dict(more)
+        lines = [
+            [self.label(n), self.mean(n), self.minus(n, self.base), *(texts.get(n, NONE) for texts in more.values())]
+            for n in self.scores
+        ]
+        return table(["", score, f"minus {self.base}", *more], [*above, *lines])
+
+
+def settings(row):
+    """The setting of a row as text, empty for none."""
+    return ", ".join(f"{key} = {value}" for key, value in row["setting"].items())
+
+
+def missing(names):
+    """A line on rows that a bank lacks; no line for no names."""
+    return [f"*Not in the bank yet: {'; '.join(names)}.*"] if names else []
+
+
+# ---- Notebook 08 -----------------------------------------------------------------------------------------------------
+
+
+def sets(bank, tensors):
+    """Table of the distances of sets, and the sentence under it."""
+    rows = {row["name"]: row for row in bank["rows"] if row["kind"] == "set"}
+    real, kernel, lines = tensors["set/real/features"].double(), {}, []
+    for name in (*bench_synthesis.REAL[1:], *bench_synthesis.DRAWN, *bench_synthesis.COPIES):
+        row, cells, cost = rows[name], [NONE] * 3, [NONE] * 2
+        if f"set/{name}/features" in tensors:
+            features = tensors[f"set/{name}/features"].double()
+            kernel[name] = jackknife(lambda x: kernel_distance(real, x), features, turn=6)
+            shares = precision_recall(real, features)[0], density_coverage(real, features)[1]
+            cells = ["{} ± {}".format(*(number(v, 3) for v in kernel[name])), *map(number, shares)]
+        if name in bench_synthesis.DRAWN:
+            evaluations = bank["steps"] if name in bench_synthesis.NETWORKS else int(name == "VAE")
+            cost = [evaluations, number(row["seconds_an_image"], 3)]
+        label = name + {"real again": " (floor)", "PCA-Gaussian": " (simple)"}.get(name, "")
+        limit = extrapolated(bank["sizes"][1:], row["frechet_distance"][1:])[0]
+        lines.append([label, number(row["frechet_distance"][-1]), number(limit), *cells, *cost])
+    best, simple = min(bench_synthesis.DRAWN, key=lambda name: kernel[name][0]), "PCA-Gaussian"
+    change = kernel[best][0] - kernel[simple][0]
+    reach = 1.96 * (kernel[best][1] ** 2 + kernel[simple][1] ** 2) ** 0.5  # the sets are independent
+    low, mean, high = (number(v, 3, "+") for v in (change - reach, change, change + reach))
+    rest = f"minus *{simple}*: {mean} ({low} to {high}), which {'holds' if abs(change) <= reach else 'excludes'} zero"
+    header = ["", f"Fréchet, {bank['images']} ↓", "Fréchet, ∞ ↓", "kernel ↓", "precision ↑", "coverage ↑"]
+    said = f"Lowest kernel distance of the generators: **{best}**; {rest if best != simple else 'the simple one'}."
+    return [table([*header, "evaluations", "s"], lines), said]
+
+
+def synthesis(bank, tensors):
+    """MedNIST: distances of sets, what classifiers learn from them, a rare class."""
+    labels, points = tensors["test labels"].long(), {"digits": 1, "group": bank["block"], "unit": " points"}
+    used = {arm: 100 * tensors[f"classifier/{arm}/hits"].double() / bank["seeds"] for arm in bench_synthesis.ARMS}
+    held = {arm: "has real images" for arm in used if "real" in arm or arm == "copies"} | {"real": "ceiling"}
+    use = Contest(used, ("PCA-Gaussian",), apart=held, **points)
+    of_real = {"minus real": {arm: use.minus(arm, "real") for arm in used}}
+    sizes = {"images": {row["name"]: row["images"] for row in bank["rows"] if row["kind"] == "classifier"}}
+    floor = ["floor: always the commonest class", number(100 * labels.bincount().max() / len(labels), 1)]
+    found = {arm: 100 * tensors[f"rare/{arm}/own"].double() / bank["rare_seeds"] for arm in bench_synthesis.RARE_ARMS}
+    simple = "oversampled", "oversampled, shifted", "Gaussian of the few"
+    rare = Contest(found, simple, "oversampled", {"as it is": "floor", "real": "ceiling"}, **points)
+    return [
+        f"**Real data**: MedNIST, sets of {bank['images']} images, the six classes in turn, against "
+        f"{bank['training_images']:,} training images. The {bank['steps']} steps of the samplers were set beforehand; "
+        "nothing was tuned on test images.",
+        "Fréchet distance ↓ (do mean and covariance of features agree? extrapolated to infinitely many images, too; no "
+        "interval, since a bootstrap draws images twice), kernel distance ↓ (the same without bias; ± standard error), "
+        f"precision ↑ (share of images that are plausible), coverage ↑ (share of real images that one comes near to), "
+        f"the last three of {bank['stored']} images. No distance sees that *copies* are copies. *s* of the VAE "
+        "includes its training.",
+        *sets(bank, tensors),
+        "### Train on synthetic, test on real",
+        f"Accuracy ↑ in % (share of {len(labels):,} real test images that a small classifier recognises); "
+        f"{bank['seeds']} seeds; intervals draw blocks of {bank['block']} neighbours.",
+        use.table("accuracy, % ↑", of_real | sizes, [[*floor, *[NONE] * 3]]),
+        f"{use.verdict()} Added to few real images: {use.against('real, few + diffusion', 'real, few')}.",
+        "### A rare class",
+        f"Each class in turn has {bank['few']} real images. Recognised ↑ (share of the rare class's test images that a "
+        "classifier gets right). The diffusion network had seen thousands of real images of that class; the simple "
+        "ways had not.",
+        rare.table("recognised, % ↑"),
+        rare.verdict(),
+    ]
+
+
+# ---- Notebook 09 -----------------------------------------------------------------------------------------------------
+
+
+def with_means(rows, samples):
+    """{method: (row, "", 1)} of rows {method: row}, and of those with several samples the mean of them, too:
+    {"method, mean of K": (row, "_of_mean", K)}; the text is the end of the keys of its scores."""
+    entries = {}
+    for method, row in rows.items():
+        entries[method] = row, "", 1
+        if "psnr_of_mean" in row:
+            entries[f"{method}, mean of {samples}"] = row, "_of_mean", samples
+    return entries
+
+
+def cost(entries):
+    """Columns of evaluations and seconds of entries of :func:`with_means`."""
+    return {
+        "evaluations": {name: draws * row["nfe"] for name, (row, _, draws) in entries.items()},
+        "s": {name: number(draws * row["seconds"], 3) for name, (row, _, draws) in entries.items()},
+    }
+
+
+def scan(rows):
+    """Table and sentences of one kind of scan. rows: {method: row}."""
+    lab = bench_reconstruction
+    entries = with_means(rows, max(row["samples"] for row in rows.values()))
+    scores = {name: row[f"psnr{end}"] for name, (row, end, _) in entries.items()}
+    ssim = {name: interval(row[f"ssim{end}"], 3) for name, (row, end, _) in entries.items()}
+    contest = Contest(scores, lab.METHODS[:2], unit=" dB")
+    said = [contest.verdict()]
+    sampled = contest.ranked(name for name in scores if name.split(", mean")[0] in lab.STEPS)
+    trained = contest.ranked(name for name in scores if name.startswith("U-Net"))
+    if sampled and trained:
+        said.append(f"The best of the samplers and the best regression: {contest.against(sampled[0], trained[0])}.")
+    return [contest.table("PSNR, dB ↑", {"SSIM ↑": ssim} | cost(entries)), " ".join(said)]
+
+
+def reconstruction(bank, tensors):
+    """PSNR and SSIM for each scan, lesions and coverage, and the finer data."""
+    lab = bench_reconstruction
+    fresh = [row for row in bank["rows"] if row["needs"] == lab.needs(row["problem"], row["method"])]
+    found = {(row["problem"], row["method"]): row for row in fresh}
+    scans = {p: {m: found[p, m] for m in lab.METHODS if (p, m) in found} for p in lab.PROBLEMS}
+    kept = []
+    for problem, method in itertools.product(lab.PROBLEMS, lab.METHODS):
+        row = found.get((problem, method), {})
+        if "contrast_kept" in row:  # large and tiny lesions take turns
+            covered = interval([100 * share for share in row["coverage"]], 0) if "coverage" in row else NONE
+            lesions = [interval(row["contrast_kept"][k :: len(lab.LESIONS)]) for k in range(len(lab.LESIONS))]
+            kept.append([f"{problem}: {method}", *lesions, covered])
+    own, grids = lab.PROBLEMS[0], []
+    for method in lab.METHODS:
+        if (own, method) in found and (lab.FINE, method) in found:
+            grid = Contest({problem: found[problem, method]["psnr"] for problem in (own, lab.FINE)})
+            grids.append([method, grid.mean(own), grid.mean(lab.FINE), grid.minus(lab.FINE, own)])
+    return [
+        f"**Made data**: {bank['cases']} healthy test subjects. Settings were chosen on {lab.GROUP} validation "
+        "subjects, from small grids. The U-Nets were trained for these very scans, the prior of DPS, PiGDM and DiffPIR "
+        "for none; evaluations of DPS and PiGDM are differentiated too.",
+        "PSNR ↑ (how near to the truth) and SSIM ↑ (how alike in local structure) of one sample, or of the mean of "
+        "several.",
+        *itertools.chain.from_iterable([f"### {p}", *scan(rows)] for p, rows in scans.items() if rows),
+        "### Lesions, and the error bars",
+        "Contrast kept ↑ (share of a lesion's contrast that arrives; 1 is all) of large and of tiny lesions, half of "
+        "the subjects each; no network was trained on any. Coverage, right at 90 (share of the brain's pixels whose "
+        "90 % interval, from four samples, holds the truth).",
+        table(["", "large lesions ↑", "tiny lesions ↑", "coverage, %"], kept),
+        "### Data from a finer grid",
+        "PSNR ↑ where the scan is made on a grid twice as fine. What counts is whether the order of the methods stays.",
+        table(["", "own grid, dB ↑", "finer data, dB ↑", "difference"], grids),
+        *missing([f"{problem}: {method}" for problem, method in lab.plan() if (problem, method) not in found]),
+    ]
+
+
+# ---- Notebook 10 -----------------------------------------------------------------------------------------------------
+
+
+def lesions(rows):
+    """Tables and sentence of the lesions with known raters. rows: {name: row}."""
+    cards = [pretrained.card(name) for name in pretrained.names() if name.startswith("lesion_")]
+    above = [["floor: the raters themselves", number(0, 3), *[NONE] * 4]]
+    outlines = [card["outline_alone"] for card in cards]
+    alone = [card["energy_distance"] for card in cards if card["loss"] == "SegmentationLoss"]
+    if outlines:
+        above.append(["always the true outline (card: no interval)", average(outlines, 3), *[NONE] * 4])
+    if alone:
+        above.append([f"U-Net, one mask (cards of {len(alone)}: no interval)", average(alone, 3), NONE, 1, 1, NONE])
+    test = {name: row for name, row in rows.items() if row.get("split") == "test"}
+    contest = Contest({name: row["energy_distance"] for name, row in test.items()}, to="test", digits=3, up=False)
+    more = {
+        "samples": {name: row["samples"] for name, row in test.items()},
+        "evaluations": {name: row["samples"] * row["nfe"] for name, row in test.items()},
+        "s": {name: number(row["samples"] * row["seconds"]) for name, row in test.items()},
+    }
+    blocks = [contest.table("energy distance ↓", more, above), contest.verdict()]
+    if "test" in test:
+        values = torch.tensor(test["test"]["energy_distance"]).double()
+        if outlines:
+            pair = {"test": values, "always the true outline": torch.full_like(values, sum(outlines) / len(outlines))}
+            blocks.append(f"{Contest(pair, digits=3).against(*pair)}.")
+        shares = [number(v) for v in (*rater_chances(), 0)], map(number, test["test"]["shares"])
+        names = "none", "core", "outline", "generous", "like no rater"
+        blocks += [
+            "Share of the drawn masks that are most like each rater:",
+            table(["", *names], [["true", *shares[0]], ["mask diffusion", *shares[1]]]),
+        ]
+    return blocks
+
+
+def hippocampi(row, tensors):
+    """The contest of the hippocampus: mean Dice of both parts, for each person."""
+    counts, volume, person = (tensors[f"hippocampus.{key}"].long() for key in ("counts", "volume", "person"))
+    owner = torch.stack([person[volume == v][0] for v in volume.unique()])
+    dice = {m: bench_segmentation.volume_dice(c, volume).mean(1) for m, c in zip(row["methods"], counts)}
+    people = {m: torch.stack([each[owner == k].mean() for k in owner.unique()]) for m, each in dice.items()}
+    return Contest(people, to=row["methods"][0], digits=3)
+
+
+def segmentation(bank, tensors):
+    """Masks of lesions with known raters, and real hippocampi."""
+    lab = bench_segmentation
+    rows = {row["name"]: row for row in bank["rows"] if row["needs"] == lab.needs(row["name"])}
+    blocks = [
+        f"**Made data**: {lab.CASES['test']} test lesions whose raters and their chances are known. Settings were set "
+        "beforehand: the row *test*; each other row changes one of them.",
+        "Generalised energy distance ↓ (squared: how far is the distribution of the drawn masks from that of the "
+        "raters?). One U-Net with a random threshold, and an ensemble, compete in the notebook, which computes them.",
+        *lesions(rows),
+    ]
+    if row := rows.get("hippocampus"):
+        contest = hippocampi(row, tensors)
+        more = {
+            "evaluations": dict(zip(row["methods"], row["evaluations"])),
+            "s": {m: number(seconds, 3) for m, seconds in zip(row["methods"], row["seconds"])},
+        }
+        blocks += [
+            "### Hippocampus",
+            f"**Real data**: {row['volumes']} volumes of {row['persons']} test persons (Medical Segmentation "
+            "Decathlon). Dice ↑ (overlap with the outline; floor 0) of volumes, the mean over parts and over persons. "
+            "Each method's threshold is the best on validation persons. Evaluations and seconds are those of a slice.",
+            contest.table("Dice ↑", more),
+            contest.verdict(),
+        ]
+    return [*blocks, *missing([name for name in (*lab.PLAN, "hippocampus") if name not in rows])]
+
+
+# ---- Notebook 11 -----------------------------------------------------------------------------------------------------
+
+
+def costs(found, methods):
+    """Second table of :func:`anomaly`. found: {(method, family): row}."""
+    lab, lines = bench_anomaly, []
+
+    def joined(method, key):
+        return list(itertools.chain.from_iterable(found[method, family].get(key, []) for family in lab.FAMILIES))
+
+    for m in methods:
+        healthy, sick = found[m, None], joined(m, "highest")
+        truth = [1] * len(sick) + [0] * len(healthy["highest"])
+        errors = [joined(m, key) for key in ("error_in_lesion", "error_elsewhere")]
+        cells = [interval(joined(m, "dice")), interval(joined(m, "dice_oracle"))]
+        cells += [interval(values) if values else NONE for values in errors]
+        cells += [interval(healthy["false_alarms"], 1), number(auroc(sick + healthy["highest"], truth))]
+        seconds = average([found[m, family]["seconds"] for family in lab.FAMILIES], 4)
+        lines.append([m, settings(healthy) or NONE, *cells, lab.METHODS[m].evaluations, seconds])
+    if untouched := next(filter(None, (joined(m, "untouched_in_lesion") for m in methods)), None):
+        lines.insert(0, ["floor: the image untouched", *[NONE] * 3, interval(untouched), *[NONE] * 5])
+    header = "setting", "Dice ↑", "Dice, oracle ↑", "error in lesion ↓", "elsewhere ↓", "findings ↓", "AUROC ↑"
+    return table(["", *header, "evaluations", "s"], lines)
+
+
+def anomaly(bank, tensors):
+    """Detection of the families of lesions; healing, false alarms and cost."""
+    lab = bench_anomaly
+    fresh = [row for row in bank["rows"] if row["split"] == "test" and row["needs"] == lab.needs(row["method"])]
+    found = {(row["method"], row["family"]): row for row in fresh if row["strength"] == 1}
+    methods = [m for m in lab.METHODS if all((m, family) in found for family in (*lab.FAMILIES, None))]
+    simple, apart = ("bright threshold", "atlas z-score", "PCA"), {"supervised segmenter": "was given outlines"}
+    precision = {f: {m: found[m, f]["average_precision"] for m in methods} for f in lab.FAMILIES}
+    precision["all"] = {m: list(itertools.chain(*(precision[f][m] for f in lab.FAMILIES))) for m in methods}
+    contests = {family: Contest(scores, simple, apart=apart) for family, scores in precision.items()}
+    *each, overall = contests.values()
+    chance = [found[methods[0], f]["prevalence"] for f in lab.FAMILIES] if methods else []
+    floor = ["floor: prevalence", *(average(values, 3) for values in [list(itertools.chain(*chance)), *chance])]
+    more = {family: {m: contest.mean(m) for m in methods} for family, contest in zip(lab.FAMILIES, each)}
+    return [
+        f"**Made data**: {bank['cases']['test']} test subjects with a lesion of each of {len(lab.FAMILIES)} families, "
+        f"and {bank['healthy']} healthy ones. Settings, and one threshold for all families, were chosen on "
+        f"{len(lab.FAMILIES) * bank['cases']['validation']} validation subjects. The inversions were told which "
+        "training images have a lesion, the segmenter where; the others were told neither.",
+        "Average precision ↑ (does the score rank the lesion's pixels first? a blind score has the prevalence).",
+        overall.table("all families ↑", more, [[*floor[:2], NONE, *floor[2:]]] if methods else []),
+        "\n".join(f"- *{family}*: {contest.verdict()}" for family, contest in contests.items()),
+        "### Thresholds, healing and healthy people",
+        "Dice ↑ (overlap with the lesion; floor 0) at the threshold from validation, and at the one that is best for "
+        "the family, which nobody knows; error ↓ (how far is the guessed healthy twin from the true one? images lie in "
+        "-1 to 1) in the lesion and elsewhere; findings ↓ (pieces flagged in a healthy image); AUROC ↑ (does the "
+        "highest score of an image tell ill from healthy? floor 0.5).",
+        costs(found, methods),
+        *missing([m for m in lab.METHODS if m not in methods]),
+    ]
+
+
+# ---- Notebook 12 -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Style:
+    """How tasks are shown: title, what was done, the score (key, heading, digits, up), further measures {heading: (key,
+    digits)}, simple methods and the method to subtract as in :class:`Contest`, and those that know too
+    much."""
+
+    title: str
+    text: str
+    score: tuple = ("psnr", "PSNR, dB ↑", 2, True)
+    more: dict = field(default_factory=dict)
+    simple: tuple = ()
+    to: str = ""
+    apart: dict = field(default_factory=dict)
+
+
+KEPT = {f"{family} kept ↑": (f"contrast_kept_{family}", 2) for family in bench_more.LESIONS}
+COVERED = {"coverage (right: 0.9)": ("coverage", 2)}
+TOLD = {f"{way}, oracle map": "was given the true map" for way in ("inverted", "SDEdit")}
+
+#: beginning of a task's name -> its style.
+STYLES = {
+    "denoising": Style(
+        "Denoising",
+        "White noise of that standard deviation, as of a low field or dose. PSNR ↑ (how near to the truth), SSIM ↑ "
+        "(how alike in local structure), contrast kept ↑ (share of a lesion's contrast that arrives; the prior knows "
+        "none), coverage (share of pixels whose 90 % interval, from four samples, holds the truth).",
+        more={"SSIM ↑": ("ssim", 3), "contrast kept ↑": ("contrast_kept", 2)} | COVERED,
+        simple=tuple(restore.CLASSICAL),
+    ),
+    "assumed noise": Style("A wrong noise level", "The posterior mean, told so many times the true noise.", to="1.0 x"),
+    "magnitude": Style(
+        "Magnitude images",
+        "Rician noise, which lifts dark tissue. Bias, best at 0 (mean error in a tissue; images lie in -1 to 1).",
+        more={f"bias, {name}": (f"bias_{name}", 3) for name in ("background", "CSF", "white")},
+        to="as if Gaussian",
+    ),
+    "larger ventricles": Style(
+        "Counterfactuals: larger ventricles",
+        "The same subject with wider ventricles, against the true counterfactual. Error ↓ (mean absolute) near the "
+        "ventricles and far from them, and the area in mm² that the segmenter finds, to be that of the truth.",
+        more={
+            "near ↓": ("error_near", 3),
+            "far ↓": ("error_far", 3),
+            "area": ("area", 0),
+            "of truth": ("area_of_truth", 0),
+        },
+        simple=("painted", "pushed"),
+        apart=TOLD,
+    ),
+    "removed": Style(
+        "Lesions removed",
+        "The lesion's place is known and filled. Error ↓ (mean absolute, against the true healthy twin) in the hole "
+        "and at its edge; grain, best at 1 (fine texture, as a multiple of the truth's).",
+        ("error_hole", "error in the hole ↓", 3, False),
+        {"at its edge ↓": ("error_edge", 3), "grain": ("grain", 2)},
+        ("biharmonic", "other side"),
+    ),
+    "T1 to T2": Style(
+        "T1 to T2",
+        "One contrast from another. PSNR ↑ and SSIM ↑ as above; sharpness, best at 1 (fine texture, as a multiple of "
+        "the truth's); contrast kept ↑ of lesions that no network was trained on.",
+        more={"SSIM ↑": ("ssim", 3), "sharpness": ("sharpness", 2)} | COVERED | KEPT,
+        simple=("one curve",),
+    ),
+}
+
+
+def task_table(style, rows):
+    """Table and sentence of a task. rows: {method: row}."""
+    key, heading, digits, up = style.score
+    entries = with_means(rows, bench_more.SAMPLES)
+    scores = {name: row[key + end] for name, (row, end, _) in entries.items()}
+    more = {
+        name: {n: interval(row[measure + end], places) for n, (row, end, _) in entries.items() if measure + end in row}
+        for name, (measure, places) in style.more.items()
+    }
+    setting = {name: settings(row) for name, (row, _, _) in entries.items() if row["setting"]}
+    unit = " dB" if key == "psnr" else ""
+    contest = Contest(scores, style.simple, style.to, {"nothing": "floor"} | style.apart, digits, up=up, unit=unit)
+    more |= {"setting": setting} if setting else {}
+    return [contest.table(heading, more | cost(entries)), contest.verdict()]
+
+
+def applications(bank, tensors):
+    """Denoising, counterfactuals, lesions removed, contrasts: a table a task."""
+    lab, blocks, found = bench_more, [], {}
+    for row in bank["rows"]:
+        if row["split"] == "test" and row["needs"] == lab.needs(row["task"], row["method"]):
+            found.setdefault(row["task"], {})[row["method"]] = row
+    for start, style in STYLES.items():
+        tasks = [task for task in lab.TASKS if task.startswith(start) and task in found]
+        blocks += [f"### {style.title}", style.text] if tasks else []
+        for task in tasks:
+            rows = {method: found[task][method] for method in lab.TASKS[task].methods if method in found[task]}
+            blocks += [f"*{task}*, {len(next(iter(rows.values()))['psnr'])} cases:", *task_table(style, rows)]
+    plan = [(task, method) for task, about in lab.TASKS.items() for method in about.methods]
+    return [
+        f"**Made data**. Settings were chosen on validation subjects ({bank['cases']['validation']} a task); the test "
+        "subjects were looked at once. The area asked for and the place of a lesion are known to all methods.",
+        *blocks,
+        *missing([f"{task}: {method}" for task, method in plan if method not in found.get(task, ())]),
+    ]
+
+
+# ---- The page --------------------------------------------------------------------------------------------------------
+
+#: name of a bank -> title of its section, report (bank, tensors) -> paragraphs and tables.
+REPORTS = {
+    "08_synthesis": ("Synthesis", synthesis),
+    "09_reconstruction": ("Reconstruction", reconstruction),
+    "10_segmentation": ("Segmentation", segmentation),
+    "11_anomaly": ("Anomaly detection", anomaly),
+    "12_more": ("More applications", applications),
+}
+
+
+def section(name):
+    """The section of a bank, Markdown; for a bank that is not there, or is of other weights, what to do about it."""
+    title, report = REPORTS[name]
+    notebook = next((ROOT / "notebooks").glob(f"{name[:2]}_*.ipynb"), None)
+    link = f"[notebook {name[:2]}](../notebooks/{notebook.name})" if notebook else f"notebook {name[:2]}"
+    try:
+        bank = bench.load(name)
+    except ValueError as error:
+        return f"## {title}\n\nExplained in {link}. *Not measured yet: {str(error).replace(f'{ROOT}/', '')}.*"
+    path = (bench.BANKS / name).with_suffix(".safetensors")
+    tensors = read_tensors(path)[0] if path.exists() else {}
+    made = f"Explained in {link}. Remade by `{bank['made_by']}`; networks ran in {bank['precision']}."
+    return "\n\n".join([f"## {title}", made, *report(bank, tensors)])
+
+
+def page():
+    """The whole page, Markdown."""
+    return "\n\n".join([INTRODUCTION, *map(section, REPORTS)]) + "\n"
+
+
+def main():
+    """The command."""
+    write_atomically(PAGE, page().encode())
+    print(PAGE)
+
+
+if __name__ == "__main__":
+    main()

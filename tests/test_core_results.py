@@ -1,0 +1,320 @@
+"""The page of results: numbers of hand-made banks against NumPy, sentences, and the page that is stored against the
+banks that are stored."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from course_lib import (
+    bench,
+    bench_anomaly,
+    bench_more,
+    bench_reconstruction,
+    bench_segmentation,
+    bench_synthesis,
+    results,
+)
+from course_lib.metrics.intervals import bootstrap
+from course_lib.results import Contest
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def tables(blocks):
+    """Each table of a report: {name of the row: {heading: text}}; names without bold type and notes in brackets."""
+    found = []
+    for block in blocks:
+        if block.startswith("|"):
+            header, _, *lines = ([cell.strip() for cell in line[1:-1].split("|")] for line in block.split("\n"))
+            plain = [re.sub(r"\*\*| \((?!card).*\)", "", line[0]) for line in lines]
+            found.append({name: dict(zip(header, line)) for name, line in zip(plain, lines)})
+    return found
+
+
+def first(text):
+    """The number that a cell begins with."""
+    return float(text.split(" ")[0])
+
+
+def near(values, digits=2):
+    """The mean of values, to within half a unit of the last digit that is printed."""
+    return pytest.approx(float(np.mean(values)), abs=0.5001 * 10**-digits)
+
+
+# ---- Numbers and sentences -------------------------------------------------------------------------------------------
+
+
+def test_numbers_have_no_negative_zero_and_a_sign_where_asked():
+    assert [results.number(v, 1) for v in (-0.04, 2.26, -2.26)] == ["0.0", "2.3", "-2.3"]
+    assert results.number(-0.001, 2, "+") == "+0.00"
+
+
+def test_an_interval_holds_the_mean_and_the_ends_of_the_bootstrap():
+    values = rng().normal(3, 1, 12)
+    numbers = [float(v) for v in re.findall(r"[-\d.]+", results.interval(values, 3, group=2))]
+    np.testing.assert_allclose(numbers, bootstrap(values, 2), atol=0.00051)
+    assert numbers[0] == near(values, 3) and numbers[1] < numbers[0] < numbers[2]
+
+
+def test_a_table_is_markdown():
+    assert results.table(["", "a"], [["x", 1], ["y", 2]]) == "|  | a |\n| --- | ---: |\n| x | 1 |\n| y | 2 |"
+
+
+def contest(**changes):
+    base = rng().normal(0, 1, 40)
+    scores = {"zeros": base, "TV": base + 1, "network": base + 1 + rng().normal(0.5, 0.1, 40), "told": base + 9}
+    return Contest(**{"scores": scores, "simple": ("zeros", "TV", "absent"), "apart": {"told": "was told"}} | changes)
+
+
+def test_a_contest_names_the_best_the_best_simple_one_and_who_stands_apart():
+    names = [contest().label(name) for name in contest().scores]
+    assert names == ["zeros", "TV (best simple)", "**network**", "told (was told)"]
+    assert contest().base == "TV" and contest(to="zeros").base == "zeros" and contest(scores={}).base == results.NONE
+    assert contest(up=False).ranked() == ["zeros", "TV", "network"]
+
+
+def test_differences_are_paired():
+    """The cases differ by far more than the methods: unpaired, the interval would be a hundred times as wide."""
+    numbers = [float(v) for v in re.findall(r"[-+][\d.]+", contest(digits=3).minus("TV", "zeros"))]
+    assert numbers == [1, 1, 1]
+    assert contest().minus("TV", "TV") == contest().minus("TV", "absent") == results.NONE
+
+
+def test_a_verdict_compares_the_winner_with_the_simplest_and_with_the_best_simple_one():
+    said = contest().verdict()
+    gain = np.mean(contest().difference("network", "TV").numpy())
+    assert said.startswith("Highest: **network**; *network* minus *zeros*: +1.") and f"*TV*: {gain:+.2f} (" in said
+    assert said.count("excludes zero") == 2 and "told" not in said
+
+
+def test_a_verdict_where_the_simple_method_wins_or_nothing_is_shown():
+    base = rng().normal(0, 1, 40)
+    noise = torch.tensor([1.0, -1.0]).repeat(20)
+    level = Contest({"zeros": base, "network": torch.tensor(base) - 0.01 + noise}, ("zeros",)).verdict()
+    assert level.startswith("Highest: **zeros**, a simple method; *network* minus *zeros*: -0.01 (")
+    assert level.endswith("which holds zero.")
+    assert Contest({"zeros": base}, ("zeros",)).verdict().endswith("the others are not here yet.")
+    assert Contest({"a": base}, apart={"a": "floor"}).verdict() == "None of those that compete is here yet."
+    lowest = Contest({"U-Net": base, "diffusion": base + 1}, to="U-Net", up=False).verdict()
+    assert lowest == "Lowest: **U-Net**; *diffusion* minus *U-Net*: +1.00 (+1.00 to +1.00), which excludes zero."
+
+
+# ---- Reports of hand-made banks --------------------------------------------------------------------------------------
+
+
+def test_synthesis():
+    draw, n, cases = rng(), 60, 90
+    sources = (*bench_synthesis.REAL, *bench_synthesis.DRAWN)
+    tensors = {f"set/{s}/features": torch.tensor(draw.normal(k, 1, (n, 3))) for k, s in enumerate(sources)}
+    tensors["test labels"] = torch.tensor([0] * 40 + [1] * 50, dtype=torch.uint8)
+    for arm in bench_synthesis.ARMS:
+        tensors[f"classifier/{arm}/hits"] = torch.tensor(draw.integers(0, 4, cases), dtype=torch.uint8)
+    for arm in bench_synthesis.RARE_ARMS:
+        tensors[f"rare/{arm}/own"] = torch.tensor(draw.integers(0, 2, cases), dtype=torch.uint8)
+    bank = {"images": 600, "stored": n, "steps": 15, "sizes": [50, 100, 200], "seeds": 3, "rare_seeds": 1, "few": 20}
+    bank |= {"block": 10, "training_images": 1234, "rows": []}
+    for k, source in enumerate((*sources, *bench_synthesis.COPIES)):
+        distances = [9.0, 2 + k + 0.5, 2 + k + 0.25]  # on a line in 1/N through 2 + k
+        bank["rows"].append({"kind": "set", "name": source, "frechet_distance": distances, "seconds_an_image": 0.5})
+    bank["rows"] += [{"kind": "classifier", "name": arm, "images": 7} for arm in bench_synthesis.ARMS]
+    sets, use, rare = tables(results.synthesis(bank, tensors))
+
+    real = tensors["set/real/features"].numpy()
+    for k, source in enumerate(sources[1:], 1):
+        fake = tensors[f"set/{source}/features"].numpy()
+        ours, theirs, both = (((a @ b.T) / 3 + 1) ** 3 for a, b in ((real, real), (fake, fake), (real, fake)))
+        pairs = [(m.sum() - m.trace()) / (n * (n - 1)) for m in (ours, theirs)]
+        assert first(sets[source]["kernel ↓"]) == near(sum(pairs) - 2 * both.mean(), 3)
+        reach = np.sort(np.linalg.norm(real[:, None] - real, axis=2), 1)[:, 5]
+        inside = np.linalg.norm(real[:, None] - fake, axis=2) <= reach[:, None]
+        assert first(sets[source]["precision ↑"]) == near(inside.any(0))
+        assert first(sets[source]["coverage ↑"]) == near(inside.any(1))
+        assert first(sets[source]["Fréchet, 600 ↓"]) == near(2.25 + k) and first(sets[source]["Fréchet, ∞ ↓"]) == 2 + k
+    assert sets["copies"]["kernel ↓"] == results.NONE and sets["diffusion"]["evaluations"] == "15"
+    hits = {arm: tensors[f"classifier/{arm}/hits"].double().numpy() * 100 / 3 for arm in bench_synthesis.ARMS}
+    for arm, values in hits.items():
+        assert first(use[arm]["accuracy, % ↑"]) == near(values, 1)
+        if arm not in ("real", "PCA-Gaussian"):
+            assert first(use[arm]["minus real"]) == near(values - hits["real"], 1)
+            assert first(use[arm]["minus PCA-Gaussian"]) == near(values - hits["PCA-Gaussian"], 1)
+    assert first(use["floor: always the commonest class"]["accuracy, % ↑"]) == near(500 / 9, 1)
+    for arm in bench_synthesis.RARE_ARMS:
+        assert first(rare[arm]["recognised, % ↑"]) == near(100 * tensors[f"rare/{arm}/own"].numpy(), 1)
+
+
+def reconstruction_bank():
+    lab, draw = bench_reconstruction, rng()
+    bank = {"cases": 32, "rows": []}
+    for problem, method in lab.plan():
+        row = {"problem": problem, "method": method, "needs": lab.needs(problem, method), "samples": 1, "nfe": 3}
+        row |= {key: draw.uniform(0, 30, 32).tolist() for key in ("psnr", "ssim", "contrast_kept")} | {"seconds": 0.25}
+        if method == "DiffPIR" and problem != lab.FINE:
+            row |= {key: draw.uniform(0, 1, 32).tolist() for key in ("psnr_of_mean", "ssim_of_mean", "coverage")}
+            row["samples"] = 4
+        bank["rows"].append(row)
+    return bank
+
+
+def test_reconstruction():
+    lab, bank = bench_reconstruction, reconstruction_bank()
+    found = {(row["problem"], row["method"]): row for row in bank["rows"]}
+    *scans, kept, grids = tables(results.reconstruction(bank, {}))
+    assert len(scans) == 3 and len(kept) == 3 * len(lab.METHODS)
+    for problem, scan in zip(lab.PROBLEMS, scans):
+        simple = max(lab.METHODS[:2], key=lambda method: np.mean(found[problem, method]["psnr"]))
+        for method in lab.METHODS:
+            row = found[problem, method]
+            assert first(scan[method]["PSNR, dB ↑"]) == near(row["psnr"])
+            assert first(scan[method]["SSIM ↑"]) == near(row["ssim"], 3)
+            if method != simple:
+                change = np.subtract(row["psnr"], found[problem, simple]["psnr"])
+                assert first(scan[method][f"minus {simple}"]) == near(change)
+            line = kept[f"{problem}: {method}"]
+            assert first(line["large lesions ↑"]) == near(row["contrast_kept"][0::2])
+            assert first(line["tiny lesions ↑"]) == near(row["contrast_kept"][1::2])
+        row, mean = found[problem, "DiffPIR"], scan["DiffPIR, mean of 4"]
+        assert first(mean["PSNR, dB ↑"]) == near(row["psnr_of_mean"]) and mean["evaluations"] == "12"
+        assert mean["s"] == "1.000" and scan["DiffPIR"]["s"] == "0.250"
+        assert first(kept[f"{problem}: DiffPIR"]["coverage, %"]) == near(100 * np.array(row["coverage"]), 0)
+    own, fine = found[lab.PROBLEMS[0], "TV"]["psnr"], found[lab.FINE, "TV"]["psnr"]
+    assert first(grids["TV"]["difference"]) == near(np.subtract(fine, own))
+
+
+def test_rows_of_other_networks_are_left_out_and_named():
+    bank = reconstruction_bank()
+    bank["rows"][0]["needs"] = {"brain": "of another network"}
+    problem, method = (bank["rows"][0][key] for key in ("problem", "method"))
+    blocks = results.reconstruction(bank, {})
+    assert blocks[-1] == f"*Not in the bank yet: {problem}: {method}.*"
+    assert f"{problem}: {method}" not in tables(blocks)[-2]
+
+
+def test_segmentation():
+    lab, draw = bench_segmentation, rng()
+    bank = {"rows": []}
+    for name, setting in lab.PLAN.items():
+        row = {"name": name, "energy_distance": draw.uniform(0, 1, 64).tolist(), "shares": [0.1, 0.2, 0.3, 0.4, 0.0]}
+        bank["rows"].append(row | setting | {"seconds": 0.5, "needs": lab.needs(name)})
+    volume, person = torch.arange(6).repeat_interleave(2), torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 2, 2])
+    counts = torch.tensor(draw.integers(1, 50, (4, 12, 2, 3)))
+    hippocampus = {"name": "hippocampus", "methods": lab.METHODS, "evaluations": lab.COST, "seconds": [1, 2, 3, 4]}
+    bank["rows"].append(hippocampus | {"volumes": 6, "persons": 3, "needs": lab.needs("hippocampus")})
+    tensors = {"hippocampus.counts": counts, "hippocampus.volume": volume, "hippocampus.person": person}
+    masks, shares, dice = tables(results.segmentation(bank, tensors))
+
+    test = np.array(bank["rows"][0]["energy_distance"])
+    for row in bank["rows"][:-1]:
+        if row["split"] == "validation":
+            assert row["name"] not in masks
+            continue
+        line = masks[row["name"]]
+        assert first(line["energy distance ↓"]) == near(row["energy_distance"], 3)
+        assert line["evaluations"] == str(row["samples"] * row["nfe"]) and first(line["s"]) == row["samples"] / 2
+        if row["name"] != "test":
+            assert first(line["minus test"]) == near(row["energy_distance"] - test, 3)
+    assert list(shares["mask diffusion"].values())[1:] == ["0.10", "0.20", "0.30", "0.40", "0.00"]
+    assert list(shares["true"].values())[1:] == ["0.20", "0.20", "0.35", "0.25", "0.00"]
+    for method, counted in zip(lab.METHODS, counts.numpy()):
+        of_volume = [counted[volume == v].sum(0) for v in range(6)]
+        scores = [np.mean([2 * part[0] / (part[1] + part[2]) for part in total]) for total in of_volume]
+        persons = [np.mean(scores[:2]), scores[2], np.mean(scores[3:])]
+        assert first(dice[method]["Dice ↑"]) == near(persons, 3)
+
+
+def test_anomaly():
+    lab, draw = bench_anomaly, rng()
+    bank = {"cases": {"test": 6, "validation": 2}, "healthy": 5, "rows": []}
+    lists = ("average_precision", "prevalence", "dice", "dice_oracle", "highest", "error_in_lesion", "error_elsewhere")
+    for method in lab.METHODS:
+        for family in (*lab.FAMILIES, None):
+            n = 6 if family else 5
+            row = {key: draw.uniform(0, 1, n).tolist() for key in (*lists, "false_alarms", "untouched_in_lesion")}
+            row |= {"split": "test", "method": method, "family": family, "strength": 1.0, "seconds": 0.5}
+            bank["rows"].append(row | {"setting": {"t_0": 0.3}, "needs": lab.needs(method)})
+            bank["rows"].append(bank["rows"][-1] | {"strength": 0.5, "average_precision": [9.0] * n})
+    bank["rows"] = [row for row in bank["rows"] if (row["method"], row["family"]) != ("VAE", "tiny")]
+    blocks = results.anomaly(bank, {})
+    assert blocks[-1] == "*Not in the bank yet: VAE.*"
+    precision, costs = tables(blocks)
+    rows = {(row["method"], row["family"]): row for row in bank["rows"] if row["strength"] == 1}
+    joined = {
+        (method, key): np.concatenate([rows[method, family][key] for family in lab.FAMILIES])
+        for method in lab.METHODS
+        for key in lists
+        if method != "VAE"
+    }
+    simple = max(("bright threshold", "atlas z-score", "PCA"), key=lambda m: joined[m, "average_precision"].mean())
+    for method in (name for name in lab.METHODS if name != "VAE"):
+        scores = joined[method, "average_precision"]
+        for family in lab.FAMILIES:
+            assert first(precision[method][family]) == near(rows[method, family]["average_precision"])
+        assert first(precision[method]["all families ↑"]) == near(scores)
+        if method != simple:
+            change = scores - joined[simple, "average_precision"]
+            assert first(precision[method][f"minus {simple}"]) == near(change)
+        line = costs[method]
+        for heading, key in (("Dice ↑", "dice"), ("Dice, oracle ↑", "dice_oracle"), ("elsewhere ↓", "error_elsewhere")):
+            assert first(line[heading]) == near(joined[method, key])
+        sick, well = joined[method, "highest"], np.array(rows[method, None]["highest"])
+        assert first(line["AUROC ↑"]) == near(sick[:, None] > well)
+        assert first(line["findings ↓"]) == near(rows[method, None]["false_alarms"], 1)
+        assert line["evaluations"] == str(lab.METHODS[method].evaluations) and line["setting"] == "t_0 = 0.3"
+    floor = [rows["bright threshold", family]["prevalence"] for family in lab.FAMILIES]
+    assert first(precision["floor: prevalence"]["all families ↑"]) == near(np.concatenate(floor), 3)
+    assert first(precision["floor: prevalence"]["mass"]) == near(floor[lab.FAMILIES.index("mass")], 3)
+
+
+def test_applications():
+    lab, draw = bench_more, rng()
+    bank, keys = {"cases": lab.CASES, "rows": []}, {"ssim"}
+    for style in results.STYLES.values():
+        keys |= {style.score[0], *(measure for measure, _ in style.more.values())}
+    for task, about in lab.TASKS.items():
+        for method in about.methods:
+            row = {key: draw.uniform(0, 30, 8).tolist() for key in (*keys, "psnr")}
+            row |= {"task": task, "method": method, "split": "test", "setting": {}, "needs": lab.needs(task, method)}
+            bank["rows"].append(row | {"nfe": 3, "seconds": 0.25})
+            bank["rows"].append(bank["rows"][-1] | {"split": "validation", "psnr": [99.0] * 8})
+    walk = next(row for row in bank["rows"] if row["method"] == "walk")
+    walk |= {"psnr_of_mean": [7.0] * 8, "ssim_of_mean": [0.5] * 8}
+    blocks = results.applications(bank, {})
+    found = dict(zip(lab.TASKS, tables(blocks)))
+    assert set(found) == set(lab.TASKS) and "Not in the bank" not in blocks[-1]
+    for row in bank["rows"]:
+        if row["split"] == "test":
+            style = next(style for start, style in results.STYLES.items() if row["task"].startswith(start))
+            line, (key, heading, digits, _) = found[row["task"]][row["method"]], style.score
+            assert first(line[heading]) == near(row[key], digits)
+            for column, (measure, places) in style.more.items():
+                assert first(line[column]) == near(row[measure], places)
+    mean = found[walk["task"]]["walk, mean of 4"]
+    assert first(mean["PSNR, dB ↑"]) == 7 and mean["evaluations"] == "12" and mean["s"] == "1.000"
+    assert mean["contrast kept ↑"] == results.NONE
+
+
+# ---- The page --------------------------------------------------------------------------------------------------------
+
+
+def test_a_bank_that_is_missing_says_how_it_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "BANKS", tmp_path)
+    for name in results.REPORTS:
+        said = results.section(name)
+        assert f"make it with `python -m course_lib.bench {name}`" in said and "|" not in said
+    assert results.page().count("\n## ") == len(results.REPORTS)
+
+
+def test_the_command_writes_the_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "BANKS", tmp_path)
+    monkeypatch.setattr(results, "PAGE", tmp_path / "docs" / "results.md")
+    results.main()
+    assert (tmp_path / "docs" / "results.md").read_text(encoding="utf-8") == results.page()
+    assert "results.md" in capsys.readouterr().out
+
+
+def test_the_stored_page_is_what_the_command_writes_now():
+    stored = results.PAGE.read_text(encoding="utf-8")
+    assert stored == results.page(), "banks or cards have changed: run `python -m course_lib.results`"
