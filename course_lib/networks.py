@@ -4,6 +4,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from course_lib.predictions import preconditioning
+from course_lib.schedules import VarianceExploding, match_dims
+
 
 def fold(x, patch):
     """Fold each square (or cube) of side ``patch`` into channels, without loss: (B, C, H, W) -> (B, C p^2, H/p, W/p).
@@ -94,6 +97,41 @@ class DiffusionUNet(nn.Module):
             mid_block_additional_residual=middle,
         )
         return unfold(out, self.patch)
+
+
+class PreconditionedUNet(DiffusionUNet):
+    """EDM: net(x_t, t, y) is the denoised image itself, D(x_t, t) = c_skip x_t + c_out F(c_in x_t, t, y), in the
+    schedule :class:`~course_lib.schedules.VarianceExploding`, with F a :class:`DiffusionUNet`.
+
+    See :func:`~course_lib.predictions.preconditioning`. Karras et al. (NeurIPS 2022) tell F of the noise by c_noise =
+    ln(sigma_t) / 4; here it sees t, which in this schedule is linear in ln(sigma_t).
+
+    Parameters: sigma_data, standard deviation of the data, and those of :class:`DiffusionUNet`.
+    """
+
+    def __init__(self, sigma_data, **arguments):
+        super().__init__(**arguments)
+        self.sigma_data, self.schedule = sigma_data, VarianceExploding()
+
+    def forward(self, x_t, t, y=None):
+        """x_t (B, C, H, W) = x_0 + sigma_t eps; t (B,) or scalar in [0, 1]; D, the shape of x_t. y as in the base."""
+        c_skip, c_out, c_in = preconditioning(match_dims(self.schedule.sigma(t), x_t), self.sigma_data)
+        return c_skip * x_t + c_out * super().forward(c_in * x_t, t, y)
+
+
+class StudentUNet(DiffusionUNet):
+    """A :class:`DiffusionUNet` that starts as a copy of a shipped one, the teacher whose paths it is to shorten.
+
+    Parameters: teacher, the name of that network; trained_teacher, False for the architecture alone; and those of
+    :class:`DiffusionUNet`, which are the teacher's.
+    """
+
+    def __init__(self, teacher, trained_teacher=True, **arguments):
+        super().__init__(**arguments)
+        if trained_teacher:
+            from course_lib import pretrained
+
+            self.load_state_dict(pretrained.load(teacher).state_dict())
 
 
 class ControlledUNet(nn.Module):
@@ -376,6 +414,8 @@ NETWORKS = {
     network.__name__: network
     for network in (
         DiffusionUNet,
+        PreconditionedUNet,
+        StudentUNet,
         ControlledUNet,
         NoisyClassifier,
         NoisyFromClean,

@@ -63,6 +63,21 @@ def from_x0(kind, x_0, x_t, alpha, sigma):
     return target(kind, x_0, eps_from_x0(x_t, x_0, alpha, sigma), alpha, sigma)
 
 
+def preconditioning(sigma, sigma_data):
+    """(c_skip, c_out, c_in) at noise sigma_t, where alpha_t = 1: D(x_t, t) = c_skip x_t + c_out F(c_in x_t, t).
+
+    With s = sigma_t^2 + sigma_data^2:
+
+        c_skip = sigma_data^2 / s,   c_out = sigma_t sigma_data / sqrt(s),   c_in = 1 / sqrt(s)
+
+    For data of standard deviation sigma_data, what F sees and what it is to say, (x_0 - c_skip x_t) / c_out, both have
+    variance 1, and of all c_skip this one makes c_out, by which F's errors count, least. With sigma_data = 1, F is -v.
+    Karras et al. (NeurIPS 2022), table 1 and app. B.6. sigma: a tensor of any shape, or a number.
+    """
+    s = sigma**2 + sigma_data**2
+    return sigma_data**2 / s, sigma * sigma_data / s**0.5, 1 / s**0.5
+
+
 def convert(output, source, to, x_t, alpha, sigma):
     """Turn a prediction of kind ``source`` into one of kind ``to``, the shape of x_t."""
     return from_x0(to, to_x0(source, output, x_t, alpha, sigma), x_t, alpha, sigma)

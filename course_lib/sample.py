@@ -48,6 +48,24 @@ def draw(denoiser, y, nfe=25, seed=0, size=64, batch_size=100):
     return generate(denoiser, noise, y, nfe, batch_size)[:, 0].clamp(-1, 1)
 
 
+def draw_along(denoiser, y, times, step, seed=0, size=64, batch_size=100):
+    """Images (N, size, size), float32 in [-1, 1], of classes y (N,): steps between the ``times``, and the denoised
+    image at the last of them, which is not 0. So len(times) evaluations, if a step takes one.
+
+    Starts from sigma_t eps at times[0]: one seed gives all schedules the same noise eps.
+    """
+    schedule, where, generator = denoiser.schedule, runtime.device(), runtime.seeded(seed + 1_000_000)
+    noise = schedule.sigma(times[0]) * torch.randn(len(y), 1, size, size, generator=runtime.seeded(seed))
+    parts = []
+    for start in range(0, len(y), batch_size):
+        part = slice(start, start + batch_size)
+        bound = partial(denoiser, y=y[part].to(where))
+        with runtime.fast():
+            x_t = last(sample(bound, schedule, noise[part].to(where), times, step, generator))
+            parts.append(bound(x_t, times[-1]).float().cpu())
+    return torch.cat(parts)[:, 0].clamp(-1, 1)
+
+
 def draw_latents(denoiser, autoencoder, n, nfe=25, seed=0, size=128, batch_size=100):
     """n scaled latents (n, C, size / f, size / f), by :func:`generate` from the noise of ``seed``, and the images (n,
     size, size) in [-1, 1] that the autoencoder decodes them to. denoiser : of latents, without clipping."""
@@ -98,6 +116,8 @@ def _class_index(name, classes):
 def _card_to_sample(name):
     """The card of a network that can draw from noise alone. Raises ValueError for any other."""
     about = pretrained.card(name)
+    if about["loss"] in ("EDMLoss", "DistillationLoss"):
+        raise ValueError(f"{name} has a sampler of its own: notebook 13_trends shows it")
     if about["loss"] != "DiffusionLoss":
         raise ValueError(f"{name} is not a diffusion network: it cannot be sampled from")
     needs = "a map of labels" if about["network"] == "ControlledUNet" else "an image to start from"

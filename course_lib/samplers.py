@@ -8,6 +8,7 @@ ddim_step              eta          1      Song et al. (ICLR 2021), eq. 12
 euler_step             none         1      Karras et al. (NeurIPS 2022), Algorithm 1 without line 6
 heun_step              none         2      Karras et al. (NeurIPS 2022), Algorithm 1
 dpmpp_2m_step          none         2      Lu et al. (2022), DPM-Solver++, Algorithm 2
+consistency_step       yes          -      Song et al. (ICML 2023), Algorithm 1; for few-step students
 =====================  ===========  =====  ====================================================
 
 Every step has the signature step(denoiser, x_t, t, s, schedule, previous=None, generator=None) and returns x_s and the
@@ -131,6 +132,15 @@ def dpmpp_2m_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
         q = (lambda_t - schedule.log_snr(t_previous)) / (schedule.log_snr(s) - lambda_t)
         x_0_prime = x_0 + (x_0 - x_0_previous) / (2 * q)
     return (sigma_s / sigma_t) * x_t - alpha_s * (exp_minus_h - 1) * x_0_prime, x_0
+
+
+def consistency_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
+    """Multistep consistency sampling: x_s = alpha_s f(x_t, t) + sigma_s z, with fresh noise z.
+
+    For a ``denoiser`` that is a student's f(x_t, t), the end of the path through x_t: an image, where D is a mean.
+    """
+    x_0 = denoiser(x_t, t)
+    return schedule.alpha(s) * x_0 + schedule.sigma(s) * noise_like(x_t, generator), x_0
 
 
 STEPS = {

@@ -190,6 +190,12 @@ def log_snr_times(schedule, n, log_snr_min=-10.0, log_snr_max=10.0):
     return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
 
 
+def karras_levels(schedule, n):
+    """n times for n evaluations: :func:`karras_times` without its last noisy one, at which there is nothing left to
+    denoise, and without its 0: (n,) float64. The answer is the denoised image at the last of them."""
+    return karras_times(schedule, n + 1)[:n]
+
+
 def karras_times(schedule, n, sigma_min=0.002, sigma_max=80.0, rho=7.0):
     """n times at which sigma_t / alpha_t follows eq. 5 of Karras et al. (NeurIPS 2022), then 0: n + 1 in all (float64).
 

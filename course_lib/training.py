@@ -9,14 +9,16 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import distributed
 
-from course_lib.predictions import target
-from course_lib.schedules import match_dims
+from course_lib.predictions import preconditioning, target, to_x0
+from course_lib.samplers import dpmpp_2m_step, sample
+from course_lib.schedules import VarianceExploding, match_dims, uniform_times
 from course_lib.store import read_tensors, write_tensors
 
 
@@ -73,6 +75,79 @@ class DiffusionLoss:
         alpha, sigma = match_dims(self.schedule.alpha(t), x_0), match_dims(self.schedule.sigma(t), x_0)
         error = net(x_t, t, y) - target(self.kind, x_0, eps, alpha, sigma)
         return error.square().flatten(1).mean(1), t
+
+
+@dataclass(frozen=True)
+class EDMLoss:
+    """L = E [ || net(x_t, t, y) - x_0 ||^2 / c_out^2 ], the mean over pixels, with x_t = x_0 + sigma_t eps and
+    ln sigma_t ~ N(mean, std^2); net is the denoised image itself, a ``PreconditionedUNet``.
+
+    The weight lambda(sigma_t) = 1 / c_out^2 lets the errors of F count alike at each noise, and the distribution of the
+    noise sets where training spends its time. Karras et al. (NeurIPS 2022), table 1 and eq. 8.
+    """
+
+    sigma_data: float
+    mean: float = -1.2
+    std: float = 1.2
+    schedule: object = VarianceExploding()
+    kind = "x0"
+
+    def times(self, n, generator):
+        """n times, their ln sigma_t in n strata of equal probability, in random order."""
+        log_sigma = self.mean + self.std * torch.special.ndtri(stratified_times(n, generator).double())
+        return self.schedule.time(-2 * log_sigma).float()
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and its time (B,). batch: x_0 (B, C, H, W), and classes y (B,) or None."""
+        x_0, y = batch
+        t = self.times(len(x_0), generator)
+        x_t = self.schedule.noisy(x_0, torch.randn(x_0.shape, generator=generator).to(x_0.device), t)
+        _, c_out, _ = preconditioning(match_dims(self.schedule.sigma(t), x_0), self.sigma_data)
+        return ((net(x_t, t, y) - x_0) / c_out).square().flatten(1).mean(1), t
+
+
+@dataclass(frozen=True)
+class DistillationLoss:
+    """L = E || f(x_t, t, y) - x_end ||^2, the mean over pixels: a student learns, from any point of its teacher's
+    paths, where they end.
+
+    The teacher walks from noise to images x_end in ``steps`` even steps of DPM-Solver++(2M), at one evaluation each.
+    Each state x_t that it passes is an example: for every example one evaluation of the teacher, a target that never
+    moves, and no image of the data. f = to_x0(kind, net(x_t, t, y), ...) is what a consistency model learns (Song et
+    al., ICML 2023, sec. 3), which takes its own answer a step further on for target; of the starts alone, it is what
+    Luhman & Luhman (2021) learn, and with two steps the last round of Salimans & Ho (ICLR 2022).
+
+    teacher : teacher() gives its :class:`~course_lib.denoisers.NetworkDenoiser`, of this schedule.
+    """
+
+    teacher: Callable
+    schedule: object
+    kind: str = "flow"
+    steps: int = 8
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and its time (B,). batch: of the images (B, C, H, W) only the shape is used, and of
+        the classes y (B,) or None every steps-th. Raises ValueError where B does not divide by ``steps``."""
+        x_0, y = batch
+        if len(x_0) % self.steps:
+            raise ValueError(f"a batch must divide by the {self.steps} steps of the teacher; got {len(x_0)} images")
+        x_0, y = x_0[:: self.steps], None if y is None else y[:: self.steps]
+        x_t, t, end = self.paths(torch.randn(x_0.shape, generator=generator).to(x_0.device), y)
+        y = None if y is None else y.repeat(self.steps)
+        alpha, sigma = match_dims(self.schedule.alpha(t), x_t), match_dims(self.schedule.sigma(t), x_t)
+        error = to_x0(self.kind, net(x_t, t, y), x_t, alpha, sigma) - end
+        return error.square().flatten(1).mean(1), t
+
+    @torch.no_grad()
+    def paths(self, eps, y=None):
+        """The teacher's walk from noise eps (n, C, ...): all states (steps n, C, ...), their times, and their ends."""
+        teacher = self.teacher() if y is None else partial(self.teacher(), y=y)
+        times = uniform_times(self.steps)
+        start = self.schedule.sigma(times[0]) * eps
+        *passed, end = sample(teacher, self.schedule, start, times, dpmpp_2m_step)
+        x_t = torch.cat([state.x_t for state in passed])
+        t = times[:-1].repeat_interleave(len(eps)).to(eps)
+        return x_t, t, end.x_t.repeat(self.steps, *[1] * (eps.ndim - 1))
 
 
 @dataclass(frozen=True)
