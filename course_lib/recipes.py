@@ -20,11 +20,14 @@ from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.metrics.memorisation import nearest_rms
 from course_lib.metrics.segmentation import generalised_energy_distance
 from course_lib.operators import Downsample, KSpace, Radon, sampled_lines
-from course_lib.sample import draw, draw_latents, draw_volumes, generate
+from course_lib.sample import draw, draw_along, draw_latents, draw_volumes, generate
+from course_lib.samplers import consistency_step, dpmpp_2m_step
 from course_lib.training import (
     AutoencoderLoss,
     ClassificationLoss,
     DiffusionLoss,
+    DistillationLoss,
+    EDMLoss,
     NoisyClassificationLoss,
     RegressionLoss,
     SegmentationLoss,
@@ -104,7 +107,12 @@ def _floor(distances, images):
 
 def _distance(features, name):
     """Fréchet distance of features to the reference of the feature network ``name``, and beside it the floor."""
-    distance, floor = frechet_distance(moments(features), pretrained.reference(name)), pretrained.card(name)["floor"]
+    return _against(features, pretrained.reference(name), pretrained.card(name)["floor"])
+
+
+def _against(features, reference, floor):
+    """Fréchet distance of features to a reference, and beside it the floor, an entry of a card."""
+    distance = frechet_distance(moments(features), reference)
     return {
         "frechet_distance": distance,
         "floor": floor["frechet_distance"],
@@ -227,6 +235,73 @@ def measure_noisy_classifier(recipe, net, load_test=lambda: mednist_images("test
         right = in_parts(noisy_logits, images).argmax(1) == labels
         accuracy[f"t = {t}"] = round(float(right.float().mean()), 4)
     return {"test_accuracy": accuracy, "test_images": len(labels)}, {}
+
+
+# ---- MedNIST at 32 x 32, for the trends ------------------------------------------------------------------------------
+
+TREND_SIZE = 32
+TREND_REFERENCE = "trend_ddpm"  # the card that has the reference and the floor of this size
+SIGMA_DATA = 0.55  # standard deviation of all pixels of the training images
+STUDENT_NFE = 4
+
+
+@functools.cache
+def mednist_small(split):
+    """Images of a split averaged over squares of 2 x 2, uint8 (N, 32, 32), and labels (N,)."""
+    images, labels = mednist_images(split)
+    return to_uint8(in_parts(lambda x: F.avg_pool2d(x, 2)[:, 0], images)), labels
+
+
+def small_judged(images):
+    """Features and logits of ``mednist_features`` for images (N, 32, 32), brought to the 64 x 64 that it knows by
+    bilinear interpolation: real and drawn images alike."""
+    judge = pretrained.load("mednist_features")
+
+    def judged(x):
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        return torch.cat([judge.features(x), judge(x)], 1)
+
+    both = in_parts(judged, images)
+    return both[:, : -len(MEDNIST_CLASSES)], both[:, -len(MEDNIST_CLASSES) :]
+
+
+def _small_reference():
+    """Moments of the features of 30,000 real images of 32 x 32, and the floor of 600: those that
+    :func:`measure_classifier` takes."""
+    images, labels = mednist_small("train")
+    labels = torch.as_tensor(labels)
+    known = in_reference(labels)
+    reference = moments(small_judged(images[known.numpy()])[0])
+    left, generator = (~known).nonzero()[:, 0], runtime.seeded(0)
+    draws = [left[random_of_each_class(labels[left], FD_IMAGES // 6, generator)] for _ in range(5)]
+    floors = [frechet_distance(moments(small_judged(images[chosen.numpy()])[0]), reference) for chosen in draws]
+    return reference, _floor(floors, FD_IMAGES)
+
+
+def measure_trend(recipe, net):
+    """Fréchet distance of 600 samples beside the floor: at 25 evaluations of 2M at noise levels after Karras et al., or
+    for a student at 4 of its own; and the share of samples recognised as their class. The first of these networks ships
+    the reference and the floor for all of them."""
+    denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
+    y, sampling = torch.arange(FD_IMAGES) % len(recipe.classes), _sampling()
+    times, step = schedules.karras_levels(denoiser.schedule, FD_NFE), dpmpp_2m_step
+    if isinstance(recipe.loss, DistillationLoss):
+        times, step = schedules.uniform_times(STUDENT_NFE)[:-1], consistency_step
+        sampling |= {"network_evaluations": STUDENT_NFE, "sampler": "consistency"}
+    features, logits = small_judged(draw_along(denoiser, y, times, step, size=recipe.image_size))
+    extra, about = {}, {}
+    if recipe.name == TREND_REFERENCE:
+        reference, floor = _small_reference()
+        extra = {"reference.mean": reference.mean, "reference.cov": reference.cov}
+        about = {"reference_images": reference.n, "floor_of_real_images": floor}
+    else:
+        reference = pretrained.reference(TREND_REFERENCE)
+        floor = pretrained.card(TREND_REFERENCE)["floor_of_real_images"]
+    images = recipe.load_data()[0]
+    return _against(features, reference, floor) | sampling | about | {
+        "recognised_as_its_class": round(float((logits.argmax(1) == y).float().mean()), 4),
+        "standard_deviation_of_the_data": round(float(to_tensor(images[::10]).std()), 4),
+    }, extra
 
 
 # ---- The brain cohort ------------------------------------------------------------------------------------------------
@@ -792,6 +867,7 @@ def measure_hippocampus_slices(recipe, net):
 COSINE_V = DiffusionLoss(schedules.Cosine(), kind="v")
 BRAIN_PRIOR = {"channels": (64, 96, 128, 160), "num_res_blocks": 1, "patch": 2}
 SMALL = {"channels": (32, 64, 64), "num_res_blocks": 1, "patch": 2}
+SMALLER = {"channels": (32, 64), "num_res_blocks": 1, "patch": 2}
 
 
 BRAIN_CLASSIFIER = {"num_classes": 6, "pool": "max"}
@@ -810,6 +886,30 @@ def _mednist_recipe(**settings):
         classes=MEDNIST_CLASSES,
         load_data=_mednist_train,
         **settings,
+    )
+
+
+TREND = SMALL | {"num_classes": 6}
+
+
+def _trend_recipe(**settings):
+    """One of four networks of one size, trained for one length of time on the same images."""
+    return Recipe(
+        **{
+            "data": f"{MEDNIST_DATA}; averaged over squares of 2 x 2 to 32 x 32",
+            "licence": MEDNIST_LICENCE,
+            "classes": MEDNIST_CLASSES,
+            "load_data": lambda: mednist_small("train"),
+            "measure": measure_trend,
+            "image_size": TREND_SIZE,
+            "network": "DiffusionUNet",
+            "network_args": TREND,
+            "batch_size": 32,
+            "steps": 6000,
+            "peak_rate": 1e-3,
+            "full": FULL,
+        }
+        | settings
     )
 
 
@@ -1029,7 +1129,7 @@ RECIPES = {
         _brain_recipe(
             name="brain_t2",
             network="DiffusionUNet",
-            network_args=SMALL | {"beside": 1},
+            network_args=SMALLER | {"beside": 1},
             loss=dataclasses.replace(COSINE_V, beside=1),
             load_data=lambda: (_brain_contrasts("train"), None),
             measure=measure_translation,
@@ -1041,7 +1141,7 @@ RECIPES = {
         _brain_recipe(
             name="brain_t2_l2",
             network="DiffusionUNet",
-            network_args=SMALL,
+            network_args=SMALLER,
             loss=RegressionLoss(beside=1),
             load_data=lambda: (_brain_contrasts("train"), None),
             measure=measure_translation,
@@ -1082,10 +1182,27 @@ RECIPES = {
             )
             for seed in range(5)
         ),
+        _trend_recipe(name="trend_ddpm", loss=DiffusionLoss(schedules.Linear(), kind="eps", drop_class=0.0)),
+        _trend_recipe(
+            name="trend_edm",
+            network="PreconditionedUNet",
+            network_args=TREND | {"sigma_data": SIGMA_DATA},
+            loss=EDMLoss(SIGMA_DATA),
+        ),
+        _trend_recipe(name="trend_flow", loss=DiffusionLoss(schedules.RectifiedFlow(), kind="flow", drop_class=0.0)),
+        _trend_recipe(
+            name="trend_student",
+            network="StudentUNet",
+            network_args=TREND | {"teacher": "trend_flow"},
+            loss=DistillationLoss(
+                functools.partial(pretrained.load_denoiser, "trend_flow"), schedules.RectifiedFlow(), "flow"
+            ),
+            batch_size=64,
+        ),
         Recipe(
             name="hippocampus_masks",
             network="DiffusionUNet",
-            network_args={"channels": (32, 64), "num_res_blocks": 1, "patch": 2, "in_channels": 2, "beside": 1},
+            network_args=SMALLER | {"in_channels": 2, "beside": 1},
             loss=dataclasses.replace(COSINE_V, beside=1),
             load_data=_hippocampus_pairs,
             measure=measure_hippocampus_slices,
