@@ -16,6 +16,7 @@ from course_lib import (
     bench_samplers,
     bench_segmentation,
     bench_synthesis,
+    bench_trends,
     pretrained,
 )
 
@@ -30,6 +31,7 @@ BENCHES = {
     "10_segmentation": bench_segmentation.make,
     "11_anomaly": bench_anomaly.make,
     "12_more": bench_more.make,
+    "13_trends": bench_trends.make,
 }
 
 

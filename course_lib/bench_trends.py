@@ -1,0 +1,153 @@
+"""The bank ``13_trends``: four networks of one size and one length of training on MedNIST at 32 x 32, each with the
+sampler it was made for and with one sampler for all, by number of evaluations.
+
+``python -m course_lib.bench 13_trends`` remakes it (no data set needed; about 5 minutes on one free core). It may be
+interrupted: rows that are there are not computed anew, unless their network has changed.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from course_lib import pretrained, runtime
+from course_lib.metrics.distribution import frechet_distance, moments
+from course_lib.metrics.intervals import jackknife
+from course_lib.recipes import FD_IMAGES, TREND_REFERENCE, TREND_SIZE, small_judged
+from course_lib.sample import draw_along
+from course_lib.samplers import consistency_step, ddim_step, ddpm_step, dpmpp_2m_step, heun_step
+from course_lib.schedules import karras_levels, uniform_times
+from course_lib.store import read_tensors, write_rows, write_tensors
+from course_lib.training import to_uint8
+
+EVALUATIONS = (1, 2, 4, 8, 15, 50)
+ODD = (1, 3, 7, 15, 49)  # Heun takes two evaluations a step, and one at the last time
+STUDENT = (1, 2, 4, 8)  # more steps than its teacher took, it does not know
+SHOWN = 12  # the first images of a set, which are in the bank themselves
+NETWORKS = {"DDPM": "trend_ddpm", "EDM": "trend_edm", "flow": "trend_flow", "student": "trend_student"}
+
+
+def even_times(schedule, nfe):
+    """nfe times, even in t, from 1."""
+    return uniform_times(nfe)[:-1]
+
+
+def _for_heun(schedule, nfe):
+    if nfe % 2 == 0:
+        raise ValueError(f"Heun needs an odd number of evaluations, two a step and one at the end; got {nfe}")
+    return karras_levels(schedule, (nfe + 1) // 2)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to draw from a network: step, times(schedule, nfe), and the numbers of evaluations to measure."""
+
+    network: str
+    step: Callable
+    times: Callable
+    evaluations: tuple = EVALUATIONS
+
+
+#: (method, sampler) -> Way. The first of a method is the one that it was made for; 2M is the one for all.
+WAYS = {
+    ("DDPM", "ancestral"): Way("trend_ddpm", ddpm_step, even_times),
+    ("DDPM", "DDIM"): Way("trend_ddpm", ddim_step, even_times),
+    ("EDM", "Heun"): Way("trend_edm", heun_step, _for_heun, ODD),
+    ("flow", "Euler"): Way("trend_flow", ddim_step, even_times),  # in this schedule DDIM is Euler's step along u
+    ("student", "consistency"): Way("trend_student", consistency_step, even_times, STUDENT),
+    ("DDPM", "2M"): Way("trend_ddpm", dpmpp_2m_step, karras_levels),
+    ("EDM", "2M"): Way("trend_edm", dpmpp_2m_step, karras_levels),
+    ("flow", "2M"): Way("trend_flow", dpmpp_2m_step, karras_levels),
+}
+
+
+def classes_in_turn(n=FD_IMAGES):
+    """Classes 0..5 in turn, (n,)."""
+    return torch.arange(n) % 6
+
+
+def draw_set(method, sampler, nfe, n=FD_IMAGES, seed=0):
+    """n images (n, 32, 32), the classes in turn, float32 in [-1, 1], and their processor seconds an image.
+
+    One seed gives all methods the same starting noise. Raises ValueError for an unknown method or sampler.
+    """
+    if (method, sampler) not in WAYS:
+        known = "; ".join(f"{m} with {s}" for m, s in WAYS)
+        raise ValueError(f"no {method!r} with {sampler!r}: choose one of {known}")
+    way = WAYS[method, sampler]
+    denoiser = pretrained.load_denoiser(way.network)
+    times = way.times(denoiser.schedule, nfe)
+    runtime.precision()  # measured once, before the clock starts
+    start = time.process_time()
+    images = draw_along(denoiser, classes_in_turn(n), times, way.step, seed, TREND_SIZE)
+    return images, (time.process_time() - start) / n
+
+
+def row(method, sampler, nfe):
+    """One row of the bank, computed, and the first images of its set, uint8 (12, 32, 32)."""
+    images, seconds = draw_set(method, sampler, nfe)
+    features, logits = small_judged(images)
+    reference = pretrained.reference(TREND_REFERENCE)
+    distance, error = jackknife(lambda part: frechet_distance(moments(part), reference), features, turn=6)
+    right = (logits.argmax(1) == classes_in_turn()).float().mean()
+    return {
+        "method": method,
+        "sampler": sampler,
+        "nfe": nfe,
+        "frechet_distance": round(distance, 3),
+        "error": round(error, 3),
+        "recognised": round(float(right), 4),
+        "seconds": round(seconds, 5),
+        "needs": needs(WAYS[method, sampler].network),
+    }, torch.as_tensor(to_uint8(images[:SHOWN]))
+
+
+def plan():
+    """(method, sampler, nfe) of every row; the samplers that methods were made for come first."""
+    return [(*way, nfe) for way, about in WAYS.items() for nfe in about.evaluations]
+
+
+# ---- The bank --------------------------------------------------------------------------------------------------------
+
+
+def needs(network):
+    """sha256 of the network of a row, and of that which has the reference."""
+    return {name: pretrained.card(name)["sha256"] for name in (network, TREND_REFERENCE)}
+
+
+def key(method, sampler, nfe):
+    """The name of a row's images in the bank's tensors."""
+    return f"{method}, {sampler}, {nfe}"
+
+
+def pictures(path, method, sampler, nfe):
+    """The first images of a row, uint8 (12, 32, 32), out of the bank at ``path``; the classes take turns."""
+    return read_tensors(path.with_suffix(".safetensors"))[0][key(method, sampler, nfe)]
+
+
+def make(path):
+    """Compute the rows that the bank at ``path`` lacks, and write it after each of them."""
+    bank, tensors = {"rows": []}, {}
+    if path.exists():
+        bank, tensors = json.loads(path.read_text(encoding="utf-8")), read_tensors(path.with_suffix(".safetensors"))[0]
+    floor = pretrained.card(TREND_REFERENCE)["floor_of_real_images"]
+    bank = {
+        "made_by": f"python -m course_lib.bench {path.stem}",
+        "sha256": {"mednist_features": pretrained.card("mednist_features")["sha256"]},
+        "images": FD_IMAGES,
+        "precision": runtime.precision_name(),
+        "floor": floor["of_each_draw"],
+        "rows": [r for r in bank["rows"] if r["needs"] == needs(WAYS[r["method"], r["sampler"]].network)],
+    }
+    done = {(r["method"], r["sampler"], r["nfe"]) for r in bank["rows"]}
+    for wanted in plan():
+        if wanted in done or WAYS[wanted[:2]].network not in pretrained.names():
+            continue
+        found, images = row(*wanted)
+        tensors[key(*wanted)] = images
+        write_tensors(path.with_suffix(".safetensors"), tensors)
+        bank["rows"].append(found)
+        write_rows(path, bank)
+        print(found, flush=True)
