@@ -428,6 +428,13 @@ def test_network_denoisers_of_the_recipes_are_right_on_a_gaussian():
         torch.testing.assert_close(partial(denoiser, y=None)(x_t, 0.5), x_0, rtol=0, atol=1e-10)
 
 
+@pytest.mark.skipif("trend_edm" not in pretrained.names(), reason="measured once it ships")
+def test_sigma_data_is_that_of_the_data():
+    card = pretrained.card("trend_edm")
+    assert card["network_args"]["sigma_data"] == recipes.SIGMA_DATA == RECIPES["trend_edm"].loss.sigma_data
+    assert card["standard_deviation_of_the_data"] == pytest.approx(recipes.SIGMA_DATA, abs=0.01)
+
+
 # ---- The bank --------------------------------------------------------------------------------------------------------
 
 made = pytest.mark.skipif(not (bench.BANKS / "13_trends.json").exists(), reason="made once its networks ship")
