@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from course_lib import pretrained, runtime, schedules
 from course_lib.denoisers import NetworkDenoiser
 from course_lib.metrics.distribution import frechet_distance, moments
-from course_lib.metrics.memorisation import nearest_rms
+from course_lib.metrics.memorisation import nearest_and_crowd, nearest_rms, threshold
 from course_lib.metrics.segmentation import generalised_energy_distance
 from course_lib.operators import Downsample, KSpace, Radon, sampled_lines
 from course_lib.sample import draw, draw_along, draw_latents, draw_volumes, generate
@@ -336,6 +336,17 @@ def made_ventricles(split, n, walls, size=BRAIN_SIZE, seed=0):
     return np.stack([case.image for case in cases]), np.stack([case.labels for case in cases])
 
 
+def made_levels(split, n, level, size=BRAIN_SIZE, seed=0):
+    """Healthy slices of n subjects of a split, all at ``level`` mm in place of their own: float32 (n, size, size).
+
+    Networks of the course are trained on levels between 0 and 32 mm.
+    """
+    from data_fetch import brain_cohort
+
+    chosen = brain_cohort.numbers(split, n, seed)
+    return np.stack([brain_cohort.slice_2d(int(k), size, level=float(level)).image for k in chosen])
+
+
 @functools.cache  # a network is measured on some of the images that it was trained on, and they take minutes to make
 def _healthy(split, n, size=BRAIN_SIZE, seed=0):
     """Made healthy slices, uint8 (n, size, size)."""
@@ -496,6 +507,70 @@ def measure_brain(recipe, net):
         for k, name in enumerate(BRAIN_TISSUES[1:4])
     }
     return quality, {}
+
+
+COPIES = (10, 100, 1000, 10_000)  # images that the networks copies_10 and so on are trained on; each set holds the last
+COPIES_SIZE = 32
+COPIES_LEVEL = 0.01  # of the test for copies
+
+
+def _coarse(split, n):
+    """Made healthy slices at 32 x 32, uint8 (n, 32, 32)."""
+    return _healthy(split, n, size=COPIES_SIZE)
+
+
+def _coarse_train(n):
+    return _coarse("train", n), None
+
+
+def coarse_features(images):
+    """Features (N, d) of images (N, 32, 32), uint8 or in [-1, 1], blown up to the size that the judge of brains
+    knows."""
+    judge = pretrained.load("brain_features")
+    return in_parts(lambda x: judge.features(F.interpolate(x, size=(BRAIN_SIZE,) * 2, mode="bilinear")), images, 100)
+
+
+def measure_copies(recipe, net):
+    """How many of 300 samples are copies of training images, and whether the Fréchet distance notices.
+
+    The test is that of :mod:`course_lib.metrics.memorisation`: distance to the nearest training image over the mean
+    distance to the k nearest, k = min(50, N / 2); its threshold is set on 500 subjects that nobody was trained on, and
+    checked on 500 others. Beside the samples' Fréchet distance: the floor, five sets of 300 real images, and a copier,
+    which hands out training images.
+    """
+    known, n = to_tensor(recipe.load_data()[0])[:, 0], BRAIN_FD_IMAGES
+    k = min(50, len(known) // 2)
+
+    def relative(images):
+        nearest, crowd = nearest_and_crowd(images, known, k)
+        return nearest / crowd
+
+    denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
+    images = draw(denoiser, n, nfe=FD_NFE, seed=0, size=COPIES_SIZE)
+    null, check = (relative(part) for part in to_tensor(_coarse("test", 1000))[:, 0].split(500))
+    values, limit = relative(images), threshold(null, COPIES_LEVEL)
+    reference = moments(coarse_features(_coarse("validation", 2000)))
+
+    def distance(pictures):
+        return round(frechet_distance(moments(coarse_features(pictures)), reference), 4)
+
+    copied = known[torch.randint(len(known), (n,), generator=runtime.seeded(1))]
+    _, which = nearest_rms(images, known)
+    real = torch.as_tensor(_healthy("test", 5 * n, size=COPIES_SIZE, seed=9))
+    quality = {
+        "training_images": len(known),
+        "share_of_copies": round(float((values < limit).float().mean()), 4),
+        "share_of_held_out": round(float((check < limit).float().mean()), 4),
+        "test": {"level": COPIES_LEVEL, "threshold": round(limit, 4), "neighbours": k, "held_out": len(check)},
+        "frechet_distance": distance(images),
+        "frechet_distance_of_a_copier": distance(copied),
+        "floor": _floor([distance(part) for part in real.split(n)], n),
+        "reference_images": reference.n,
+        "images": n,
+    }
+    shown = {"samples": images[:12], "nearest": known[which[:12]]}
+    tensors = {f"reference.{key}": torch.as_tensor(to_uint8(x)) for key, x in shown.items()}
+    return quality | _sampling(), tensors | {"reference.relative": values, "reference.held_out": check}
 
 
 def _mean_and_std(values):
@@ -1125,6 +1200,22 @@ RECIPES = {
             image_size=128,
             steps=600,
             full=FULL,
+        ),
+        *(
+            _brain_recipe(
+                name=f"copies_{n}",
+                network="DiffusionUNet",
+                network_args=SMALL,
+                loss=COSINE_V,
+                load_data=functools.partial(_coarse_train, n),
+                measure=measure_copies,
+                n=n,
+                image_size=COPIES_SIZE,
+                batch_size=16,  # the same number of steps for every set, so the small ones are seen many times
+                steps=4000,
+                peak_rate=1e-3,
+            )
+            for n in COPIES
         ),
         _brain_recipe(
             name="brain_t2",
