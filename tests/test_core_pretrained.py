@@ -50,7 +50,7 @@ def test_network_ships_whole_and_within_its_budget(name):
     assert path.stat().st_size == card["bytes"] <= 16 * MEGABYTE
     assert hashlib.sha256(path.read_bytes()).hexdigest() == card["sha256"]
     owners = {"mednist": "Mayo Clinic", "trend": "Mayo Clinic", "hippocampus": "Vanderbilt"}
-    made = name.startswith(("brain", "lesion"))
+    made = name.startswith(("brain", "lesion", "copies"))
     owner = "Louis Collins" if made else owners[name.split("_")[0]]
     assert card["licence"].startswith("CC BY") and owner in card["licence"]
     assert ("BY-SA" in card["licence"]) == (not made)  # share alike, as the data ask
