@@ -1205,7 +1205,7 @@ RECIPES = {
             _brain_recipe(
                 name=f"copies_{n}",
                 network="DiffusionUNet",
-                network_args=SMALL,
+                network_args={"channels": (32, 64), "num_res_blocks": 1, "patch": 2},
                 loss=COSINE_V,
                 load_data=functools.partial(_coarse_train, n),
                 measure=measure_copies,
