@@ -10,6 +10,7 @@ from pathlib import Path
 
 from course_lib import (
     bench_anomaly,
+    bench_challenges,
     bench_guidance,
     bench_more,
     bench_reconstruction,
@@ -32,6 +33,7 @@ BENCHES = {
     "11_anomaly": bench_anomaly.make,
     "12_more": bench_more.make,
     "13_trends": bench_trends.make,
+    "14_challenges": bench_challenges.make,
 }
 
 
