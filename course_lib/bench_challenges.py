@@ -6,7 +6,7 @@ that are there, and were made with the networks as they are now, are not compute
 - "lesion": the 32 subjects of notebook 09 from MRI scans at several accelerations, with their lesion and without;
 - "shift": 32 images each of anatomy and contrast that the prior never saw, at R = 4;
 - "guidance": pixels of MedNIST samples over the guidance scale;
-- "rare": features of healthy brains and of brains with a mass, for sets in which one class is missing.
+- "rare": features of healthy brains and of two rare kinds, for sets in which one of them is missing.
 
 Subjects come in groups of four with random numbers of their own, as in :mod:`course_lib.bench_reconstruction`.
 """
@@ -23,7 +23,7 @@ from course_lib import bench_reconstruction as lab
 from course_lib.anomaly import brain
 from course_lib.metrics.images import contrast_kept, coverage, prediction_interval, psnr
 from course_lib.operators import to_kspace
-from course_lib.recipes import BRAIN_TISSUES, in_parts, made_brains, made_levels, mednist_images
+from course_lib.recipes import BRAIN_TISSUES, in_parts, made_brains, made_levels, made_ventricles, mednist_images
 from course_lib.store import read_tensors, write_rows, write_tensors
 from course_lib.training import to_tensor
 
@@ -47,7 +47,9 @@ GUIDED = (
     ("interval", 8),
 )
 GUIDED_IMAGES = 48
-RARE = {"healthy": (None, 600), "mass": ("mass", 200)}  # family and number of the features that are kept
+WIDER = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # factors on the width of intervals
+RARE = {"healthy": 600, "mass": 100, "wide ventricles": 100}  # number of images whose features are kept
+WALLS = 5.0  # mm, of wide ventricles; the subjects' own lie between -0.8 and 3.2
 SHOWN = 4
 
 
@@ -178,10 +180,14 @@ def shift_row(shift, method):
         inside = brain(truth)
         low, high = prediction_interval(samples)
         width = ((high - low) * inside).flatten(1).sum(1) / inside.flatten(1).sum(1)
+        middle, half = (low + high) / 2, (high - low) / 2
+        wider = [((truth - middle).abs() <= f * half) & inside for f in WIDER]
+        shares = torch.stack([hit.flatten(1).sum(1) / inside.flatten(1).sum(1) for hit in wider], 1)
         found |= {
             "psnr_of_mean": _rounded(psnr(samples.mean(0), truth)),
             "coverage": _rounded(coverage(samples, truth, inside)),
             "width": _rounded(width, 4),
+            "coverage_if_wider": [_rounded(case) for case in shares],
             "sharpness": _rounded(sharpness(samples[0], truth)),
             "sharpness_of_mean": _rounded(sharpness(samples.mean(0), truth)),
         }
@@ -214,8 +220,11 @@ def guidance_row(method, w, n=GUIDED_IMAGES):
 
 def rare_row(name):
     """A row "rare": features of made brains, and how many of them the classifier of families calls abnormal."""
-    family, n = RARE[name]
-    images = made_brains("test", n, lesion=family, seed=14).images
+    n = RARE[name]
+    if name == "wide ventricles":
+        images, _ = made_ventricles("test", n, WALLS, seed=14)
+    else:
+        images = made_brains("test", n, lesion=None if name == "healthy" else name, seed=14).images
     judge = pretrained.load("brain_features")
     called = in_parts(judge, images).argmax(1)
     mass = pretrained.card("brain_features")["classes"].index("mass")

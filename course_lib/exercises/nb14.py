@@ -1,0 +1,199 @@
+"""Exercises of notebook 14: invention in a band, copies, a missing class, error bars under shift, energy, a report."""
+
+import torch
+
+from course_lib.exercises.engine import Exercises, case, choices, function, mistake, number, prop
+
+# ---- q1: what invention costs ----------------------------------------------------------------------------------------
+
+q1 = number(
+    "A ring of k-space was not measured, and the measured lines say **nothing** about it. A perfect posterior sampler "
+    "fills it with a draw as strong as the truth and independent of it. Its mean squared error in this ring, divided "
+    "by the error of leaving the ring at zero, is ...? (All have mean zero.)",
+    solution="1 + 1",
+    mistakes=[
+        (1, "That is the error of zeros, the truth's own energy. The draw adds its energy to it."),
+        (0, "Perfect means a draw of the posterior, not a guess of the truth."),
+        (0.5, "Upside down: is the invented ring nearer to the truth than an empty one?"),
+        (2**0.5, "That is the ratio of standard deviations; squared errors are asked for."),
+        (1.25, "That is for the mean of four draws; here it is a single one."),
+        (4, "The variance of a difference of two independent things is the sum of their variances."),
+    ],
+    hints=[
+        "The error is the difference of two independent numbers of equal variance.",
+        "Var(a - b) = Var(a) + Var(b); zeros have the error Var(b).",
+    ],
+    explanation="The sampler does exactly what was asked, and is wrong by twice the energy: (1 + 1/K) of notebook 09 "
+    "with K = 1. An error above 1 in a ring therefore marks invention, and no better sampler removes it.",
+)
+
+
+# ---- q2: the share of copies -----------------------------------------------------------------------------------------
+
+
+def flagged_share(relative, null, level):
+    rank = int(level * (len(null) + 1) + 1e-9)
+    limit = null.sort().values[rank - 1]
+    return (relative < limit).float().mean()
+
+
+def _flags(rank_of, below=True, values=lambda relative, null: relative):
+    """A wrong answer: the threshold is the value at rank_of(level, n), counted from 0."""
+
+    def wrong(relative, null, level):
+        limit = null.sort().values[rank_of(level, len(null))]
+        hit = values(relative, null) < limit if below else values(relative, null) > limit
+        return hit.float().mean()
+
+    return wrong
+
+
+def _rank(level, n):
+    return int(level * (n + 1) + 1e-9) - 1
+
+
+NULL = torch.linspace(0.5, 1.0, 99)[torch.randperm(99, generator=torch.Generator().manual_seed(0))]
+MIXED = torch.cat([torch.linspace(0.1, 0.3, 30), torch.linspace(0.6, 0.95, 70)])
+
+q2 = function(
+    "Write `flagged_share(relative, null, level)`: the share of samples called copies. `relative` (N,) are their "
+    "distances to the nearest training image over those to the surroundings, `null` (n,) the same of held-out images. "
+    "The threshold is the value of `null` of rank $\\lfloor \\text{level}\\,(n + 1)\\rfloor$, counted from the "
+    "smallest as 1; what lies **below** it is called a copy.",
+    solution=flagged_share,
+    tests=[
+        case("copies", (MIXED, NULL, 0.05), "30 of 100 samples lie far below every held-out image: 0.30."),
+        case(
+            "held out",
+            (NULL, NULL, 0.05),
+            "Of these 99 held-out images 4 lie below the fifth smallest. Is the rank right, and is the image at the "
+            "threshold left out?",
+        ),
+    ],
+    mistakes=[
+        mistake(_flags(_rank, below=False), "copies", "far is not a copy"),
+        mistake(_flags(lambda level, n: n - 1), "copies", "below the largest"),
+        mistake(lambda relative, null, level: relative.quantile(level), "copies", "a quantile, no share"),
+        mistake(lambda relative, null, level: (relative < relative.quantile(level)).float().mean(), "copies", "own"),
+        mistake(lambda relative, null, level: (relative < level).float().mean(), "copies", "level as threshold"),
+        mistake(_flags(_rank, values=lambda r, null: null), "copies", "flags the null"),
+        mistake(_flags(lambda level, n: _rank(level, n) + 1), "held out", "one rank too far"),
+        mistake(
+            lambda relative, null, level: (relative <= null.sort().values[_rank(level, len(null))]).float().mean(),
+            "held out",
+            "at or below",
+        ),
+    ],
+    hints=[
+        "Sort the null and take the value at the rank; Python counts from 0.",
+        "int(level * (n + 1)) - 1 is the index. Then (relative < value).float().mean().",
+    ],
+    explanation="A new held-out image lies strictly below this value with probability at most `level`, for any "
+    "distribution. Say the level beside every share of copies: at 5 %, a share of 5 % is no copy at all.",
+)
+
+
+# ---- q3: a class that is missing -------------------------------------------------------------------------------------
+
+q3 = number(
+    "A finding is in 2 % of the patients. A generator never draws it. **How many samples without the finding** must "
+    "you see, at least, before you may say, with an error of at most 5 %, that it draws less than 2 %?",
+    solution="math.ceil(math.log(0.05) / math.log(1 - 0.02))",
+    rtol=0.001,
+    mistakes=[
+        (50, "1 / p is how many it takes to expect one. A fair generator shows none in 50 with probability 36 %."),
+        (150, "The rule of three, 3 / p: quick and nearly right. Here the exact whole number is asked for."),
+        (148, "Round up: with 148 the probability of seeing none is still above 5 %."),
+        (20, "That is 1 / 0.05, without the share of 2 %."),
+        (299, "That is for a share of 1 %."),
+        (2.996, "ln 20. Divide by -ln(1 - p)."),
+    ],
+    hints=["A fair generator shows none in n samples with probability (1 - p)^n.", "Solve (1 - p)^n <= 0.05 for n."],
+    explanation="0.98^n <= 0.05 from n = 149 on. That presumes that someone, or a classifier without errors, looks at "
+    "each sample for this finding. No distance between sets of this size will tell you.",
+)
+
+
+# ---- q4: error bars under shift --------------------------------------------------------------------------------------
+
+q4 = number(
+    "A sampler's spread is right (standard deviation 1), but under a shift its mean is off by **2** of these standard "
+    "deviations. The truth is distributed as $\\mathcal N(2, 1)$, the 90 % interval is $0 \\mp 1.645$. What share of "
+    "the truths does it cover?",
+    solution="0.5 * (math.erf((1.645 - 2) / math.sqrt(2)) - math.erf((-1.645 - 2) / math.sqrt(2)))",
+    rtol=0.01,
+    mistakes=[
+        (0.9, "That is without the shift."),
+        (0.6387, "That is the share outside."),
+        (0.0455, "That is the chance to be 2 standard deviations from the mean on either side."),
+        (0.7227, "That doubles the right value: only one end of the interval is near the truths."),
+        (0.45, "Half of 90 %? The interval's upper end lies 0.355 below the truths' mean."),
+        (0.5, "The upper end, 1.645, would have to be at the truths' mean, 2."),
+    ],
+    hints=[
+        "The share of N(2, 1) between -1.645 and 1.645.",
+        "Phi(1.645 - 2) - Phi(-1.645 - 2), with Phi the distribution function of the standard normal.",
+    ],
+    explanation="0.361: an interval that says 90 % and covers 36 %. The samples agree with each other as before; "
+    "nothing in them says that their mean has moved.",
+)
+
+
+# ---- q5: energy ------------------------------------------------------------------------------------------------------
+
+
+def kilowatt_hours(seconds, watts, images):
+    return seconds * watts * images / 3.6e6
+
+
+q5 = function(
+    "Write `kilowatt_hours(seconds, watts, images)`: the energy of `images` images that take `seconds` of a processor "
+    "each, which draws `watts`. One kilowatt-hour is 1000 watts for an hour.",
+    solution=kilowatt_hours,
+    tests=[
+        case("an hour", (3600.0, 1000.0, 1), "3600 s at 1000 W are one kilowatt-hour by definition."),
+        case("many images", (1.2, 15.0, 50_000), "50,000 images cost 50,000 times as much as one."),
+        prop("none", lambda f: abs(float(f(1.2, 15.0, 0))) < 1e-12, "No image, no energy: is something added?"),
+    ],
+    mistakes=[
+        mistake(lambda seconds, watts, images: seconds * watts * images, "an hour", "joules"),
+        mistake(lambda seconds, watts, images: seconds * watts * images / 3600, "an hour", "watt-hours"),
+        mistake(lambda seconds, watts, images: seconds * watts / 3.6e6, "many images", "of one image"),
+        mistake(lambda seconds, watts, images: watts * images / seconds / 1000, "an hour", "power over time"),
+        mistake(lambda seconds, watts, images: seconds * watts * max(images, 1) / 3.6e6, "none", "at least one"),
+    ],
+    hints=["Joules are watts times seconds.", "1 kWh = 3.6 million joules."],
+    explanation="Seconds are measured, watts are assumed: report both, so that a reader can put in another processor. "
+    "What was spent on training comes on top, divided by the images that will ever be made.",
+)
+
+
+# ---- q6: what was shown ----------------------------------------------------------------------------------------------
+
+q6 = choices(
+    'An abstract: *"Our diffusion model reconstructs at R = 8 with 2 dB more PSNR than TV (p < 0.001, 200 patients). '
+    "FID is at the real-vs-real floor, so no anatomy is missing and no patient is reproduced. Its 90 % intervals cover "
+    '90 % on the test set."* Which sentences follow from what it reports? Give all letters that are true.',
+    {
+        "a": "On patients like these it has the higher PSNR, on average.",
+        "b": "A finding in 1 % of the patients is reconstructed as well as the rest.",
+        "c": "No sample copies a training image.",
+        "d": "On another scanner the intervals cover 90 %.",
+        "e": "On this test set, over all pixels together, the stated coverage holds.",
+        "f": "A lesion smaller than 4 mm is kept.",
+    },
+    answers="ae",
+    feedback={
+        "a": "This is what a paired comparison on 200 patients measures. The average is all that it speaks of.",
+        "b": "How many of 200 patients have a finding of 1 %? Two: a mean PSNR hardly knows that they are there.",
+        "c": "What does an exact copier of many images score as a Fréchet distance?",
+        "d": "Coverage was measured on the test set. What did it do in this notebook under a shift?",
+        "e": "That is the measurement itself; whether it holds in each region is another question.",
+        "f": "Did anything in the abstract look at lesions? PSNR is over all pixels.",
+    },
+    hints=["Strike out each sentence that names something which nobody measured.", "Two letters remain."],
+    explanation="Only (a) and (e) were measured. Each of the others has a test in this notebook: rare findings, "
+    "copies, shift, and contrast of small lesions.",
+)
+
+summary = Exercises(vars()).summary
