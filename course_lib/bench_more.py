@@ -222,11 +222,6 @@ def _magnitude():
 # ---- Larger ventricles -----------------------------------------------------------------------------------------------
 
 
-@_on_device
-def _segmented(x):
-    return pretrained.load("brain_segmenter")(x.to(runtime.device()))
-
-
 def tissue_map(x):
     """The segmenter's map (B, H, W) of images, a lesion taken for white matter; int64."""
     with runtime.fast():
@@ -234,9 +229,10 @@ def tissue_map(x):
     return torch.where(labels == 4, 3, labels)
 
 
-def ventricle_cases(split):
-    """Factual images x, the true counterfactual, the factual map (by the segmenter), and the area asked for."""
-    n = CASES[split]
+def ventricle_cases(split, n=None):
+    """Factual images x, the true counterfactual, the factual map (by the segmenter), and the area asked for. n : so
+    many subjects, the first; all if None."""
+    n = n or CASES[split]
     (x, _), (truth, labels) = (made_ventricles(split, n, walls) for walls in WALLS)
     x, labels = to_tensor(x), torch.as_tensor(labels).long()
     cases = {"x": x, "truth": to_tensor(truth), "oracle": labels, "factual": tissue_map(x)}
@@ -349,9 +345,9 @@ def _ventricles():
 # ---- A lesion removed ------------------------------------------------------------------------------------------------
 
 
-def removal_cases(family, split):
-    """Images with a lesion, their healthy twins, and the hole: its mask and two pixels around it."""
-    made = made_brains(split, REMOVED_CASES[split], lesion=family, seed=60 + REMOVED.index(family))
+def removal_cases(family, split, n=None):
+    """Images with a lesion, their healthy twins, and the hole: its mask and two pixels around it. n : as above."""
+    made = made_brains(split, n or REMOVED_CASES[split], lesion=family, seed=60 + REMOVED.index(family))
     mask = torch.as_tensor(made.masks)[:, None] > 0
     hole = F.max_pool2d(mask.float(), 5, stride=1, padding=2) > 0
     return {"x": to_tensor(made.images), "truth": to_tensor(made.healthy), "mask": mask, "hole": hole}
@@ -402,12 +398,12 @@ def _removal(family):
 # ---- Contrasts: T1 to T2 ---------------------------------------------------------------------------------------------
 
 
-def contrast_cases(split):
-    """T1- and T2-like images of the same subjects, healthy and with a lesion of each family."""
-    cases = {}
+def contrast_cases(split, n=None):
+    """T1- and T2-like images of the same subjects, healthy and with a lesion of each family. n : as above."""
+    cases, n = {}, n or CASES[split]
     for contrast in ("T1", "T2"):
         for k, family in enumerate(LESIONS):
-            made = made_brains(split, CASES[split], contrast=contrast, lesion=family)
+            made = made_brains(split, n, contrast=contrast, lesion=family)
             cases[f"{contrast} {family}"] = to_tensor(made.images)
             cases[f"mask {family}"] = torch.as_tensor(made.masks)[:, None] > 0
             if k == 0:
