@@ -1301,7 +1301,8 @@ RECIPES = {
             data=HIPPOCAMPUS_SLICES,
             licence=HIPPOCAMPUS_LICENCE,
             image_size=48,
-            steps=1200,
+            batch_size=16,
+            steps=1500,
             full=FULL,
         ),
         Recipe(
