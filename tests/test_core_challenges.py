@@ -1,0 +1,151 @@
+"""Open challenges: the measures of the stress tests, the networks of the copies, and the bank of notebook 14."""
+
+import numpy as np
+import pytest
+import torch
+
+from course_lib import bench, recipes, runtime
+from course_lib import bench_challenges as lab
+from course_lib.metrics.images import contrast_kept, psnr
+from course_lib.recipes import RECIPES
+
+# ---- measures --------------------------------------------------------------------------------------------------------
+
+
+def noise(seed, n=8, size=96):
+    return torch.randn(n, 1, size, size, generator=runtime.seeded(seed))
+
+
+def test_what_is_left_out_known_or_invented_on_missing_lines():
+    truth = noise(0)
+    A, _ = lab.lab.scan(lab.problem_of(8), truth, 0)
+    for found, error, energy in ((A.adjoint(A(truth)), 1.0, 0.0), (truth, 0.0, 1.0), (noise(1), 2.0, 1.0)):
+        shares = lab.ring_shares(found, truth, A)
+        assert shares[0].shape == (8, lab.RINGS)
+        torch.testing.assert_close(shares[0], torch.full_like(shares[0], error), atol=0.25, rtol=0)
+        torch.testing.assert_close(shares[1], torch.full_like(shares[1], energy), atol=0.15, rtol=0)
+    halfway = lab.ring_shares(0.5 * truth, truth, A)
+    torch.testing.assert_close(halfway[0], torch.full_like(halfway[0], 0.25), atol=1e-4, rtol=0)
+
+
+def test_rings_are_of_the_missing_lines_only():
+    """A wrong coefficient on a measured line changes nothing; on a missing line it counts in its own ring."""
+    truth = noise(0, n=1)
+    A, _ = lab.lab.scan(lab.problem_of(8), truth, 0)
+    wave = torch.cos(2 * torch.pi * 40 * torch.arange(96) / 96)  # along the measured direction, at frequency 40 of 48
+    for column in (0, next(k for k in range(1, 20) if A.lines[0, 0, 0, 48 + k] == 0)):
+        across = torch.cos(2 * torch.pi * column * torch.arange(96) / 96)
+        error, _ = lab.ring_shares(truth + wave[:, None] * across, truth, A)
+        assert (error[0, :3] < 1e-6).all()
+        assert (error[0, 3] > 0.1) == (column > 0)
+
+
+def test_sharpness_by_hand():
+    x = noise(0, n=2)
+    torch.testing.assert_close(lab.sharpness(0.5 * x, x), torch.full((2,), 0.25), atol=1e-5, rtol=0)
+    smooth = torch.ones_like(x)
+    assert (lab.sharpness(smooth, x) < 1e-6).all()
+
+
+def test_the_truth_has_a_misfit_of_one():
+    x = noise(0).clamp(-1, 1)
+    A, y = lab.lab.scan(lab.problem_of(lab.SHIFT_R), x, 0)
+    torch.testing.assert_close(lab.misfit(A, y, x), torch.ones(8), atol=0.06, rtol=0)
+    assert (lab.misfit(A, y, -x) > 5).all()
+
+
+def test_levels_are_the_same_people_elsewhere():
+    middle, top, again = (recipes.made_levels("test", 2, level, size=32) for level in (16, lab.LEVEL["vertex"], 16))
+    assert np.array_equal(middle, again) and middle.shape == (2, 32, 32)
+    assert ((top > -0.9).sum((1, 2)) < 0.7 * (middle > -0.9).sum((1, 2))).all()
+    with pytest.raises(ValueError, match="no shift 'feet'; there are: as trained"):
+        lab.images_of("feet")
+
+
+# ---- the networks of the copies --------------------------------------------------------------------------------------
+
+
+def test_the_networks_of_the_copies_differ_in_their_data_alone(monkeypatch):
+    entries = [RECIPES[f"copies_{n}"] for n in recipes.COPIES]
+    for key in ("network", "network_args", "steps", "batch_size", "peak_rate", "seed", "image_size", "loss"):
+        assert all(getattr(entry, key) == getattr(entries[0], key) for entry in entries)
+    monkeypatch.setattr(recipes, "_healthy", lambda split, n, size: (split, n, size))
+    assert [entry.load_data() for entry in entries] == [(("train", n, 32), None) for n in recipes.COPIES]
+
+
+def people(split, n, size=32, seed=0):
+    """Stand-ins for made brains, uint8: smooth random pictures; a longer draw begins with the shorter."""
+    first = {"train": 0, "validation": 20_000, "test": 40_000}[split] + 5000 * seed
+    coarse = torch.stack([torch.rand(1, 6, 6, generator=runtime.seeded(first + k)) for k in range(n)])
+    fine = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")[:, 0]
+    return (255 * fine).to(torch.uint8).numpy()
+
+
+@pytest.mark.parametrize("n", [10, 100])
+def test_copies_are_found_and_new_people_are_not(monkeypatch, n):
+    monkeypatch.setattr(recipes, "_healthy", people)
+    monkeypatch.setattr(recipes, "coarse_features", lambda images: torch.as_tensor(images)[:, ::8, ::8].flatten(1))
+    recipe, known = RECIPES[f"copies_{n}"], recipes.to_tensor(people("train", n))[:, 0]
+    for made, low, high in ((known[torch.arange(300) % n], 1.0, 1.0), (people("test", 300, seed=3), 0.0, 0.05)):
+        drawn = recipes.to_tensor(made)[:, 0] + 0.002 * torch.randn(300, 32, 32, generator=runtime.seeded(0))
+        monkeypatch.setattr(recipes, "draw", lambda *args, drawn=drawn, **options: drawn)
+        quality, tensors = recipe.measure(recipe, None)
+        assert low <= quality["share_of_copies"] <= high and quality["share_of_held_out"] < 0.04
+        assert quality["training_images"] == n and tensors["reference.samples"].shape == (12, 32, 32)
+
+
+# ---- the bank --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bank():
+    if not (bench.BANKS / "14_challenges.json").exists():
+        pytest.skip("the bank has not been made yet: python -m course_lib.bench 14_challenges")
+    return bench.load("14_challenges")
+
+
+def row_of(bank, *key):
+    row = next((row for row in bank["rows"] if (row["kind"], row["name"], row["method"]) == key), None)
+    return row if row is not None else pytest.skip(f"{key} has not been made yet")
+
+
+@pytest.mark.parametrize(("R", "method", "within"), [(8, "zeros or FBP", 0.005), (12, "TV", 0.02), (8, "DiffPIR", 0.1)])
+def test_a_part_of_the_lesions_is_remade(bank, R, method, within):
+    row, part = row_of(bank, "lesion", R, method), slice(lab.GROUP, 2 * lab.GROUP)
+    without, with_lesion = (lab.reconstructions(R, method, 1, sick)[0][0] for sick in (False, True))
+    healthy, sick, masks, _ = (x[part] for x in lab.lab.subjects())
+    kept = contrast_kept(with_lesion, without, sick - healthy, masks)
+    torch.testing.assert_close(kept, torch.tensor(row["contrast_kept"][part]), rtol=0, atol=within)
+
+
+@pytest.mark.parametrize(("shift", "method", "within"), [("T2-like", "zeros or FBP", 0.01), ("vertex", "TV", 0.02)])
+def test_a_part_of_the_shifts_is_remade(bank, shift, method, within):
+    row, part = row_of(bank, "shift", shift, method), slice(lab.GROUP, 2 * lab.GROUP)
+    drawn, A, y = lab.shifted(shift, method, 1)
+    torch.testing.assert_close(
+        psnr(drawn[0], lab.images_of(shift)[part]), torch.tensor(row["psnr"][part]), rtol=0, atol=within
+    )
+    torch.testing.assert_close(lab.misfit(A, y, drawn[0]), torch.tensor(row["misfit"][part]), rtol=0, atol=0.05)
+
+
+def test_both_banks_agree_on_the_same_scans(bank):
+    """Notebook 09 measured the same subjects with the same seeds at R = 8."""
+    if not (bench.BANKS / "09_reconstruction.json").exists():
+        pytest.skip("the bank of notebook 09 has not been made yet")
+    theirs = {(row["problem"], row["method"]): row for row in bench.load("09_reconstruction")["rows"]}
+    for method in ("zeros or FBP", "TV", "DiffPIR"):
+        ours, other = row_of(bank, "lesion", 8, method), theirs[lab.problem_of(8), method]
+        same = torch.tensor(ours["contrast_kept"]) - torch.tensor(other["contrast_kept"])
+        assert same.abs().max() < (0.1 if method == "DiffPIR" else 0.005)
+
+
+def test_the_bank_is_whole(bank):
+    kept = lab.tensors(bench.BANKS / "14_challenges.json")
+    for row in bank["rows"]:
+        assert row["needs"] == lab.needs(row["kind"], row["method"])
+        lengths = {len(value) for value in row.values() if isinstance(value, list)}
+        assert lengths <= {lab.GUIDED_IMAGES if row["kind"] == "guidance" else lab.CASES}
+        assert any(key.startswith(f"{row['kind']}/{row['name']}/{row['method']}/") for key in kept)
+    for name, n in lab.RARE.items():
+        if (features := kept.get(f"rare/{name}//features")) is not None:
+            assert len(features) == n and features.isfinite().all()
