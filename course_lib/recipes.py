@@ -80,6 +80,8 @@ class Recipe:
             about["schedule"] = type(self.loss.schedule).__name__
         if hasattr(self.loss, "kind"):
             about["kind"] = self.loss.kind
+        if getattr(self.loss, "time_shift", 1.0) != 1.0:
+            about["time_shift"] = self.loss.time_shift
         return about
 
 
@@ -964,7 +966,7 @@ def _mednist_recipe(**settings):
     )
 
 
-TREND = SMALL | {"num_classes": 6}
+TREND = {"channels": (32, 32), "num_res_blocks": 1, "patch": 2, "num_classes": 6}
 
 
 def _trend_recipe(**settings):
@@ -1083,7 +1085,7 @@ RECIPES = {
         _brain_recipe(
             name="brain_two_classes",
             network="DiffusionUNet",
-            network_args=SMALL | {"num_classes": 2},
+            network_args=SMALLER | {"num_classes": 2},
             loss=COSINE_V,
             load_data=lambda: _brain_healthy_or_not("train", 8000),
             measure=measure_two_classes,
@@ -1212,7 +1214,7 @@ RECIPES = {
                 n=n,
                 image_size=COPIES_SIZE,
                 batch_size=16,  # the same number of steps for every set, so the small ones are seen many times
-                steps=4000,
+                steps=3000,
                 peak_rate=1e-3,
             )
             for n in COPIES
@@ -1246,14 +1248,15 @@ RECIPES = {
             name="lesion_raters",
             network="DiffusionUNet",
             network_args=SMALL | {"beside": 1},
-            loss=dataclasses.replace(COSINE_V, beside=1),
+            loss=dataclasses.replace(COSINE_V, beside=1, time_shift=6.0),  # at much noise it must look at the image
             load_data=_rated_pairs,
             measure=measure_raters,
             n=RATED_SUBJECTS,
             what="each with a lesion and masks of four of its raters, cropped to 64 x 64",
             image_size=64,
             batch_size=16,
-            steps=2000,
+            steps=1000,
+            peak_rate=2e-3,
             full=FULL,
         ),
         *(
