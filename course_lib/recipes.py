@@ -1090,7 +1090,7 @@ RECIPES = {
             load_data=lambda: _brain_healthy_or_not("train", 8000),
             measure=measure_two_classes,
             batch_size=16,
-            steps=1300,
+            steps=1000,
             full=FULL,
             **HEALTHY_OR_NOT,
         ),
