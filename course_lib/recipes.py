@@ -1207,7 +1207,7 @@ RECIPES = {
             _brain_recipe(
                 name=f"copies_{n}",
                 network="DiffusionUNet",
-                network_args={"channels": (32, 64), "num_res_blocks": 1, "patch": 2},
+                network_args=SMALLER,
                 loss=COSINE_V,
                 load_data=functools.partial(_coarse_train, n),
                 measure=measure_copies,
