@@ -23,7 +23,7 @@ def test_what_is_left_out_known_or_invented_on_missing_lines():
         shares = lab.ring_shares(found, truth, A)
         assert shares[0].shape == (8, lab.RINGS)
         for share, expected in zip(shares, (error, energy)):  # the mean over eight images
-            torch.testing.assert_close(share.mean(0), torch.full((lab.RINGS,), expected), atol=0.15, rtol=0)
+            torch.testing.assert_close(share.mean(0), torch.full((lab.RINGS,), expected), atol=0.3, rtol=0)
     halfway = lab.ring_shares(0.5 * truth, truth, A)
     torch.testing.assert_close(halfway[0], torch.full_like(halfway[0], 0.25), atol=1e-4, rtol=0)
 
