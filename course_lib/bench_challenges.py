@@ -1,6 +1,6 @@
 """The bank ``14_challenges``: what the course's methods do where they were not meant to work.
 
-``python -m course_lib.bench 14_challenges`` remakes it (about 30 minutes on one free core). It may be interrupted: rows
+``python -m course_lib.bench 14_challenges`` remakes it (about 25 minutes on one free core). It may be interrupted: rows
 that are there, and were made with the networks as they are now, are not computed anew. Four kinds of rows:
 
 - "lesion": the 32 subjects of notebook 09 from MRI scans at several accelerations, with their lesion and without;
@@ -23,7 +23,16 @@ from course_lib import bench_reconstruction as lab
 from course_lib.anomaly import brain
 from course_lib.metrics.images import contrast_kept, coverage, prediction_interval, psnr
 from course_lib.operators import to_kspace
-from course_lib.recipes import BRAIN_TISSUES, in_parts, made_brains, made_levels, made_ventricles, mednist_images
+from course_lib.recipes import (
+    BRAIN_LICENCE,
+    BRAIN_TISSUES,
+    MEDNIST_LICENCE,
+    in_parts,
+    made_brains,
+    made_levels,
+    made_ventricles,
+    mednist_images,
+)
 from course_lib.store import read_tensors, write_rows, write_tensors
 from course_lib.training import to_tensor
 
@@ -191,7 +200,8 @@ def shift_row(shift, method):
             "sharpness": _rounded(sharpness(samples[0], truth)),
             "sharpness_of_mean": _rounded(sharpness(samples.mean(0), truth)),
         }
-    return found, {"sample": samples[0, :SHOWN]}
+    kept = {"truth": truth[:SHOWN]} if method == METHODS[0] else {}
+    return found, kept | {"sample": samples[0, :SHOWN]}
 
 
 def sharpness(x, truth):
@@ -281,6 +291,7 @@ def make(path):
             "sha256": {name: pretrained.card(name)["sha256"] for name in NETWORKS},
             "cases": CASES,
             "samples": SAMPLES,
+            "licence_of_pictures": f"brains: {BRAIN_LICENCE} hands and samples of MedNIST's classes: {MEDNIST_LICENCE}",
             "precision": runtime.precision_name(),
             "rows": [],
         }
