@@ -38,6 +38,14 @@ def stratified_times(n, generator):
     return (strata + torch.rand(n, generator=generator)) / n
 
 
+def shifted_times(t, s):
+    """t -> s t / (1 + (s - 1) t), 0 at 0 and 1 at 1: times nearer to 1, more noise, for s > 1.
+
+    Esser et al., Scaling rectified flow transformers (ICML 2024), eq. 23.
+    """
+    return s * t / (1 + (s - 1) * t)
+
+
 def _apart(batch, beside):
     """x_0 and y of a batch, where the last ``beside`` channels of its images are the image y."""
     x, y = batch
@@ -50,7 +58,7 @@ class DiffusionLoss:
 
     Ho et al. (NeurIPS 2020), eq. 14, for kind "eps"; Salimans & Ho (ICLR 2022) for "v". With probability drop_class the
     class y is replaced by the network's "none", so that the same network also serves classifier-free guidance (Ho &
-    Salimans, 2022).
+    Salimans, 2022). time_shift s > 1 trains more where there is much noise: see :func:`shifted_times`.
     """
 
     schedule: object
@@ -58,6 +66,7 @@ class DiffusionLoss:
     drop_class: float = 0.1
     condition: Callable | None = None  # makes the image y that the network sees beside x_t out of x_0
     beside: int = 0  # or: the last so many channels of the images are y, and the others x_0
+    time_shift: float = 1.0
 
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and its time (B,).
@@ -65,7 +74,7 @@ class DiffusionLoss:
         batch: x_0 (B, C, H, W), and y: classes (B,), a map of labels (B, H, W), or None.
         """
         x_0, y = _apart(batch, self.beside)
-        t = stratified_times(len(x_0), generator)
+        t = shifted_times(stratified_times(len(x_0), generator), self.time_shift)
         eps = torch.randn(x_0.shape, generator=generator)
         if self.condition is not None:
             y = self.condition(x_0)

@@ -17,6 +17,7 @@ from course_lib.training import (
     ema_decay,
     learning_rate,
     save_checkpoint,
+    shifted_times,
     step_generator,
     stratified_times,
     to_tensor,
@@ -83,6 +84,17 @@ def test_class_is_dropped_as_often_as_asked():
 def test_times_are_stratified():
     t = stratified_times(50, step_generator(0, 0)).sort().values
     assert ((t * 50).floor() == torch.arange(50)).all()
+
+
+def test_shifted_times_are_those_of_a_noise_to_signal_ratio_times_s():
+    """For rectified flow, where sigma/alpha = t/(1 - t), a shift by s multiplies that ratio by s."""
+    t, flow = torch.tensor([0.1, 0.3, 0.5, 0.9], dtype=torch.float64), schedules.RectifiedFlow()
+    shifted = shifted_times(t, 6)
+    torch.testing.assert_close(flow.sigma(shifted) / flow.alpha(shifted), 6 * flow.sigma(t) / flow.alpha(t))
+    assert shifted_times(torch.tensor([0.0, 1.0]), 6).tolist() == [0, 1] and torch.equal(shifted_times(t, 1.0), t)
+    loss, batch = DiffusionLoss(schedules.Cosine(), drop_class=0.0, time_shift=6.0), (torch.zeros(32, 1, 2, 2), None)
+    _, found = loss(lambda x_t, t, y: x_t, batch, step_generator(0, 0))
+    torch.testing.assert_close(found, shifted_times(stratified_times(32, step_generator(0, 0)), 6.0))
 
 
 def test_batches_visit_every_image_once_an_epoch():
