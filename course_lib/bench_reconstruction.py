@@ -40,7 +40,7 @@ GRID = {
 }
 GRID_OF_CT = {
     "TV": [{"weight": w} for w in (0.3, 1.0, 3.0)],
-    "U-Net, fitted": [{"weight": w} for w in (1.0, 10.0, 100.0)],
+    "U-Net, fitted": [{"weight": w} for w in (10.0, 30.0, 100.0, 300.0)],
     "DPS": [{"scale": s} for s in (0.03, 0.1, 0.3)],
 }
 
@@ -156,16 +156,16 @@ TUNED = PROBLEMS[1:]  # R = 4 uses the settings of R = 8
 CHOSEN = {
     "MRI": {
         "TV": {"weight": 0.03},
-        "U-Net, fitted": {"weight": 0.1},
+        "U-Net, fitted": {"weight": 0.03},
         "DPS": {"scale": 3.0},
         "PiGDM": {"spread": 1.0},
         "DiffPIR": {"weight": 0.3, "zeta": 1.0},
     },
     "CT": {
         "TV": {"weight": 3.0},
-        "U-Net, fitted": {"weight": 10.0},
+        "U-Net, fitted": {"weight": 100.0},
         "DPS": {"scale": 0.1},
-        "PiGDM": {"spread": 1.0},
+        "PiGDM": {"spread": 0.3},
         "DiffPIR": {"weight": 0.3, "zeta": 1.0},
     },
 }
