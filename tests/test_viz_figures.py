@@ -137,6 +137,9 @@ def test_a_page_needs_words_and_escapes_them():
     with pytest.raises(ValueError, match="plain-text twin"):
         Page("<p>", " ")
     assert rich("a < b and `c < d`") == '<p style="margin:0.3em 0">a &lt; b and <code>c &lt; d</code></p>'
+    assert rich("a **bold word** of `x**2 + y**2`, 2 ** 3").endswith(
+        "a <b>bold word</b> of <code>x**2 + y**2</code>, 2 ** 3</p>"
+    )
     fenced = rich("Mend it:\n\n```python\ndef f(x):\n    return x < 1\n```")
     assert "<p" in fenced and ">def f(x):\n    return x &lt; 1</pre>" in fenced and "`" not in fenced
 

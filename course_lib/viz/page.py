@@ -45,7 +45,8 @@ def image_tag(content, mime, alt, width, height, css_class="course-figure"):
 
 
 def rich(text):
-    """Plain text -> HTML: escaped, `code` between backticks, blocks between lines of ```, blank lines as paragraphs.
+    """Plain text -> HTML: escaped, `code` between backticks, **bold**, blocks between lines of ```, blank lines as
+    paragraphs.
 
     $math$ is left to MathJax.
     """
@@ -59,6 +60,11 @@ def _block(code):
 
 def _prose(text):
     escaped = html.escape(text, quote=False)
-    coded = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
-    paragraphs = [part.strip() for part in re.split(r"\n\s*\n", coded)]
+    marked = re.sub(r"`([^`]+)`|\*\*(\w[^*`]*)\*\*", _mark, escaped)
+    paragraphs = [part.strip() for part in re.split(r"\n\s*\n", marked)]
     return "".join(f'<p style="margin:0.3em 0">{part}</p>' for part in paragraphs if part)
+
+
+def _mark(match):
+    code, bold = match.groups()
+    return f"<code>{code}</code>" if code else f"<b>{bold}</b>"
