@@ -575,9 +575,13 @@ def _display(page):
 
 @dataclass
 class Exercises:
-    """All exercises of a module: gives each its name, in order of definition. `Exercises(vars())` ends the module."""
+    """All exercises of a module: gives each its name, in order of definition. `Exercises(vars())` ends the module.
+
+    `groups`: {name of each exercise: its group}, for a summary that counts the right answers of each group, too.
+    """
 
     namespace: dict
+    groups: dict = field(default_factory=dict)
     items: list = field(init=False)
 
     def __post_init__(self):
@@ -590,7 +594,7 @@ class Exercises:
         """Show how far the learner is: a line for each exercise, with checks made, hints taken and solution seen."""
         rows = [(item.name, _state(item), item.attempts, item.hints_used, item.solution_seen) for item in self.items]
         done = sum(item.passed is True for item in self.items)
-        title = f"{done} of {len(rows)} exercises right"
+        title = "; ".join([f"{done} of {len(rows)} exercises right", *self._group_scores()])
         head = "".join(f'<th scope="col" style="text-align:left">{name}</th>' for name in _COLUMNS)
         body = "".join(_row(row) for row in rows)
         markup = (
@@ -603,6 +607,13 @@ class Exercises:
             for name, state, tries, hints, seen in rows
         ]
         _display(Page(markup, "\n".join([title, *lines])))
+
+    def _group_scores(self):
+        right = {}
+        for item in self.items:
+            if item.name in self.groups:
+                right.setdefault(self.groups[item.name], []).append(item.passed is True)
+        return [f"{group}: {sum(passed)} of {len(passed)}" for group, passed in right.items()]
 
 
 _COLUMNS = ("exercise", "state", "checks", "hints", "solution seen")
