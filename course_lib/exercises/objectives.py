@@ -109,7 +109,7 @@ def table():
     return Page(markup, "\n".join(lines))
 
 
-_COLUMNS = ("objective", "", "notebooks and their exercises", "quiz")
+_COLUMNS = ("objective", "in words", "notebooks and their exercises", "quiz")
 
 
 def _exercises(objective):
