@@ -1,10 +1,10 @@
 """The bank ``10_segmentation``: masks that mask diffusion draws for lesions with known raters, what they score at other
-settings, and how well the hippocampus is found.
+settings, what U-Nets score beside them, and how well the hippocampus is found.
 
-``python -m course_lib.bench 10_segmentation`` remakes it, in about ten minutes of one core (the row of the hippocampus
-needs that data set in the cache, and is left out without). It may be interrupted: rows that are there, and were made
-with the networks as they are now, are not computed anew. ``10_segmentation.safetensors`` beside it holds the masks of
-the rows "test" and "validation", packed, and the counts of pixels of the hippocampus; no image is stored.
+``python -m course_lib.bench 10_segmentation`` remakes it, in about ten minutes of one core (the row of the
+hippocampus needs that data set in the cache, and is left out without). It may be interrupted: rows that are there, and
+were made with the networks as they are now, are not computed anew. ``10_segmentation.safetensors`` beside it holds the
+masks of the rows "test" and "validation", packed, and the counts of pixels of the hippocampus; no image is stored.
 """
 
 import json
@@ -18,27 +18,39 @@ import torch
 from torch.nn import functional as F
 
 from course_lib import pretrained, recipes, runtime
-from course_lib.metrics.segmentation import generalised_energy_distance, nearest_rating
+from course_lib.metrics.segmentation import expected_dice, generalised_energy_distance, nearest_rating
 from course_lib.recipes import in_parts, rated, rater_chances, slice_labels
 from course_lib.samplers import dpmpp_2m_step, last, sample
 from course_lib.schedules import log_snr_times
 from course_lib.store import read_tensors, write_rows, write_tensors
 from course_lib.training import to_tensor
 
-CASES = {"test": 64, "validation": 48}
+CASES = {"test": 64, "validation": 32}
 SAMPLES, NFE, START = 16, 25, -10.0  # START: log-SNR of the first evaluation
 LESIONS, HIPPOCAMPUS = "lesion_raters", ("hippocampus_masks", "hippocampus_unet")
-BASE = {"split": "test", "samples": 8, "nfe": NFE, "start": START, "clip": True}
+UNETS = tuple(f"lesion_unet_{k}" for k in range(5))
+BASE = {"split": "test", "samples": 4, "nfe": NFE, "start": START, "clip": True}
 
 #: name of a row -> how it is drawn; what the notebook needs most comes first.
 PLAN = {
     "test": BASE | {"samples": SAMPLES},
     "validation": BASE | {"samples": SAMPLES, "split": "validation"},
-    **{f"{nfe} evaluations": BASE | {"nfe": nfe} for nfe in (5, 2, 3, 9, 15, 50)},
-    "not clipped": BASE | {"clip": False},
-    **{f"start at {start}": BASE | {"start": float(start)} for start in (-4, -2)},
+    **{f"{nfe} evaluations": BASE | {"nfe": nfe} for nfe in (2, 3, 5, 9, 15)},
 }
 STORED = ("test", "validation")  # rows whose masks are kept
+
+#: row of another way to draw masks -> networks, and evaluations of them a case.
+BASELINES = {
+    "U-Net, one mask": (UNETS[:1], 1),
+    "U-Net, pixel by pixel": (UNETS[:1], 1),
+    "U-Net, random threshold": (UNETS[:1], 1),
+    "ensemble, five masks": (UNETS, 5),
+    "ensemble, random threshold": (UNETS, 5),
+    "diffusion, t = 1, random threshold": ((LESIONS,), 1),
+    "always the true outline": ((), 0),
+}
+SINGLE = "one mask"  # the row of single masks: their expected Dice, and the thresholds they are made with
+CUTS = tuple(k / 20 for k in range(2, 19))
 
 # ---- Lesions ---------------------------------------------------------------------------------------------------------
 
@@ -69,8 +81,8 @@ def row(name, n=None, samples=None):
 
     For each case: ``energy_distance`` from the raters, and ``area``, the mean number of pixels of its masks. ``shares``
     of the masks that are most like none, core, outline, generous, or like no rater. ``undecided``: share of pixels that
-    end more than 0.1 away from -1 and 1. ``seconds``: of one processor, for one mask. Raises ValueError for an
-    unknown row.
+    end more than 0.1 away from -1 and 1. ``evaluations`` and ``seconds`` of one processor: for all masks of a case.
+    Raises ValueError for an unknown row.
     """
     if name not in PLAN:
         raise ValueError(f"no row {name!r}; there are: {', '.join(PLAN)}")
@@ -81,17 +93,117 @@ def row(name, n=None, samples=None):
     runtime.precision()  # measured once, before the clock starts
     begin = time.process_time()
     x = draw_masks(denoiser, y, setting["samples"], setting["nfe"], setting["start"])[:, :, 0]
-    seconds = (time.process_time() - begin) / len(y) / len(x)
-    masks = x > 0
+    seconds = (time.process_time() - begin) / len(y)
+    found = measured(x > 0, ratings) | {
+        "undecided": round(float((x.abs() - 1).abs().gt(0.1).float().mean()), 6),
+        "evaluations": len(x) * setting["nfe"],
+        "seconds": round(seconds, 4),
+    }
+    return {"name": name} | setting | found | {"needs": needs(name)}, x > 0
+
+
+def measured(masks, ratings):
+    """Measures of masks (K, N, H, W), K >= 2, of cases with ratings (4, N, H, W): see :func:`row`."""
     nearest = torch.bincount(nearest_rating(masks, ratings).flatten() % 5, minlength=5)  # -1 becomes the last, 4
-    found = {
+    return {
         "energy_distance": _rounded(generalised_energy_distance(masks, ratings, rater_chances())),
         "area": _rounded(masks.flatten(2).sum(2).float().mean(0)),
         "shares": _rounded(nearest / nearest.sum()),
-        "undecided": round(float((x.abs() - 1).abs().gt(0.1).float().mean()), 6),
-        "seconds": round(seconds, 4),
     }
-    return {"name": name} | setting | found | {"needs": needs(name)}, masks
+
+
+# ---- Probabilities of lesions, and masks from them -------------------------------------------------------------------
+
+
+def independent(p, draws=SAMPLES, seed=0):
+    """Masks, bool (draws, N, H, W), from probabilities p (N, H, W): u < p with u uniform in [0, 1], anew for each pixel
+    of each draw."""
+    return torch.rand(draws, *p.shape, generator=runtime.seeded(seed)) < p
+
+
+def random_threshold(p, draws=SAMPLES, seed=0):
+    """Masks, bool (draws, N, H, W), from probabilities p (N, H, W): u < p with one u, uniform in [0, 1], for all pixels
+    of a draw."""
+    return torch.rand(draws, len(p), 1, 1, generator=runtime.seeded(seed)) < p
+
+
+def probabilities(y):
+    """What each of the five U-Nets gives each pixel of images y (N, 1, H, W): float32 (5, N, H, W)."""
+    nets = [pretrained.load(name) for name in UNETS]
+    return torch.stack([in_parts(lambda x, net=net: net(x).softmax(1)[:, 1], y[:, 0].numpy()) for net in nets])
+
+
+def first_answer(y):
+    """(D + 1)/2 of the mask diffusion at t = 1, where the noise says nothing, for images y: float32 (N, H, W)."""
+    noise, where = torch.randn(y.shape, generator=runtime.seeded(3)), runtime.device()
+    with runtime.fast():
+        return (pretrained.load_denoiser(LESIONS)(noise.to(where), 1.0, y=y.to(where)).float().cpu()[:, 0] + 1) / 2
+
+
+def mean_maps(y, nets, masks):
+    """Each model's probabilities (N, H, W) by name: of images y, given those of the U-Nets and the masks (K, N, H, W)
+    that mask diffusion drew."""
+    return {
+        "U-Net": nets[0],
+        "ensemble": nets.mean(0),
+        "diffusion": masks.float().mean(0),
+        "diffusion, t = 1": first_answer(y),
+    }
+
+
+def best_cut(p, ratings):
+    """The one of CUTS at which p (N, H, W), thresholded, has the best expected Dice with ratings (4, N, H, W)."""
+    scores = [expected_dice(p > cut, ratings, rater_chances()).mean() for cut in CUTS]
+    return CUTS[int(torch.stack(scores).argmax())]
+
+
+def masks_of(maps, nets, cut, ratings):
+    """The masks (K, N, H, W) of BASELINES. maps: of :func:`mean_maps`; cut: the U-Net's threshold."""
+    return {
+        "U-Net, one mask": (maps["U-Net"] > cut).expand(SAMPLES, -1, -1, -1),
+        "U-Net, pixel by pixel": independent(maps["U-Net"]),
+        "U-Net, random threshold": random_threshold(maps["U-Net"]),
+        "ensemble, five masks": nets > cut,
+        "ensemble, random threshold": random_threshold(maps["ensemble"]),
+        "diffusion, t = 1, random threshold": random_threshold(maps["diffusion, t = 1"]),
+        "always the true outline": ratings[2].expand(SAMPLES, -1, -1, -1),
+    }
+
+
+def baseline_rows(stored):
+    """The rows of BASELINES and of SINGLE. stored: the masks of "test" and "validation".
+
+    SINGLE has for each map the threshold that is best on the validation cases, and for each test case the expected Dice
+    of the mask above it; of one sample of the diffusion; and of the rater who is best for the case, the ceiling.
+    """
+    cases = {split: rated(split, CASES[split]) for split in STORED}
+    ratings = {split: ratings_of(found) for split, found in cases.items()}
+    nets, maps = {}, {}
+    for split, found in cases.items():
+        y = to_tensor(found.images)
+        clock = [time.process_time()]
+        nets[split] = probabilities(y)
+        clock.append(time.process_time())
+        maps[split] = mean_maps(y, nets[split], stored[split])
+        clock.append(time.process_time())
+    of_unet, of_first = np.diff(clock) / len(y) / (5, 1)
+    cuts = {name: best_cut(p, ratings["validation"]) for name, p in maps["validation"].items()}
+    truth, rows = ratings["test"], []
+    for name, masks in masks_of(maps["test"], nets["test"], cuts["U-Net"], truth).items():
+        networks, evaluations = BASELINES[name]
+        seconds = evaluations * (of_first if LESIONS in networks else of_unet)
+        cost = {"samples": len(masks), "evaluations": evaluations, "seconds": round(seconds, 4)}
+        rows.append({"name": name, "split": "test"} | measured(masks, truth) | cost | {"needs": needs(name)})
+    single = {name: p > cuts[name] for name, p in maps["test"].items()}
+    scores = {name: expected_dice(mask, truth, rater_chances()) for name, mask in single.items()}
+    scores["diffusion, one sample"] = expected_dice(stored["test"][0], truth, rater_chances())
+    of_raters = torch.stack([expected_dice(mask, truth, rater_chances()) for mask in truth])
+    scores["the best rater of each case"] = of_raters.max(0).values
+    dice = {name: _rounded(values) for name, values in scores.items()}
+    return [*rows, {"name": SINGLE, "thresholds": cuts, "expected_dice": dice, "needs": needs(SINGLE)}]
+
+
+# ---- What a row stores -----------------------------------------------------------------------------------------------
 
 
 def _rounded(values):
@@ -122,12 +234,12 @@ def _beside(path):
 
 # ---- Hippocampus -----------------------------------------------------------------------------------------------------
 
-METHODS = ("U-Net", "mask diffusion, t = 1", "mask diffusion, 1 sample", "mask diffusion, mean of 8")
-COST = (1, 1, NFE, 8 * NFE)  # evaluations a slice
+METHODS = ("U-Net", "mask diffusion, t = 1", "mask diffusion, 1 sample", "mask diffusion, mean of 4")
+COST = (1, 1, NFE, 4 * NFE)  # evaluations a slice
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
-def label_probabilities(y, samples=8):
+def label_probabilities(y, samples=4):
     """What each of METHODS says of the labels of slices y (N, 1, 48, 32): float32 (4, N, 3, 48, 32), and the processor
     seconds a slice of each."""
     unet, denoiser = pretrained.load(HIPPOCAMPUS[1]), pretrained.load_denoiser(HIPPOCAMPUS[0])
@@ -184,7 +296,8 @@ def hippocampus_row():
     on the validation persons, the volume and the person of each slice. Needs the data set."""
     thresholds = []
     for split in ("validation", "test"):
-        slices, volume, person = recipes.hippocampus_cases(split)
+        step = 3 if split == "validation" else 1  # every third slice is enough to choose a threshold
+        slices, volume, person = (part[::step] for part in recipes.hippocampus_cases(split))
         truth, volume = slice_labels(slices[:, :2]), torch.as_tensor(volume)
         probabilities, seconds = label_probabilities(torch.as_tensor(slices[:, 2:]))
         if split == "validation":
@@ -214,9 +327,16 @@ def stored_counts(path):
 # ---- The bank --------------------------------------------------------------------------------------------------------
 
 
+def names():
+    """The names of all rows, in the order in which they are made."""
+    return [*STORED, *BASELINES, SINGLE, "hippocampus", *list(PLAN)[len(STORED) :]]
+
+
 def needs(name):
     """sha256 of the networks of a row; {} where one of them is not there."""
-    names = HIPPOCAMPUS if name == "hippocampus" else (LESIONS,)
+    others = {"hippocampus": HIPPOCAMPUS, SINGLE: (LESIONS, *UNETS)}
+    others |= {baseline: networks for baseline, (networks, _) in BASELINES.items()}
+    names = others.get(name, (LESIONS,))
     return {net: pretrained.card(net)["sha256"] for net in names} if set(names) <= set(pretrained.names()) else {}
 
 
@@ -235,16 +355,20 @@ def make(path):
         }
         tensors = {}
     done = {entry["name"] for entry in bank["rows"]}
-    for name in [*STORED, "hippocampus", *list(PLAN)[len(STORED) :]]:
-        if name in done or (name == "hippocampus" and not (needs(name) and recipes.hippocampus_is_here())):
-            continue
-        if name == "hippocampus":
-            found, more = hippocampus_row()
-        else:
-            found, masks = row(name)
-            more = {name: pack(masks)} if name in STORED else {}
-        tensors |= more
-        write_tensors(_beside(path), tensors)
-        bank["rows"].append(found)
+
+    def keep(found, more):
+        write_tensors(_beside(path), tensors | more)
+        tensors.update(more)
+        bank["rows"] = [entry for entry in bank["rows"] if entry["name"] != found["name"]] + [found]
         write_rows(path, bank)
-        print({key: value for key, value in found.items() if key not in ("energy_distance", "area")}, flush=True)
+        print({key: value for key, value in found.items() if not isinstance(value, (list, dict))}, flush=True)
+
+    for name in [*STORED, SINGLE, "hippocampus", *list(PLAN)[len(STORED) :]]:
+        if name == SINGLE and not done >= {SINGLE, *BASELINES}:
+            for found in baseline_rows({split: stored_masks(path, split) for split in STORED}):
+                keep(found, {})
+        elif name in PLAN and name not in done:
+            found, masks = row(name)
+            keep(found, {name: pack(masks)} if name in STORED else {})
+        elif name == "hippocampus" and name not in done and needs(name) and recipes.hippocampus_is_here():
+            keep(*hippocampus_row())

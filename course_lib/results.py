@@ -16,7 +16,6 @@ from course_lib import (
     bench_reconstruction,
     bench_segmentation,
     bench_synthesis,
-    pretrained,
     restore,
 )
 from course_lib.metrics.detection import auroc
@@ -302,35 +301,51 @@ def reconstruction(bank, tensors):
 
 
 def lesions(rows):
-    """Tables and sentence of the lesions with known raters. rows: {name: row}."""
-    cards = [pretrained.card(name) for name in pretrained.names() if name.startswith("lesion_")]
-    above = [["floor: the raters themselves", number(0, 3), *[NONE] * 4]]
-    outlines = [card["outline_alone"] for card in cards]
-    alone = [card["energy_distance"] for card in cards if card["loss"] == "SegmentationLoss"]
-    if outlines:
-        above.append(["always the true outline (card: no interval)", average(outlines, 3), *[NONE] * 4])
-    if alone:
-        above.append([f"U-Net, one mask (cards of {len(alone)}: no interval)", average(alone, 3), NONE, 1, 1, NONE])
-    test = {name: row for name, row in rows.items() if row.get("split") == "test"}
-    contest = Contest({name: row["energy_distance"] for name, row in test.items()}, to="test", digits=3, up=False)
-    more = {
-        "samples": {name: row["samples"] for name, row in test.items()},
-        "evaluations": {name: row["samples"] * row["nfe"] for name, row in test.items()},
-        "s": {name: number(row["samples"] * row["seconds"]) for name, row in test.items()},
-    }
-    blocks = [contest.table("energy distance ↓", more, above), contest.verdict()]
-    if "test" in test:
-        values = torch.tensor(test["test"]["energy_distance"]).double()
-        if outlines:
-            pair = {"test": values, "always the true outline": torch.full_like(values, sum(outlines) / len(outlines))}
-            blocks.append(f"{Contest(pair, digits=3).against(*pair)}.")
-        shares = [number(v) for v in (*rater_chances(), 0)], map(number, test["test"]["shares"])
-        names = "none", "core", "outline", "generous", "like no rater"
+    """Tables and sentences of the lesions with known raters. rows: {name: row}."""
+    lab, blocks = bench_segmentation, []
+    named = {"test": "mask diffusion"}
+    told = {"always the true outline": "was given the truth", "the best rater of each case": "ceiling"}
+    ways = {named.get(name, name): rows[name] for name in (*lab.BASELINES, "test") if name in rows}
+    if ways:
+        scores = {name: row["energy_distance"] for name, row in ways.items()}
+        contest = Contest(scores, to="U-Net, random threshold", apart=told, digits=3, up=False)
+        above = [["floor: the raters themselves", number(0, 3), *[NONE] * 4]]
+        blocks += [contest.table("energy distance ↓", drawing(ways), above), contest.verdict()]
+        if "mask diffusion" in ways:
+            rivals = [name for name in ("U-Net, one mask", "always the true outline") if name in ways]
+            blocks += [f"{'; '.join(contest.against('mask diffusion', rival) for rival in rivals)}."] if rivals else []
+        header = "none", "core", "outline", "generous", "like no rater"
+        shares = [[name, *map(number, row["shares"])] for name, row in ways.items()]
         blocks += [
             "Share of the drawn masks that are most like each rater:",
-            table(["", *names], [["true", *shares[0]], ["mask diffusion", *shares[1]]]),
+            table(["", *header], [["true", *map(number, (*rater_chances(), 0))], *shares]),
+        ]
+    if lab.SINGLE in rows:
+        contest = Contest(rows[lab.SINGLE]["expected_dice"], to="U-Net", apart=told, digits=3)
+        blocks += [
+            "One mask: expected Dice ↑ (overlap with a rater drawn by chance; the raters disagree, so that nobody "
+            "reaches 1). Thresholds are the best on validation cases.",
+            contest.table("expected Dice ↑"),
+            contest.verdict(),
+        ]
+    settings = {name: row for name, row in rows.items() if name in lab.PLAN and row["split"] == "test"}
+    if len(settings) > 1:
+        contest = Contest({n: row["energy_distance"] for n, row in settings.items()}, to="test", digits=3, up=False)
+        blocks += [
+            "Settings of the mask diffusion, set beforehand: the row *test*, which is the one above; each other row "
+            "changes one of them.",
+            contest.table("energy distance ↓", drawing(settings)),
         ]
     return blocks
+
+
+def drawing(rows):
+    """Columns of samples, evaluations and seconds a case."""
+    return {
+        "samples": {name: row["samples"] for name, row in rows.items()},
+        "evaluations": {name: row["evaluations"] for name, row in rows.items()},
+        "s": {name: number(row["seconds"], 3) for name, row in rows.items()},
+    }
 
 
 def hippocampi(row, tensors):
@@ -347,10 +362,9 @@ def segmentation(bank, tensors):
     lab = bench_segmentation
     rows = {row["name"]: row for row in bank["rows"] if row["needs"] == lab.needs(row["name"])}
     blocks = [
-        f"**Made data**: {lab.CASES['test']} test lesions whose raters and their chances are known. Settings were set "
-        "beforehand: the row *test*; each other row changes one of them.",
+        f"**Made data**: {lab.CASES['test']} test lesions whose raters and their chances are known.",
         "Generalised energy distance ↓ (squared: how far is the distribution of the drawn masks from that of the "
-        "raters?). One U-Net with a random threshold, and an ensemble, compete in the notebook, which computes them.",
+        "raters?). A random threshold: one for all pixels of a mask.",
         *lesions(rows),
     ]
     if row := rows.get("hippocampus"):
@@ -367,7 +381,7 @@ def segmentation(bank, tensors):
             contest.table("Dice ↑", more),
             contest.verdict(),
         ]
-    return [*blocks, *missing([name for name in (*lab.PLAN, "hippocampus") if name not in rows])]
+    return [*blocks, *missing([name for name in lab.names() if name not in rows])]
 
 
 # ---- Notebook 11 -----------------------------------------------------------------------------------------------------

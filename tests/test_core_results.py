@@ -198,25 +198,41 @@ def test_segmentation():
     bank = {"rows": []}
     for name, setting in lab.PLAN.items():
         row = {"name": name, "energy_distance": draw.uniform(0, 1, 64).tolist(), "shares": [0.1, 0.2, 0.3, 0.4, 0.0]}
-        bank["rows"].append(row | setting | {"seconds": 0.5, "needs": lab.needs(name)})
+        cost = {"seconds": 0.5, "evaluations": setting["samples"] * setting["nfe"]}
+        bank["rows"].append(row | setting | cost | {"needs": lab.needs(name)})
+    for name, (_, evaluations) in lab.BASELINES.items():
+        row = {"name": name, "energy_distance": draw.uniform(0, 1, 64).tolist(), "shares": [0.4, 0.3, 0.2, 0.1, 0.0]}
+        row |= {"samples": 16, "evaluations": evaluations, "seconds": 0.25, "needs": lab.needs(name)}
+        bank["rows"].append(row)
+    dices = {name: draw.uniform(0, 1, 64).tolist() for name in ("U-Net", "diffusion", "the best rater of each case")}
+    bank["rows"].append({"name": lab.SINGLE, "expected_dice": dices, "needs": lab.needs(lab.SINGLE)})
     volume, person = torch.arange(6).repeat_interleave(2), torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 2, 2])
     counts = torch.tensor(draw.integers(1, 50, (4, 12, 2, 3)))
     hippocampus = {"name": "hippocampus", "methods": lab.METHODS, "evaluations": lab.COST, "seconds": [1, 2, 3, 4]}
     bank["rows"].append(hippocampus | {"volumes": 6, "persons": 3, "needs": lab.needs("hippocampus")})
     tensors = {"hippocampus.counts": counts, "hippocampus.volume": volume, "hippocampus.person": person}
-    masks, shares, dice = tables(results.segmentation(bank, tensors))
+    contest, shares, single, settings, dice = tables(results.segmentation(bank, tensors))
 
-    test = np.array(bank["rows"][0]["energy_distance"])
-    for row in bank["rows"][:-1]:
-        if row["split"] == "validation":
-            assert row["name"] not in masks
-            continue
-        line = masks[row["name"]]
-        assert first(line["energy distance ↓"]) == near(row["energy_distance"], 3)
-        assert line["evaluations"] == str(row["samples"] * row["nfe"]) and first(line["s"]) == row["samples"] / 2
-        if row["name"] != "test":
-            assert first(line["minus test"]) == near(row["energy_distance"] - test, 3)
+    rows = {row["name"]: row for row in bank["rows"]}
+    test, base = (np.array(rows[name]["energy_distance"]) for name in ("test", "U-Net, random threshold"))
+    assert set(contest) == {"floor: the raters themselves", *lab.BASELINES, "mask diffusion"}
+    for name in (*lab.BASELINES, "test"):
+        line, scores = contest[{"test": "mask diffusion"}.get(name, name)], np.array(rows[name]["energy_distance"])
+        assert first(line["energy distance ↓"]) == near(scores, 3)
+        assert line["evaluations"] == str(rows[name]["evaluations"]) and first(line["s"]) == rows[name]["seconds"]
+        if name != "U-Net, random threshold":
+            assert first(line["minus U-Net, random threshold"]) == near(scores - base, 3)
+    assert set(settings) == set(lab.PLAN) - {"validation"}
+    for name, line in settings.items():
+        scores = np.array(rows[name]["energy_distance"])
+        assert first(line["energy distance ↓"]) == near(scores, 3)
+        assert line["evaluations"] == str(lab.PLAN[name]["samples"] * lab.PLAN[name]["nfe"]) and first(line["s"]) == 0.5
+        if name != "test":
+            assert first(line["minus test"]) == near(scores - test, 3)
+    for name, scores in dices.items():
+        assert first(single[name]["expected Dice ↑"]) == near(scores, 3)
     assert list(shares["mask diffusion"].values())[1:] == ["0.10", "0.20", "0.30", "0.40", "0.00"]
+    assert list(shares["U-Net, one mask"].values())[1:] == ["0.40", "0.30", "0.20", "0.10", "0.00"]
     assert list(shares["true"].values())[1:] == ["0.20", "0.20", "0.35", "0.25", "0.00"]
     for method, counted in zip(lab.METHODS, counts.numpy()):
         of_volume = [counted[volume == v].sum(0) for v in range(6)]

@@ -198,19 +198,52 @@ def test_the_bank_of_segmentation_may_be_interrupted(tmp_path, monkeypatch):
     """Rows of other weights are made anew, the others not; what cannot be made is left out."""
     path = tmp_path / "10_segmentation.json"
     monkeypatch.setattr(bench_segmentation, "PLAN", {"test": {}, "validation": {}, "more": {}})
+    monkeypatch.setattr(bench_segmentation, "BASELINES", {"simple": ()})
     monkeypatch.setattr(bench_segmentation, "needs", lambda name: {} if name == "hippocampus" else {"net": "new"})
     asked, masks = [], torch.ones(1, 1, 64, 64, dtype=torch.bool)
     monkeypatch.setattr(
         bench_segmentation, "row", lambda name: asked.append(name) or ({"name": name, "needs": {"net": "new"}}, masks)
     )
+    monkeypatch.setattr(bench_segmentation, "stored_masks", lambda path, name: name)
+    needed = {"needs": {"net": "new"}}
+    monkeypatch.setattr(
+        bench_segmentation,
+        "baseline_rows",
+        lambda stored: asked.append("simple") or [{"name": "simple"} | needed, {"name": "one mask"} | needed],
+    )
     bench_segmentation.make(path)
-    assert asked == ["test", "validation", "more"]
+    assert asked == ["test", "validation", "simple", "more"]
     bank = json.loads(path.read_text())
     bank["rows"][1]["needs"] = {"net": "old"}
     path.write_text(json.dumps(bank))
     bench_segmentation.make(path)
-    assert asked[3:] == ["validation"]
-    assert [row["name"] for row in json.loads(path.read_text())["rows"]] == ["test", "more", "validation"]
+    assert asked[4:] == ["validation"]
+    names = [row["name"] for row in json.loads(path.read_text())["rows"]]
+    assert names == ["test", "simple", "one mask", "more", "validation"]
+
+
+def nested(shape=(6, 8, 8)):
+    """Maps of probabilities with values 0, 0.25, 0.6 and 0.8."""
+    return torch.tensor([0.0, 0.25, 0.6, 0.8])[torch.randint(4, shape, generator=torch.Generator().manual_seed(0))]
+
+
+def test_masks_drawn_from_probabilities():
+    """Both ways draw each pixel with its probability; one threshold for all pixels gives level sets, the other not."""
+    p = nested()
+    for way in (bench_segmentation.independent, bench_segmentation.random_threshold):
+        masks = way(p, 4000)
+        assert masks.shape == (4000, 6, 8, 8) and (masks.float().mean(0) - p).abs().max() < 4 * 0.5 / 4000**0.5
+        levels = torch.stack([p > cut for cut in (0, 0.25, 0.6, 0.8)])
+        whole = (masks[:100, None] == levels).flatten(3).all(3).any(1)
+        assert whole.all() if way is bench_segmentation.random_threshold else not whole.any()
+
+
+def test_the_best_cut_lies_where_the_best_level_set_is():
+    """Nested raters none, core, outline, generous with the course's chances: the outline is best, p above 0.25."""
+    ratings = torch.stack([square(k) for k in (0, 9, 10, 11)])[:, None]
+    p = torch.tensordot(recipes.rater_chances(), ratings.float(), 1)
+    scores = [float(expected_dice(mask, ratings, recipes.rater_chances())) for mask in ratings]
+    assert scores.index(max(scores)) == 2 and 0.25 <= bench_segmentation.best_cut(p, ratings) < 0.6
 
 
 def test_an_unknown_row_is_refused():
@@ -218,16 +251,22 @@ def test_an_unknown_row_is_refused():
         bench_segmentation.row("magic")
 
 
-@pytest.mark.skipif(not (bench.BANKS / "10_segmentation.json").exists(), reason="made once its networks ship")
 def test_a_part_of_the_bank_of_segmentation_is_remade():
     bank, path = bench.load("10_segmentation"), bench.BANKS / "10_segmentation.json"
     _, masks = bench_segmentation.row("test", n=3, samples=2)
     stored = bench_segmentation.stored_masks(path, "test")
     assert (masks != stored[:2, :3]).float().mean() < 0.005  # bfloat16 rounds differently on other processors
     rows = {row["name"]: row for row in bank["rows"]}
-    assert set(rows) == {*bench_segmentation.PLAN, "hippocampus"}
+    assert set(rows) == set(bench_segmentation.names())
     for name, row in rows.items():
         assert row["needs"] == bench_segmentation.needs(name), "made with other weights"
     cases = recipes.rated("test", bench_segmentation.CASES["test"])
     again = generalised_energy_distance(stored, bench_segmentation.ratings_of(cases), recipes.rater_chances())
     torch.testing.assert_close(again, torch.tensor(rows["test"]["energy_distance"]), rtol=0, atol=1e-4)
+    validation = bench_segmentation.stored_masks(path, "validation")
+    for row in bench_segmentation.baseline_rows({"test": stored, "validation": validation}):
+        for key in {"energy_distance", "area"} & row.keys():  # networks round differently on other processors
+            found, kept = (float(torch.tensor(values[key]).mean()) for values in (row, rows[row["name"]]))
+            assert found == pytest.approx(kept, abs=0.01 if key == "energy_distance" else 1.0)
+    for name, values in row["expected_dice"].items():
+        assert np.mean(values) == pytest.approx(np.mean(rows["one mask"]["expected_dice"][name]), abs=0.01)
