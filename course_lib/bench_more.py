@@ -175,10 +175,10 @@ def _denoising(noise):
 def _assumed():
     noise = NOISES[-1]
     methods = {
-        f"{ratio} x": Method(lambda cases, seed, r=ratio: {"x": _mean(cases["y"], r * noise)}, (), ("brain",), 1)
+        f"{ratio} x": Method(_of_both(partial(_mean, noise=ratio * noise)), networks=("brain",), evaluations=1)
         for ratio in RATIOS
     }
-    return Task(partial(noisy, noise), methods, lambda found, cases: {"psnr": psnr(found["x"], cases["x"])})
+    return Task(partial(noisy, noise), methods, _score_denoised)
 
 
 @functools.cache

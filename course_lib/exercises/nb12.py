@@ -145,14 +145,14 @@ q4 = function(
 # ---- q5: abduction, action, prediction -------------------------------------------------------------------------------
 
 
-def counterfactual(x, v, v_new, a):
+def counterfactual_of(x, v, v_new, a):
     return x + a * (v_new - v)
 
 
 q5 = function(
     "A brain's brightness at a pixel is x = a v + u: v the size of the ventricles, u all that is this person's own. "
-    "You observe x and v. Write `counterfactual(x, v, v_new, a)`: the x of the **same person** had v been v_new.",
-    solution=counterfactual,
+    "You observe x and v. Write `counterfactual_of(x, v, v_new, a)`: the x of the **same person** had v been v_new.",
+    solution=counterfactual_of,
     tests=[
         case("nothing changed", (1.3, 2.0, 2.0, -0.4), "With v_new = v it must return x itself: this person, as is."),
         case("changed", (1.3, 2.0, 3.0, -0.4), "Find u = x - a v first, then put v_new into the equation."),
