@@ -59,6 +59,12 @@ def test_network_ships_whole_and_within_its_budget(name):
     assert all(parameter.isfinite().all() for parameter in pretrained.load(name).parameters())
 
 
+def test_every_recipe_has_its_network():
+    """Those of notebooks 13 and 14 are still to come."""
+    later = {name for name in RECIPES if name.startswith(("trend_", "copies_"))}
+    assert set(RECIPES) - later <= set(pretrained.names())
+
+
 def test_all_weights_together_stay_within_their_budget():
     assert sum(path.stat().st_size for path in pretrained.WEIGHTS.iterdir()) <= 80 * MEGABYTE
     assert sorted(path.stem for path in pretrained.WEIGHTS.glob("*.safetensors")) == pretrained.names()
