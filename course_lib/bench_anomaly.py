@@ -96,7 +96,10 @@ def _projected(x, generator, K):
 
 @dataclass(frozen=True)
 class Method:
-    """run(x (N, H, W), generator, **setting) -> score (N, H, W) and twin (N, H, W) or None; NFE is of one image."""
+    """What a bench measures. settings: those to choose from on validation subjects; evaluations are of one image.
+
+    Here run(x (N, H, W), generator, **setting) -> score (N, H, W) and twin (N, H, W) or None.
+    """
 
     run: Callable
     settings: tuple = ({},)
@@ -151,8 +154,7 @@ def scores(name, x, setting, first=0):
 
 def needs(name):
     """sha256 of the networks of a method; None where one of them is not there."""
-    names = METHODS[name].networks
-    return {n: pretrained.card(n)["sha256"] for n in names} if set(names) <= set(pretrained.names()) else None
+    return pretrained.sha256_of(METHODS[name].networks)
 
 
 def _rounded(values, digits=4):

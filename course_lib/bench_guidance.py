@@ -96,8 +96,7 @@ SATURATED = 0.98  # beyond plus or minus this a pixel counts as white or black
 
 def needs(method):
     """sha256 of the networks that a method uses besides the bank's two; {} where one of them is not there."""
-    names = NEEDS.get(method, ())
-    return {name: pretrained.card(name)["sha256"] for name in names} if set(names) <= set(pretrained.names()) else {}
+    return pretrained.sha256_of(NEEDS.get(method, ())) or {}
 
 
 def floor(real):

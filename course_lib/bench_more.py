@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from course_lib import counterfactual, pretrained, restore, runtime
 from course_lib.anomaly import smooth
+from course_lib.bench_anomaly import Method
 from course_lib.inverse import repaint_times, replacement
 from course_lib.metrics.images import contrast_kept, coverage, psnr, ssim
 from course_lib.operators import Mask
@@ -44,18 +45,9 @@ T2_NFE = 12
 
 
 @dataclass(frozen=True)
-class Method:
-    """run(cases, seed, **setting) -> images by name; NFE is of one image."""
-
-    run: Callable
-    settings: tuple = ({},)
-    networks: tuple = ()
-    evaluations: int = 0
-
-
-@dataclass(frozen=True)
 class Task:
-    """load(split) gives the cases, tensors (N, ...) by name; score(found, cases) a list a measure, one entry a case;
+    """load(split) gives the cases, tensors (N, ...) by name; ``methods`` are of the bench of notebook 11, with
+    run(cases, seed, **setting) -> images by name; score(found, cases) a list a measure, one entry a case;
     ``goal`` is the measure whose mean is largest for the best setting."""
 
     load: Callable
@@ -488,8 +480,7 @@ TASKS = {
 
 def needs(task, method):
     """sha256 of the networks of a method; None where one of them is not there."""
-    names = TASKS[task].methods[method].networks
-    return {n: pretrained.card(n)["sha256"] for n in names} if set(names) <= set(pretrained.names()) else None
+    return pretrained.sha256_of(TASKS[task].methods[method].networks)
 
 
 @functools.lru_cache(maxsize=4)

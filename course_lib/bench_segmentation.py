@@ -336,8 +336,7 @@ def needs(name):
     """sha256 of the networks of a row; {} where one of them is not there."""
     others = {"hippocampus": HIPPOCAMPUS, SINGLE: (LESIONS, *UNETS)}
     others |= {baseline: networks for baseline, (networks, _) in BASELINES.items()}
-    names = others.get(name, (LESIONS,))
-    return {net: pretrained.card(net)["sha256"] for net in names} if set(names) <= set(pretrained.names()) else {}
+    return pretrained.sha256_of(others.get(name, (LESIONS,))) or {}
 
 
 def make(path):

@@ -29,6 +29,12 @@ def card(name):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def sha256_of(networks):
+    """{name: sha256} of networks, by which a stored measurement knows whether they have changed; None where one of them
+    is not there."""
+    return {name: card(name)["sha256"] for name in networks} if set(networks) <= set(names()) else None
+
+
 def _tensors(name, about):
     """The verified tensors of a network. Raises ValueError when the file is missing or is not the one on its card."""
     path = WEIGHTS / f"{name}.safetensors"
