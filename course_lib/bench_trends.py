@@ -1,8 +1,8 @@
 """The bank ``13_trends``: four networks of one size and one length of training on MedNIST at 32 x 32, each with the
 sampler it was made for and with one sampler for all, by number of evaluations.
 
-``python -m course_lib.bench 13_trends`` remakes it (no data set needed; about 5 minutes on one free core). It may be
-interrupted: rows that are there are not computed anew, unless their network has changed.
+``python -m course_lib.bench 13_trends`` remakes it (about 5 minutes on one free core, with MedNIST in the cache for the
+reference). It may be interrupted: rows that are there are not computed anew, unless their network has changed.
 """
 
 import json
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 
 from course_lib import pretrained, runtime
-from course_lib.metrics.distribution import frechet_distance, moments
+from course_lib.metrics.distribution import Moments, frechet_distance, moments
 from course_lib.metrics.intervals import jackknife
-from course_lib.recipes import FD_IMAGES, TREND_REFERENCE, TREND_SIZE, small_judged
+from course_lib.recipes import FD_IMAGES, TREND_SIZE, small_judged, small_reference
 from course_lib.sample import draw_along
 from course_lib.samplers import consistency_step, ddim_step, ddpm_step, dpmpp_2m_step, heun_step
 from course_lib.schedules import karras_levels, uniform_times
@@ -85,11 +85,10 @@ def draw_set(method, sampler, nfe, n=FD_IMAGES, seed=0):
     return images, (time.process_time() - start) / n
 
 
-def row(method, sampler, nfe):
-    """One row of the bank, computed, and the first images of its set, uint8 (12, 32, 32)."""
+def row(method, sampler, nfe, reference):
+    """One row of the bank, computed, and the first images of its set, uint8 (12, 32, 32). reference : moments."""
     images, seconds = draw_set(method, sampler, nfe)
     features, logits = small_judged(images)
-    reference = pretrained.reference(TREND_REFERENCE)
     distance, error = jackknife(lambda part: frechet_distance(moments(part), reference), features, turn=6)
     right = (logits.argmax(1) == classes_in_turn()).float().mean()
     return {
@@ -100,7 +99,7 @@ def row(method, sampler, nfe):
         "error": round(error, 3),
         "recognised": round(float(right), 4),
         "seconds": round(seconds, 5),
-        "needs": needs(WAYS[method, sampler].network),
+        "needs": pretrained.sha256_of([WAYS[method, sampler].network]),
     }, torch.as_tensor(to_uint8(images[:SHOWN]))
 
 
@@ -110,11 +109,6 @@ def plan():
 
 
 # ---- The bank --------------------------------------------------------------------------------------------------------
-
-
-def needs(network):
-    """sha256 of the network of a row, and of that which has the reference."""
-    return {name: pretrained.card(name)["sha256"] for name in (network, TREND_REFERENCE)}
 
 
 def key(method, sampler, nfe):
@@ -127,27 +121,42 @@ def pictures(path, method, sampler, nfe):
     return read_tensors(path.with_suffix(".safetensors"))[0][key(method, sampler, nfe)]
 
 
+def reference(path):
+    """Moments of the features of real images, out of the bank at ``path``."""
+    tensors = read_tensors(path.with_suffix(".safetensors"))[0]
+    return Moments(*(tensors[f"reference.{key}"] for key in ("mean", "cov")), int(tensors["reference.n"]))
+
+
 def make(path):
     """Compute the rows that the bank at ``path`` lacks, and write it after each of them."""
-    bank, tensors = {"rows": []}, {}
+    tensors_path = path.with_suffix(".safetensors")
     if path.exists():
-        bank, tensors = json.loads(path.read_text(encoding="utf-8")), read_tensors(path.with_suffix(".safetensors"))[0]
-    floor = pretrained.card(TREND_REFERENCE)["floor_of_real_images"]
-    bank = {
-        "made_by": f"python -m course_lib.bench {path.stem}",
-        "sha256": {"mednist_features": pretrained.card("mednist_features")["sha256"]},
-        "images": FD_IMAGES,
-        "precision": runtime.precision_name(),
-        "floor": floor["of_each_draw"],
-        "rows": [r for r in bank["rows"] if r["needs"] == needs(WAYS[r["method"], r["sampler"]].network)],
-    }
+        bank, tensors = json.loads(path.read_text(encoding="utf-8")), read_tensors(tensors_path)[0]
+    else:
+        real, floor = small_reference()
+        bank = {
+            "made_by": f"python -m course_lib.bench {path.stem}",
+            "sha256": pretrained.sha256_of(["mednist_features"]),
+            "images": FD_IMAGES,
+            "reference_images": real.n,
+            "precision": runtime.precision_name(),
+            "floor": floor["of_each_draw"],
+            "rows": [],
+        }
+        tensors = {"reference.mean": real.mean, "reference.cov": real.cov, "reference.n": torch.tensor(real.n)}
+        write_tensors(tensors_path, tensors)
+
+    def as_it_was(entry):
+        return entry["needs"] == pretrained.sha256_of([WAYS[entry["method"], entry["sampler"]].network])
+
+    bank["rows"] = [entry for entry in bank["rows"] if as_it_was(entry)]
     done = {(r["method"], r["sampler"], r["nfe"]) for r in bank["rows"]}
     for wanted in plan():
         if wanted in done or WAYS[wanted[:2]].network not in pretrained.names():
             continue
-        found, images = row(*wanted)
+        found, images = row(*wanted, reference(path))
         tensors[key(*wanted)] = images
-        write_tensors(path.with_suffix(".safetensors"), tensors)
+        write_tensors(tensors_path, tensors)
         bank["rows"].append(found)
         write_rows(path, bank)
         print(found, flush=True)

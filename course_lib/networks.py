@@ -40,13 +40,17 @@ class DiffusionUNet(nn.Module):
 
     Parameters
     ----------
-    channels : width of each level, multiples of 32; the side of the image must divide by patch * 2^(levels - 1).
+    channels : width of each level, multiples of 32 (the width of an attention head); the side of the image must divide
+        by patch * 2^(levels - 1).
     num_res_blocks : residual blocks a level.
     patch : side of the squares folded into channels; 1 leaves the image as it is.
     num_classes : classes that the network may be told of, without the "none" class, which it adds last; 0 for none.
     in_channels : channels of the image.
     beside : channels of an image y that the network sees beside x_t (conditioning by concatenation); 0 for none.
     spatial_dims : 2 for images (B, C, H, W), 3 for volumes (B, C, X, Y, Z).
+    norm_groups : groups of channels that are normalised together; must divide each width. Keep it below the widths: t
+        and y reach a level as one number added to each channel, which a group of one channel takes off again. A network
+        with as many groups as channels at all levels knows neither.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class DiffusionUNet(nn.Module):
         in_channels=1,
         beside=0,
         spatial_dims=2,
+        norm_groups=32,
     ):
         super().__init__()
         from monai.networks.nets import DiffusionModelUNet
@@ -72,7 +77,7 @@ class DiffusionUNet(nn.Module):
             # attention at the coarsest level only: elsewhere it is slow
             attention_levels=(False,) * (len(channels) - 1) + (True,),
             num_head_channels=32,
-            norm_num_groups=32,
+            norm_num_groups=norm_groups,
             num_class_embeds=num_classes + 1 if num_classes else None,
         )
 

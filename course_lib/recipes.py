@@ -242,7 +242,6 @@ def measure_noisy_classifier(recipe, net, load_test=lambda: mednist_images("test
 # ---- MedNIST at 32 x 32, for the trends ------------------------------------------------------------------------------
 
 TREND_SIZE = 32
-TREND_REFERENCE = "trend_ddpm"  # the card that has the reference and the floor of this size
 SIGMA_DATA = 0.55  # standard deviation of all pixels of the training images
 STUDENT_NFE = 4
 
@@ -267,7 +266,8 @@ def small_judged(images):
     return both[:, : -len(MEDNIST_CLASSES)], both[:, -len(MEDNIST_CLASSES) :]
 
 
-def _small_reference():
+@functools.cache
+def small_reference():
     """Moments of the features of 30,000 real images of 32 x 32, and the floor of 600: those that
     :func:`measure_classifier` takes."""
     images, labels = mednist_small("train")
@@ -282,8 +282,7 @@ def _small_reference():
 
 def measure_trend(recipe, net):
     """Fréchet distance of 600 samples beside the floor: at 25 evaluations of 2M at noise levels after Karras et al., or
-    for a student at 4 of its own; and the share of samples recognised as their class. The first of these networks ships
-    the reference and the floor for all of them."""
+    for a student at 4 of its own; and the share of samples recognised as their class."""
     denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
     y, sampling = torch.arange(FD_IMAGES) % len(recipe.classes), _sampling()
     times, step = schedules.karras_levels(denoiser.schedule, FD_NFE), dpmpp_2m_step
@@ -291,19 +290,14 @@ def measure_trend(recipe, net):
         times, step = schedules.uniform_times(STUDENT_NFE)[:-1], consistency_step
         sampling |= {"network_evaluations": STUDENT_NFE, "sampler": "consistency"}
     features, logits = small_judged(draw_along(denoiser, y, times, step, size=recipe.image_size))
-    extra, about = {}, {}
-    if recipe.name == TREND_REFERENCE:
-        reference, floor = _small_reference()
-        extra = {"reference.mean": reference.mean, "reference.cov": reference.cov}
-        about = {"reference_images": reference.n, "floor_of_real_images": floor}
-    else:
-        reference = pretrained.reference(TREND_REFERENCE)
-        floor = pretrained.card(TREND_REFERENCE)["floor_of_real_images"]
+    reference, floor = small_reference()
     images = recipe.load_data()[0]
-    return _against(features, reference, floor) | sampling | about | {
+    return _against(features, reference, floor) | sampling | {
+        "reference_images": reference.n,
+        "floor_of_real_images": floor,
         "recognised_as_its_class": round(float((logits.argmax(1) == y).float().mean()), 4),
         "standard_deviation_of_the_data": round(float(to_tensor(images[::10]).std()), 4),
-    }, extra
+    }, {}
 
 
 # ---- The brain cohort ------------------------------------------------------------------------------------------------
@@ -966,7 +960,7 @@ def _mednist_recipe(**settings):
     )
 
 
-TREND = {"channels": (32, 32), "num_res_blocks": 1, "patch": 2, "num_classes": 6}
+TREND = {"channels": (32, 32), "num_res_blocks": 1, "patch": 2, "num_classes": 6, "norm_groups": 8}
 
 
 def _trend_recipe(**settings):
@@ -1207,14 +1201,14 @@ RECIPES = {
             _brain_recipe(
                 name=f"copies_{n}",
                 network="DiffusionUNet",
-                network_args=SMALLER,
+                network_args=SMALLER | {"norm_groups": 8},
                 loss=COSINE_V,
                 load_data=functools.partial(_coarse_train, n),
                 measure=measure_copies,
                 n=n,
                 image_size=COPIES_SIZE,
-                batch_size=16,  # the same number of steps for every set, so the small ones are seen many times
-                steps=3000,
+                batch_size=min(n, 16),
+                steps=3000,  # the same for every set, so the small ones are seen many times
                 peak_rate=1e-3,
             )
             for n in COPIES

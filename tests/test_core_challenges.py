@@ -67,8 +67,9 @@ def test_levels_are_the_same_people_elsewhere():
 
 def test_the_networks_of_the_copies_differ_in_their_data_alone(monkeypatch):
     entries = [RECIPES[f"copies_{n}"] for n in recipes.COPIES]
-    for key in ("network", "network_args", "steps", "batch_size", "peak_rate", "seed", "image_size", "loss"):
+    for key in ("network", "network_args", "steps", "peak_rate", "seed", "image_size", "loss"):
         assert all(getattr(entry, key) == getattr(entries[0], key) for entry in entries)
+    assert [entry.batch_size for entry in entries] == [10, 16, 16, 16]  # ten images are no batch of 16
     monkeypatch.setattr(recipes, "_healthy", lambda split, n, size: (split, n, size))
     assert [entry.load_data() for entry in entries] == [(("train", n, 32), None) for n in recipes.COPIES]
 
