@@ -1,10 +1,12 @@
 """The bank ``14_challenges``: what the course's methods do where they were not meant to work.
 
-``python -m course_lib.bench 14_challenges`` remakes it (about 25 minutes on one free core). It may be interrupted: rows
-that are there, and were made with the networks as they are now, are not computed anew. Four kinds of rows:
+``python -m course_lib.bench 14_challenges`` remakes it (about 40 minutes on one free core). It may be interrupted: rows
+that are there, and were made with the networks as they are now, are not computed anew. Five kinds of rows:
 
 - "lesion": the 32 subjects of notebook 09 from MRI scans at several accelerations, with their lesion and without;
 - "shift": 32 images each of anatomy and contrast that the prior never saw, at R = 4;
+- "copies": networks trained on 10 to 10,000 brains, here and now (or before: ``python -m course_lib.train copies_10``
+  leaves a checkpoint in ``runs`` that serves): they are no good for anything else, and do not ship;
 - "guidance": pixels of MedNIST samples over the guidance scale;
 - "rare": features of healthy brains and of two rare kinds, for sets in which one of them is missing.
 
@@ -18,7 +20,7 @@ import time
 import torch
 from torch.nn import functional as F
 
-from course_lib import bench_guidance, pretrained, runtime
+from course_lib import bench_guidance, pretrained, runtime, train
 from course_lib import bench_reconstruction as lab
 from course_lib.anomaly import brain
 from course_lib.metrics.images import contrast_kept, coverage, prediction_interval, psnr
@@ -26,7 +28,9 @@ from course_lib.operators import to_kspace
 from course_lib.recipes import (
     BRAIN_LICENCE,
     BRAIN_TISSUES,
+    COPIES,
     MEDNIST_LICENCE,
+    RECIPES,
     in_parts,
     made_brains,
     made_levels,
@@ -213,6 +217,21 @@ def sharpness(x, truth):
     return energy[0] / energy[1]
 
 
+# ---- Copies ----------------------------------------------------------------------------------------------------------
+
+
+def copies_row(n, folder="runs"):
+    """A row "copies": a network trained on n brains, and what :func:`~course_lib.recipes.measure_copies` says of it."""
+    recipe = RECIPES[f"copies_{n}"]
+    for _ in train.run(recipe, folder, runtime.precision()):
+        pass
+    net, steps = train.trained(recipe, folder)
+    quality, tensors = recipe.measure(recipe, runtime.placed(net))
+    weights = sum(parameter.numel() for parameter in net.parameters())
+    shown = {key: tensors[f"reference.{key}"] for key in ("samples", "nearest")}
+    return {"steps": steps, "weights": weights} | quality, shown
+
+
 # ---- Guidance, and a class that is missing ---------------------------------------------------------------------------
 
 
@@ -253,7 +272,7 @@ def plan():
         rows += [("lesion", R, method) for method in METHODS if method != "U-Net" or R in TRAINED]
     rows += [("rare", name, "") for name in RARE]
     rows += [("shift", shift, method) for shift in SHIFTS for method in METHODS]
-    return rows + [("guidance", w, method) for method, w in GUIDED]
+    return rows + [("copies", n, "") for n in COPIES] + [("guidance", w, method) for method, w in GUIDED]
 
 
 def needs(kind, method):
@@ -267,6 +286,8 @@ def row(kind, name, method):
         return lesion_row(name, method)
     if kind == "shift":
         return shift_row(name, method)
+    if kind == "copies":
+        return copies_row(name)
     return guidance_row(method, name) if kind == "guidance" else rare_row(name)
 
 
@@ -274,6 +295,8 @@ def _stored(key, value):
     """Pictures as uint8 without their channel, features as halves."""
     if key == "features":
         return value.half()
+    if value.dtype == torch.uint8:
+        return value
     images = value[:, 0] if value.ndim == 4 else value
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 

@@ -326,9 +326,7 @@ def made_ventricles(split, n, walls, size=BRAIN_SIZE, seed=0):
     """
     from data_fetch import brain_cohort
 
-    cases = [
-        brain_cohort.slice_2d(int(k), size, ventricles=float(walls)) for k in brain_cohort.numbers(split, n, seed)
-    ]
+    cases = [brain_cohort.slice_2d(int(k), size, ventricles=float(walls)) for k in brain_cohort.numbers(split, n, seed)]
     return np.stack([case.image for case in cases]), np.stack([case.labels for case in cases])
 
 
@@ -565,8 +563,7 @@ def measure_copies(recipe, net):
         "images": n,
     }
     shown = {"samples": images[:12], "nearest": known[which[:12]]}
-    tensors = {f"reference.{key}": torch.as_tensor(to_uint8(x)) for key, x in shown.items()}
-    return quality | _sampling(), tensors | {"reference.relative": values, "reference.held_out": check}
+    return quality | _sampling(), {f"reference.{key}": torch.as_tensor(to_uint8(x)) for key, x in shown.items()}
 
 
 def _mean_and_std(values):

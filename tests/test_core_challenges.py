@@ -1,5 +1,7 @@
 """Open challenges: the measures of the stress tests, the networks of the copies, and the bank of notebook 14."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -95,6 +97,19 @@ def test_copies_are_found_and_new_people_are_not(monkeypatch, n):
         assert quality["training_images"] == n and tensors["reference.samples"].shape == (12, 32, 32)
 
 
+def test_copies_are_trained_and_measured_in_one_go(monkeypatch, tmp_path):
+    """Two steps instead of 3,000; a second call goes on from the checkpoint and finds the same."""
+    monkeypatch.setattr(recipes, "_healthy", people)
+    monkeypatch.setattr(recipes, "coarse_features", lambda images: torch.as_tensor(images)[:, ::8, ::8].flatten(1))
+    monkeypatch.setattr(recipes, "FD_NFE", 2)
+    monkeypatch.setitem(RECIPES, "copies_10", dataclasses.replace(RECIPES["copies_10"], steps=2))
+    found, shown = lab.copies_row(10, tmp_path)
+    assert found["steps"] == 2 and found["training_images"] == 10 and found["weights"] > 500_000
+    assert {key: x.shape for key, x in shown.items()} == dict.fromkeys(("samples", "nearest"), (12, 32, 32))
+    again, _ = lab.copies_row(10, tmp_path)
+    assert again == found
+
+
 # ---- the bank --------------------------------------------------------------------------------------------------------
 
 
@@ -142,6 +157,7 @@ def test_both_banks_agree_on_the_same_scans(bank):
 
 def test_the_bank_is_whole(bank):
     kept = lab.tensors(bench.BANKS / "14_challenges.json")
+    assert {(row["kind"], row["name"], row["method"]) for row in bank["rows"]} == set(lab.plan())
     for row in bank["rows"]:
         assert row["needs"] == lab.needs(row["kind"], row["method"])
         lengths = {len(value) for value in row.values() if isinstance(value, list)}
