@@ -325,7 +325,8 @@ class Live:
         """The MIME bundle: live view, still picture with its alt text, words; each front end takes the first it can."""
         view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
         still = self._tag(self.still, "course-frame")
-        note = '<div class="course-still" style="margin:6px 0">Run the cell to move the controls.</div>'
+        words = "Run the cell in Jupyter to move the controls: a kernel computes each picture."
+        note = f'<div class="course-still" style="margin:6px 0">{words}</div>'
         return {
             "application/vnd.jupyter.widget-view+json": view,
             "text/html": f'<div class="course-widget">{still}{note}</div>',
