@@ -2,7 +2,9 @@
 """Set the course up and start it: the only command that a learner has to type.
 
     python3 start.py lab     make .venv, install everything, open JupyterLab on the first notebook
+    python3 start.py lab --live   the same for a teacher: everything warm, large type, the first demo ready
     python3 start.py test    the same set-up, then the whole test suite
+    python3 start.py site    the same set-up, then the web site into build/site
 
 Standard library only, and no syntax newer than Python 3.6, so that an old Python prints a sentence, not a SyntaxError.
 What is installed stands in requirements.txt; a stamp in .venv remembers what was done: a second start installs nothing.
@@ -26,6 +28,7 @@ STAMP = os.path.join(VENV, "course-stamp")
 PIP_LOG = os.path.join(ROOT, "pip.log")
 REQUIREMENTS = os.path.join(ROOT, "requirements.txt")
 FIRST_NOTEBOOK = os.path.join(ROOT, "notebooks", "00_start_here.ipynb")
+SITE = os.path.join(ROOT, "build", "site")
 
 OLDEST, NEWEST = (3, 10), (3, 14)  # the pinned list has wheels for these on Linux, Windows and macOS
 SUPPORTED = "Python {}.{} to {}.{}".format(*(OLDEST + NEWEST))
@@ -266,7 +269,7 @@ def pinned(package):
 
 
 def set_up(command, cpu):
-    """Bring .venv to what requirements.txt says, for 'lab' or 'test'. Returns the path of its Python."""
+    """Bring .venv to what requirements.txt says, for one of the commands. Returns the path of its Python."""
     system, windows = platform.system(), os.name == "nt"
     python = venv_python(VENV, windows)
     interpreter = f"{sys.version_info[0]}.{sys.version_info[1]} {ROOT}"  # a moved folder breaks a venv
@@ -313,7 +316,7 @@ def install(python, cpu):
     run_pip(python, ["--no-deps", "--no-build-isolation", "-e", ROOT], PIP_LOG)
 
 
-# The two commands --------------------------------------------------------------------------------------------------
+# The commands ------------------------------------------------------------------------------------------------------
 
 
 def lab_command(python, extra, root_user):
@@ -324,9 +327,21 @@ def lab_command(python, extra, root_user):
     return command + extra
 
 
+def live_command(python, extra):
+    """The command line that warms everything and opens JupyterLab for a class."""
+    return [python, os.path.join(ROOT, "tools", "live.py"), *extra]
+
+
 def test_command(python, extra):
     """The command line of the whole test suite; paths and options of pytest may follow."""
     return [python, "-m", "pytest", *PYTEST_FLAGS, *extra]
+
+
+def site_command(python, extra, folder=SITE, cache=SITE + "-cache"):
+    """The command line that builds the web site into a folder; a warning, such as a dead link, fails it."""
+    settings = os.path.join(ROOT, "docs", "site")
+    flags = ["-b", "html", "-W", "--keep-going", "-c", settings, "-d", cache]
+    return [python, "-m", "sphinx", *flags, *extra, ROOT, folder]
 
 
 def run(command):
@@ -343,9 +358,11 @@ def parse(arguments):
     """The command, --cpu, and what is passed on."""
     parser = argparse.ArgumentParser(
         description="Set the course up and start it.",
-        epilog="Anything else is passed on to JupyterLab or to pytest.",
+        epilog="Anything else is passed on to JupyterLab, pytest or Sphinx.",
     )
-    parser.add_argument("command", choices=["lab", "test"], help="open JupyterLab, or run every test")
+    does = "open JupyterLab, run every test, or build the web site"
+    parser.add_argument("command", choices=["lab", "test", "site"], help=does)
+    parser.add_argument("--live", action="store_true", help="with lab: for a class; --part 3 prepares Part 3")
     parser.add_argument("--cpu", action="store_true", help="on Linux: take PyTorch's small CPU build")
     return parser.parse_known_args(arguments)
 
@@ -370,6 +387,10 @@ def main(arguments):
         return 130
     if options.command == "test":
         return run(test_command(python, extra))
+    if options.live:
+        return run(live_command(python, extra))
+    if options.command == "site":
+        return run(site_command(python, extra))
     return run(lab_command(python, extra, hasattr(os, "geteuid") and os.geteuid() == 0))
 
 

@@ -19,15 +19,6 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = "00_start_here.ipynb"
 TOKEN = "course-test"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-FLAGS = [
-    "--no-sandbox",  # as root, in a container, Chromium does not start with its sandbox
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 SETTINGS = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # else cells out of sight are not on the page
@@ -76,17 +67,7 @@ def await_server(url, process, log, seconds=60):
 
 
 @pytest.fixture(scope="module")
-def browser_path():
-    """Chromium or Chrome on this machine."""
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        message = f"no Chromium or Chrome on the PATH (looked for {', '.join(BROWSERS)})"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-    return path
-
-
-@pytest.fixture(scope="module")
-def lab(browser_path, tmp_path_factory):
+def lab(chromium, tmp_path_factory):
     """Address of a JupyterLab over a copy of the notebooks; they are never changed by a test."""
     folder = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
@@ -109,17 +90,13 @@ def lab(browser_path, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(browser_path, lab):
+def page(chromium, lab):
     """The notebook, open in the browser and not yet run: a freshly cloned notebook is untrusted."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.goto(lab, timeout=60_000)
-        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
-        yield page
-        browser.close()
+    page = chromium.new_page(viewport={"width": 1280, "height": 1000})
+    page.goto(lab, timeout=60_000)
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+    yield page
+    page.close()
 
 
 @pytest.fixture(scope="module")

@@ -293,6 +293,7 @@ def test_commands_pass_on_what_follows():
     assert "--nbval-lax" in start.test_command("python", [])
     assert start.lab_command("python", ["--no-browser"], root_user=False)[-1] == "--no-browser"
     assert "--allow-root" in start.lab_command("python", [], root_user=True)
+    assert start.site_command("python", ["-q"])[-3:] == ["-q", start.ROOT, start.SITE]
 
 
 def test_help_starts_in_well_under_a_second():

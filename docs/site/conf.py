@@ -1,0 +1,122 @@
+"""Sphinx settings of the web site: README, notebooks with their stored outputs, docs/*.md. `python3 start.py site`.
+
+The folder of the course itself is the source, so that every link of README.md and of the notebooks holds on the site.
+Nothing is executed and nothing is fetched: MathJax comes with the package sphinx-mathjax-offline.
+"""
+
+import base64
+import hashlib
+import re
+import shutil
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.transforms import SphinxTransform
+
+project = "Diffusion models for medical imaging"
+author = "the authors of the course"
+copyright = "the authors of the course. Prose and figures CC BY 4.0, code Apache-2.0. Not for clinical use"
+language = "en"
+
+extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
+root_doc = "README"
+include_patterns = ["README.md", "LICENSE-CONTENT.md", "docs/*.md", "notebooks/*.ipynb"]
+exclude_patterns = ["**/.*"]
+
+nb_execution_mode = "off"
+# Without a kernel a live widget is a dead frame: its still picture stands in the same output.
+nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
+myst_enable_extensions = ["amsmath", "dollarmath", "html_image"]
+myst_heading_anchors = 3
+myst_update_mathjax = False
+mathjax3_config = {
+    "tex": {"inlineMath": [["$", "$"], ["\\(", "\\)"]], "processEscapes": True},
+    # Formulas are marked by Sphinx; only in what cells showed are there bare dollars.
+    "options": {"ignoreHtmlClass": "tex2jax_ignore|document", "processHtmlClass": "math|text_html"},
+}
+
+html_theme = "sphinx_book_theme"
+html_title = project
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_favicon = "static/icon.svg"
+html_context = {"default_mode": "light"}  # a dark one would alter the grey values of the pictures
+html_copy_source = False
+html_use_index = False
+html_show_sphinx = False
+html_theme_options = {
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+    "show_toc_level": 2,
+    "show_navbar_depth": 2,
+}
+
+CONTENTS = """
+```{toctree}
+:hidden:
+:glob:
+:caption: Notebooks
+notebooks/*
+```
+
+```{toctree}
+:hidden:
+:glob:
+:caption: More
+docs/*
+LICENSE-CONTENT
+```
+"""
+
+
+def make_front_page(app, docname, source):
+    """README.md as the first page: title before commands, the picture in Markdown, and the contents of the site."""
+    if docname == root_doc:
+        commands, text = source[0].split("\n# ", 1)
+        text = text.replace("## Start\n", f"## Start\n\n{commands}\n", 1)
+        source[0] = "# " + re.sub(r"</?p\b[^>]*>\n?", "", text) + CONTENTS
+
+
+class NoForeignPictures(SphinxTransform):
+    """A picture on another host (a badge) gives way to its words: the site needs no network."""
+
+    default_priority = 100
+
+    def apply(self):
+        for image in list(self.document.findall(nodes.image)):
+            if image["uri"].startswith(("http:", "https:")):
+                image.replace_self(nodes.Text(image["alt"]))
+
+
+def store_figures(app, pagename, templatename, context, doctree):
+    """Figures as files that load when they come near, each a link to itself: on a phone, a tap shows it whole."""
+    folder = Path(app.outdir, "_images")
+
+    def linked(match):
+        kind, content, rest = match.groups()
+        content = base64.b64decode(content)
+        name = f"{hashlib.sha256(content).hexdigest()[:16]}.{kind}"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+        address = context["pathto"](f"_images/{name}", resource=True)
+        return (
+            f'<a class="course-zoom" href="{address}">'
+            f'<img class="course-figure" src="{address}" loading="lazy"{rest}></a>'
+        )
+
+    figure = r'<img class="course-figure" src="data:image/(\w+);base64,([^"]+)"([^>]*)>'
+    context["body"] = re.sub(figure, linked, context.get("body", ""))
+
+
+def copy_front_page(app, error):
+    """The first page also under the name that a server looks for."""
+    if error is None:
+        shutil.copyfile(Path(app.outdir, f"{root_doc}.html"), Path(app.outdir, "index.html"))
+
+
+def setup(app):
+    app.connect("source-read", make_front_page)
+    app.connect("html-page-context", store_figures)
+    app.connect("build-finished", copy_front_page)
+    app.add_transform(NoForeignPictures)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,78 @@
+"""What several tests of the course share: one Chromium, and the web site built once."""
+
+import functools
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FLAGS = [
+    "--no-sandbox",  # as root, in a container, Chromium does not start with its sandbox
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Chromium or Chrome of this machine, started; without one: skip, in continuous integration (CI=true) fail."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        message = f"no Chromium or Chrome on the PATH (looked for {', '.join(BROWSERS)})"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """A file server that does not print its requests between the tests' dots."""
+
+    def log_message(self, *args):
+        pass
+
+
+class Site:
+    """The built web site: its folder, its address on this machine, and what the build took and said."""
+
+    def __init__(self, folder, address, seconds, processor_seconds, log):
+        self.folder, self.address, self.log = folder, address, log
+        self.seconds, self.processor_seconds = seconds, processor_seconds
+
+    def pages(self):
+        """The page's addresses below the site's, all but the index of terms."""
+        return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.html"))
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The web site as `start.py site` builds it, but into a temporary folder; served on 127.0.0.1."""
+    sys.path.insert(0, str(ROOT))
+    import start
+
+    folder = tmp_path_factory.mktemp("site")
+    command = start.site_command(sys.executable, ["--quiet"], str(folder / "html"), str(folder / "doctrees"))
+    wall, before = time.perf_counter(), os.times()
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    wall, after = time.perf_counter() - wall, os.times()
+    assert built.returncode == 0, built.stderr
+    processor = after.children_user + after.children_system - before.children_user - before.children_system
+    handler = functools.partial(Quiet, directory=folder / "html")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        yield Site(folder / "html", address, wall, processor, built.stdout + built.stderr)
+        server.shutdown()
