@@ -52,7 +52,7 @@ def noise_of(problem):
 
 def acceleration(problem):
     """R of an MRI problem, an int."""
-    return int(problem.split("R = ")[1][0])
+    return int(problem.split("R = ")[1].split(",")[0])
 
 
 def scan(problem, x_0, seed):

@@ -18,6 +18,13 @@ def noise(seed, n=8, size=96):
     return torch.randn(n, 1, size, size, generator=runtime.seeded(seed))
 
 
+@pytest.mark.parametrize("R", lab.ACCELERATIONS)
+def test_a_scan_measures_one_in_R_lines(R):
+    A, _ = lab.lab.scan(lab.problem_of(R), noise(0), 0)
+    measured = A.lines.flatten(1).sum(1)
+    assert ((measured - 96 / R).abs() <= (4 if R > 1 else 1)).all(), measured
+
+
 def test_what_is_left_out_known_or_invented_on_missing_lines():
     truth = noise(0)
     A, _ = lab.lab.scan(lab.problem_of(8), truth, 0)
