@@ -71,6 +71,15 @@ def precision_name():
     return str(precision()).removeprefix("torch.")
 
 
+def where():
+    """One sentence for the top of a notebook: the device and the precision, and on Colab's CPU how to get a GPU."""
+    gpu = f"the GPU ({torch.cuda.get_device_name()})" if device() == "cuda" else "the Apple GPU"
+    text = f"Networks run on {'the CPU' if device() == 'cpu' else gpu} in {precision_name()}."
+    if device() == "cpu" and "google.colab" in sys.modules:
+        text += " That is enough. For a GPU: Runtime > Change runtime type, choose one, and run from the top again."
+    return text
+
+
 def seeded(seed):
     """A torch.Generator on the CPU with that seed, so that noise is the same on every device."""
     return torch.Generator().manual_seed(seed)

@@ -17,7 +17,7 @@ import torch
 from torch import distributed
 
 from course_lib.predictions import preconditioning, target, to_x0
-from course_lib.samplers import dpmpp_2m_step, sample
+from course_lib.samplers import dpmpp_2m_step, noise_like, sample
 from course_lib.schedules import VarianceExploding, match_dims, uniform_times
 from course_lib.store import read_tensors, write_tensors
 
@@ -75,11 +75,12 @@ class DiffusionLoss:
         """
         x_0, y = _apart(batch, self.beside)
         t = shifted_times(stratified_times(len(x_0), generator), self.time_shift)
-        eps = torch.randn(x_0.shape, generator=generator)
+        eps = noise_like(x_0, generator)
         if self.condition is not None:
             y = self.condition(x_0)
         elif y is not None and y.ndim == 1:
-            y = torch.where(torch.rand(len(y), generator=generator) < self.drop_class, net.num_classes, y)
+            dropped = torch.rand(len(y), generator=generator) < self.drop_class
+            y = torch.where(dropped.to(y.device), net.num_classes, y)
         x_t = self.schedule.noisy(x_0, eps, t)
         alpha, sigma = match_dims(self.schedule.alpha(t), x_0), match_dims(self.schedule.sigma(t), x_0)
         error = net(x_t, t, y) - target(self.kind, x_0, eps, alpha, sigma)
@@ -110,7 +111,7 @@ class EDMLoss:
         """Loss of each example (B,) and its time (B,). batch: x_0 (B, C, H, W), and classes y (B,) or None."""
         x_0, y = batch
         t = self.times(len(x_0), generator)
-        x_t = self.schedule.noisy(x_0, torch.randn(x_0.shape, generator=generator).to(x_0.device), t)
+        x_t = self.schedule.noisy(x_0, noise_like(x_0, generator), t)
         _, c_out, _ = preconditioning(match_dims(self.schedule.sigma(t), x_0), self.sigma_data)
         return ((net(x_t, t, y) - x_0) / c_out).square().flatten(1).mean(1), t
 
@@ -141,7 +142,7 @@ class DistillationLoss:
         if len(x_0) % self.steps:
             raise ValueError(f"a batch must divide by the {self.steps} steps of the teacher; got {len(x_0)} images")
         x_0, y = x_0[:: self.steps], None if y is None else y[:: self.steps]
-        x_t, t, end = self.paths(torch.randn(x_0.shape, generator=generator).to(x_0.device), y)
+        x_t, t, end = self.paths(noise_like(x_0, generator), y)
         y = None if y is None else y.repeat(self.steps)
         alpha, sigma = match_dims(self.schedule.alpha(t), x_t), match_dims(self.schedule.sigma(t), x_t)
         error = to_x0(self.kind, net(x_t, t, y), x_t, alpha, sigma) - end
@@ -205,7 +206,7 @@ class NoisyClassificationLoss:
         """Loss of each example (B,) and its time (B,). batch: x_0 (B, C, H, W) and y (B,)."""
         x_0, y = batch
         t = self.latest * stratified_times(len(x_0), generator)
-        x_t = self.schedule.noisy(x_0, torch.randn(x_0.shape, generator=generator), t)
+        x_t = self.schedule.noisy(x_0, noise_like(x_0, generator), t)
         return torch.nn.functional.cross_entropy(net(x_t, t), y, reduction="none"), t
 
 

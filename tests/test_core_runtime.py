@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -155,3 +156,14 @@ def test_weights_of_both_kinds_of_network_are_placed(convolution, order):
     placed = runtime.placed(net)
     assert placed[0].weight.is_contiguous(memory_format=order)
     torch.testing.assert_close(placed[0].weight.cpu(), before, rtol=0, atol=0)
+
+
+def test_the_top_of_a_notebook_says_where_networks_run_and_colab_how_to_get_a_gpu(monkeypatch):
+    monkeypatch.setattr(runtime, "precision", lambda: torch.float32)
+    monkeypatch.setattr(runtime, "device", lambda: "cpu")
+    assert runtime.where() == "Networks run on the CPU in float32."
+    monkeypatch.setitem(sys.modules, "google.colab", None)
+    assert "Runtime > Change runtime type" in runtime.where()
+    monkeypatch.setattr(runtime, "device", lambda: "cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    assert runtime.where() == "Networks run on the GPU (Tesla T4) in float32."
