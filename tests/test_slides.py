@@ -1,0 +1,75 @@
+"""Slides: every notebook is tagged by the rule, each slide begins with a heading, and no screen has more than fits."""
+
+import copy
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import slides  # noqa: E402
+
+PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FEWEST, MOST = 8, 16  # slides a notebook, the title and the key points among them
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_notebook_is_tagged_by_the_rule(path):
+    before = [slides.slide_type(cell) for cell in read(path).cells]
+    after = [slides.slide_type(cell) for cell in slides.tag(read(path)).cells]
+    assert before == after, "run `python tools/slides.py`"
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_slides_begin_with_a_heading_and_hold_what_fits(path):
+    notebook = read(path)
+    begins = [cell for cell in notebook.cells if slides.slide_type(cell) == "slide"]
+    assert FEWEST <= len(begins) <= MOST
+    assert all(slides.heading(cell) for cell in begins)
+    for stack in slides.stacks(notebook):
+        assert sum(map(slides.lines_of, stack)) <= slides.CODE_LINES, stack[0].source[:80]
+        assert sum(map(slides.shows_picture, stack)) <= 1, stack[0].source[:80]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_every_widget_and_card_is_on_a_slide(path):
+    widgets = [cell for cell in read(path).cells if "course-widget" in str(cell.get("outputs"))]
+    assert widgets
+    assert [cell.source[:80] for cell in widgets if slides.slide_type(cell) == "skip"] == []
+
+
+def picture(source):
+    output = nbformat.v4.new_output("display_data", {"text/html": '<img alt="x">'})
+    return new_code_cell(source, outputs=[output])
+
+
+def kinds(*cells):
+    notebook = new_notebook(cells=[copy.deepcopy(cell) for cell in cells])
+    return [slides.slide_type(cell) for cell in slides.tag(notebook).cells]
+
+
+def test_rule():
+    title, heading = new_markdown_cell("# Title"), new_markdown_cell("## 1 · First")
+    set_up, text = new_code_cell("import torch"), new_markdown_cell("Words.")
+    assert kinds(title, set_up, text, heading, picture("draw()"), text) == [
+        "slide", "skip", None, "slide", None, "subslide",
+    ]  # fmt: skip
+    exercise = new_markdown_cell("### Exercise 1")
+    assert kinds(title, heading, exercise, text, new_code_cell("ex.q1"), heading) == [
+        "slide", "slide", "skip", "skip", "skip", "slide",
+    ]  # fmt: skip
+    long = new_code_cell("\n".join(["x = 1"] * 20))
+    assert kinds(title, heading, long, long) == ["slide", "slide", None, "subslide"]
+    prose = new_markdown_cell("word " * 100)
+    assert kinds(title, heading, prose, prose) == ["slide", "slide", None, "subslide"]
+    chosen = new_markdown_cell("### Its author wants a slide", metadata={"slideshow": {"slide_type": "slide"}})
+    assert kinds(title, heading, chosen, new_markdown_cell("### Not this one")) == [
+        "slide", "slide", "slide", "subslide",
+    ]  # fmt: skip
