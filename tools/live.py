@@ -1,0 +1,168 @@
+"""Teach from the notebooks: warm everything, then open JupyterLab with large type and the first demo ready to move.
+
+    python3 start.py lab --live             Part 1
+    python3 start.py lab --live --part 3    the notebooks of Part 3
+    python3 start.py lab --live --no-browser
+
+The notebooks are opened as copies in a temporary folder, trusted, so that every kernel-free slider is alive at once;
+what is changed in class is gone afterwards, and the stored figures stay as the fallback. For each notebook of the part
+a kernel is started that has run the set-up and what the live widgets need; JupyterLab finds them by itself. No
+setting of the teacher's own JupyterLab is read or changed, and nothing needs a network.
+"""
+
+import argparse
+import contextlib
+import queue
+import sys
+import tempfile
+import time
+import webbrowser
+from pathlib import Path
+
+import nbformat
+
+TOOLS = Path(__file__).resolve().parent
+sys.path[:0] = [str(TOOLS), str(TOOLS.parent)]
+import cells  # noqa: E402
+import lab_server  # noqa: E402
+
+PARTS = {1: ("00", "01", "02", "03"), 2: ("04", "05", "06", "07"), 3: ("08", "09", "10", "11", "12"), 4: ("13", "14")}
+THEME = {"code-font-size": "20px", "content-font-size1": "22px", "ui-font-size1": "16px"}
+SETTINGS = lab_server.SETTINGS | {"@jupyterlab/apputils-extension:themes": {"overrides": THEME}}
+# Figures and widgets have their size in pixels: what is 700 wide on a laptop is 1050 on the wall.
+CSS = """
+.jp-OutputArea-output img.course-figure, .jp-OutputArea-output .course-widget,
+.jp-OutputArea-output .widget-vbox:has(.course-live) { zoom: 1.5; }
+.jp-OutputArea-output .course-widget img.course-figure { zoom: 1; }
+.jp-OutputArea-output .widget-vbox { --jp-widgets-font-size: 15px; }
+"""
+
+
+def warm():
+    """Import what notebooks import, verify every network and look for the data. Returns lines of a report."""
+    start = time.perf_counter()
+    import matplotlib.font_manager  # noqa: F401  (it builds its cache of fonts on the first import ever)
+    import monai.inferers
+    import monai.networks.nets  # noqa: F401
+    import torch  # noqa: F401
+
+    from course_lib import runtime
+    from data_fetch import hippocampus, mednist, store
+
+    lines = [f"Python, PyTorch, MONAI and fonts are warm ({time.perf_counter() - start:.0f} s)."]
+    data = {"mednist": mednist.is_available(), "hippocampus": hippocampus.is_available()}
+    rows = runtime.checks(data, folder=store.root())
+    lines.append(f"{sum(row.ok for row in rows)} of {len(rows)} checks of machine, networks and data are fine.")
+    return lines + [f"  {row.what}: {row.found}. {row.remedy}" for row in rows if not row.ok]
+
+
+def trust(server, path):
+    """Sign a copied notebook in the server's own store of signatures, so that its scripts run."""
+    from nbformat.sign import NotebookNotary
+
+    NotebookNotary(data_dir=str(server.folder / "data_dir")).sign(cells.read(path))
+
+
+def prepare(server, name):
+    """Start a notebook's kernel and run its demo cells in it; the copy then shows these widgets, alive.
+
+    Returns the seconds it took. Raises RuntimeError with the error of a cell that fails.
+    """
+    from jupyter_client import BlockingKernelClient
+
+    start = time.perf_counter()
+    wanted = {"path": name, "name": name, "type": "notebook", "kernel": {"name": "python3"}}
+    session = server.api("sessions", wanted)
+    connection = server.folder / "runtime_dir" / f"kernel-{session['kernel']['id']}.json"
+    client = BlockingKernelClient(connection_file=str(connection))
+    client.load_connection_file()
+    client.start_channels(stdin=False, hb=False)
+    try:
+        _await(client)
+        path = server.notebooks / name
+        notebook = cells.read(path)
+        alive = cells.live_cells(notebook)
+        for number in cells.demo_cells(notebook):
+            outputs = _run(client, notebook.cells[number].source)
+            if number in alive:
+                notebook.cells[number].outputs = outputs
+        nbformat.write(notebook, path)
+        trust(server, path)
+    finally:
+        client.stop_channels()
+    return time.perf_counter() - start
+
+
+def _await(client, seconds=120):
+    """Return once the kernel both answers and is heard. Raises RuntimeError where it stays silent.
+
+    `wait_for_ready` goes by the heartbeat, and takes a kernel that starts on a busy machine for dead.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        client.kernel_info()
+        with contextlib.suppress(queue.Empty):
+            client.get_iopub_msg(timeout=1)
+            return
+    raise RuntimeError(f"the kernel did not answer within {seconds} s")
+
+
+def _run(client, source):
+    """Run a cell; returns its outputs. Raises RuntimeError when it fails."""
+    outputs = []
+
+    def keep(message):
+        if message["msg_type"] in ("display_data", "execute_result", "stream"):
+            outputs.append(nbformat.v4.output_from_msg(message))
+
+    reply = client.execute_interactive(source, allow_stdin=False, timeout=600, output_hook=keep)["content"]
+    if reply["status"] != "ok":
+        raise RuntimeError(f"{reply['ename']}: {reply['evalue']}, in the cell\n{source}")
+    return outputs
+
+
+def names_of(part):
+    """File names of the part's notebooks that are there."""
+    found = [sorted((lab_server.ROOT / "notebooks").glob(f"{number}_*.ipynb")) for number in PARTS[part]]
+    return [path.name for paths in found for path in paths]
+
+
+def parse(arguments):
+    """Options; what is unknown goes to JupyterLab."""
+    parser = argparse.ArgumentParser(prog="start.py lab --live", description=__doc__.splitlines()[0])
+    parser.add_argument("--part", type=int, choices=sorted(PARTS), default=1, help="the hour to prepare (default 1)")
+    parser.add_argument("--no-browser", action="store_true", help="print the address only")
+    return parser.parse_known_args(arguments)
+
+
+def main(arguments):
+    """Entry point: warm, serve, prepare, and wait for Ctrl-C."""
+    options, extra = parse(arguments)
+    print("Warming up ...", flush=True)
+    print("\n".join(warm()), flush=True)
+    names = names_of(options.part)
+    with (
+        tempfile.TemporaryDirectory(prefix="course-live-", ignore_cleanup_errors=True) as folder,
+        lab_server.serve(folder, SETTINGS, CSS, ["--ServerApp.answer_yes=True", *extra]) as server,
+    ):
+        for path in server.notebooks.glob("*.ipynb"):
+            trust(server, path)
+        for name in names:
+            try:
+                print(f"  {name}: ready after {prepare(server, name):.0f} s", flush=True)
+            except RuntimeError as error:
+                print(f"  {name}: its widgets are not ready, run its cells by hand. {error}", flush=True)
+            if name == names[0]:
+                print(f"Open {server.notebook(name)}", flush=True)
+                if not options.no_browser:
+                    webbrowser.open(server.notebook(name))
+        print("All is ready. Start the slides by the deck button in the toolbar. Ctrl-C ends the class.", flush=True)
+        server.process.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("\nThe class is over; the copies are gone.")
