@@ -49,6 +49,13 @@ def test_every_exercise_stands_once_in_the_map(number):
     )
 
 
+@pytest.mark.parametrize("number", NOTEBOOKS)
+def test_exercises_come_in_the_order_of_their_numbers(number):
+    cells = [c.source.strip() for c in nbformat.read(NOTEBOOKS[number], 4).cells if c.cell_type == "code"]
+    shown = [match[1] for cell in cells if (match := re.search(r"^ex\.(q\d)$", cell, re.M))]
+    assert shown == names(importlib.import_module(f"course_lib.exercises.nb{number}"))
+
+
 def test_lessons_without_a_module_list_no_exercises():
     without = [lesson.exercises for number, lesson in LESSONS.items() if number not in MODULES]
     assert not any(found for exercises in without for found in exercises.values())

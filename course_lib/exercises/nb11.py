@@ -5,73 +5,31 @@ import torch
 
 from course_lib.exercises.engine import Exercises, case, choices, function, mistake, number, prop
 
-# ---- q1: two per cent ------------------------------------------------------------------------------------------------
+# ---- q1: one voxel --------------------------------------------------------------------------------------------------
 
 q1 = number(
-    "Two per cent of the pixels are lesion. A detector finds 90 % of the lesion's pixels and flags 5 % of the healthy "
-    "ones: in an ROC curve that is near the upper left corner. Which **precision** has it, that is, which share of the "
-    "flagged pixels is lesion?",
-    solution="0.02 * 0.90 / (0.02 * 0.90 + 0.98 * 0.05)",
+    "One voxel, healthy people $\\mathcal N(0, 1)$, an anomaly $a = 3$. Noise to a $t_0$ with $\\alpha^2 = 0.8$, "
+    "$\\sigma^2 = 0.2$, and restore **once** by sampling, exactly. Which $d'$ has the residual: its shift by the "
+    "anomaly, divided by its standard deviation in healthy people?",
+    solution="(1 - 0.8) * 3 / (2 * 1 * (1 - 0.8)) ** 0.5",
     mistakes=[
-        (0.90, "90 % is the recall: the share of the lesion that is flagged. Asked is the share of the flagged."),
-        (0.95, "That is the specificity, one minus the false positive rate. It says nothing of what is flagged."),
-        (0.018 / (0.018 + 0.05), "The 5 % are of the healthy pixels, which are 98 % of all."),
-        (0.02, "That is the prevalence, the precision of a detector without any information."),
-        (0.049 / 0.067, "That is the share of false alarms among the flagged pixels, one minus the precision."),
+        (
+            3,
+            "The matched filter, or the mean of infinitely many restorations. A single one has chance of its own.",
+        ),
+        (0.6 / 0.2**0.5, "That is with the posterior mean, one evaluation, in place of a sample: variance C (1 - G)."),
+        (3 / 0.4**0.5, "Is the anomaly lost altogether? G = 0.8: most of it comes through noise and denoising."),
+        (2.4 / 0.4**0.5, "2.4 is what is kept of the anomaly. The residual holds what is lost, (1 - G) a."),
+        (0.6, "0.6 is the shift. Divide it by the standard deviation of the residual."),
+        (1.5, "The variance is 2 C (1 - G) = 0.4; divide by its root."),
     ],
-    hints=["Take 10,000 pixels: how many lesion pixels are flagged, and how many healthy ones?", "180 and 490."],
-    explanation="180 / (180 + 490) = 0.27: three of four flagged pixels are healthy. The ROC curve divides by the "
-    "healthy pixels, which are many, and so it flatters; precision divides by what the reader has to look at.",
+    hints=["G = alpha^2 C / (alpha^2 C + sigma^2) = 0.8.", "The variance of one residual is 2 C (1 - G)."],
+    explanation="The residual shifts by (1 - 0.8) 3 = 0.6; its variance is 2 (1 - 0.8) = 0.4; d' = 0.95, a third of "
+    "the ceiling of 3, which the mean of many restorations reaches: 0.6 / 0.2.",
 )
 
 
-# ---- q2: the threshold ----------------------------------------------------------------------------------------------
-
-
-def dice_at_chosen(thresholds, validation, test):
-    chosen = validation.mean(0).argmax()
-    return test[:, chosen].mean()
-
-
-THRESHOLDS = torch.tensor([0.1, 0.2, 0.3, 0.4])
-VALIDATION = torch.tensor([[0.2, 0.5, 0.4, 0.1], [0.3, 0.4, 0.3, 0.2], [0.1, 0.4, 0.5, 0.2]])
-TEST = torch.tensor([[0.1, 0.2, 0.5, 0.3], [0.2, 0.4, 0.3, 0.6]])
-
-q2 = function(
-    "Write `dice_at_chosen(thresholds, validation, test)`: the mean Dice that an honest report may print. `thresholds` "
-    "(K,); `validation` (N, K) and `test` (M, K) hold the Dice of each case at each threshold. Choose the threshold "
-    "that has the best mean Dice on the validation cases, and return the mean Dice of the test cases there.",
-    solution=dice_at_chosen,
-    tests=[
-        prop(
-            "the test set does not choose",
-            lambda f: abs(float(f(THRESHOLDS, VALIDATION, TEST)) - float(TEST.mean(0).max())) > 1e-6,
-            "You took the threshold that is best on the test set. That is the oracle: it has seen the truth.",
-        ),
-        prop(
-            "reported on test",
-            lambda f: abs(float(f(THRESHOLDS, VALIDATION, TEST)) - float(VALIDATION[:, 1].mean())) > 1e-4,
-            "That is the Dice of the validation cases, on which the threshold was chosen: it flatters too.",
-        ),
-        case("one threshold for all", (THRESHOLDS, VALIDATION, TEST), "One threshold for all cases, by the mean."),
-    ],
-    mistakes=[
-        mistake(lambda thresholds, validation, test: test.mean(0).max(), "the test set does not choose", "oracle"),
-        mistake(lambda thresholds, validation, test: validation.mean(0).max(), "reported on test"),
-        mistake(
-            lambda thresholds, validation, test: test.max(1).values.mean(),
-            "one threshold for all",
-            "the best threshold of each image: an oracle a case",
-        ),
-        mistake(lambda thresholds, validation, test: test.mean(), "one threshold for all", "no choice at all"),
-    ],
-    hints=["`validation.mean(0)` is one number for each threshold.", "`argmax` gives the column; read `test` there."],
-    explanation="A threshold is a parameter like any other. Chosen on the test set it makes every method look better, "
-    "and a poor method most.",
-)
-
-
-# ---- q3: noise and denoise ------------------------------------------------------------------------------------------
+# ---- q2: noise and denoise ------------------------------------------------------------------------------------------
 
 X = torch.linspace(-1, 1, 24, dtype=torch.float64).reshape(2, 1, 3, 4)
 EPS = torch.cos(9 * X)
@@ -121,7 +79,7 @@ def _stale_noise(D, x, eps, times, alpha, sigma):
     return x_t
 
 
-q3 = function(
+q2 = function(
     "Write `restored(D, x, eps, times, alpha, sigma)`: noise and denoise. Noise `x` to `times[0]` with `eps`, then "
     "walk along the falling `times`, the last of which is 0, with DDIM: $x_s = \\alpha_s D + \\sigma_s\\,(x_t - "
     "\\alpha_t D)/\\sigma_t$. `D(x_t, t)` is the denoiser, `alpha(t)` and `sigma(t)` are functions.",
@@ -159,6 +117,26 @@ q3 = function(
         "`for t, s in zip(times[:-1], times[1:])`: ask D at t, work out the noise in x_t, put both together at s.",
     ],
     explanation="AnoDDPM (Wyatt et al., 2022) in four lines. All that matters is hidden in `times[0]`.",
+)
+
+
+# ---- q3: two per cent ------------------------------------------------------------------------------------------------
+
+q3 = number(
+    "Two per cent of the pixels are lesion. A detector finds 90 % of the lesion's pixels and flags 5 % of the healthy "
+    "ones: in an ROC curve that is near the upper left corner. Which **precision** has it, that is, which share of the "
+    "flagged pixels is lesion?",
+    solution="0.02 * 0.90 / (0.02 * 0.90 + 0.98 * 0.05)",
+    mistakes=[
+        (0.90, "90 % is the recall: the share of the lesion that is flagged. Asked is the share of the flagged."),
+        (0.95, "That is the specificity, one minus the false positive rate. It says nothing of what is flagged."),
+        (0.018 / (0.018 + 0.05), "The 5 % are of the healthy pixels, which are 98 % of all."),
+        (0.02, "That is the prevalence, the precision of a detector without any information."),
+        (0.049 / 0.067, "That is the share of false alarms among the flagged pixels, one minus the precision."),
+    ],
+    hints=["Take 10,000 pixels: how many lesion pixels are flagged, and how many healthy ones?", "180 and 490."],
+    explanation="180 / (180 + 490) = 0.27: three of four flagged pixels are healthy. The ROC curve divides by the "
+    "healthy pixels, which are many, and so it flatters; precision divides by what the reader has to look at.",
 )
 
 
@@ -205,27 +183,49 @@ q4 = function(
 )
 
 
-# ---- q5: one voxel --------------------------------------------------------------------------------------------------
+# ---- q5: the threshold ----------------------------------------------------------------------------------------------
 
-q5 = number(
-    "One voxel, healthy people $\\mathcal N(0, 1)$, an anomaly $a = 3$. Noise to a $t_0$ with $\\alpha^2 = 0.8$, "
-    "$\\sigma^2 = 0.2$, and restore **once** by sampling, exactly. Which $d'$ has the residual: its shift by the "
-    "anomaly, divided by its standard deviation in healthy people?",
-    solution="(1 - 0.8) * 3 / (2 * 1 * (1 - 0.8)) ** 0.5",
-    mistakes=[
-        (
-            3,
-            "The matched filter, or the mean of infinitely many restorations. A single one has chance of its own.",
+
+def dice_at_chosen(thresholds, validation, test):
+    chosen = validation.mean(0).argmax()
+    return test[:, chosen].mean()
+
+
+THRESHOLDS = torch.tensor([0.1, 0.2, 0.3, 0.4])
+VALIDATION = torch.tensor([[0.2, 0.5, 0.4, 0.1], [0.3, 0.4, 0.3, 0.2], [0.1, 0.4, 0.5, 0.2]])
+TEST = torch.tensor([[0.1, 0.2, 0.5, 0.3], [0.2, 0.4, 0.3, 0.6]])
+
+q5 = function(
+    "Write `dice_at_chosen(thresholds, validation, test)`: the mean Dice that an honest report may print. `thresholds` "
+    "(K,); `validation` (N, K) and `test` (M, K) hold the Dice of each case at each threshold. Choose the threshold "
+    "that has the best mean Dice on the validation cases, and return the mean Dice of the test cases there.",
+    solution=dice_at_chosen,
+    tests=[
+        prop(
+            "the test set does not choose",
+            lambda f: abs(float(f(THRESHOLDS, VALIDATION, TEST)) - float(TEST.mean(0).max())) > 1e-6,
+            "You took the threshold that is best on the test set. That is the oracle: it has seen the truth.",
         ),
-        (0.6 / 0.2**0.5, "That is with the posterior mean, one evaluation, in place of a sample: variance C (1 - G)."),
-        (3 / 0.4**0.5, "Is the anomaly lost altogether? G = 0.8: most of it comes through noise and denoising."),
-        (2.4 / 0.4**0.5, "2.4 is what is kept of the anomaly. The residual holds what is lost, (1 - G) a."),
-        (0.6, "0.6 is the shift. Divide it by the standard deviation of the residual."),
-        (1.5, "The variance is 2 C (1 - G) = 0.4; divide by its root."),
+        prop(
+            "reported on test",
+            lambda f: abs(float(f(THRESHOLDS, VALIDATION, TEST)) - float(VALIDATION[:, 1].mean())) > 1e-4,
+            "That is the Dice of the validation cases, on which the threshold was chosen: it flatters too.",
+        ),
+        case("one threshold for all", (THRESHOLDS, VALIDATION, TEST), "One threshold for all cases, by the mean."),
     ],
-    hints=["G = alpha^2 C / (alpha^2 C + sigma^2) = 0.8.", "The variance of one residual is 2 C (1 - G)."],
-    explanation="The residual shifts by (1 - 0.8) 3 = 0.6; its variance is 2 (1 - 0.8) = 0.4; d' = 0.95, a third of "
-    "the ceiling of 3, which the mean of many restorations reaches: 0.6 / 0.2.",
+    mistakes=[
+        mistake(lambda thresholds, validation, test: test.mean(0).max(), "the test set does not choose", "oracle"),
+        mistake(lambda thresholds, validation, test: validation.mean(0).max(), "reported on test"),
+        mistake(
+            lambda thresholds, validation, test: test.max(1).values.mean(),
+            "one threshold for all",
+            "the best threshold of each image: an oracle a case",
+        ),
+        mistake(lambda thresholds, validation, test: test.mean(), "one threshold for all", "no choice at all"),
+    ],
+    hints=["`validation.mean(0)` is one number for each threshold.", "`argmax` gives the column; read `test` there."],
+    explanation="A threshold is a parameter like any other. Chosen on the test set it makes every method look better, "
+    "and a poor method most.",
 )
 
 
@@ -244,12 +244,12 @@ q6 = choices(
     answers="ade",
     feedback={
         "a": "Guidance pulls towards the class it names. Look up the index by name, and test it as in notebook 05.",
-        "b": "At 2 % prevalence three of four flagged pixels can be healthy at such an AUROC (exercise 1).",
+        "b": "At 2 % prevalence three of four flagged pixels can be healthy at such an AUROC (exercise 3).",
         "c": "Another contrast, another level, an artefact are unusual too: see the T2 image.",
         "d": "The Gaussian case has both in closed form, and the images show the same.",
         "e": "Whatever costs nothing and scores higher is the method to beat, and until beaten the one to use.",
     },
-    hints=["One of the two wrong ones is exercise 1; the other is shown with an image of another contrast."],
+    hints=["One of the two wrong ones is exercise 3; the other is shown with an image of another contrast."],
     explanation="True: a, d, e. Unusual is not ill, and an ROC curve divides by what is common.",
 )
 

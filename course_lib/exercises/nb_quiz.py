@@ -87,14 +87,15 @@ _GAP = 96 * 96 * float(gaussian_elbo_gap(Linear(), uniform_times(1000), 0.09).su
 q3 = _ask(
     "q3",
     choice,
-    "Slices of 96 x 96 pixels, Gaussian data, so that truth and denoiser are known exactly. DDPM's bound, with the "
-    f"linear schedule and the variance of $q(x_s \\mid x_t, x_0)$ in each step, is {_GAP:.0f} nats an image too high "
+    "Slices of 96 x 96 pixels, Gaussian data, so that truth and denoiser are known exactly. DDPM's bound on "
+    "$-\\log p$, with the linear schedule and the variance of $q(x_s \\mid x_t, x_0)$ in each step, is "
+    f"{_GAP:.0f} nats an image too high "
     "at 1000 steps. What brings it down to the truth?",
     {
         "a": "more steps: the bound is exact in the limit of short steps",
         "b": "a better trained denoiser",
-        "c": "another variance of the reverse step, wider by what $x_t$ leaves open about $x_0$",
-        "d": "nothing: a lower bound of log p is always strictly below it",
+        "c": "another variance of the reverse step",
+        "d": "nothing: a bound on a likelihood is a bound, and never tight",
     },
     answer="c",
     feedback={
@@ -144,7 +145,7 @@ q5 = _ask(
     "and needs fewer steps'. What did the course measure, on a mixture with an exact denoiser?",
     {
         "a": "she is right: the higher order gives the smaller error at every budget",
-        "b": "Heun gets five steps out of ten evaluations, and was the worst of the three there",
+        "b": "Heun is the worst of the three at this budget",
         "c": "at equal evaluations all samplers are equally good",
         "d": "Heun was better here, but from 40 evaluations on DDIM overtakes it",
     },
@@ -167,8 +168,8 @@ q6 = _ask(
     "A mask diffusion predicts the noise $\\epsilon$, with times drawn uniformly (cosine schedule). Its loss is "
     "excellent and its masks are crisp; but given another patient's image it draws much the same. What is the reason?",
     {
-        "a": "at much noise, where the image decides, an error of $x_0$ hardly counts in the loss of $\\epsilon$",
-        "b": "at little noise the network has not converged: train longer with the same loss",
+        "a": "at much noise an error of $x_0$ hardly counts in this loss",
+        "b": "at little noise the network has not converged yet: train longer with the same loss",
         "c": "the sampler: ten times more steps would let the image in",
         "d": "concatenation is too weak a way in for an image",
     },
@@ -202,7 +203,7 @@ q7 = _ask(
         "a": "by concatenation: the zero-filled picture as one more channel",
         "b": "by a ControlNet on the pattern",
         "c": "by cross-attention to the list of measured lines",
-        "d": "through the operator: the sampler is changed, and the prior stays as it is",
+        "d": "through the operator A, in the sampler",
     },
     answer="d",
     feedback={
@@ -227,7 +228,8 @@ q8 = _ask(
     "q8",
     number,
     "No ground truth at hand. Two samples that an **exact** posterior sampler drew for the same scan have a PSNR of 27 "
-    "dB against each other. What PSNR, in dB, would the mean of very many samples score against the truth?",
+    "dB against each other. What PSNR, in dB, would the mean of very many samples score against the truth? (Two "
+    "decimals.)",
     solution=psnr_of_the_mean,
     rtol=0.003,
     mistakes=[
@@ -258,7 +260,7 @@ q9 = _ask(
     "q9",
     number,
     "Four raters in ten draw a lesion of 50 pixels, the other six one of 100 that contains it. What is the highest "
-    "expected Dice that a network can reach with a **single** mask?",
+    "expected Dice that a network can reach with a **single** mask? (Three decimals.)",
     solution=best_expected_dice,
     mistakes=[
         (1, "No single mask equals both. The raters set the ceiling."),
@@ -284,7 +286,8 @@ q10 = _ask(
         "a": "taking noise off slices of healthy people, by PSNR; against total variation",
         "b": "taking noise off and keeping the contrast of a bright lesion; against total variation",
         "c": "T2 from T1 in healthy people, by PSNR, one sample; against a regression network",
-        "d": "this brain with larger ventricles, nobody giving the true new map; against pushing the tissue apart",
+        "d": "this brain with larger ventricles, where nobody knows the true new map of tissues; against "
+        "pushing the tissue apart",
         "e": "filling in a lesion whose mask is given; against the smoothest continuation of its rim",
     },
     answers="bcd",
@@ -331,36 +334,42 @@ q11 = _ask(
 )
 
 
-def guided_mean():
+def guided_variance():
     schedule = VarianceExploding(1e-3, 1e5)
     everybody, ill = (
-        GaussianDenoiser(torch.tensor([m], dtype=DOUBLE), torch.eye(1, dtype=DOUBLE), schedule) for m in (0, 1)
+        GaussianDenoiser(torch.tensor([m], dtype=DOUBLE), v * torch.eye(1, dtype=DOUBLE), schedule)
+        for m, v in ((0, 2), (1, 1))
     )
-    start = torch.zeros(1, 1, dtype=DOUBLE)  # the mean of the noise; the map to the samples is a straight line
-    return float(last(sample(Extrapolated(everybody, ill, 4), schedule, start, uniform_times(400), heun_step)))
+    starts = torch.tensor([[0.0], [1e5]], dtype=DOUBLE)  # the map to the samples is a straight line: two points tell it
+    ends = last(sample(Extrapolated(everybody, ill, 4), schedule, starts, uniform_times(2000), heun_step))
+    return float((ends[1] - ends[0]) ** 2)  # of starts with the standard deviation 1e5
 
 
 q12 = _ask(
     "q12",
     number,
-    "The width of the ventricles, in suitable units, is $\\mathcal N(0, 1)$ in all people and $\\mathcal N(1, 1)$ in "
-    "the ill: equally varied, shifted by 1. Both denoisers are exact, the noise is variance-exploding. You ask for the "
-    "ill with guidance w = 4 (w = 1 is conditional). Which **mean** do the samples have?",
-    solution=guided_mean,
+    "The width of the ventricles, in suitable units, is $\\mathcal N(0, 2)$ in all people (the 2 is the variance) and "
+    "$\\mathcal N(1, 1)$ in the ill. Both denoisers are exact, the noise is variance-exploding. You ask for the ill "
+    "with guidance w = 4 (w = 1 is conditional) and walk the ODE exactly. Which **variance** do the samples have? "
+    "(Three decimals.)",
+    solution=guided_variance,
+    rtol=0.01,
     mistakes=[
-        (1, "That is the mean of the ill, at w = 1. Guidance does not only narrow; it also shifts."),
-        (5, "That is the scale of Ho & Salimans, 1 + w. Here w = 1 is the conditional model."),
-        (3, "That is how far they lie beyond the ill. Asked is the mean itself."),
-        (0, "That is w = 0, everybody."),
-        (2.5, "Extrapolation: w = 0 gives 0 and w = 1 gives 1. Where does the straight line go?"),
+        (0.4, "That is the tilted density, 2 / (w + 1): what guidance is said to sample, and does not."),
+        (1, "That is the variance of the ill, at w = 1."),
+        (0.25, "That is w = 3."),
+        (0.0625, "That is w = 5, or the scale of Ho & Salimans, where w = 1 is twice the step of here."),
+        (-2, "Variances do not extrapolate on a line: this one would be negative."),
+        (2, "That is w = 0, everybody."),
+        (0.3536, "That is the standard deviation; asked is the variance."),
     ],
     hints=[
-        "The two denoisers have the same slope in x, and differ by a constant at each noise level.",
-        "D_none + w (D_y - D_none) is the exact denoiser of N(w, 1).",
+        "The shift of the mean does not enter the variance: it is the case of notebook 05 with another mean.",
+        "2^(1 - w).",
     ],
-    explanation="4, three standard deviations beyond the average patient: one in 740 of the ill is as extreme. In this "
-    "case of equal variances guidance samples the tilted density exactly, and that is no comfort: the density has left "
-    "the class. Where variances differ it does not even sample that. Prototypes of a disease are not its patients.",
+    explanation="$2^{1-w} = 1/8$: of the ill's variety one eighth is left, and the tilted density $p(x \\mid y)^4 / "
+    "p(x)^3$ has $0.4$, three times as much. Guidance is neither the class nor the density that one writes down for "
+    "it. Prototypes of a disease are not its patients.",
 )
 
 q13 = _ask(
@@ -394,7 +403,7 @@ q14 = _ask(
     {
         "a": "the person is healthy: with this AUROC a score so low is safe",
         "b": "the image is at home with the prior, else the residual would be high",
-        "c": "nothing yet: at a small $t_0$ much comes through that the prior has never seen",
+        "c": "nothing yet: images of another kind may score low, too",
         "d": "the person is ill: nobody's residual is so low",
     },
     answer="c",
@@ -425,7 +434,8 @@ q15 = _ask(
     number,
     "You load weights that were trained on latents of standard deviation 1, and leave `scale_factor` of MONAI's "
     "`LatentDiffusionInferer` at its default, 1. The autoencoder's own latents have standard deviation 4. At the time "
-    "where the schedule says log-SNR = -2, what is the log-SNR that the network **sees**, against unit latents?",
+    "where the schedule says log-SNR = -2, what is the log-SNR that the network **sees**, against unit latents? (Two "
+    "decimals.)",
     solution=true_log_snr,
     mistakes=[
         (-2, "That is what it is told. The latents are four times too large, the noise is not."),
@@ -477,7 +487,7 @@ q17 = _ask(
     {
         "a": "accept it: 7 % off is little for 5 steps",
         "b": "reject it: with an exact denoiser the result has to be 0.30",
-        "c": "compare with DDIM by its formula on the same grid, and test data of a second spread",
+        "c": "compare with DDIM by its formula, and test data of a second spread",
         "d": "test again with a trained network and look at the pictures",
     },
     answer="c",
