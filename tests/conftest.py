@@ -53,8 +53,9 @@ class Site:
         self.seconds, self.processor_seconds = seconds, processor_seconds
 
     def pages(self):
-        """The page's addresses below the site's, all but the index of terms."""
-        return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.html"))
+        """The addresses of its pages, below its own."""
+        paths = (path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.html"))
+        return sorted(path for path in paths if not path.startswith("_"))
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ Nothing is executed and nothing is fetched: MathJax comes with the package sphin
 
 import base64
 import hashlib
+import json
 import re
 import shutil
 from pathlib import Path
@@ -77,6 +78,16 @@ def make_front_page(app, docname, source):
         source[0] = "# " + re.sub(r"</?p\b[^>]*>\n?", "", text) + CONTENTS
 
 
+def fold_predictions(app, docname, source):
+    """The code of a card that asks for a prediction holds the answer: it is folded."""
+    if docname.startswith("notebooks/"):
+        notebook = json.loads(source[0])
+        for cell in notebook["cells"]:
+            if "".join(cell["source"]).startswith("widgets.predict("):
+                cell["metadata"].setdefault("tags", []).append("hide-input")
+        source[0] = json.dumps(notebook)
+
+
 class NoForeignPictures(SphinxTransform):
     """A picture on another host (a badge) gives way to its words: the site needs no network."""
 
@@ -116,6 +127,7 @@ def copy_front_page(app, error):
 
 def setup(app):
     app.connect("source-read", make_front_page)
+    app.connect("source-read", fold_predictions)
     app.connect("html-page-context", store_figures)
     app.connect("build-finished", copy_front_page)
     app.add_transform(NoForeignPictures)
