@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Set the course up and start it: the only command that a learner has to type.
 
-    python3 start.py lab     make .venv, install everything, open JupyterLab on the first notebook
-    python3 start.py lab --live   the same for a teacher: everything warm, large type, the first demo ready
-    python3 start.py test    the same set-up, then the whole test suite
-    python3 start.py site    the same set-up, then the web site into build/site
+    python3 start.py lab          make .venv, install everything, open JupyterLab on the first notebook
+    python3 start.py lab --live   the same for a class: everything warm, large type, the first demo ready
+    python3 start.py test         the same set-up, then the whole test suite
+    python3 start.py site         the same set-up, then the web site into build/site
 
 Standard library only, and no syntax newer than Python 3.6, so that an old Python prints a sentence, not a SyntaxError.
 What is installed stands in requirements.txt; a stamp in .venv remembers what was done: a second start installs nothing.
@@ -387,7 +387,7 @@ def main(arguments):
         return 130
     if options.command == "test":
         return run(test_command(python, extra))
-    if options.live:
+    if options.command == "lab" and options.live:
         return run(live_command(python, extra))
     if options.command == "site":
         return run(site_command(python, extra))

@@ -296,6 +296,16 @@ def test_commands_pass_on_what_follows():
     assert start.site_command("python", ["-q"])[-3:] == ["-q", start.ROOT, start.SITE]
 
 
+def test_live_mode_is_another_command_and_gets_the_rest(monkeypatch):
+    commands = []
+    monkeypatch.setattr(start, "set_up", lambda command, cpu: "python")
+    monkeypatch.setattr(start, "run", commands.append)
+    start.main(["lab", "--live", "--part", "3", "--no-browser"])
+    start.main(["lab", "--no-browser"])
+    assert commands[0] == ["python", start.os.path.join(start.ROOT, "tools", "live.py"), "--part", "3", "--no-browser"]
+    assert "jupyterlab" in commands[1]
+
+
 def test_help_starts_in_well_under_a_second():
     before = time.perf_counter()
     subprocess.run([sys.executable, str(ROOT / "start.py"), "--help"], check=True, capture_output=True)

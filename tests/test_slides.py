@@ -51,7 +51,7 @@ def picture(source):
 
 
 def kinds(*cells):
-    notebook = new_notebook(cells=[copy.deepcopy(cell) for cell in cells])
+    notebook = new_notebook(cells=[copy.deepcopy(cell) | {"id": f"c{k}"} for k, cell in enumerate(cells)])
     return [slides.slide_type(cell) for cell in slides.tag(notebook).cells]
 
 

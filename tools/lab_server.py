@@ -103,16 +103,16 @@ class Server:
 
 
 @contextlib.contextmanager
-def serve(folder, settings=SETTINGS, css="", extra=()):
+def serve(folder, css="", extra=()):
     """JupyterLab over a copy of the notebooks in `folder`; yields a :class:`Server`.
 
-    settings : of JupyterLab's extensions; css : a style sheet for its page; extra : options of its command line.
+    css : a style sheet for its page; extra : options of its command line.
     """
     folder = Path(folder)
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
     config = folder / "config_dir"
     for path, text in {
-        config / "labconfig" / "default_setting_overrides.json": json.dumps(settings),
+        config / "labconfig" / "default_setting_overrides.json": json.dumps(SETTINGS),
         config / "custom" / "custom.css": css,
     }.items():
         path.parent.mkdir(parents=True)

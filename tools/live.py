@@ -27,14 +27,17 @@ import cells  # noqa: E402
 import lab_server  # noqa: E402
 
 PARTS = {1: ("00", "01", "02", "03"), 2: ("04", "05", "06", "07"), 3: ("08", "09", "10", "11", "12"), 4: ("13", "14")}
-THEME = {"code-font-size": "20px", "content-font-size1": "22px", "ui-font-size1": "16px"}
-SETTINGS = lab_server.SETTINGS | {"@jupyterlab/apputils-extension:themes": {"overrides": THEME}}
-# Figures and widgets have their size in pixels: what is 700 wide on a laptop is 1050 on the wall.
+# A style sheet, since JupyterLab takes fonts from no settings but the user's own. Figures and widgets have their size
+# in pixels: what is 700 wide on a laptop is 1050 on the wall, if it is not too high then. In the deck a cell shows its
+# picture first and its code below.
 CSS = """
+body { --jp-code-font-size: 20px; --jp-content-font-size1: 22px; --jp-ui-font-size1: 16px; }
 .jp-OutputArea-output img.course-figure, .jp-OutputArea-output .course-widget,
-.jp-OutputArea-output .widget-vbox:has(.course-live) { zoom: 1.5; }
+.jp-OutputArea-output .widget-vbox:has(.course-live) { zoom: 1.5; --jp-widgets-font-size: 15px; }
 .jp-OutputArea-output .course-widget img.course-figure { zoom: 1; }
-.jp-OutputArea-output .widget-vbox { --jp-widgets-font-size: 15px; }
+.jp-OutputArea-output img:is(.course-figure, .course-frame, .course-live) { max-height: 44vh; width: auto; }
+body[data-jp-deck-mode='presenting'] .jp-CodeCell.jp-deck-mod-visible { display: flex; flex-direction: column; }
+body[data-jp-deck-mode='presenting'] .jp-CodeCell.jp-deck-mod-visible .jp-Cell-outputWrapper { order: -1; }
 """
 
 
@@ -143,7 +146,7 @@ def main(arguments):
     names = names_of(options.part)
     with (
         tempfile.TemporaryDirectory(prefix="course-live-", ignore_cleanup_errors=True) as folder,
-        lab_server.serve(folder, SETTINGS, CSS, ["--ServerApp.answer_yes=True", *extra]) as server,
+        lab_server.serve(folder, CSS, ["--ServerApp.answer_yes=True", *extra]) as server,
     ):
         for path in server.notebooks.glob("*.ipynb"):
             trust(server, path)

@@ -85,13 +85,27 @@ STEPPER = ".course-widget:has(input.course-stepper)"
 
 @dataclass(frozen=True)
 class Move:
-    """One move of one control: which widget and control, the seconds until the new picture, or None where none came."""
+    """One move of one control: the widget (its kind, its number among these, its title), the control, and the
+    milliseconds until the new picture, or None where none came; then `text` is what the widget shows."""
 
     kind: str
+    index: int
     title: str
     control: str
     milliseconds: float | None
     text: str = ""
+
+
+def stored(notebook):
+    """The kinds of the widgets among a notebook's stored outputs, in order: "stepper", "live" or "predict"."""
+    found = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            markup = output.get("data", {}).get("text/html", "")
+            if 'class="course-widget' in markup:
+                is_predict, is_stepper = "course-predict" in markup, 'class="course-stepper"' in markup
+                found.append("predict" if is_predict else "stepper" if is_stepper else "live")
+    return found
 
 
 def stills(page):
@@ -119,13 +133,18 @@ def run_cells(page, numbers):
     return seconds
 
 
+def stop_kernel(page):
+    """Shut the open notebook's kernel down, which frees half a gigabyte."""
+    page.evaluate("async () => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+
+
 def _watched(page, kind, index, title, control, move):
     """Do `move()` and time it."""
     page.evaluate(WATCH.replace("LIMIT", str(1000 * SECONDS)), [kind, index])
     move()
     seen = page.evaluate("() => window.courseMove")
     name = "stepper" if kind == STEPPER else "live"
-    return Move(name, title, control, seen["milliseconds"] if seen["changed"] else None, seen["text"])
+    return Move(name, index, title, control, seen["milliseconds"] if seen["changed"] else None, seen["text"])
 
 
 def steppers(page, moves):

@@ -1,0 +1,121 @@
+"""Live mode: what it prepares; in a browser: the first demo moves at the first touch, type is large, the deck works."""
+
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import cells  # noqa: E402
+import lab_server  # noqa: E402
+import live  # noqa: E402
+import widget_driver  # noqa: E402
+
+FIRST = "00_start_here.ipynb"
+
+
+def needed(*sources, of=None):
+    return cells.needed(list(sources), [len(sources) - 1 if of is None else of])
+
+
+def test_a_cell_needs_what_binds_its_names_and_theirs():
+    assert needed("import set_up", "a = 1", "b = 2", "c = a", "print(c)") == [0, 1, 3, 4]
+    assert needed("0", "a = 1", "a = 2", "print(a)") == [0, 2, 3]  # the last binding is enough
+    assert needed("0", "a = 1", "a += 1", "print(a)") == [0, 1, 2, 3]
+    assert needed("0", "a = []", "a.append(1)", "b = 1", "a[0] = 2", "print(a)") == [0, 1, 2, 4, 5]
+    assert needed("0", "x = 1", None, "[x for x in range(3)]", "f = lambda x: x", "f(2)") == [0, 4, 5]
+
+
+def test_a_function_sees_what_its_names_hold_when_it_is_called():
+    assert needed("0", "w = 1", "def f(x):\n    y = w * x\n    return y", "w = 2", "f(3)") == [0, 1, 2, 3, 4]
+    assert needed("0", "y = 1", "def f(x):\n    y = x\n    return y", "f(3)") == [0, 2, 3]
+
+
+def test_methods_of_modules_do_not_count_as_changes():
+    assert needed("import torch", "torch.manual_seed(1)", "x = torch.ones(1)", "x") == [0, 2, 3]
+
+
+def test_magics_are_no_python():
+    assert needed("%matplotlib inline\na = 1", "%%bash\nls", "a") == [0, 2]
+
+
+def test_demo_cells_are_those_of_the_live_widgets():
+    output = new_output("display_data", {cells.WIDGET_VIEW: {"model_id": "x"}, "text/plain": "x"})
+    notebook = new_notebook(
+        cells=[new_code_cell("a = 1"), new_code_cell("b = 1"), new_code_cell("a", outputs=[output])]
+    )
+    assert cells.live_cells(notebook) == [2]
+    assert cells.demo_cells(notebook) == [0, 2]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_demos_want_few_cells(path):
+    notebook = cells.read(path)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert len(cells.demo_cells(notebook)) <= len(code) / 2
+
+
+def test_every_notebook_belongs_to_a_part():
+    prepared = [name for part in live.PARTS for name in live.names_of(part)]
+    assert prepared == sorted(path.name for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+def test_options():
+    options, extra = live.parse(["--part", "3", "--port", "9000"])
+    assert (options.part, options.no_browser, extra) == (3, False, ["--port", "9000"])
+    with pytest.raises(SystemExit):
+        live.parse(["--part", "5"])
+
+
+@pytest.fixture(scope="module")
+def page(chromium, tmp_path_factory):
+    """The first notebook as a teacher finds it: prepared, opened, and nothing run by hand."""
+    with lab_server.serve(tmp_path_factory.mktemp("live"), live.CSS) as server:
+        live.prepare(server, FIRST)
+        page = chromium.new_page(viewport={"width": 1920, "height": 1080})
+        page.set_default_timeout(120_000)
+        lab_server.open_notebook(page, server.notebook(FIRST))
+        yield page
+        page.close()
+
+
+def test_the_original_is_not_touched(page):
+    stored = nbformat.read(ROOT / "notebooks" / FIRST, as_version=4)
+    assert "widgets" not in stored.metadata
+    assert stored.cells[1].execution_count == 1
+
+
+def test_every_widget_moves_at_the_first_touch(page):
+    moves = [*widget_driver.steppers(page, moves=2), *widget_driver.live_widgets(page, moves=3)]
+    assert {move.kind for move in moves} == {"stepper", "live"}
+    assert [move for move in moves if move.milliseconds is None] == []
+
+
+def test_type_is_large(page):
+    def size(selector):
+        return page.locator(selector).first.evaluate("element => parseFloat(getComputedStyle(element).fontSize)")
+
+    assert size(".jp-MarkdownCell .jp-RenderedHTMLCommon p") >= 22
+    assert size(".cm-content") >= 20
+
+
+def test_the_deck_shows_slides_with_widgets_that_move(page):
+    page.evaluate("() => window.jupyterapp.commands.execute('deck:start')")
+    page.wait_for_selector("body[data-jp-deck-mode='presenting']")
+    shown = page.locator(".jp-Notebook .jp-Cell.jp-deck-mod-visible")
+    page.wait_for_function("() => document.querySelectorAll('.jp-Cell.jp-deck-mod-visible').length > 0")
+    assert shown.count() < 10  # of the 46 cells
+    widget = page.locator(".jp-deck-mod-visible .course-widget:has(input.course-stepper)").first
+    for _ in range(12):
+        if widget.count():
+            break
+        page.evaluate("() => window.jupyterapp.commands.execute('deck:go', {direction: 'forward'})")
+        page.wait_for_timeout(300)
+    before = widget.locator("img.course-frame").get_attribute("src")
+    slider = widget.locator("input.course-stepper")
+    slider.fill("1" if slider.input_value() != "1" else "2")
+    assert widget.locator("img.course-frame").get_attribute("src") != before
+    page.evaluate("() => window.jupyterapp.commands.execute('deck:stop')")
