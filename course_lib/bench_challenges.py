@@ -5,8 +5,8 @@ that are there, and were made with the networks as they are now, are not compute
 
 - "lesion": the 32 subjects of notebook 09 from MRI scans at several accelerations, with their lesion and without;
 - "shift": 32 images each of anatomy and contrast that the prior never saw, at R = 4;
-- "copies": networks trained on 10 to 10,000 brains, here and now (or before: ``python -m course_lib.train copies_10``
-  leaves a checkpoint in ``runs`` that serves): they are no good for anything else, and do not ship;
+- "copies": networks trained on 10 to 10,000 brains, here and now, or before by ``python -m course_lib.train
+  copies_10_3000`` and so on, whose checkpoints in ``runs`` serve: they are good for nothing else, and do not ship;
 - "guidance": pixels of MedNIST samples over the guidance scale;
 - "rare": features of healthy brains and of two rare kinds, for sets in which one of them is missing.
 
@@ -220,9 +220,10 @@ def sharpness(x, truth):
 # ---- Copies ----------------------------------------------------------------------------------------------------------
 
 
-def copies_row(n, folder="runs"):
-    """A row "copies": a network trained on n brains, and what :func:`~course_lib.recipes.measure_copies` says of it."""
-    recipe = RECIPES[f"copies_{n}"]
+def copies_row(n, steps, folder="runs"):
+    """A row "copies": a network trained on n brains for so many steps, measured by
+    :func:`~course_lib.recipes.measure_copies`."""
+    recipe = RECIPES[f"copies_{n}_{steps}"]
     for _ in train.run(recipe, folder, runtime.precision()):
         pass
     net, steps = train.trained(recipe, folder)
@@ -272,7 +273,7 @@ def plan():
         rows += [("lesion", R, method) for method in METHODS if method != "U-Net" or R in TRAINED]
     rows += [("rare", name, "") for name in RARE]
     rows += [("shift", shift, method) for shift in SHIFTS for method in METHODS]
-    return rows + [("copies", n, "") for n in COPIES] + [("guidance", w, method) for method, w in GUIDED]
+    return rows + [("copies", n, steps) for n, steps in COPIES] + [("guidance", w, method) for method, w in GUIDED]
 
 
 def needs(kind, method):
@@ -287,7 +288,7 @@ def row(kind, name, method):
     if kind == "shift":
         return shift_row(name, method)
     if kind == "copies":
-        return copies_row(name)
+        return copies_row(name, method)
     return guidance_row(method, name) if kind == "guidance" else rare_row(name)
 
 

@@ -503,7 +503,8 @@ def measure_brain(recipe, net):
     return quality, {}
 
 
-COPIES = (10, 100, 1000, 10_000)  # images that the networks copies_10 and so on are trained on; each set holds the last
+#: (images, steps) of the networks copies_10_3000 and so on; each set of images holds the smaller ones.
+COPIES = ((10, 3000), (100, 3000), (1000, 3000), (10_000, 3000), (100, 12_000))
 COPIES_SIZE = 32
 COPIES_LEVEL = 0.01  # of the test for copies
 
@@ -1076,12 +1077,13 @@ RECIPES = {
         _brain_recipe(
             name="brain_two_classes",
             network="DiffusionUNet",
-            network_args=SMALLER | {"num_classes": 2},
+            network_args=SMALLER | {"num_classes": 2, "norm_groups": 8},
             loss=COSINE_V,
             load_data=lambda: _brain_healthy_or_not("train", 8000),
             measure=measure_two_classes,
             batch_size=16,
             steps=1000,
+            peak_rate=1e-3,
             full=FULL,
             **HEALTHY_OR_NOT,
         ),
@@ -1196,7 +1198,7 @@ RECIPES = {
         ),
         *(
             _brain_recipe(
-                name=f"copies_{n}",
+                name=f"copies_{n}_{steps}",
                 network="DiffusionUNet",
                 network_args=SMALLER | {"norm_groups": 8},
                 loss=COSINE_V,
@@ -1205,10 +1207,10 @@ RECIPES = {
                 n=n,
                 image_size=COPIES_SIZE,
                 batch_size=min(n, 16),
-                steps=3000,  # the same for every set, so the small ones are seen many times
+                steps=steps,
                 peak_rate=1e-3,
             )
-            for n in COPIES
+            for n, steps in COPIES
         ),
         _brain_recipe(
             name="brain_t2",

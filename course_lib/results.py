@@ -1,4 +1,4 @@
-"""``python -m course_lib.results`` writes ``docs/results.md``: all that Part 3 measured, from ``banks/*.json``.
+"""``python -m course_lib.results`` writes ``docs/results.md``: all that Parts 3 and 4 measured, from ``banks/*.json``.
 
 A report turns a bank and its tensors into paragraphs and tables of Markdown; no number stands in the text by hand.
 """
@@ -12,10 +12,12 @@ import torch
 from course_lib import (
     bench,
     bench_anomaly,
+    bench_challenges,
     bench_more,
     bench_reconstruction,
     bench_segmentation,
     bench_synthesis,
+    bench_trends,
     restore,
 )
 from course_lib.metrics.detection import auroc
@@ -28,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results.md"
 NONE = "–"
 
-INTRODUCTION = """# What Part 3 measured
+INTRODUCTION = """# What Parts 3 and 4 measured
 
 Every number of this page is computed from the stored measurements in `course_lib/banks` by
 `python -m course_lib.results`; none is typed by hand. **Nothing here is for clinical use.** Where a section says
@@ -548,6 +550,81 @@ def applications(bank, tensors):
     ]
 
 
+# ---- Notebook 13 -----------------------------------------------------------------------------------------------------
+
+
+def trends(bank, tensors):
+    """Four networks of one size and one length of training, by number of evaluations."""
+    rows = {(row["method"], row["sampler"], row["nfe"]): row for row in bank["rows"]}
+    floor, blocks = bank["floor"], []
+    for title, ways in (
+        ("Each with the sampler that it was made for", [way for way in bench_trends.WAYS if way[1] != "2M"]),
+        ("One sampler for all", [way for way in bench_trends.WAYS if way[1] == "2M"]),
+    ):
+        lines = []
+        for way in ways:
+            for nfe in bench_trends.WAYS[way].evaluations:
+                if row := rows.get((*way, nfe)):
+                    distance = f"{number(row['frechet_distance'])} ± {number(row['error'])}"
+                    name = f"{way[0]}, {way[1]}"
+                    lines.append([name, nfe, distance, number(100 * row["recognised"], 1), number(row["seconds"], 4)])
+        blocks += [f"### {title}", table(["", "evaluations", "Fréchet ↓", "recognised, % ↑", "s"], lines)]
+    plan = [which for which in bench_trends.plan() if which not in rows]
+    return [
+        f"**Real data**: MedNIST averaged to 32 x 32; sets of {bank['images']} images, the six classes in turn, "
+        f"against {bank['reference_images']:,} training images. The networks differ in what they predict and in "
+        "which noise they trained at, not in size, images or steps; the student also needs its teacher, *flow*.",
+        "Fréchet distance ↓ ± jackknife error (do mean and covariance of features agree?), recognised ↑ (share of "
+        f"images that a classifier takes for their class). Floor: {number(min(floor))} to {number(max(floor))}, "
+        f"{len(floor)} sets of as many real images.",
+        *blocks,
+        *missing([f"{method} with {sampler} at {nfe}" for method, sampler, nfe in plan]),
+    ]
+
+
+# ---- Notebook 14 -----------------------------------------------------------------------------------------------------
+
+
+def challenges(bank, tensors):
+    """Copies by number of training subjects, lesions by acceleration, anatomy that the prior never saw."""
+    lab, names = bench_challenges, {"zeros or FBP": "zero filling"}
+    rows = {(row["kind"], row["name"], row["method"]): row for row in bank["rows"]}
+    copies = []
+    for n, steps in lab.COPIES:
+        if row := rows.get(("copies", n, steps)):
+            shares = [number(100 * row[f"share_of_{who}"], 1) for who in ("copies", "held_out")]
+            distances = [number(row[key], 1) for key in ("frechet_distance", "frechet_distance_of_a_copier")]
+            copies.append([f"{n:,} subjects, {steps:,} steps", *shares, *distances])
+    lesions, shifts = [], []
+    for R, method in itertools.product(lab.ACCELERATIONS, lab.METHODS):
+        if row := rows.get(("lesion", R, method)):
+            kept = [interval(row["contrast_kept"][k::2]) for k in range(2)]  # large and tiny lesions take turns
+            lesions.append([f"R = {R}: {names.get(method, method)}", *kept])
+    for shift in lab.SHIFTS:
+        found = {m: rows["shift", shift, m] for m in lab.METHODS if ("shift", shift, m) in rows}
+        contest = Contest({m: row["psnr"] for m, row in found.items()}, lab.METHODS[:2], to="TV")
+        for method, row in found.items():
+            covered = interval([100 * share for share in row["coverage"]], 0) if "coverage" in row else NONE
+            cells = [contest.mean(method), contest.minus(method, "TV"), average(row["misfit"]), covered]
+            shifts.append([f"{shift}: {names.get(method, method)}", *cells])
+    return [
+        f"**Made data**, but for the hands. {bank['cases']} images each.",
+        "### Copies",
+        "One network, trained on more or fewer subjects, and on one set four times as long. Copies (share of 300 "
+        "samples called copies), held out (share of people called copies who were not trained on; 1 is allowed), Fréchet "
+        "distance ↓ of the samples, and of a copier who hands out training images.",
+        table(["", "copies, %", "held out, %", "Fréchet ↓", "of a copier"], copies),
+        "### Lesions, by acceleration",
+        "Contrast kept ↑ of lesions that no network was trained on.",
+        table(["", "large lesions ↑", "tiny lesions ↑"], lesions),
+        "### Anatomy and contrast that the prior never saw",
+        f"R = {lab.SHIFT_R}. PSNR ↑; misfit to the measured lines in units of the noise, right at 1; coverage of 90 % "
+        "intervals from four samples, right at 90.",
+        table(["", "PSNR, dB ↑", "minus TV", "misfit", "coverage, %"], shifts),
+        *missing(["; ".join(map(str, which)) for which in lab.plan() if which not in rows]),
+    ]
+
+
 # ---- The page --------------------------------------------------------------------------------------------------------
 
 #: name of a bank -> title of its section, report (bank, tensors) -> paragraphs and tables.
@@ -557,6 +634,8 @@ REPORTS = {
     "10_segmentation": ("Segmentation", segmentation),
     "11_anomaly": ("Anomaly detection", anomaly),
     "12_more": ("More applications", applications),
+    "13_trends": ("Trends", trends),
+    "14_challenges": ("Open challenges", challenges),
 }
 
 

@@ -74,13 +74,13 @@ def test_levels_are_the_same_people_elsewhere():
 # ---- the networks of the copies --------------------------------------------------------------------------------------
 
 
-def test_the_networks_of_the_copies_differ_in_their_data_alone(monkeypatch):
-    entries = [RECIPES[f"copies_{n}"] for n in recipes.COPIES]
-    for key in ("network", "network_args", "steps", "peak_rate", "seed", "image_size", "loss"):
+def test_the_networks_of_the_copies_differ_in_data_and_steps_alone(monkeypatch):
+    entries = [RECIPES[f"copies_{n}_{steps}"] for n, steps in recipes.COPIES]
+    for key in ("network", "network_args", "peak_rate", "seed", "image_size", "loss"):
         assert all(getattr(entry, key) == getattr(entries[0], key) for entry in entries)
-    assert [entry.batch_size for entry in entries] == [10, 16, 16, 16]  # ten images are no batch of 16
+    assert [entry.batch_size for entry in entries] == [10, 16, 16, 16, 16]  # ten images are no batch of 16
     monkeypatch.setattr(recipes, "_healthy", lambda split, n, size: (split, n, size))
-    assert [entry.load_data() for entry in entries] == [(("train", n, 32), None) for n in recipes.COPIES]
+    assert [entry.load_data() for entry in entries] == [(("train", n, 32), None) for n, _ in recipes.COPIES]
 
 
 def people(split, n, size=32, seed=0):
@@ -95,7 +95,7 @@ def people(split, n, size=32, seed=0):
 def test_copies_are_found_and_new_people_are_not(monkeypatch, n):
     monkeypatch.setattr(recipes, "_healthy", people)
     monkeypatch.setattr(recipes, "coarse_features", lambda images: torch.as_tensor(images)[:, ::8, ::8].flatten(1))
-    recipe, known = RECIPES[f"copies_{n}"], recipes.to_tensor(people("train", n))[:, 0]
+    recipe, known = RECIPES[f"copies_{n}_3000"], recipes.to_tensor(people("train", n))[:, 0]
     for made, low, high in ((known[torch.arange(300) % n], 1.0, 1.0), (people("test", 300, seed=3), 0.0, 0.05)):
         drawn = recipes.to_tensor(made)[:, 0] + 0.002 * torch.randn(300, 32, 32, generator=runtime.seeded(0))
         monkeypatch.setattr(recipes, "draw", lambda *args, drawn=drawn, **options: drawn)
@@ -109,11 +109,11 @@ def test_copies_are_trained_and_measured_in_one_go(monkeypatch, tmp_path):
     monkeypatch.setattr(recipes, "_healthy", people)
     monkeypatch.setattr(recipes, "coarse_features", lambda images: torch.as_tensor(images)[:, ::8, ::8].flatten(1))
     monkeypatch.setattr(recipes, "FD_NFE", 2)
-    monkeypatch.setitem(RECIPES, "copies_10", dataclasses.replace(RECIPES["copies_10"], steps=2))
-    found, shown = lab.copies_row(10, tmp_path)
+    monkeypatch.setitem(RECIPES, "copies_10_3000", dataclasses.replace(RECIPES["copies_10_3000"], steps=2))
+    found, shown = lab.copies_row(10, 3000, tmp_path)
     assert found["steps"] == 2 and found["training_images"] == 10 and found["weights"] > 500_000
     assert {key: x.shape for key, x in shown.items()} == dict.fromkeys(("samples", "nearest"), (12, 32, 32))
-    again, _ = lab.copies_row(10, tmp_path)
+    again, _ = lab.copies_row(10, 3000, tmp_path)
     assert again == found
 
 

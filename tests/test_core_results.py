@@ -10,10 +10,12 @@ import torch
 from course_lib import (
     bench,
     bench_anomaly,
+    bench_challenges,
     bench_more,
     bench_reconstruction,
     bench_segmentation,
     bench_synthesis,
+    bench_trends,
     results,
 )
 from course_lib.metrics.intervals import bootstrap
@@ -313,6 +315,58 @@ def test_applications():
 
 
 # ---- The page --------------------------------------------------------------------------------------------------------
+
+
+def test_trends():
+    plan = bench_trends.plan()
+    rows = [
+        {"method": m, "sampler": s, "nfe": n, "frechet_distance": 3 + k, "error": 0.25, "recognised": 0.5, "seconds": 1}
+        for k, (m, s, n) in enumerate(plan)
+    ]
+    bank = {"rows": rows[:-1], "floor": [0.4, 0.6, 0.5], "images": 600, "reference_images": 30_000}
+    blocks = results.trends(bank, {})
+    lines = [line for block in blocks if block.startswith("|") for line in block.split("\n")[2:]]
+    own_first = sorted(range(len(plan)), key=lambda k: plan[k][1] == "2M")
+    for line, k in zip(lines, own_first):
+        method, sampler, nfe = plan[k]
+        assert line == f"| {method}, {sampler} | {nfe} | {3 + k:.2f} ± 0.25 | 50.0 | 1.0000 |"
+    assert len(lines) == len(plan) - 1 and "Floor: 0.40 to 0.60, 3 sets" in blocks[1]
+    assert blocks[-1] == "*Not in the bank yet: flow with 2M at 50.*"
+
+
+def test_challenges():
+    draw, lab = rng(), bench_challenges
+    rows = [
+        {"kind": "copies", "name": n, "method": steps, "share_of_copies": 1 / n, "share_of_held_out": 0.01}
+        | {"frechet_distance": 7.0, "frechet_distance_of_a_copier": 5.0}
+        for n, steps in lab.COPIES
+    ]
+    for kind, name, method in lab.plan():
+        values = {key: draw.normal(20, 3, 32).tolist() for key in ("contrast_kept", "psnr", "misfit")}
+        if method == "DiffPIR":
+            values["coverage"] = draw.uniform(0, 1, 32).tolist()
+        if kind in ("lesion", "shift") and (kind, name) != ("lesion", 12):
+            rows.append({"kind": kind, "name": name, "method": method} | values)
+    found = {(row["kind"], row["name"], row["method"]): row for row in rows}
+    blocks = results.challenges({"rows": rows, "cases": 32}, {})
+    copies, lesions, shifts = tables(blocks)
+    assert [first(copies[f"{n:,} subjects, {k:,} steps"]["copies, %"]) for n, k in lab.COPIES] == [
+        10.0,
+        1.0,
+        0.1,
+        0.0,
+        1.0,
+    ]
+    for name, method in (("R = 8: TV", "TV"), ("R = 8: zero filling", "zeros or FBP")):
+        kept = found["lesion", 8, method]["contrast_kept"]
+        assert first(lesions[name]["large lesions ↑"]) == near(kept[::2])
+        assert first(lesions[name]["tiny lesions ↑"]) == near(kept[1::2])
+    ours, plain = (found["shift", "hands", m] for m in ("DiffPIR", "TV"))
+    line = shifts["hands: DiffPIR"]
+    assert first(line["minus TV"]) == near(np.subtract(ours["psnr"], plain["psnr"]))
+    assert first(line["misfit"]) == near(ours["misfit"]) and shifts["hands: TV"]["coverage, %"] == results.NONE
+    assert first(line["coverage, %"]) == near(100 * np.array(ours["coverage"]), 0)
+    assert "lesion; 12; TV" in blocks[-1] and "guidance; 8; interval" in blocks[-1]
 
 
 def test_a_bank_that_is_missing_says_how_it_is_made(tmp_path, monkeypatch):
