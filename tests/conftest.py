@@ -3,7 +3,6 @@
 import functools
 import http.server
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -13,27 +12,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-FLAGS = [
-    "--no-sandbox",  # as root, in a container, Chromium does not start with its sandbox
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
+sys.path.insert(0, str(ROOT / "tools"))
+import lab_server  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def chromium():
     """Chromium or Chrome of this machine, started; without one: skip, in continuous integration (CI=true) fail."""
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    path = lab_server.browser_path()
     if path is None:
-        message = f"no Chromium or Chrome on the PATH (looked for {', '.join(BROWSERS)})"
+        message = f"no Chromium or Chrome on the PATH (looked for {', '.join(lab_server.BROWSERS)})"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=path, args=lab_server.FLAGS)
         yield browser
         browser.close()
 

@@ -3,27 +3,16 @@
 Needs Chromium or Chrome on the PATH; without one the test is skipped, but in continuous integration (CI=true) it fails.
 """
 
-import json
-import os
-import shutil
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import lab_server  # noqa: E402
+
 NOTEBOOK = "00_start_here.ipynb"
-TOKEN = "course-test"
-SETTINGS = {
-    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
-    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # else cells out of sight are not on the page
-    "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
-}
 RUN_ALL = """async () => {
     const app = window.jupyterapp;
     const panel = app.shell.currentWidget;
@@ -38,65 +27,14 @@ RUN_ALL = """async () => {
 }"""
 
 
-def free_port():
-    """A port of this machine that nobody uses now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def environment(folder):
-    """Variables that keep JupyterLab away from the learner's own settings and let copied notebooks find the course."""
-    places = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")
-    jupyter = {f"JUPYTER_{place}": str(folder / place.lower()) for place in places}
-    lab = {f"JUPYTERLAB_{place}": str(folder / place.lower()) for place in ("SETTINGS_DIR", "WORKSPACES_DIR")}
-    python = {"IPYTHONDIR": str(folder / "ipython"), "PYTHONPATH": str(ROOT)}
-    return {**os.environ, **jupyter, **lab, **python}
-
-
-def await_server(url, process, log, seconds=60):
-    """Return once the server answers; fail with its log if it ends or stays silent."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    pytest.fail("JupyterLab did not start:\n" + log.read_text())
-
-
 @pytest.fixture(scope="module")
-def lab(chromium, tmp_path_factory):
-    """Address of a JupyterLab over a copy of the notebooks; they are never changed by a test."""
-    folder = tmp_path_factory.mktemp("lab")
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    overrides = folder / "config_dir" / "labconfig" / "default_setting_overrides.json"
-    overrides.parent.mkdir(parents=True)
-    overrides.write_text(json.dumps(SETTINGS))
-    port = free_port()
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"]
-    command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}"]
-    command += [f"--ServerApp.root_dir={folder / 'notebooks'}", "--LabApp.expose_app_in_browser=True"]
-    log = folder / "server.log"
-    with log.open("w") as sink:
-        process = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment(folder))
-        try:
-            await_server(f"http://127.0.0.1:{port}/api/status?token={TOKEN}", process, log)
-            yield f"http://127.0.0.1:{port}/lab/tree/{NOTEBOOK}?token={TOKEN}"
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
-
-
-@pytest.fixture(scope="module")
-def page(chromium, lab):
+def page(chromium, tmp_path_factory):
     """The notebook, open in the browser and not yet run: a freshly cloned notebook is untrusted."""
-    page = chromium.new_page(viewport={"width": 1280, "height": 1000})
-    page.goto(lab, timeout=60_000)
-    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
-    yield page
-    page.close()
+    with lab_server.serve(tmp_path_factory.mktemp("lab")) as server:
+        page = chromium.new_page(viewport={"width": 1280, "height": 1000})
+        lab_server.open_notebook(page, server.notebook(NOTEBOOK))
+        yield page
+        page.close()
 
 
 @pytest.fixture(scope="module")

@@ -64,8 +64,8 @@ def test_every_notebook_belongs_to_a_part():
 
 
 def test_options():
-    options, extra = live.parse(["--part", "3", "--port", "9000"])
-    assert (options.part, options.no_browser, extra) == (3, False, ["--port", "9000"])
+    options = live.parse(["--part", "3"])
+    assert (options.part, options.no_browser) == (3, False)
     with pytest.raises(SystemExit):
         live.parse(["--part", "5"])
 

@@ -6,6 +6,7 @@ Nothing of the machine's own Jupyter settings is read or written: they live in a
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TOKEN = "course-test"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = [
     "--no-sandbox",  # as root, in a container, Chromium does not start with its sandbox
@@ -81,17 +81,18 @@ class Server:
     url: str
     folder: Path
     process: subprocess.Popen
+    token: str
 
     def notebook(self, name):
         """The address at which a browser opens a notebook of that file name."""
-        return f"{self.url}/lab/tree/{name}?token={TOKEN}"
+        return f"{self.url}/lab/tree/{name}?token={self.token}"
 
     def api(self, resource, body=None):
         """What the server's REST interface answers; to a POST when there is a body."""
         request = urllib.request.Request(
             f"{self.url}/api/{resource}",
             data=json.dumps(body).encode() if body else None,
-            headers={"Authorization": f"token {TOKEN}", "Content-Type": "application/json"},
+            headers={"Authorization": f"token {self.token}", "Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=60) as reply:
             return json.load(reply)
@@ -117,17 +118,17 @@ def serve(folder, css="", extra=()):
     }.items():
         path.parent.mkdir(parents=True)
         path.write_text(text, encoding="utf-8")
-    port = free_port()
+    port, token = free_port(), secrets.token_hex(16)
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"]
-    command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}"]
+    command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"]
     command += [f"--ServerApp.root_dir={folder / 'notebooks'}", "--LabApp.expose_app_in_browser=True"]
     command += ["--LabApp.custom_css=True", *extra]
     log = folder / "server.log"
     with log.open("w") as sink:
         process = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment(folder))
         try:
-            await_server(f"http://127.0.0.1:{port}/api/status?token={TOKEN}", process, log)
-            yield Server(f"http://127.0.0.1:{port}", folder, process)
+            await_server(f"http://127.0.0.1:{port}/api/status?token={token}", process, log)
+            yield Server(f"http://127.0.0.1:{port}", folder, process, token)
         finally:
             process.terminate()
             process.wait(timeout=30)

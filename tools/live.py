@@ -29,13 +29,15 @@ import lab_server  # noqa: E402
 PARTS = {1: ("00", "01", "02", "03"), 2: ("04", "05", "06", "07"), 3: ("08", "09", "10", "11", "12"), 4: ("13", "14")}
 # A style sheet, since JupyterLab takes fonts from no settings but the user's own. Figures and widgets have their size
 # in pixels: what is 700 wide on a laptop is 1050 on the wall, if it is not too high then. In the deck a cell shows its
-# picture first and its code below.
+# picture first and its code below. The code of a prediction card is hidden: it holds the answer.
 CSS = """
 body { --jp-code-font-size: 20px; --jp-content-font-size1: 22px; --jp-ui-font-size1: 16px; }
 .jp-OutputArea-output img.course-figure, .jp-OutputArea-output .course-widget,
 .jp-OutputArea-output .widget-vbox:has(.course-live) { zoom: 1.5; --jp-widgets-font-size: 15px; }
 .jp-OutputArea-output .course-widget img.course-figure { zoom: 1; }
 .jp-OutputArea-output img:is(.course-figure, .course-frame, .course-live) { max-height: 44vh; width: auto; }
+.jp-OutputArea-output img:is(.course-frame, .course-live) { zoom: 1.4; max-height: 31vh; }
+.jp-CodeCell:has(.course-predict) .jp-Cell-inputWrapper { display: none; }
 body[data-jp-deck-mode='presenting'] .jp-CodeCell.jp-deck-mod-visible { display: flex; flex-direction: column; }
 body[data-jp-deck-mode='presenting'] .jp-CodeCell.jp-deck-mod-visible .jp-Cell-outputWrapper { order: -1; }
 """
@@ -131,29 +133,29 @@ def names_of(part):
 
 
 def parse(arguments):
-    """Options; what is unknown goes to JupyterLab."""
+    """The options."""
     parser = argparse.ArgumentParser(prog="start.py lab --live", description=__doc__.splitlines()[0])
     parser.add_argument("--part", type=int, choices=sorted(PARTS), default=1, help="the hour to prepare (default 1)")
     parser.add_argument("--no-browser", action="store_true", help="print the address only")
-    return parser.parse_known_args(arguments)
+    return parser.parse_args(arguments)
 
 
 def main(arguments):
     """Entry point: warm, serve, prepare, and wait for Ctrl-C."""
-    options, extra = parse(arguments)
+    options = parse(arguments)
     print("Warming up ...", flush=True)
     print("\n".join(warm()), flush=True)
     names = names_of(options.part)
     with (
         tempfile.TemporaryDirectory(prefix="course-live-", ignore_cleanup_errors=True) as folder,
-        lab_server.serve(folder, CSS, ["--ServerApp.answer_yes=True", *extra]) as server,
+        lab_server.serve(folder, CSS, ["--ServerApp.answer_yes=True"]) as server,
     ):
         for path in server.notebooks.glob("*.ipynb"):
             trust(server, path)
         for name in names:
             try:
                 print(f"  {name}: ready after {prepare(server, name):.0f} s", flush=True)
-            except RuntimeError as error:
+            except (RuntimeError, TimeoutError) as error:
                 print(f"  {name}: its widgets are not ready, run its cells by hand. {error}", flush=True)
             if name == names[0]:
                 print(f"Open {server.notebook(name)}", flush=True)
