@@ -30,10 +30,11 @@ def test_each_notebook_has_its_own_badges_there_and_in_the_readme(name):
 
 
 def test_a_change_of_address_reaches_every_kind_of_link():
-    text = badges.badges("03_ddpm", SLUG) + f" pip install git+https://github.com/{SLUG}.git"
+    text = f'git clone https://github.com/{SLUG} && repository-code: "https://github.com/{SLUG}" '
+    text += badges.badges("03_ddpm", SLUG) + f" pip install git+https://github.com/{SLUG}.git"
     moved = badges.rewritten(text, "someone/else-where")
     assert SLUG not in moved
-    assert moved.count("someone/else-where") == 3
+    assert moved.count("someone/else-where") == 5
     assert moved.endswith("someone/else-where.git")
 
 

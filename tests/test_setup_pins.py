@@ -1,6 +1,7 @@
 """pyproject.toml (ranges), requirements.txt (pins) and environment.yml (conda, Binder) agree, and so do the imports."""
 
 import ast
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -68,12 +69,25 @@ def test_start_accepts_the_pythons_of_pyproject(monkeypatch):
     assert "3.9" not in supported
 
 
-def test_environment_installs_the_same_pins_and_the_course():
+def test_environment_installs_the_same_pins_and_the_course(monkeypatch):
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     *conda, pip = environment["dependencies"]
     assert conda == ["python=3.11", "pip"]
-    assert pip == {"pip": ["-r requirements.txt", "-e ."]}
+    monkeypatch.syspath_prepend(ROOT)
+    import start
+
+    assert pip == {"pip": [f"--extra-index-url {start.CPU_INDEX}", "-r requirements.txt", "-e ."]}
     assert environment["name"] == PROJECT["name"]
+
+
+def test_pip_finds_nothing_left_to_do_on_the_list_of_the_environment():
+    """pip's part of conda's and Binder's work, on what is installed here: the pins contradict neither one another nor
+    the course's ranges. Neither conda nor Binder is run."""
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--no-build-isolation"]
+    done = subprocess.run([*command, "-r", "requirements.txt", "-e", "."], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    would = [line for line in done.stdout.splitlines() if line.startswith("Would install")]
+    assert [name for line in would for name in line.split()[2:] if not name.startswith(PROJECT["name"])] == []
 
 
 def imported(source):

@@ -1,6 +1,6 @@
 """Derive every badge and link to the repository from pyproject.toml, the one place that holds its address.
 
-python tools/badges.py            rewrite README.md and the notebooks
+python tools/badges.py            rewrite README.md, CONTRIBUTING.md, CITATION.cff and the notebooks
 python tools/badges.py NAME       print the badges of notebooks/NAME.ipynb, to paste into its first cell
 """
 
@@ -14,6 +14,8 @@ LINKS = [
     rf"(?<=colab\.research\.google\.com/github/){SLUG}",
     rf"(?<=mybinder\.org/v2/gh/){SLUG}",
     rf"(?<=git\+https://github\.com/){SLUG}",
+    rf"(?<=git clone https://github\.com/){SLUG}",
+    rf'(?<=repository-code: "https://github\.com/){SLUG}',
 ]
 
 
@@ -42,7 +44,10 @@ def rewritten(text, slug):
 
 def files():
     """The files that hold such links."""
-    return [ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    return [
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CITATION.cff")),
+        *sorted((ROOT / "notebooks").glob("*.ipynb")),
+    ]
 
 
 def main(names):

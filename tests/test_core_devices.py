@@ -1,0 +1,134 @@
+"""Training and sampling work on a device that is not the CPU: every tensor they make is where the images are."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+from simulated_device import DEVICE, simulated_device
+
+from course_lib import anomaly, guidance, inverse, likelihood, training
+from course_lib.denoisers import NetworkDenoiser
+from course_lib.networks import build
+from course_lib.operators import KSpace, Mask, Radon, sampled_lines
+from course_lib.samplers import STEPS, consistency_step, last, sample
+from course_lib.schedules import Cosine, Discrete, VarianceExploding, log_snr_times, uniform_times
+
+SMALL = {"channels": (32, 32), "num_classes": 2, "norm_groups": 8}
+SCHEDULE = Cosine()
+
+
+@pytest.fixture(autouse=True)
+def device():
+    """A device that is not the CPU."""
+    with simulated_device():
+        yield
+
+
+def images(*shape):
+    """Noise on the device."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+
+
+def network_denoiser(**arguments):
+    """An untrained network on the device, as a denoiser."""
+    return NetworkDenoiser(build("DiffusionUNet", **SMALL | arguments).eval().to(DEVICE), SCHEDULE)
+
+
+def test_the_device_mixes_with_nothing_else():
+    """What this file rests on: mistakes that only a GPU shows are errors here too."""
+    here, there = torch.ones(3), torch.ones(3, device=DEVICE)
+    assert (there * torch.tensor(2.0) + torch.ones_like(there)).device.type == DEVICE
+    assert (there.cpu() + here).device.type == "cpu"
+    assert float((there * 2).sum()) == 6
+    for mistake in (
+        lambda: there.numpy(),
+        lambda: there + here,
+        lambda: torch.where(here > 0, there, there),
+        lambda: torch.cat([here, there]),
+        lambda: torch.randn(3, generator=torch.Generator(), device=DEVICE),
+    ):
+        with pytest.raises(RuntimeError):
+            mistake()
+
+
+LOSSES = {
+    "diffusion": (training.DiffusionLoss(SCHEDULE), "DiffusionUNet", SMALL),
+    "EDM": (training.EDMLoss(0.5), "PreconditionedUNet", SMALL | {"sigma_data": 0.5}),
+    "classifier": (training.ClassificationLoss(), "Classifier", {"num_classes": 2, "channels": (8, 8)}),
+    "noisy classifier": (
+        training.NoisyClassificationLoss(SCHEDULE),
+        "NoisyClassifier",
+        {"num_classes": 2, "channels": (32,), "image_size": 16},
+    ),
+    "autoencoder": (training.AutoencoderLoss(), "Autoencoder", {"channels": (32, 32)}),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_training(name):
+    loss, network, arguments = LOSSES[name]
+    net = build(network, **arguments).to(DEVICE)
+    batches = training.Batches(np.zeros((4, 16, 16), np.float32), np.arange(4) % 2, batch_size=4)
+    *_, state = training.train(net, batches, loss, steps=2)
+    assert all(parameter.device.type == DEVICE for parameter in state.ema.parameters())
+    assert torch.isfinite(state.loss.cpu()).all()
+
+
+def test_regression_and_segmentation_and_distillation():
+    generator, x = training.step_generator(0, 0), images(4, 2, 16, 16)
+    teacher = network_denoiser(num_classes=0)
+    training.RegressionLoss(beside=1)(teacher.net, (x, None), generator)
+    segmenter = build("Segmenter", num_labels=2, channels=(8, 8)).to(DEVICE)
+    training.SegmentationLoss()(segmenter, (x[:, :1], (x[:, 0] > 0).long()), generator)
+    training.DistillationLoss(lambda: teacher, SCHEDULE, steps=2)(teacher.net, (x[:, :1], None), generator)
+
+
+@pytest.mark.parametrize("name", [*STEPS, "consistency"])
+@pytest.mark.parametrize(
+    "schedule", [Cosine(), Discrete.linear(10), VarianceExploding()], ids=lambda s: type(s).__name__
+)
+def test_sampling(name, schedule):
+    """The denoiser is a formula here: what is tested are the steps, the loop and the schedules."""
+    step = STEPS.get(name, consistency_step)
+    times = log_snr_times(schedule, 3)
+    x = last(sample(lambda x_t, t: 0.5 * x_t, schedule, images(2, 1, 4, 4), times, step, torch.Generator()))
+    assert x.device.type == DEVICE
+
+
+def test_guidance():
+    denoiser, y = network_denoiser(), torch.tensor([0, 1], device=DEVICE)
+    judge = build("NoisyClassifier", num_classes=2, channels=(32,), image_size=16).to(DEVICE)
+    for guided in (
+        guidance.ClassifierFree(denoiser, none=2, w=2.0),
+        guidance.ClassifierGuided(denoiser, judge, SCHEDULE, w=guidance.interval(2.0, 0.1, 0.9)),
+    ):
+        x = last(sample(partial(guided, y=y), SCHEDULE, images(2, 1, 16, 16), uniform_times(2)))
+        assert x.device.type == DEVICE
+
+
+def test_reconstruction():
+    denoiser, truth = network_denoiser(num_classes=0), images(1, 1, 16, 16)
+    for operator in (KSpace(sampled_lines(16, 4)), Mask(torch.eye(16)), Radon(16, 4)):
+        y = operator(truth)
+        for make in (inverse.ddnm, partial(inverse.pigdm, noise=0.1), partial(inverse.diffpir, noise=0.1)):
+            assert make(denoiser, operator, y)(truth, 0.5).device.type == DEVICE
+    for step in (
+        inverse.replacement(Mask(torch.eye(16)), truth.cpu()),
+        inverse.dps_step(Mask(torch.eye(16)), y=truth, scale=1.0),
+    ):
+        last(sample(denoiser, SCHEDULE, truth, torch.tensor([0.5, 0.2, 0.0]), step, torch.Generator()))
+
+
+def test_anomaly_and_likelihood():
+    denoiser, x = network_denoiser(num_classes=0), images(1, 1, 16, 16)
+    twin = anomaly.noise_and_denoise(denoiser, x, 0.3, 2, torch.Generator())
+    assert anomaly.residual_score(x[:, 0], twin[:, 0]).device.type == DEVICE
+    assert anomaly.invert(denoiser, x, 0.3, 2).device.type == DEVICE
+    assert likelihood.elbo_terms(denoiser, x, SCHEDULE, uniform_times(2)).device.type == DEVICE
+    found = likelihood.ode_log_likelihood(denoiser, x, SCHEDULE, steps=1, t_max=0.9, probes=1)
+    assert found.log_p.device.type == DEVICE
