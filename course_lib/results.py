@@ -610,7 +610,7 @@ def challenges(bank, tensors):
     return [
         f"**Made data**, but for the hands. {bank['cases']} images each.",
         "### Copies",
-        "One network, trained on more or fewer subjects, and on one set four times as long. Copies (share of 300 "
+        "One network, trained on more or fewer subjects, and on one set three times as long. Copies (share of 300 "
         "samples called copies), held out (share of people called copies who were not trained on; 1 is allowed), "
         "Fréchet distance ↓ of the samples, and of a copier who hands out training images.",
         table(["", "copies, %", "held out, %", "Fréchet ↓", "of a copier"], copies),
