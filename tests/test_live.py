@@ -104,7 +104,7 @@ def test_type_is_large(page):
 
 def test_the_deck_shows_slides_with_widgets_that_move(page):
     page.evaluate("() => window.jupyterapp.commands.execute('deck:start')")
-    page.wait_for_selector("body[data-jp-deck-mode='presenting']")
+    page.wait_for_selector("body[data-jp-deck-mode='presenting']", state="attached")
     shown = page.locator(".jp-Notebook .jp-Cell.jp-deck-mod-visible")
     page.wait_for_function("() => document.querySelectorAll('.jp-Cell.jp-deck-mod-visible').length > 0")
     assert shown.count() < 10  # of the 46 cells

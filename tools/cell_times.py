@@ -47,12 +47,13 @@ def _time(stamp):
 
 
 def machine():
-    """The processor and the number of cores that this process may use."""
+    """The number of cores that this process may use, and their kind: "2 cores (Intel Xeon)"."""
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, AttributeError):
         name = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text()).group(1)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} core{'s' * (cores != 1)} of a {re.sub(r'@.*', '', name).strip()}"
+    name = re.sub(r"\((?:R|TM)\)|@.*|\bProcessor\b|\bCPU\b", "", name)
+    return f"{cores} core{'s' * (cores != 1)} ({' '.join(name.split())})"
 
 
 def sections(notebook):

@@ -62,7 +62,7 @@ def environment(folder):
     return {**os.environ, **jupyter, **lab, **python}
 
 
-def await_server(url, process, log, seconds=60):
+def await_server(url, process, log, seconds=180):
     """Return once the server answers; raise RuntimeError with its log if it ends or stays silent."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
