@@ -104,6 +104,8 @@ def copy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("course")
     shutil.copy(ROOT / "pyproject.toml", folder)
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    for name in ("course_lib", "data_fetch"):  # ruff looks here which imports are the course's own
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("weights", "banks", "__pycache__"))
     return folder
 
 

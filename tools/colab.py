@@ -87,12 +87,17 @@ def environment(folder):
     """The environment variables of the simulated machine, whose files lie in ``folder``."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "JUPYTER", "COURSE"))}
     course = re.search(r'^Repository = "(.+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    settings = {
+        f"url.{ROOT.as_uri()}.insteadOf": course.group(1),
+        "uploadpack.allowFilter": "true",  # as GitHub does: pip asks for the files of one commit alone
+        "uploadpack.allowAnySHA1InWant": "true",
+    }
+    for k, (key, value) in enumerate(settings.items()):
+        kept |= {f"GIT_CONFIG_KEY_{k}": key, f"GIT_CONFIG_VALUE_{k}": value}
     return kept | {
+        "GIT_CONFIG_COUNT": str(len(settings)),
         "IPYTHONDIR": str(folder / "ipython"),
         "COURSE_DATA": str(folder / "data"),  # empty: no data set has been fetched
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"url.{ROOT.as_uri()}.insteadOf",
-        "GIT_CONFIG_VALUE_0": course.group(1),
         "PIP_NO_WARN_SCRIPT_LOCATION": "1",
     }
 
