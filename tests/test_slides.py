@@ -51,7 +51,9 @@ def picture(source):
 
 
 def kinds(*cells):
-    notebook = new_notebook(cells=[copy.deepcopy(cell) | {"id": f"c{k}"} for k, cell in enumerate(cells)])
+    notebook = new_notebook(cells=[copy.deepcopy(cell) for cell in cells])
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"c{number}"
     return [slides.slide_type(cell) for cell in slides.tag(notebook).cells]
 
 
