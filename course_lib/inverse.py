@@ -115,6 +115,11 @@ def _with_gradient(denoiser, x_t, t, cond):
     return x_0.detach(), transposed
 
 
+def _rest(operator, y, x_0):
+    """y - A x_0, on the device of x_0."""
+    return y.to(x_0.device) - operator(x_0)
+
+
 def _solve(operator, b, weight):
     """(A^T A + weight I)^-1 b, by the operator's own ``solve`` or by conjugate gradients."""
     if hasattr(operator, "solve"):
@@ -140,7 +145,7 @@ def dps(denoiser, operator, y, noise):
     def guided(x_t, t, **cond):
         x_0, transposed = _with_gradient(denoiser, x_t, t, cond)
         alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
-        return x_0 + (sigma**2 / alpha).to(x_0) * transposed(operator.adjoint(y - operator(x_0))) / noise**2
+        return x_0 + (sigma**2 / alpha).to(x_0) * transposed(operator.adjoint(_rest(operator, y, x_0))) / noise**2
 
     return guided
 
@@ -154,7 +159,7 @@ def dps_step(operator, y, scale, step=ddpm_step):
 
     def guided(denoiser, x_t, t, s, schedule, previous=None, generator=None):
         x_0, transposed = _with_gradient(denoiser, x_t, t, {})
-        rest = y - operator(x_0)
+        rest = _rest(operator, y, x_0)
         size = rest.abs().square().flatten(1).sum(1).sqrt().reshape(-1, *[1] * (x_t.ndim - 1))
         uphill = transposed(operator.adjoint(rest)) / size.to(x_0)
         x_s, _ = step(lambda *_: x_0, x_t, t, s, schedule, generator=generator)
@@ -178,7 +183,7 @@ def pigdm(denoiser, operator, y, noise, spread=1.0):
         alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
         r2 = float(spread**2 * sigma**2 / (spread**2 * alpha**2 + sigma**2))
         # A^T (r2 A A^T + sigma_y^2 I)^-1 = (A^T A + (sigma_y^2 / r2) I)^-1 A^T / r2
-        pull = _solve(operator, operator.adjoint(y - operator(x_0)), noise**2 / r2) / r2
+        pull = _solve(operator, operator.adjoint(_rest(operator, y, x_0)), noise**2 / r2) / r2
         return x_0 + (sigma**2 / alpha).to(x_0) * transposed(pull)
 
     return guided
@@ -200,7 +205,7 @@ def diffpir(denoiser, operator, y, noise, weight=1.0):
         x_0 = denoiser(x_t, t, **cond)
         rho = float(weight * noise**2 * denoiser.schedule.alpha(t) ** 2 / denoiser.schedule.sigma(t) ** 2)
         # the same, written as a change of D: float rounding then scales with what changes
-        return x_0 + _solve(operator, operator.adjoint(y - operator(x_0)), rho).to(x_0)
+        return x_0 + _solve(operator, operator.adjoint(_rest(operator, y, x_0)), rho).to(x_0)
 
     return fitted
 

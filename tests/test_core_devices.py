@@ -114,12 +114,12 @@ def test_guidance():
 def test_reconstruction():
     denoiser, truth = network_denoiser(num_classes=0), images(1, 1, 16, 16)
     for operator in (KSpace(sampled_lines(16, 4)), Mask(torch.eye(16)), Radon(16, 4)):
-        y = operator(truth)
+        y = operator(truth).cpu()  # a scan may come from the CPU
         for make in (inverse.ddnm, partial(inverse.pigdm, noise=0.1), partial(inverse.diffpir, noise=0.1)):
             assert make(denoiser, operator, y)(truth, 0.5).device.type == DEVICE
     for step in (
         inverse.replacement(Mask(torch.eye(16)), truth.cpu()),
-        inverse.dps_step(Mask(torch.eye(16)), y=truth, scale=1.0),
+        inverse.dps_step(Mask(torch.eye(16)), truth.cpu(), scale=1.0),
     ):
         last(sample(denoiser, SCHEDULE, truth, torch.tensor([0.5, 0.2, 0.0]), step, torch.Generator()))
 
