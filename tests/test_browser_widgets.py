@@ -47,7 +47,7 @@ def visit(request, chromium, server):
     """Everything that is done with one notebook; the tests below look at what it gave."""
     notebook = cells.read(request.param)
     page = chromium.new_page(viewport={"width": 1280, "height": 1000})
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(lab_server.PATIENCE)
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)

@@ -76,7 +76,7 @@ def page(chromium, tmp_path_factory):
     with lab_server.serve(tmp_path_factory.mktemp("live"), live.CSS) as server:
         live.prepare(server, FIRST)
         page = chromium.new_page(viewport={"width": 1920, "height": 1080})
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(lab_server.PATIENCE)
         lab_server.open_notebook(page, server.notebook(FIRST))
         yield page
         page.close()

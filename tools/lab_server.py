@@ -32,6 +32,7 @@ SETTINGS = {
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # else cells out of sight are not on the page
     "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
 }
+PATIENCE = 300_000  # milliseconds before a page counts as broken: this machine may be busy with other tests
 # All cells are there, and every output that the file holds has been drawn.
 IS_OPEN = """() => {
     const panel = window.jupyterapp && window.jupyterapp.shell.currentWidget;
@@ -94,7 +95,7 @@ class Server:
             data=json.dumps(body).encode() if body else None,
             headers={"Authorization": f"token {self.token}", "Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=60) as reply:
+        with urllib.request.urlopen(request, timeout=300) as reply:
             return json.load(reply)
 
     @property
@@ -152,5 +153,5 @@ def chromium(width=1280, height=1000):
 
 def open_notebook(page, address):
     """Open a notebook and wait until all of its cells and their stored outputs are on the page."""
-    page.goto(address, timeout=120_000)
-    page.wait_for_function(IS_OPEN, timeout=120_000)
+    page.goto(address, timeout=PATIENCE)
+    page.wait_for_function(IS_OPEN, timeout=PATIENCE)

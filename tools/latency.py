@@ -79,7 +79,7 @@ def main(arguments):
         lab_server.serve(folder, live.CSS) as server,
         lab_server.chromium(1920, 1080) as page,
     ):
-        page.set_default_timeout(300_000)
+        page.set_default_timeout(lab_server.PATIENCE)
         for name in names:
             if not arguments or name[:2] in arguments:
                 start = time.perf_counter()

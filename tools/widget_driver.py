@@ -15,6 +15,8 @@ is drawn. So it holds the way to the kernel and back, the computation and the en
 from dataclasses import dataclass
 from functools import partial
 
+from lab_server import PATIENCE
+
 # Counts for each picture what it shows: the address of an <img> is its content, since all are data: addresses.
 STILLS = """() => [...document.querySelectorAll('.jp-CodeCell')].flatMap((cell, number) =>
     [...cell.querySelectorAll('.jp-OutputArea-output .course-widget')].map(widget => {
@@ -78,7 +80,7 @@ WATCH = """([kind, index]) => {
         observer.observe(root, {subtree: true, childList: true, attributes: true, attributeFilter: ['src']});
     });
 }"""
-SECONDS = 60  # to wait for a picture before a widget counts as broken
+SECONDS = 120  # to wait for a picture before a widget counts as broken
 LIVE = ".jp-OutputArea-output .jupyter-widgets.widget-vbox:has(img.course-live)"
 STEPPER = ".course-widget:has(input.course-stepper)"
 
@@ -117,14 +119,13 @@ def trust(page):
     """Trust the open notebook, as the command palette does, and wait until its scripts run."""
     page.evaluate(TRUST)
     page.wait_for_function(
-        "() => [...document.querySelectorAll('.course-controls')].every(controls => !controls.hidden)", timeout=60_000
+        "() => [...document.querySelectorAll('.course-controls')].every(controls => !controls.hidden)", timeout=PATIENCE
     )
 
 
 def run_cells(page, numbers):
     """Run cells of the open notebook in turn; returns the seconds of each. Raises RuntimeError with a cell's error."""
     seconds = {}
-    page.set_default_timeout(600_000)
     for number in numbers:
         answer = page.evaluate(RUN_CELL, number)
         if answer["errors"]:
@@ -164,7 +165,7 @@ def steppers(page, moves):
 def live_widgets(page, moves):
     """Move the controls of each widget that the kernel computes, in turn, `moves` times in all and each at least once;
     yields a :class:`Move` each."""
-    page.wait_for_selector(LIVE, timeout=120_000)
+    page.wait_for_selector(LIVE, timeout=PATIENCE)
     for index in range(page.locator(LIVE).count()):
         widget = page.locator(LIVE).nth(index)
         widget.scroll_into_view_if_needed()
