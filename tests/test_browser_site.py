@@ -83,7 +83,9 @@ def visits(chromium, site):
 
     tab.on("request", requested)
     tab.on("requestfailed", lambda request: troubles.append(f"failed: {request.url}"))
-    tab.on("response", lambda answer: troubles.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else None)
+    tab.on(
+        "response", lambda answer: troubles.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else None
+    )
     tab.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
     tab.on("pageerror", lambda error: troubles.append(str(error)))
     seen = {}

@@ -12,7 +12,7 @@ import io
 from functools import wraps
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import cycler, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -52,6 +52,7 @@ STYLE = {
     "xtick.labelsize": 12, "ytick.labelsize": 12, "lines.linewidth": 2.2, "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False,
     "figure.facecolor": "white", "axes.facecolor": "white", "figure.constrained_layout.use": True,
+    "axes.prop_cycle": cycler(color=PALETTE),
 }  # fmt: skip
 
 
