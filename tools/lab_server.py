@@ -86,7 +86,7 @@ class Server:
 
     def notebook(self, name):
         """The address at which a browser opens a notebook of that file name."""
-        return f"{self.url}/lab/tree/{name}?token={self.token}"
+        return f"{self.url}/lab/tree/{name}?token={self.token}&reset"
 
     def api(self, resource, body=None):
         """What the server's REST interface answers; to a POST when there is a body."""
