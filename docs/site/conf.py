@@ -1,4 +1,4 @@
-"""Sphinx settings of the web site: README, notebooks with their stored outputs, docs/*.md. `python3 start.py site`.
+"""Sphinx settings of the web site: *.md, docs/*.md, notebooks with their stored outputs. `python3 start.py site`.
 
 The folder of the course itself is the source, so that every link of README.md and of the notebooks holds on the site.
 Nothing is executed and nothing is fetched: MathJax comes with the package sphinx-mathjax-offline.
@@ -21,7 +21,7 @@ language = "en"
 
 extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
 root_doc = "README"
-include_patterns = ["README.md", "LICENSE-CONTENT.md", "docs/*.md", "notebooks/*.ipynb"]
+include_patterns = ["*.md", "docs/*.md", "notebooks/*.ipynb"]
 exclude_patterns = ["**/.*"]
 
 nb_execution_mode = "off"
@@ -65,6 +65,7 @@ notebooks/*
 :glob:
 :caption: More
 docs/*
+CONTRIBUTING
 LICENSE-CONTENT
 ```
 """
