@@ -175,14 +175,15 @@ def live_widgets(page, moves):
         for k in range(max(moves, count)):
             control = controls.nth(k % count)
             name = control.locator("xpath=ancestor::*[contains(@class, 'widget-inline-hbox')][1]//label").first
-            yield _watched(page, LIVE, index, title, name.inner_text(), partial(_nudge, control, k // count))
+            yield _watched(page, LIVE, index, title, name.inner_text(), partial(_nudge, control))
 
 
-def _nudge(control, turn):
-    """Move a control by the keyboard or by a choice, to a value that it does not have now."""
+def _nudge(control):
+    """Move a control: a slider by the keyboard to the right while it can, a choice to the one before, the first to the
+    last. (Neighbouring choices at the lowest setting may give the same picture: two samplers at one step.)"""
     if control.evaluate("control => control.tagName") == "SELECT":
         control.evaluate(
-            "select => { select.selectedIndex = (select.selectedIndex + 1) % select.options.length;"
+            "select => { const n = select.options.length; select.selectedIndex = (select.selectedIndex + n - 1) % n;"
             "select.dispatchEvent(new Event('change', {bubbles: true})); }"
         )
     elif control.get_attribute("type") == "checkbox":
@@ -190,4 +191,4 @@ def _nudge(control, turn):
     else:
         at_the_end = control.get_attribute("aria-valuenow") == control.get_attribute("aria-valuemax")
         control.focus()
-        control.press("ArrowLeft" if at_the_end or turn % 2 else "ArrowRight")
+        control.press("ArrowLeft" if at_the_end else "ArrowRight")
