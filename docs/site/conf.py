@@ -25,6 +25,7 @@ include_patterns = ["*.md", "docs/*.md", "notebooks/*.ipynb"]
 exclude_patterns = ["**/.*"]
 
 nb_execution_mode = "off"
+nb_merge_streams = True  # what a loop printed in two goes is one block
 # Without a kernel a live widget is a dead frame: its still picture stands in the same output.
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 myst_enable_extensions = ["amsmath", "dollarmath", "html_image"]
@@ -84,7 +85,7 @@ def fold_predictions(app, docname, source):
     if docname.startswith("notebooks/"):
         notebook = json.loads(source[0])
         for cell in notebook["cells"]:
-            if "".join(cell["source"]).startswith("widgets.predict("):
+            if re.search(r"^widgets\.predict\(", "".join(cell["source"]), re.MULTILINE):
                 cell["metadata"].setdefault("tags", []).append("hide-input")
         source[0] = json.dumps(notebook)
 
