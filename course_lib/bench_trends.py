@@ -1,7 +1,7 @@
 """The bank ``13_trends``: four networks of one size and one length of training on MedNIST at 32 x 32, each with the
 sampler it was made for and with one sampler for all, by number of evaluations.
 
-``python -m course_lib.bench 13_trends`` remakes it (about 5 minutes on one free core, with MedNIST in the cache for the
+``python -m course_lib.bench 13_trends`` remakes it (about 6 minutes on one free core, with MedNIST in the cache for the
 reference). It may be interrupted: rows that are there are not computed anew, unless their network has changed.
 """
 
@@ -27,10 +27,12 @@ ODD = (1, 3, 7, 15, 49)  # Heun takes two evaluations a step, and one at the las
 STUDENT = (1, 2, 4, 8)  # more steps than its teacher took, it does not know
 SHOWN = 12  # the first images of a set, which are in the bank themselves
 NETWORKS = {"DDPM": "trend_ddpm", "EDM": "trend_edm", "flow": "trend_flow", "student": "trend_student"}
+CUT = -4.0  # log-SNR below which the flow answers for DDPM
+MENDED = f"DDPM, flow below {CUT:.0f}"
 
 
 def even_times(schedule, nfe):
-    """nfe times, even in t, from 1."""
+    """nfe times, evenly spaced in t, from 1."""
     return uniform_times(nfe)[:-1]
 
 
@@ -40,17 +42,52 @@ def _for_heun(schedule, nfe):
     return karras_levels(schedule, (nfe + 1) // 2)
 
 
+class Mended:
+    """The denoiser ``clean``, but below the log-SNR ``cut``, in much noise, the answers of the denoiser ``noisy``.
+
+    Its schedule is that of ``clean``. ``noisy`` is asked at the time of its own schedule that has the same log-SNR, and
+    shown the same x_t / alpha_t; so two exact denoisers of the same data give one exact denoiser.
+    """
+
+    def __init__(self, clean, noisy, cut=CUT):
+        self.clean, self.noisy, self.cut, self.schedule = clean, noisy, cut, clean.schedule
+
+    def __call__(self, x_t, t, y=None):
+        t = torch.as_tensor(t, dtype=torch.float64)
+        log_snr = self.schedule.log_snr(t)
+        if log_snr >= self.cut:
+            return self.clean(x_t, float(t), y=y)
+        there = self.noisy.schedule.time(log_snr)
+        scale = self.noisy.schedule.alpha(there) / self.schedule.alpha(t)
+        return self.noisy(float(scale) * x_t, float(there), y=y)
+
+
 @dataclass(frozen=True)
 class Way:
-    """A way to draw from a network: step, times(schedule, nfe), and the numbers of evaluations to measure."""
+    """A way to draw from a network: step, times(schedule, nfe), and the numbers of evaluations to measure.
+
+    noisy: the network that answers in its place below the log-SNR CUT, if there is one.
+    """
 
     network: str
     step: Callable
     times: Callable
     evaluations: tuple = EVALUATIONS
+    noisy: str | None = None
+
+    @property
+    def networks(self):
+        """Names of all its networks."""
+        return [name for name in (self.network, self.noisy) if name]
+
+    def denoiser(self):
+        """The denoiser of its network or networks."""
+        denoisers = [pretrained.load_denoiser(name) for name in self.networks]
+        return Mended(*denoisers) if self.noisy else denoisers[0]
 
 
-#: (method, sampler) -> Way. The first of a method is the one that it was made for; 2M is the one for all.
+#: (method, sampler) -> Way. The first of a method is the one that it was made for; 2M is the one for all. At the end
+#: one experiment: do DDPM's answers in much noise spoil its walks?
 WAYS = {
     ("DDPM", "ancestral"): Way("trend_ddpm", ddpm_step, even_times),
     ("DDPM", "DDIM"): Way("trend_ddpm", ddim_step, even_times),
@@ -60,6 +97,9 @@ WAYS = {
     ("DDPM", "2M"): Way("trend_ddpm", dpmpp_2m_step, karras_levels),
     ("EDM", "2M"): Way("trend_edm", dpmpp_2m_step, karras_levels),
     ("flow", "2M"): Way("trend_flow", dpmpp_2m_step, karras_levels),
+    (MENDED, "2M"): Way("trend_ddpm", dpmpp_2m_step, karras_levels, (15,), noisy="trend_flow"),
+    (MENDED, "DDIM"): Way("trend_ddpm", ddim_step, even_times, (15,), noisy="trend_flow"),
+    (MENDED, "ancestral"): Way("trend_ddpm", ddpm_step, even_times, (15,), noisy="trend_flow"),
 }
 
 
@@ -77,7 +117,7 @@ def draw_set(method, sampler, nfe, n=FD_IMAGES, seed=0):
         known = "; ".join(f"{m} with {s}" for m, s in WAYS)
         raise ValueError(f"no {method!r} with {sampler!r}: choose one of {known}")
     way = WAYS[method, sampler]
-    denoiser = pretrained.load_denoiser(way.network)
+    denoiser = way.denoiser()
     times = way.times(denoiser.schedule, nfe)
     runtime.precision()  # measured once, before the clock starts
     start = time.process_time()
@@ -99,7 +139,7 @@ def row(method, sampler, nfe, reference):
         "error": round(error, 3),
         "recognised": round(float(right), 4),
         "seconds": round(seconds, 5),
-        "needs": pretrained.sha256_of([WAYS[method, sampler].network]),
+        "needs": pretrained.sha256_of(WAYS[method, sampler].networks),
     }, torch.as_tensor(to_uint8(images[:SHOWN]))
 
 
@@ -147,12 +187,12 @@ def make(path):
         write_tensors(tensors_path, tensors)
 
     def as_it_was(entry):
-        return entry["needs"] == pretrained.sha256_of([WAYS[entry["method"], entry["sampler"]].network])
+        return entry["needs"] == pretrained.sha256_of(WAYS[entry["method"], entry["sampler"]].networks)
 
     bank["rows"] = [entry for entry in bank["rows"] if as_it_was(entry)]
     done = {(r["method"], r["sampler"], r["nfe"]) for r in bank["rows"]}
     for wanted in plan():
-        if wanted in done or WAYS[wanted[:2]].network not in pretrained.names():
+        if wanted in done or not set(WAYS[wanted[:2]].networks) <= set(pretrained.names()):
             continue
         found, images = row(*wanted, reference(path))
         tensors[key(*wanted)] = images

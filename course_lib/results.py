@@ -557,9 +557,14 @@ def trends(bank, tensors):
     """Four networks of one size and one length of training, by number of evaluations."""
     rows = {(row["method"], row["sampler"], row["nfe"]): row for row in bank["rows"]}
     floor, blocks = bank["floor"], []
+    single = [way for way in bench_trends.WAYS if way[0] in bench_trends.NETWORKS]
     for title, ways in (
-        ("Each with the sampler that it was made for", [way for way in bench_trends.WAYS if way[1] != "2M"]),
-        ("One sampler for all", [way for way in bench_trends.WAYS if way[1] == "2M"]),
+        ("Each with the sampler that it was made for", [way for way in single if way[1] != "2M"]),
+        ("One sampler for all", [way for way in single if way[1] == "2M"]),
+        (
+            f"DDPM, with the flow's answers below log-SNR {bench_trends.CUT:.0f}",
+            [way for way in bench_trends.WAYS if way not in single],
+        ),
     ):
         lines = []
         for way in ways:

@@ -246,8 +246,7 @@ def test_distillation_loss_is_zero_for_a_perfect_student_alone():
     assert seen["y"].tolist() == [0, 4, 8] * 4  # classes from all over the batch, each with its own paths
     generator = torch.Generator().manual_seed(0)
     value, _ = loss(lambda x_t, t, y: velocity(x_t, t.view(-1, 1, 1, 1)), batch, generator)
-    eps = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
-    x_t, t, end = loss.paths(eps)
+    x_t, t, end = loss.paths(noise(3, 1, 4, 4))  # drawn as images are: in their dtype
     expected = (Pixels(RectifiedFlow())(x_t, t) - end).square().mean((1, 2, 3))
     torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
     assert float(value[:3].min()) > 0.05 and float(value[9:].max()) < 1e-10  # the last step is the mean already
@@ -318,6 +317,36 @@ def test_evaluations_are_counted_as_they_are(way):
         counted = Counted(Pixels(schedule))
         draw_along(counted, torch.zeros(2), about.times(schedule, nfe), about.step, size=8)
         assert counted.evaluations == nfe
+
+
+@pytest.mark.parametrize("clean", [Linear(), RectifiedFlow(), VarianceExploding()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("noisy", [Cosine(), RectifiedFlow(), VarianceExploding()], ids=lambda s: type(s).__name__)
+def test_two_exact_denoisers_mended_are_exact(clean, noisy):
+    """Whatever their schedules; and the log-SNR alone says who is asked."""
+    first, second = Counted(Pixels(clean)), Counted(Pixels(noisy))
+    mended, x_t = bench_trends.Mended(first, second, cut=-2.0), noise(5, 1, 4, 4)
+    for level in (-7.0, -2.1, -1.9, 3.0):
+        t = clean.time(torch.tensor(level, dtype=DOUBLE))
+        first.evaluations = second.evaluations = 0
+        torch.testing.assert_close(mended(x_t, t), first.denoiser(x_t, t), rtol=0, atol=1e-9)
+        assert (first.evaluations, second.evaluations) == ((1, 0) if level > -2 else (0, 1))
+    assert mended.schedule is clean
+
+
+@pytest.mark.parametrize("sampler", ["2M", "DDIM", "ancestral"])
+def test_the_flow_answers_for_ddpm_below_the_cut(sampler, monkeypatch):
+    """The rows of the bank are of these two networks, in this order."""
+    asked = {name: Counted(Pixels(RECIPES[name].loss.schedule)) for name in ("trend_ddpm", "trend_flow")}
+    monkeypatch.setattr(pretrained, "load_denoiser", asked.get)
+    way = bench_trends.WAYS[bench_trends.MENDED, sampler]
+    times = way.times(RECIPES["trend_ddpm"].loss.schedule, 15)
+    draw_along(way.denoiser(), torch.zeros(2), times, way.step, size=8)
+    below = int((RECIPES["trend_ddpm"].loss.schedule.log_snr(times) < bench_trends.CUT).sum())
+    assert 2 < below < 12
+    assert {name: denoiser.evaluations for name, denoiser in asked.items()} == {
+        "trend_ddpm": 15 - below,
+        "trend_flow": below,
+    }
 
 
 def test_even_numbers_are_not_for_heun():
@@ -445,7 +474,7 @@ def test_bank_is_whole_and_of_the_networks_that_are_here():
     rows = bench.load("13_trends")["rows"]
     assert sorted((r["method"], r["sampler"], r["nfe"]) for r in rows) == sorted(bench_trends.plan())
     for row in rows:
-        assert row["needs"] == pretrained.sha256_of([bench_trends.WAYS[row["method"], row["sampler"]].network])
+        assert row["needs"] == pretrained.sha256_of(bench_trends.WAYS[row["method"], row["sampler"]].networks)
 
 
 @made

@@ -16,6 +16,34 @@ def edm_target(x_0, x_t, sigma, sigma_data):
     return (x_0 - sigma_data**2 / s * x_t) * s**0.5 / (sigma * sigma_data)
 
 
+def _at_half(f):
+    """The answer at sigma 0.6 and unit deviation; there c_out is 0.51, so that no two slips look alike."""
+    return f(WAVE, WAVE + 0.6 * RAMP, 0.6, 1.0)
+
+
+def _near(answer, factor):
+    return torch.allclose(answer, factor * edm_target(WAVE, WAVE + 0.6 * RAMP, 0.6, 1.0), atol=1e-4)
+
+
+def _sign(f):
+    more, less = (f(RAMP, RAMP + eps, 1e-3, 0.5) for eps in (1e-3 * WAVE, -1e-3 * WAVE))
+    return float(((more - less) * WAVE).sum()) <= 0
+
+
+def _divided(f):
+    return not _near(_at_half(f), 0.36 / 1.36)  # c_out squared
+
+
+def _in_units(f):
+    return not _near(_at_half(f), 0.6 / 1.36**0.5)  # c_out
+
+
+def _kept(f):
+    """F is a multiple of x_0 - c_skip x_t, whatever the multiple is."""
+    zero = torch.zeros_like(RAMP)
+    return torch.allclose(f(zero, RAMP, 0.6, 1.0), -f(RAMP, zero, 0.6, 1.0) / 1.36, atol=1e-4)
+
+
 def _says_x_0(f):
     return torch.allclose(f(RAMP, RAMP + 1e4 * WAVE, 1e4, 0.5), (RAMP - 0.25e-4 * WAVE) / 0.5, atol=1e-3)
 
@@ -26,10 +54,27 @@ q1 = function(
     "`edm_target(x_0, x_t, sigma, sigma_data)`: what $F$ must say so that $D$ is $x_0$.",
     solution=edm_target,
     tests=[
+        prop("sign", _sign, "At very little noise F must say about -eps. Is that the sign of yours?"),
+        prop(
+            "divided",
+            _divided,
+            "Put your F back into D: it does not give x_0. What c_out multiplies there, you must divide by it, not "
+            "multiply.",
+        ),
+        prop(
+            "in units",
+            _in_units,
+            "That is what c_skip x_t lacks of x_0. In D it is c_out F, so F is not yet all of it: what about c_out?",
+        ),
+        prop(
+            "kept",
+            _kept,
+            "How much of x_t has D already, before F says anything? Take off c_skip x_t, with c_skip = sigma_d^2 / s.",
+        ),
         case(
             "unit deviation",
             (WAVE, WAVE + 0.6 * RAMP, 0.6, 1.0),
-            "With sigma_data = 1 it is (x_0 - c_skip x_t) / c_out: solve D = x_0 for F.",
+            "Sign and c_skip are right, the size is not. Put F back into D: is it x_0? Look at c_out and its root.",
         ),
         case(
             "another deviation",
@@ -44,16 +89,29 @@ q1 = function(
         ),
     ],
     mistakes=[
-        mistake(lambda x_0, x_t, sigma, sigma_data: (x_t - x_0) / sigma, "unit deviation", "the noise"),
-        mistake(lambda x_0, x_t, sigma, sigma_data: x_0, "unit deviation", "the image"),
-        mistake(lambda x_0, x_t, sigma, sigma_data: -edm_target(x_0, x_t, sigma, sigma_data), "unit deviation", "v"),
+        mistake(lambda x_0, x_t, sigma, sigma_data: (x_t - x_0) / sigma, "sign", "the noise"),
+        mistake(lambda x_0, x_t, sigma, sigma_data: x_0, "kept", "the image"),
+        mistake(lambda x_0, x_t, sigma, sigma_data: (x_0 - x_t) / sigma, "kept", "minus the noise"),
+        mistake(
+            lambda x_0, x_t, sigma, sigma_data: x_0 - sigma_data**2 / (sigma**2 + sigma_data**2) * x_t,
+            "in units",
+            "c_out forgotten",
+        ),
+        mistake(
+            lambda x_0, x_t, sigma, sigma_data: (
+                edm_target(x_0, x_t, sigma, sigma_data) * (sigma**2 + sigma_data**2) ** 0.5
+            ),
+            "unit deviation",
+            "no root in c_out",
+        ),
+        mistake(lambda x_0, x_t, sigma, sigma_data: -edm_target(x_0, x_t, sigma, sigma_data), "sign", "v"),
         mistake(
             lambda x_0, x_t, sigma, sigma_data: (
                 (x_0 - sigma_data**2 / (sigma**2 + sigma_data**2) * x_t)
                 * (sigma * sigma_data)
                 / (sigma**2 + sigma_data**2) ** 0.5
             ),
-            "unit deviation",
+            "divided",
             "times c_out",
         ),
         mistake(
@@ -93,11 +151,12 @@ q2 = number(
         (0.04, "That is the variance."),
         (0.25, "The half of s? What spread has x_{1/2}, and by what does D multiply it?"),
         (0.8, "Check the gain: its numerator is alpha s^2 = s^2 / 2."),
+        (0.2**0.5, "One root too many: g multiplies a standard deviation, not a variance."),
         (0.16, "g squared is the factor of variances; the spread of x_{1/2} is missing, and so is the root."),
     ],
     hints=["x_{1/2} - m/2 = eps / 2, and eps has standard deviation 1.", "The end spreads by g / 2."],
     explanation="0.2 instead of 0.5: less than half of the spread. Few steps of a perfect denoiser give pictures that "
-    "are too much alike; in a table this is the left end of every curve but the student's.",
+    "are too much alike; in a table this is one reason for the left end of the flow's curve.",
 )
 
 
@@ -163,6 +222,11 @@ def rflow_step(x_t, v, t, s):
     return x_t + (t - s) * v, x_t + t * v
 
 
+def _a_pair(f):
+    answer = f(RAMP, WAVE, 0.7, 0.5)
+    return isinstance(answer, (tuple, list)) and len(answer) == 2
+
+
 def _ends_at_image(f):
     x_s, _ = f(0.3 * RAMP + 0.7 * WAVE, RAMP - WAVE, 0.7, 0.0)
     return torch.allclose(torch.as_tensor(x_s), RAMP, atol=1e-5)
@@ -174,12 +238,14 @@ q5 = function(
     "$(x_s, x_0)$ of Euler's step from t to an earlier s < t, and of the clean image that v stands for.",
     solution=rflow_step,
     tests=[
+        prop("a pair", _a_pair, "Return the pair (x_s, x_0): the next state, and the clean image."),
         prop("whole step", _ends_at_image, "A step down to s = 0 along the true v must end at the image: is the sign "
              "that of image minus noise, and the length t - s?"),
         case("part of the way", (WAVE, RAMP, 0.7, 0.5), "From 0.7 to 0.5 the step has length 0.2; the clean image "
              "lies at distance t."),
     ],
     mistakes=[
+        mistake(lambda x_t, v, t, s: x_t + (t - s) * v, "a pair", "the next state alone"),
         mistake(lambda x_t, v, t, s: (x_t - (t - s) * v, x_t - t * v), "whole step", "noise minus image"),
         mistake(lambda x_t, v, t, s: (x_t + (s - t) * v, x_t + t * v), "whole step", "backwards"),
         mistake(lambda x_t, v, t, s: (x_t + v, x_t + v), "whole step", "always length one"),
