@@ -504,7 +504,7 @@ def measure_brain(recipe, net):
 
 
 #: (images, steps) of the networks copies_10_3000 and so on; each set of images holds the smaller ones.
-COPIES = ((10, 3000), (100, 3000), (1000, 3000), (10_000, 3000), (100, 9000))
+COPIES = ((10, 3000), (100, 3000), (1000, 3000), (10_000, 3000), (10, 480), (100, 9000), (10_000, 9000))
 COPIES_SIZE = 32
 COPIES_LEVEL = 0.01  # of the test for copies
 

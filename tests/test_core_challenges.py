@@ -78,7 +78,7 @@ def test_the_networks_of_the_copies_differ_in_data_and_steps_alone(monkeypatch):
     entries = [RECIPES[f"copies_{n}_{steps}"] for n, steps in recipes.COPIES]
     for key in ("network", "network_args", "peak_rate", "seed", "image_size", "loss"):
         assert all(getattr(entry, key) == getattr(entries[0], key) for entry in entries)
-    assert [entry.batch_size for entry in entries] == [10, 16, 16, 16, 16]  # ten images are no batch of 16
+    assert [entry.batch_size for entry in entries] == [min(n, 16) for n, _ in recipes.COPIES]
     monkeypatch.setattr(recipes, "_healthy", lambda split, n, size: (split, n, size))
     assert [entry.load_data() for entry in entries] == [(("train", n, 32), None) for n, _ in recipes.COPIES]
 

@@ -350,13 +350,8 @@ def test_challenges():
     found = {(row["kind"], row["name"], row["method"]): row for row in rows}
     blocks = results.challenges({"rows": rows, "cases": 32}, {})
     copies, lesions, shifts = tables(blocks)
-    assert [first(copies[f"{n:,} subjects, {k:,} steps"]["copies, %"]) for n, k in lab.COPIES] == [
-        10.0,
-        1.0,
-        0.1,
-        0.0,
-        1.0,
-    ]
+    for n, steps in lab.COPIES:
+        assert first(copies[f"{n:,} subjects, {steps:,} steps"]["copies, %"]) == near([100 / n], 1)
     for name, method in (("R = 8: TV", "TV"), ("R = 8: zero filling", "zeros or FBP")):
         kept = found["lesion", 8, method]["contrast_kept"]
         assert first(lesions[name]["large lesions ↑"]) == near(kept[::2])

@@ -24,7 +24,8 @@ q1 = number(
         "Var(a - b) = Var(a) + Var(b); zeros have the error Var(b).",
     ],
     explanation="The sampler does exactly what was asked, and is wrong by twice the energy: (1 + 1/K) of notebook 09 "
-    "with K = 1. An error above 1 in a ring therefore marks invention, and no better sampler removes it.",
+    "with K = 1. At 2 nothing was known; between 1 and 2 "
+    "something was, and no better sampler comes below twice the error of the best regression.",
 )
 
 
@@ -104,6 +105,7 @@ q3 = number(
         (50, "1 / p is how many it takes to expect one. A fair generator shows none in 50 with probability 36 %."),
         (150, "The rule of three, 3 / p: quick and nearly right. Here the exact whole number is asked for."),
         (148, "Round up: with 148 the probability of seeing none is still above 5 %."),
+        (148.28, "Round up: samples are whole, and with 148 the probability is still above 5 %."),
         (20, "That is 1 / 0.05, without the share of 2 %."),
         (299, "That is for a share of 1 %."),
         (2.996, "ln 20. Divide by -ln(1 - p)."),
@@ -126,6 +128,8 @@ q4 = number(
         (0.9, "That is without the shift."),
         (0.6387, "That is the share outside."),
         (0.0455, "That is the chance to be 2 standard deviations from the mean on either side."),
+        (0.05, "That is the chance to be 2 standard deviations from the mean on either side."),
+        (36.1, "As a share, between 0 and 1: 0.36."),
         (0.7227, "That doubles the right value: only one end of the interval is near the truths."),
         (0.45, "Half of 90 %? The interval's upper end lies 0.355 below the truths' mean."),
         (0.5, "The upper end, 1.645, would have to be at the truths' mean, 2."),
