@@ -158,7 +158,7 @@ def steppers(page, moves):
         last = int(slider.get_attribute("max"))
         places = [round(k * last / moves) for k in range(moves, -1, -1)]
         slider.fill(str(last))
-        for place in dict.fromkeys(places[1:]):
+        for place in list(dict.fromkeys(places))[1:]:
             yield _watched(page, STEPPER, index, title, "slider", partial(slider.fill, str(place)))
 
 
