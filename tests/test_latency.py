@@ -50,4 +50,4 @@ def test_row():
     assert re.match(latency.ROW, good)
     assert "| no |" in latency.row("00", "stepper", "A title", [90.0, 110.0, 120.0], 0.2)
     assert "| no |" in latency.row("00", "live", "A title", [2500.0, 300.0, 400.0], 0.2)
-    assert "| none | none | none | no |" in latency.row("00", "live", "A title", [90.0, None], 0.2)
+    assert "| none | none | 90 | no |" in latency.row("00", "live", "A title", [90.0, None], 0.2)
