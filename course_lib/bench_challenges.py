@@ -1,7 +1,8 @@
 """The bank ``14_challenges``: what the course's methods do where they were not meant to work.
 
-``python -m course_lib.bench 14_challenges`` remakes it (about 40 minutes on one free core). It may be interrupted: rows
-that are there, and were made with the networks as they are now, are not computed anew. Five kinds of rows:
+``python -m course_lib.bench 14_challenges`` remakes it (about an hour and a half on one free core, most of it
+training). It may be interrupted: rows that are there, and were made with the networks as they are now, are not computed
+anew. Five kinds of rows:
 
 - "lesion": the 32 subjects of notebook 09 from MRI scans at several accelerations, with their lesion and without;
 - "shift": 32 images each of anatomy and contrast that the prior never saw, at R = 4;

@@ -161,12 +161,6 @@ def pictures(path, method, sampler, nfe):
     return read_tensors(path.with_suffix(".safetensors"))[0][key(method, sampler, nfe)]
 
 
-def reference(path):
-    """Moments of the features of real images, out of the bank at ``path``."""
-    tensors = read_tensors(path.with_suffix(".safetensors"))[0]
-    return Moments(*(tensors[f"reference.{key}"] for key in ("mean", "cov")), int(tensors["reference.n"]))
-
-
 def make(path):
     """Compute the rows that the bank at ``path`` lacks, and write it after each of them."""
     tensors_path = path.with_suffix(".safetensors")
@@ -190,11 +184,12 @@ def make(path):
         return entry["needs"] == pretrained.sha256_of(WAYS[entry["method"], entry["sampler"]].networks)
 
     bank["rows"] = [entry for entry in bank["rows"] if as_it_was(entry)]
+    reference = Moments(tensors["reference.mean"], tensors["reference.cov"], int(tensors["reference.n"]))
     done = {(r["method"], r["sampler"], r["nfe"]) for r in bank["rows"]}
     for wanted in plan():
         if wanted in done or not set(WAYS[wanted[:2]].networks) <= set(pretrained.names()):
             continue
-        found, images = row(*wanted, reference(path))
+        found, images = row(*wanted, reference)
         tensors[key(*wanted)] = images
         write_tensors(tensors_path, tensors)
         bank["rows"].append(found)

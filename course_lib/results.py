@@ -615,8 +615,8 @@ def challenges(bank, tensors):
     return [
         f"**Made data**, but for the hands. {bank['cases']} images each.",
         "### Copies",
-        "One network, trained on more or fewer subjects, and on one set three times as long. Copies (share of 300 "
-        "samples called copies), held out (share of people called copies who were not trained on; 1 is allowed), "
+        "One network, trained on more or fewer subjects, for more or fewer steps. Copies (share of 300 samples called "
+        "copies), held out (share of people called copies who were not trained on; 1 is allowed), "
         "Fréchet distance ↓ of the samples, and of a copier who hands out training images.",
         table(["", "copies, %", "held out, %", "Fréchet ↓", "of a copier"], copies),
         "### Lesions, by acceleration",

@@ -30,6 +30,15 @@ def chromium():
         browser.close()
 
 
+@pytest.fixture
+def tab(chromium):
+    """A new page of the browser."""
+    tab = chromium.new_page(viewport={"width": 1280, "height": 1000})
+    tab.set_default_timeout(30_000)
+    yield tab
+    tab.close()
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
     """A file server that does not print its requests between the tests' dots."""
 

@@ -288,15 +288,6 @@ FAINT = """([small, large]) => {
 }"""
 
 
-@pytest.fixture
-def tab(chromium):
-    """A new page of the browser."""
-    tab = chromium.new_page(viewport={"width": 1280, "height": 1000})
-    tab.set_default_timeout(30_000)
-    yield tab
-    tab.close()
-
-
 @pytest.mark.parametrize("name", ["index", "docs/results", "notebooks/00_start_here", "notebooks/03_ddpm"])
 def test_text_of_the_site_stands_out_from_its_background(tab, site, name):
     tab.goto(f"{site.address}{name}.html")

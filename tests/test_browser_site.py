@@ -163,15 +163,6 @@ def test_every_stepper_moves_without_a_kernel(visits):
     assert faults(visits, lambda visit: visit["idle"]) == {}
 
 
-@pytest.fixture
-def tab(chromium):
-    """A new page of the browser."""
-    tab = chromium.new_page(viewport={"width": 1280, "height": 1000})
-    tab.set_default_timeout(20_000)
-    yield tab
-    tab.close()
-
-
 def test_a_prediction_can_be_made_without_a_kernel(tab, site):
     tab.goto(site.address + "notebooks/03_ddpm.html")
     card = tab.locator(".course-predict").first
