@@ -51,13 +51,13 @@ def _distance(region):
 def ventricles(labels):
     """Where maps (B, H, W) have ventricles: CSF at least 22 mm below the outline of the brain and within 36 mm of its
     midline. bool (B, H, W). A rule of thumb, the same for every map that it is asked about."""
-    found = []
-    for one in np.asarray(labels):
+    labels, found = torch.as_tensor(labels), []
+    for one in labels.cpu().numpy():
         depth = -_distance(one > 0) * pixel(one)
         middle = np.nonzero(one)[1].mean() if one.any() else 0
         near = np.abs(np.arange(one.shape[1]) - middle) * pixel(one) < WIDE
         found.append((one == CSF) & (depth > DEEP) & near)
-    return torch.as_tensor(np.stack(found))
+    return torch.as_tensor(np.stack(found)).to(labels.device)
 
 
 def area(labels):
@@ -70,8 +70,9 @@ def grown(labels, asked):
     mm^2: the tissue is eaten, not moved. Where no ventricle is found nothing grows."""
     from scipy.ndimage import gaussian_filter
 
-    out = torch.as_tensor(labels).clone()
-    for k, region in enumerate(ventricles(labels).numpy()):
+    labels = torch.as_tensor(labels)
+    out = labels.cpu().clone()
+    for k, region in enumerate(ventricles(out).numpy()):
         more = round(float(asked[k]) / pixel(labels) ** 2) - int(region.sum())
         if more <= 0 or not region.any():
             continue
@@ -79,34 +80,36 @@ def grown(labels, asked):
         order[region | (out[k].numpy() == 0)] = np.inf
         nearest = np.argsort(order, axis=None, kind="stable")[:more]
         out[k].view(-1)[torch.as_tensor(nearest)] = CSF
-    return out
+    return out.to(labels.device)
 
 
 def push(labels, by, reach):
     """Displacement in pixels (B, H, W, 2), rows and columns: away from the ventricles, ``by`` (a number or (B,)) mm at
     their walls and inside, exp(-d / reach) of it at d mm from them. Where no ventricle is found nothing moves."""
-    return _directions(labels, reach) * torch.as_tensor(by).float().reshape(-1, 1, 1, 1) / pixel(labels)
+    directions = _directions(labels, reach)
+    return directions * torch.as_tensor(by).to(directions).reshape(-1, 1, 1, 1) / pixel(labels)
 
 
 def _directions(labels, reach):
     from scipy.ndimage import gaussian_filter
 
-    fields = []
-    for region in ventricles(labels).numpy():
+    where, fields = ventricles(labels), []
+    for region in where.cpu().numpy():
         if not region.any():
             fields.append(np.zeros((*region.shape, 2)))
             continue
         distance = _distance(region)
         normal = np.stack(np.gradient(gaussian_filter(distance, 1.0)), -1)
         fields.append(np.exp(-np.maximum(distance, 0) * pixel(region) / reach)[..., None] * normal)
-    return torch.as_tensor(np.stack(fields)).float()
+    return torch.as_tensor(np.stack(fields)).float().to(where.device)
 
 
 def amount(labels, asked, reach, most=8.0):
     """The push in mm (B,), from 0 to ``most``, after which the ventricles of maps have the area ``asked`` (B,) in mm^2,
     by bisection on a map four times as fine. Where no ventricle is found: as good as any, nothing moves."""
     region, directions = ventricles(labels)[:, None].float(), _directions(labels, reach) / pixel(labels)
-    low, high = torch.zeros(len(region)), torch.full((len(region),), float(most))
+    low = torch.zeros(len(region), device=region.device)
+    high = torch.full_like(low, most)
     for _ in range(8):
         by = (low + high) / 2
         soft = moved(region, directions * by.reshape(-1, 1, 1, 1))
@@ -119,9 +122,10 @@ def amount(labels, asked, reach, most=8.0):
 def moved(x, field, mode="bilinear"):
     """x(p - u(p)): images (B, C, H, W) pulled back along a displacement u (B, H, W, 2) in pixels. float32."""
     height, width = x.shape[-2:]
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    grid = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    rows, columns = (positions.to(x.device) for positions in grid)
     at = torch.stack([columns - field[..., 1], rows - field[..., 0]], -1)
-    unit = 2 * at / torch.tensor([width - 1, height - 1]) - 1
+    unit = 2 * at / torch.tensor([width - 1, height - 1]).to(x.device) - 1
     return F.grid_sample(x.float(), unit, mode=mode, padding_mode="border", align_corners=True)
 
 

@@ -239,7 +239,8 @@ def tv(operator, y, weight, iterations=60, start=None):
     L = 1.02 * float(length)  # power iteration comes from below
 
     def shrink(x):
-        flat = [denoise_tv_chambolle(image.numpy(), weight / L, eps=1e-5, max_num_iter=40) for image in x.flatten(0, 1)]
+        images = x.flatten(0, 1).cpu().numpy()
+        flat = [denoise_tv_chambolle(image, weight / L, eps=1e-5, max_num_iter=40) for image in images]
         return torch.stack([torch.as_tensor(image) for image in flat]).reshape(x.shape).to(x)
 
     x = z = back / L if start is None else start

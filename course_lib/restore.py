@@ -92,9 +92,8 @@ def rician_mean(A, s):
 
 def _each(function, y):
     """function over the pictures (H, W) of y (B, 1, H, W), as float32."""
-    return torch.stack([torch.as_tensor(np.asarray(function(image.double().numpy()))) for image in y[:, 0]])[
-        :, None
-    ].float()
+    found = [function(image) for image in y[:, 0].cpu().double().numpy()]
+    return torch.as_tensor(np.stack(found))[:, None].float().to(y.device)
 
 
 def blurred(y, noise, width):
@@ -131,8 +130,9 @@ def biharmonic(x, hole):
     """The smoothest continuation of the border into the hole: x, hole (bool) (B, 1, H, W); Damelin & Hoang (2018)."""
     from skimage.restoration import inpaint_biharmonic
 
-    pairs = zip(x[:, 0].double().numpy(), hole[:, 0].numpy())
-    return torch.stack([torch.as_tensor(inpaint_biharmonic(image, mask)) for image, mask in pairs])[:, None].float()
+    pairs = zip(x[:, 0].cpu().double().numpy(), hole[:, 0].cpu().numpy())
+    found = np.stack([inpaint_biharmonic(image, mask) for image, mask in pairs])
+    return torch.as_tensor(found)[:, None].float().to(x.device)
 
 
 def mirrored(x, reach=6):

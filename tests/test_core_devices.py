@@ -11,8 +11,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 from simulated_device import DEVICE, simulated_device
 
-from course_lib import anomaly, guidance, inverse, likelihood, training
+from course_lib import anomaly, counterfactual, guidance, inverse, likelihood, restore, training
 from course_lib.denoisers import NetworkDenoiser
+from course_lib.metrics.images import psnr, ssim
 from course_lib.networks import build
 from course_lib.operators import KSpace, Mask, Radon, sampled_lines
 from course_lib.samplers import STEPS, consistency_step, last, sample
@@ -132,3 +133,31 @@ def test_anomaly_and_likelihood():
     assert likelihood.elbo_terms(denoiser, x, SCHEDULE, uniform_times(2)).device.type == DEVICE
     found = likelihood.ode_log_likelihood(denoiser, x, SCHEDULE, steps=1, t_max=0.9, probes=1)
     assert found.log_p.device.type == DEVICE
+
+
+@pytest.mark.parametrize("operator", [Mask(torch.ones(1, 1, 16, 16)), Radon(16, 8)], ids=["mask", "rays"])
+def test_total_variation(operator):
+    x = images(2, 1, 16, 16)
+    assert inverse.tv(operator, operator(x), 0.1, iterations=2).device.type == DEVICE
+
+
+def test_methods_without_a_network_and_their_scores():
+    x = images(2, 1, 16, 16)
+    for method, settings in restore.CLASSICAL.values():
+        assert method(x, 0.1, **settings[0]).device.type == DEVICE
+    filled = restore.biharmonic(x, x > 1)
+    assert filled.device.type == restore.other_side(x, x > 1).device.type == DEVICE
+    assert psnr(filled, x).device.type == ssim(filled, x).device.type == DEVICE
+
+
+def test_edits_of_maps():
+    labels = torch.full((2, 48, 48), 2)
+    labels[:, 20:28, 20:28] = counterfactual.CSF
+    labels = labels.to(DEVICE)
+    asked = counterfactual.area(labels) * 1.5
+    assert (asked.cpu() > 0).all()
+    edited = counterfactual.grown(labels, asked.cpu())
+    by = counterfactual.amount(labels, asked, 20.0)
+    pulled = counterfactual.moved(images(2, 1, 48, 48), counterfactual.push(labels, by, 20.0))
+    for found in (edited, by, pulled, counterfactual.painted(pulled, labels, edited)):
+        assert found.device.type == DEVICE

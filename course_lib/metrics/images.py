@@ -16,8 +16,8 @@ def ssim(x, reference):
     """Structural similarity of each image (Wang et al., 2004), windows of 7 x 7 pixels, by scikit-image."""
     from skimage.metrics import structural_similarity
 
-    pairs = zip(x.clamp(-1, 1)[:, 0].double().numpy(), reference[:, 0].double().numpy())
-    return torch.tensor([structural_similarity(a, b, data_range=2.0) for a, b in pairs])
+    pairs = zip(x.clamp(-1, 1)[:, 0].cpu().double().numpy(), reference[:, 0].cpu().double().numpy())
+    return torch.tensor([structural_similarity(a, b, data_range=2.0) for a, b in pairs]).to(x.device)
 
 
 def prediction_interval(samples, level=0.9):
