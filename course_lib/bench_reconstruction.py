@@ -88,9 +88,9 @@ def prior(clip):
     return pretrained.load_denoiser("brain", clip)
 
 
-def denoiser_and_step(problem, method, A, y, settings):
+def denoiser_and_step(problem, method, A, y, settings, steps=None):
     """What a sampler needs for a method that draws: a denoiser, a step and a grid of times."""
-    n, schedule = STEPS[method], prior(False).schedule
+    n, schedule = steps or STEPS[method], prior(False).schedule
     if method == "DPS":
         return prior(False), dps_step(A, y, **settings), uniform_times(n)
     if method == "PiGDM":
@@ -100,9 +100,10 @@ def denoiser_and_step(problem, method, A, y, settings):
     return guided, functools.partial(diffpir_step, zeta=settings["zeta"]), log_snr_times(schedule, n, -8.0, 8.0)
 
 
-def reconstruct(problem, method, A, y, seed=0, settings=None):
+def reconstruct(problem, method, A, y, seed=0, settings=None, steps=None):
     """Images (B, 1, 96, 96) in [-1, 1], one sample of each for the methods that draw. Raises ValueError for an unknown
-    method. settings : of the method; left out, those chosen on validation subjects (:func:`settings_of`)."""
+    method. settings : of the method; left out, those chosen on validation subjects (:func:`settings_of`). steps : of a
+    method that draws; left out, as in ``STEPS``, for which the settings were chosen."""
     if method not in METHODS:
         raise ValueError(f"no method {method!r}; there are: {', '.join(METHODS)}")
     settings = settings_of(problem, method) if settings is None else settings
@@ -116,7 +117,7 @@ def reconstruct(problem, method, A, y, seed=0, settings=None):
         with runtime.fast():
             x = pretrained.load(network_of(problem))(simple(problem, A, y).to(where), 0.0).float().cpu()
         return (fitted(A, y, x, **settings) if settings else x).clamp(-1, 1)
-    denoiser, step, times = denoiser_and_step(problem, method, A, y, settings)
+    denoiser, step, times = denoiser_and_step(problem, method, A, y, settings, steps)
     noise = torch.randn(len(y), 1, *y.shape[-1:] * 2, generator=runtime.seeded(seed)).to(where)
     with runtime.fast():
         states = sample(denoiser, prior(False).schedule, noise, times, step, runtime.seeded(seed + 1))

@@ -1,6 +1,7 @@
 """Every notebook as it is stored: run from top to bottom, small, readable. (nbval runs them anew; alt texts and
 headings: test_accessibility.py.)"""
 
+import ast
 import re
 import warnings
 from pathlib import Path
@@ -68,6 +69,14 @@ def test_cells_are_short(path):
     for source, length in lengths.items():
         if length > LINES_GOAL:
             warnings.warn(f"{path.name}: a cell of {length} lines: {source.splitlines()[0]}", stacklevel=1)
+
+
+def test_no_text_is_lost(path):
+    """An f-string that is a statement of its own is a piece of text whose brackets were forgotten."""
+    for cell in code_cells(path):
+        if not cell.source.startswith("%"):
+            statements = [node.value for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Expr)]
+            assert [ast.unparse(value) for value in statements if isinstance(value, ast.JoinedStr)] == []
 
 
 def test_has_title_set_up_and_key_points(path):
