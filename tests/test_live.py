@@ -15,6 +15,10 @@ import live  # noqa: E402
 import widget_driver  # noqa: E402
 
 FIRST = "00_start_here.ipynb"
+# A closed list must be opened first: JupyterLab takes arrows on it as a wish to go to another cell.
+KEYS = """control => control.tagName === 'SELECT'
+    ? ['Space', control.selectedIndex === control.options.length - 1 ? 'ArrowUp' : 'ArrowDown', 'Enter']
+    : [control.getAttribute('aria-valuenow') === control.getAttribute('aria-valuemax') ? 'ArrowLeft' : 'ArrowRight']"""
 
 
 def needed(*sources, of=None):
@@ -92,6 +96,28 @@ def test_every_widget_moves_at_the_first_touch(page):
     moves = [*widget_driver.steppers(page, moves=2), *widget_driver.live_widgets(page, moves=3)]
     assert {move.kind for move in moves} == {"stepper", "live"}
     assert [move for move in moves if move.milliseconds is None] == []
+
+
+def test_a_live_widget_needs_no_mouse(page):
+    widget = page.locator(widget_driver.LIVE).first
+    controls = widget.locator("select, .noUi-handle, input[type=checkbox]")
+    controls.first.focus()
+    reached, ringed = [], []
+    for _ in range(2 * controls.count()):  # a slider has its number as a second stop
+        reached.append(controls.evaluate_all("controls => controls.indexOf(document.activeElement)"))
+        ringed.append(page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle"))
+        before = widget.locator("img.course-live").get_attribute("src")
+        if reached[-1] >= 0:
+            for key in controls.nth(reached[-1]).evaluate(KEYS):
+                page.keyboard.press(key)
+            page.wait_for_function(
+                "([kind, before]) => document.querySelector(kind + ' img.course-live').src !== before",
+                arg=[widget_driver.LIVE, before],
+                timeout=120_000,
+            )
+        page.keyboard.press("Tab")
+    assert set(range(controls.count())) <= set(reached)
+    assert "none" not in ringed, "one sees where the keyboard is"
 
 
 def test_type_is_large(page):

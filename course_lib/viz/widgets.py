@@ -255,6 +255,12 @@ _BUSY = (
     '<span role="status" style="visibility:hidden;animation:course-busy 0s 0.33s forwards">computing …</span>'
 )
 
+# ipywidgets takes the browser's ring off its controls; without it, a hand on the keyboard does not know where it is.
+_RING = (
+    "<style>.widget-vbox:has(img.course-live) :is(select, input, .noUi-handle, .ui-slider-handle, .widget-readout)"
+    ":focus-visible {outline: 3px solid #0072B2 !important; outline-offset: 1px}</style>"
+)
+
 
 class Live:
     """What `live` returns: shows itself as the last line of a cell; `sweep()` tries every control."""
@@ -276,8 +282,8 @@ class Live:
             if hasattr(control, "continuous_update"):
                 control.continuous_update = follow
             control.observe(self._update, names="value")
-        heading = [W.HTML(f"<b>{html.escape(title)}</b>")] if title else []
-        self.box = W.VBox([*heading, *self.controls.values(), self.picture, self.status])
+        heading = W.HTML(_RING + f"<b>{html.escape(title)}</b>")
+        self.box = W.VBox([heading, *self.controls.values(), self.picture, self.status])
 
     @property
     def values(self):
