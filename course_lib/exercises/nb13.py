@@ -189,9 +189,9 @@ q3 = number(
 # ---- q4: what follows ------------------------------------------------------------------------------------------------
 
 q4 = choices(
-    'An abstract: *"Our flow model (24 M parameters, 300 epochs, Euler, 10 evaluations, FID 6.1) beats a published '
+    'An abstract: "Our flow model (24 M parameters, 300 epochs, Euler, 10 evaluations, FID 6.1) beats a published '
     "DDPM (18 M parameters, 75 epochs, ancestral sampling, 10 evaluations, FID 41, from that paper). We train on the "
-    'same public data set."* Which sentences are **true of this comparison**? Give all letters that are true.',
+    'same public data set." Which sentences are **true of this comparison**? Give all letters that are true.',
     {
         "a": "It shows that straight lines train better than DDPM's mixture.",
         "b": "Part of the gap may be the sampler: the two models were walked in different ways.",

@@ -175,9 +175,9 @@ q5 = function(
 # ---- q6: what was shown ----------------------------------------------------------------------------------------------
 
 q6 = choices(
-    'An abstract: *"Our diffusion model reconstructs at R = 8 with 2 dB more PSNR than TV (p < 0.001, 200 patients). '
+    'An abstract: "Our diffusion model reconstructs at R = 8 with 2 dB more PSNR than TV (p < 0.001, 200 patients). '
     "FID is at the real-vs-real floor, so no anatomy is missing and no patient is reproduced. Its 90 % intervals cover "
-    '90 % on the test set."* Which sentences follow from what it reports? Give all letters that are true.',
+    '90 % on the test set." Which sentences follow from what it reports? Give all letters that are true.',
     {
         "a": "On patients like these it has the higher PSNR, on average.",
         "b": "A finding in 1 % of the patients is reconstructed as well as the rest.",
