@@ -29,6 +29,7 @@ from pathlib import Path
 import nbformat
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from packaging.requirements import Requirement
@@ -132,7 +133,10 @@ def execute(notebook, machine, folder):
     client = NotebookClient(
         notebook, km=manager, timeout=900, record_timing=True, resources={"metadata": {"path": str(folder)}}
     )
-    client.execute(env=environment(machine))
+    try:
+        client.execute(env=environment(machine))
+    finally:
+        run_sync(manager.shutdown_kernel)(now=True)  # a client leaves alone a kernel that it was given
 
 
 def set_up_seconds(notebook):
