@@ -373,14 +373,20 @@ def save_checkpoint(path, state):
 
 
 def load_checkpoint(path, net, ema, optimizer):
-    """Put a checkpoint's weights and moments in place; returns the number of steps that it had done."""
+    """Put a checkpoint's weights and moments in place; returns the number of steps that it had done.
+
+    Raises ValueError where the checkpoint is that of another network, and names the file.
+    """
     tensors, metadata = read_tensors(path)
     part = {"net": {}, "ema": {}, "optimizer": {}}
     for name, value in tensors.items():
         owner, rest = name.split(".", 1)
         part[owner][rest] = value
-    net.load_state_dict(part["net"])
-    ema.load_state_dict(part["ema"])
+    try:
+        net.load_state_dict(part["net"])
+        ema.load_state_dict(part["ema"])
+    except RuntimeError as error:
+        raise ValueError(f"{path} was made by another network: move or delete it, then train again. {error}") from error
     moments = {}
     for name, value in part["optimizer"].items():
         index, key = name.split(".", 1)

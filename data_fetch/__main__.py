@@ -42,9 +42,11 @@ def _list(options):
 
 
 def _state(dataset):
-    if dataset.url is None:
+    if not dataset.folder:
         return "built in"
-    return "here" if store.is_ready(dataset.name) else f"{dataset.megabytes} MB away"
+    if store.is_ready(dataset.name):
+        return "here"
+    return f"{dataset.megabytes} MB away" if dataset.url else "to be imported"
 
 
 def _get(options):
@@ -60,7 +62,7 @@ def _import(options):
     print(f"{dataset.title} is ready in {store.root()}. Licence: {dataset.licence}.")
     if public:
         print("The archive's checksum is the public one.")
-    else:
+    elif dataset.md5:
         print(
             "Note: the archive was checked by structure and count only; its checksum is not the public one "
             f"(md5 {dataset.md5}), so it is as trustworthy as where you have it from."

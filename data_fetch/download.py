@@ -22,16 +22,21 @@ _TRANSIENT = (OSError, http.client.HTTPException)  # OSError: no address, no rou
 def get(name):
     """Put data set `name` into the cache, downloading its public archive unless intact ready arrays are there.
 
-    Raises DataError: no network, wrong checksum, full disk, read-only cache, unknown name.
+    What is built in is there already. Raises DataError: no public address, no network, wrong checksum, full disk,
+    read-only cache, unknown name.
     """
     dataset = find(name)
-    if dataset.url is None:
+    if name not in _PACKERS:
         return
     if store.is_ready(name):
         try:
             return store.verify(name)
         except DataError:
             pass  # changed on disk: fetch it again
+    if dataset.url is None:
+        raise DataError(
+            f"{dataset.title} has no public address: run `python -m data_fetch import FILE` on its archive."
+        )
     archive = store.root() / "downloads" / PurePosixPath(dataset.url).name
     download(dataset.url, archive, dataset.md5)
     _ingest(archive, dataset, public=True)

@@ -26,7 +26,7 @@ _ALL = (
         name="brain_cohort",
         title="Brain cohort (embedded, made)",
         contents="synthetic subjects drawn from the ICBM152 2009a T1 template; nothing to download",
-        licence="template: copyright 1993-2009 Louis Collins, McConnell Brain Imaging Centre, McGill University; free "
+        licence="template: copyright 1993-2004 Louis Collins, McConnell Brain Imaging Centre, McGill University; free "
         "use, modification and redistribution with this notice",
         citation="Fonov et al., Unbiased average age-appropriate atlases for pediatric studies, NeuroImage 54(1), "
         "2011, 313-327; shipped with nilearn",

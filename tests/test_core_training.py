@@ -16,6 +16,7 @@ from course_lib.training import (
     RegressionLoss,
     ema_decay,
     learning_rate,
+    load_checkpoint,
     save_checkpoint,
     shifted_times,
     step_generator,
@@ -128,6 +129,13 @@ def test_resumed_run_ends_with_the_same_weights(tmp_path):
     for a, b in zip(whole.optimizer.state_dict()["state"].values(), resumed.optimizer.state_dict()["state"].values()):
         assert all(torch.equal(a[key], b[key]) for key in a)
     assert not torch.equal(state.net.layers[0].weight, whole.net.layers[0].weight)
+
+
+def test_the_checkpoint_of_another_network_is_named(tmp_path):
+    save_checkpoint(tmp_path / "c.safetensors", next(iter(tiny_run(1))))
+    other = torch.nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="c.safetensors was made by another network: move or delete it"):
+        load_checkpoint(tmp_path / "c.safetensors", other, other, torch.optim.AdamW(other.parameters()))
 
 
 def test_another_seed_is_another_run():

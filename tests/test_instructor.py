@@ -34,7 +34,9 @@ def read(number):
 
 def place(number):
     """What a notebook's first cell says of its place in the course."""
-    return re.search(r"\*\*Place in the course:\*\*(.+?)(?:\n\n|$)", read(number).cells[0].source, re.DOTALL).group(1)
+    found = re.search(r"\*\*Place in the course:\*\*(.+?)(?:\n\n|$)", read(number).cells[0].source, re.DOTALL)
+    assert found, "the first cell needs: **Place in the course:** Part N, live M minutes"
+    return found.group(1)
 
 
 ROWS = [row for part, _ in PARTS for row in plan(part)]
@@ -59,7 +61,7 @@ def test_an_hour_has_sixty_minutes_and_its_clock_is_right(part):
 def test_plan_gives_each_notebook_the_minutes_and_sections_of_its_first_cell(number):
     rows = [row for row in ROWS if row[2] == number]
     stated = re.search(r"live (\d+) minutes", place(number))
-    assert sum(row[1] for row in rows) == int(stated.group(1))
+    assert sum(row[1] for row in rows) == int(stated.group(1)), "give it as many minutes in docs/instructor.md's plan"
     named = re.search(r"live \d+ minutes \(sections ([\d, and]+)\)", place(number))
     if named:
         assert [row[3] for row in rows] == re.findall(r"\d+", named.group(1))

@@ -31,7 +31,7 @@ def test_notebook_is_tagged_by_the_rule(path):
 def test_slides_begin_with_a_heading_and_hold_what_fits(path):
     notebook = read(path)
     begins = [cell for cell in notebook.cells if slides.slide_type(cell) == "slide"]
-    assert FEWEST <= len(begins) <= MOST
+    assert FEWEST <= len(begins) <= MOST, f"{len(begins)} slides: the title and each ## heading; {FEWEST} to {MOST} fit"
     assert all(slides.heading(cell) for cell in begins)
     for stack in slides.stacks(notebook):
         assert sum(map(slides.lines_of, stack)) <= slides.CODE_LINES, stack[0].source[:80]
@@ -41,7 +41,7 @@ def test_slides_begin_with_a_heading_and_hold_what_fits(path):
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_every_widget_and_card_is_on_a_slide(path):
     widgets = [cell for cell in read(path).cells if "course-widget" in str(cell.get("outputs"))]
-    assert widgets
+    assert widgets, "a lesson has at least one widget or card"
     assert [cell.source[:80] for cell in widgets if slides.slide_type(cell) == "skip"] == []
 
 
