@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import cells  # noqa: E402
 import lab_server  # noqa: E402
 import live  # noqa: E402
+import slides  # noqa: E402
 import widget_driver  # noqa: E402
 
 FIRST = "00_start_here.ipynb"
@@ -128,22 +129,61 @@ def test_type_is_large(page):
     assert size(".cm-content") >= 20
 
 
-def test_the_deck_shows_slides_with_widgets_that_move(page):
+@pytest.fixture
+def deck(page):
+    """The deck of the first notebook, at its title."""
     page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 0; }")  # it starts there
     page.evaluate("() => window.jupyterapp.commands.execute('deck:start')")
     page.wait_for_selector("body[data-jp-deck-mode='presenting']", state="attached")
-    shown = page.locator(".jp-Notebook .jp-Cell.jp-deck-mod-visible")
     page.wait_for_function("() => document.querySelectorAll('.jp-Cell.jp-deck-mod-visible').length > 0")
-    assert shown.count() < 10  # of the 46 cells
-    widget = page.locator(".jp-deck-mod-visible .course-widget:has(input.course-stepper)").first
-    for _ in range(20):  # the third slide has one; the deck ignores a press while it still turns the page
-        if widget.count():
-            break
-        page.evaluate("() => window.jupyterapp.commands.execute('deck:go', {direction: 'forward'})")
-        page.wait_for_timeout(300)
-    assert widget.count(), "no slide with a widget among the first"
+    yield page
+    page.evaluate("() => window.jupyterapp.commands.execute('deck:stop')")
+
+
+def slide_with(deck, selector):
+    """Turn the pages until one has the element; returns its locator."""
+    found = deck.locator(f".jp-deck-mod-visible {selector}").first
+    for _ in range(20):  # the deck ignores a press while it still turns the page
+        if found.count():
+            return found
+        deck.evaluate("() => window.jupyterapp.commands.execute('deck:go', {direction: 'forward'})")
+        deck.wait_for_timeout(300)
+    raise AssertionError(f"no slide with {selector} among the first")
+
+
+def test_the_deck_shows_slides_with_widgets_that_move(deck):
+    assert deck.locator(".jp-Notebook .jp-Cell.jp-deck-mod-visible").count() < 10  # of the 46 cells
+    widget = slide_with(deck, ".course-widget:has(input.course-stepper)")
     before = widget.locator("img.course-frame").get_attribute("src")
     slider = widget.locator("input.course-stepper")
     slider.fill("1" if slider.input_value() != "1" else "2")
     assert widget.locator("img.course-frame").get_attribute("src") != before
-    page.evaluate("() => window.jupyterapp.commands.execute('deck:stop')")
+
+
+def test_in_the_deck_a_card_is_answered_with_the_mouse(deck):
+    card = slide_with(deck, ".course-predict")
+    card.locator("input[type=radio]").first.click()
+    card.locator("button.course-commit").click()
+    assert card.locator(".course-verdict").inner_text().strip()
+
+
+def test_code_of_what_shows_something_is_folded_in_the_deck(deck):
+    slide_with(deck, "img.course-frame")
+    cell = deck.locator(".jp-CodeCell.jp-deck-mod-visible:has(img.course-frame)").first
+    assert not cell.locator(".cm-content").is_visible()
+    assert cell.locator("img.course-frame").bounding_box()["height"] > 500
+
+
+def test_slides_of_several_cells_fit_the_wall(deck):
+    notebook = cells.read(ROOT / "notebooks" / FIRST)
+    numbers = [k for k, cell in enumerate(notebook.cells) if slides.slide_type(cell) in ("slide", "subslide")]
+    assert len(numbers) > 10
+    for number in numbers:
+        deck.evaluate("k => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = k; }", number)
+        deck.wait_for_function("() => document.querySelectorAll('.jp-Cell.jp-deck-mod-visible').length > 0")
+        deck.wait_for_timeout(300)
+        boxes = deck.locator(".jp-Cell.jp-deck-mod-visible").evaluate_all(
+            "cells => cells.map(cell => cell.getBoundingClientRect()).map(box => [box.top, box.bottom])"
+        )
+        height = max(bottom for _, bottom in boxes) - min(top for top, _ in boxes)
+        assert len(boxes) == 1 or height <= 1080, notebook.cells[number].source[:60]

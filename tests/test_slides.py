@@ -34,7 +34,7 @@ def test_slides_begin_with_a_heading_and_hold_what_fits(path):
     assert FEWEST <= len(begins) <= MOST, f"{len(begins)} slides: the title and each ## heading; {FEWEST} to {MOST} fit"
     assert all(slides.heading(cell) for cell in begins)
     for stack in slides.stacks(notebook):
-        assert sum(map(slides.lines_of, stack)) <= slides.CODE_LINES, stack[0].source[:80]
+        assert len(stack) == 1 or sum(map(slides.height, stack)) <= slides.SCREEN, stack[0].source[:80]
         assert sum(map(slides.shows_picture, stack)) <= 1, stack[0].source[:80]
 
 
@@ -67,10 +67,16 @@ def test_rule():
     assert kinds(title, heading, exercise, text, new_code_cell("ex.q1"), heading) == [
         "slide", "slide", "skip", "skip", "skip", "slide",
     ]  # fmt: skip
-    long = new_code_cell("\n".join(["x = 1"] * 20))
-    assert kinds(title, heading, long, long) == ["slide", "slide", None, "subslide"]
-    prose = new_markdown_cell("word " * 100)
+    silent, read = new_code_cell("x = 1"), new_code_cell("x = 1\n" * 20, metadata={"tags": ["slide-code"]})
+    assert kinds(title, heading, silent, read, read) == ["slide", "slide", "skip", None, "subslide"]
+    talk = new_code_cell("x", outputs=[nbformat.v4.new_output("stream", name="stdout", text="line\n" * 20)])
+    assert kinds(title, heading, talk, talk) == ["slide", "slide", None, "subslide"]
+    prose = new_markdown_cell("word " * 250)
     assert kinds(title, heading, prose, prose) == ["slide", "slide", None, "subslide"]
+    quiz = new_code_cell("quiz.q1.check(...)")
+    assert kinds(title, heading, new_markdown_cell("### LO1"), quiz, heading) == [
+        "slide", "slide", "skip", "skip", "slide",
+    ]  # fmt: skip
     chosen = new_markdown_cell("### Its author wants a slide", metadata={"slideshow": {"slide_type": "slide"}})
     assert kinds(title, heading, chosen, new_markdown_cell("### Not this one")) == [
         "slide", "slide", "slide", "subslide",

@@ -25,11 +25,13 @@ TOOLS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TOOLS), str(TOOLS.parent)]
 import cells  # noqa: E402
 import lab_server  # noqa: E402
+import slides  # noqa: E402
 
 PARTS = {1: ("00", "01", "02", "03"), 2: ("04", "05", "06", "07"), 3: ("08", "09", "10", "11", "12"), 4: ("13", "14")}
 # A style sheet, since JupyterLab takes fonts from no settings but the user's own. Figures and widgets have their size
 # in pixels: what is 700 wide on a laptop is 1050 on the wall, if it is not too high then. In the deck a cell shows its
-# picture first and its code below. The code of a prediction card is hidden: it holds the answer.
+# picture first and its code below, and what JupyterLab lays over the left of an output, to fold it, catches no click.
+# The code of a prediction card is hidden: it holds the answer. Badges need a network.
 CSS = """
 body { --jp-code-font-size: 20px; --jp-content-font-size1: 22px; --jp-ui-font-size1: 16px; }
 .jp-OutputArea-output img.course-figure, .jp-OutputArea-output .course-widget,
@@ -37,10 +39,24 @@ body { --jp-code-font-size: 20px; --jp-content-font-size1: 22px; --jp-ui-font-si
 .jp-OutputArea-output .course-widget img.course-figure { zoom: 1; }
 .jp-OutputArea-output img:is(.course-figure, .course-frame, .course-live) { max-height: 44vh; width: auto; }
 .jp-OutputArea-output img:is(.course-frame, .course-live) { zoom: 1.4; max-height: 31vh; }
-.jp-CodeCell:has(.course-predict) .jp-Cell-inputWrapper { display: none; }
+.jp-CodeCell:has(.course-predict) .jp-Cell-inputWrapper, .jp-MarkdownOutput a:has(> img[src^='http']) { display: none; }
+body[data-jp-deck-mode='presenting'] { --jp-content-font-size1: 28px; --jp-code-font-size: 24px; }
+body[data-jp-deck-mode='presenting'] .jp-OutputArea-promptOverlay { display: none; }
 body[data-jp-deck-mode='presenting'] .jp-CodeCell.jp-deck-mod-visible { display: flex; flex-direction: column; }
 body[data-jp-deck-mode='presenting'] .jp-CodeCell.jp-deck-mod-visible .jp-Cell-outputWrapper { order: -1; }
+body[data-jp-deck-mode='presenting'] .jp-OutputArea-output img:is(.course-frame, .course-live) {
+  height: 28vh !important; width: auto !important; max-width: 100% !important;
+  object-fit: contain; object-position: left top;
+}
+body[data-jp-deck-mode='presenting'] .jp-OutputArea-output .course-widget.course-predict { zoom: 1.9; }
+body[data-jp-deck-mode='presenting'] .jp-OutputArea-output img.course-figure {
+  width: auto !important; min-height: 40vh; max-width: 100% !important; object-fit: contain; object-position: left top;
+}
+body[data-jp-deck-mode='presenting'] .jp-OutputArea-output img.course-shared { min-height: 0; max-height: 29vh; }
 """
+
+
+FIGURE, SHARED = 'class="course-figure"', 'class="course-figure course-shared"'
 
 
 def warm():
@@ -91,11 +107,24 @@ def prepare(server, name):
             outputs = _run(client, notebook.cells[number].source)
             if number in alive:
                 notebook.cells[number].outputs = outputs
+        fit_the_wall(notebook)
         nbformat.write(notebook, path)
         trust(server, path)
     finally:
         client.stop_channels()
     return time.perf_counter() - start
+
+
+def fit_the_wall(notebook):
+    """Fold the code of every cell that shows something, but for those tagged to be read (a click unfolds it); mark
+    figures that share a cell."""
+    for cell in notebook.cells:
+        if cell.get("outputs") and not slides.shows_code(cell):
+            cell.metadata.setdefault("jupyter", {})["source_hidden"] = True
+        figures = [output for output in cell.get("outputs", []) if FIGURE in slides.markup_of(output)]
+        if len(figures) > 1:
+            for output in figures:
+                output.data["text/html"] = slides.markup_of(output).replace(FIGURE, SHARED)
 
 
 def _await(client, seconds=120):

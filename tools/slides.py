@@ -7,8 +7,11 @@ The rule, cell by cell, so that an edited notebook is tagged anew by one command
 
 - the title, every `##` heading, and any other heading that its author tagged, starts a `slide`;
 - any other `###` heading starts a `subslide`, reached by the arrow down;
-- so does what follows a picture or a widget, and a cell whose code or words no longer fit under what is there;
-- set-up, exercises and their answers are `skip`: they are for self-study, and stay in the notebook.
+- so does what follows a picture or a widget, and a cell that no longer fits below the rest;
+- set-up, exercises, their answers and the quiz are `skip`: they are for self-study, and stay in the notebook. So is
+  code that shows nothing, unless its author gave it the tag `slide-code`: it is a sampler that the room should read.
+
+On a slide, a cell that shows something hides its code (tools/live.py): its lines are those of what it prints.
 """
 
 import re
@@ -18,9 +21,12 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE_LINES = 26  # of large type on a projector's 1080 rows; no cell of the course is longer than 25
-WORDS = 160
-EXERCISE = r"^ex\.|^\w+ = ex\.|\bex\.q\d+\.check|^(?:from|import) .*exercises"
+SCREEN = 1040  # pixels of height, on a projector with 1080, in the type of tools/live.py
+LINE, TEXT_LINE, CHARACTERS = 42, 31, 115  # of prose; of code and of what it prints; characters in a line of prose
+HEADING, FORMULA, ROW, MARGIN = 85, 120, 52, 22
+FIGURE, SHARED, WIDGET, CARD, CHOICE = 700, 480, 760, 265, 50  # SHARED: one of several figures of a cell
+SHOW_CODE = "slide-code"
+EXERCISE = r"^(?:ex|quiz)\.|^\w+ = ex\.|\b(?:ex|quiz)\.q\d+\.check|^(?:from|import) .*exercises"
 
 
 def heading(cell):
@@ -32,47 +38,75 @@ def heading(cell):
 def shows_picture(cell):
     """True for a code cell with a figure, a widget or a card among its stored outputs."""
     outputs = cell.get("outputs", [])
-    return any("<img" in _html(output) or "course-widget" in _html(output) for output in outputs)
+    return any("<img" in markup_of(output) or "course-widget" in markup_of(output) for output in outputs)
 
 
-def _html(output):
+def markup_of(output):
+    """The HTML of an output, "" if it has none."""
     markup = output.get("data", {}).get("text/html", "")
     return markup if isinstance(markup, str) else "".join(markup)
 
 
-def lines_of(cell):
-    """The lines of code that a cell puts on a slide."""
-    return len(cell.source.strip().splitlines()) if cell.cell_type == "code" else 0
+def shows_code(cell):
+    """True for a code cell whose code is on its slide: one that its author tagged."""
+    return cell.cell_type == "code" and SHOW_CODE in cell.metadata.get("tags", [])
 
 
-def words_of(cell):
-    """The words of prose that a cell puts on a slide."""
-    return len(cell.source.split()) if cell.cell_type == "markdown" else 0
+def printed(cell):
+    """What a cell printed."""
+    return "".join(output.text for output in cell.get("outputs", []) if output.output_type == "stream")
 
 
-def _overflows(there, more, limit):
-    return there and more and there + more > limit
+def height(cell):
+    """The height in pixels of a cell on its slide, by rule of thumb."""
+    return prose_height(cell.source) if cell.cell_type == "markdown" else output_height(cell)
+
+
+def prose_height(source):
+    """The height of Markdown: headings, formulas, tables, lists and paragraphs; what is folded away is one line."""
+    source = re.sub(r"<details>.*?</details>", "(folded)", source, flags=re.DOTALL)
+    total = 0
+    for block in re.split(r"\n\s*\n", source.strip()):
+        lines = block.splitlines()
+        if lines and lines[0].startswith("#"):
+            total += HEADING
+            lines = lines[1:]
+        if lines and lines[0].startswith("|"):
+            total += ROW * len(lines)
+        elif lines and lines[0].startswith("$$"):
+            total += FORMULA
+        elif lines:
+            total += MARGIN + LINE * sum(1 + len(line) // CHARACTERS for line in lines)
+    return total
+
+
+def output_height(cell):
+    """The height of what a code cell shows: its code if tagged, what it printed, figures, widgets, cards."""
+    lines = len(printed(cell).splitlines()) + (len(cell.source.splitlines()) if shows_code(cell) else 0)
+    shown = "".join(map(markup_of, cell.get("outputs", [])))
+    figures, choices = shown.count('<img class="course-figure"'), shown.count('type="radio"')
+    total = MARGIN + TEXT_LINE * (lines + shown.count("<tr")) + (FIGURE if figures == 1 else SHARED * figures)
+    return total + (CARD + CHOICE * choices if choices else WIDGET * ("course-frame" in shown))
 
 
 def tag(notebook):
     """Set `slideshow.slide_type` of every cell by the rule above; tagging twice changes nothing."""
     skipped = exercises(notebook.cells)
     started = pictured = False
-    lines = words = 0
+    there = 0
     for number, cell in enumerate(notebook.cells):
-        level, code, prose, kind = heading(cell), lines_of(cell), words_of(cell), None
-        full = _overflows(lines, code, CODE_LINES) or _overflows(words, prose, WORDS)
-        if number in skipped or (code and not started):
+        level, kind = heading(cell), None
+        if number in skipped or is_plumbing(cell) or (cell.cell_type == "code" and not started):
             kind = "skip"
         elif number == 0 or level == 2 or (level and slide_type(cell) == "slide"):
             kind = "slide"
-        elif level or pictured or full:
+        elif level or pictured or there + height(cell) > SCREEN:
             kind = "subslide"
         started = started or level == 2
         if kind in ("slide", "subslide"):
-            lines, words, pictured = 0, 0, False
+            there, pictured = 0, False
         if kind != "skip":
-            lines, words, pictured = lines + code, words + prose, pictured or shows_picture(cell)
+            there, pictured = there + height(cell), pictured or shows_picture(cell)
         if kind:
             cell.metadata["slideshow"] = {"slide_type": kind}
         else:
@@ -82,11 +116,13 @@ def tag(notebook):
 
 def exercises(cells):
     """Numbers of the cells that belong to exercises: those that show or check one, and from a heading "Exercise" below
-    the sections' level to the last of these before the next heading."""
+    the sections' level, or one that an exercise follows at once, to the last of these before the next heading."""
     found, begin = set(), None
     for number, cell in enumerate(cells):
         if heading(cell):
-            begin = number if heading(cell) > 2 and "Exercise" in cell.source.splitlines()[0] else None
+            follows = cells[number + 1 : number + 2]
+            of_exercise = "Exercise" in cell.source.splitlines()[0] or any(map(is_exercise, follows))
+            begin = number if heading(cell) > 2 and of_exercise else None
         if is_exercise(cell):
             found |= set(range(number if begin is None else begin, number + 1))
     return found
@@ -95,6 +131,11 @@ def exercises(cells):
 def is_exercise(cell):
     """True for a code cell that shows or checks an exercise."""
     return cell.cell_type == "code" and re.search(EXERCISE, cell.source, re.MULTILINE) is not None
+
+
+def is_plumbing(cell):
+    """True for code that shows nothing and is not tagged to be read."""
+    return cell.cell_type == "code" and not cell.get("outputs") and not shows_code(cell)
 
 
 def slide_type(cell):
