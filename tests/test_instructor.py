@@ -129,4 +129,4 @@ def test_every_notebook_with_a_live_widget_has_a_fallback():
     fallbacks = TEXT[TEXT.index("The demos and their stored twins") :]
     for number in NOTEBOOKS:
         if cells.live_cells(read(number)):
-            assert re.search(rf"^\| {number} \|", fallbacks, re.MULTILINE), number
+            assert re.search(rf"^\| {number}, ", fallbacks, re.MULTILINE), number

@@ -3,7 +3,7 @@
     python tools/cell_times.py             execute all notebooks, one after another (about ten minutes)
     python tools/cell_times.py 03 09       these; what was measured before of the others stays
 
-Nothing is changed in the notebooks. Run it when nothing else runs: the load at the start of each is written down.
+Nothing is changed in the notebooks. Run it when nothing else runs: how busy the cores are before each is written down.
 """
 
 import contextlib
@@ -20,14 +20,15 @@ import nbformat
 ROOT = Path(__file__).resolve().parent.parent
 TIMES, PLAN = ROOT / "docs" / "cell_times.json", ROOT / "docs" / "instructor.md"
 ROW = r"^\| (\d:\d\d) \| (\d+) \| (\d\d) \| ([^|]+) \| ([^|]+) \|([^|]*)\|$"
-BUSY = 0.5  # processes waiting, on average, above which a measurement is said to be taken beside other work
+BUSY = 0.2  # cores busy with something else, above which a measurement is said to be taken beside other work
 
 
 def measure(path):
-    """Execute a copy of a notebook: {"load": before the start, "cells": {number: seconds}}."""
+    """Execute a copy of a notebook: {"busy": cores in use before the start, "cells": {number: seconds}}."""
+    import psutil
     from nbclient import NotebookClient
 
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    busy = round(psutil.cpu_percent(interval=2) / 100 * os.cpu_count(), 2)
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
@@ -39,7 +40,7 @@ def measure(path):
         if "iopub.execute_input" in stamps and "shell.execute_reply" in stamps:
             begin, end = (_time(stamps[name]) for name in ("iopub.execute_input", "shell.execute_reply"))
             seconds[str(number)] = round((end - begin).total_seconds(), 2)
-    return {"load": load, "cells": seconds}
+    return {"busy": busy, "cells": seconds}
 
 
 def _time(stamp):
@@ -91,9 +92,8 @@ def said(times):
     """The sentence about the measurement."""
     if not times["notebooks"]:
         return "not measured yet."
-    loads = [row["load"] or 0 for row in times["notebooks"].values()]
-    beside = f"beside other work (load {min(loads):.1f} to {max(loads):.1f})"
-    state = "nothing else running" if max(loads) < BUSY else beside
+    busy = [row["busy"] for row in times["notebooks"].values()]
+    state = "nothing else running" if max(busy) < BUSY else f"beside other work (up to {max(busy):.1f} cores)"
     return f"measured on {times['machine']}, {state}, by `python tools/cell_times.py`."
 
 
