@@ -55,12 +55,16 @@ def free_port():
 
 
 def environment(folder):
-    """Variables that keep JupyterLab away from the learner's own settings and let copied notebooks find the course."""
+    """Variables that keep JupyterLab away from the learner's own settings and let copied notebooks find the course.
+
+    Kernels leave one core to the browser: two that compute in step wait for the slower one, and the hand with them.
+    """
     places = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")
     jupyter = {f"JUPYTER_{place}": str(folder / place.lower()) for place in places}
     lab = {f"JUPYTERLAB_{place}": str(folder / place.lower()) for place in ("SETTINGS_DIR", "WORKSPACES_DIR")}
     python = {"IPYTHONDIR": str(folder / "ipython"), "PYTHONPATH": str(ROOT)}
-    return {**os.environ, **jupyter, **lab, **python}
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1))}
+    return {**threads, **os.environ, **jupyter, **lab, **python}
 
 
 def await_server(url, process, log, seconds=180):
