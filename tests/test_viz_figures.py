@@ -147,3 +147,44 @@ def test_a_page_needs_words_and_escapes_them():
 def test_drawing_imports_no_torch():
     code = "import sys; from course_lib.viz import figures, widgets; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_close_up_holds_the_mask_and_stays_inside_the_picture():
+    images, masks = np.arange(3 * 20 * 30).reshape(3, 20, 30), np.zeros((3, 20, 30))
+    masks[0, 0, 0] = masks[1, 10:12, 14:16] = masks[2, 19, 29] = 1
+    cut = figures.close_ups(images, masks, 8)
+    for found, image, (top, left) in zip(cut, images, ((0, 0), (6, 10), (12, 22))):
+        np.testing.assert_array_equal(found, image[top : top + 8, left : left + 8])
+    assert figures.close_ups(images[None].repeat(2, 0), masks, 8).shape == (2, 3, 8, 8)
+    with pytest.raises(ValueError, match="picture 1 is empty"):
+        figures.close_ups(images, masks * [[[1]], [[0]], [[1]]], 8)
+    with pytest.raises(ValueError, match="side must be 1 to 20"):
+        figures.close_ups(images, masks, 21)
+
+
+def test_an_outline_runs_around_the_mask_of_its_column():
+    masks = np.zeros((4, 8, 8))
+    masks[1, 2:5, 3:6] = 1
+    fig = figures.image_rows({"a": IMAGES[:4, 0, :8, :8], "b": IMAGES[:4, 0, :8, :8]}, outlines=masks, title="Outlined")
+    for index, path in enumerate(contour.get_paths()[0] for contour in fig.axes[0].collections):
+        left, top = 8 * 1.06, index * 8 * 1.06
+        (x0, y0), (x1, y1) = path.vertices.min(0), path.vertices.max(0)
+        np.testing.assert_allclose([x0, y0, x1, y1], [left + 3, top + 2, left + 6, top + 5], atol=1e-6)
+    assert len(fig.axes[0].collections) == 2
+
+
+def test_a_legend_below_covers_no_line():
+    fig = figures.curves(X, {"a": X, "b": 1 - X}, xlabel="x", ylabel="y", title="Lines", legend="below")
+    figures.figure_pixels(fig)
+    assert fig.legends[0].get_window_extent().y1 <= fig.axes[0].get_window_extent().y0 and not fig.axes[0].get_legend()
+    with pytest.raises(ValueError, match="legend must be 'inside' or 'below'; got 'left'"):
+        figures.curves(X, {"a": X}, xlabel="x", ylabel="y", title="Lines", legend="left")
+
+
+def test_numbers_of_bars_lie_on_no_error_bar_and_no_floor():
+    fig = figures.bars({"a": 1, "b": 2.5}, xlabel="d", title="Bars", floor=2.4, errors={"a": 0.5, "b": 0.1})
+    figures.figure_pixels(fig)
+    ax = fig.axes[0]
+    assert all(text.get_window_extent().x0 >= ax.get_window_extent().x1 for text in ax.texts)
+    logarithmic = figures.bars({"a": 0.001, "b": 1000}, xlabel="d", title="Bars", xscale="log").axes[0]
+    assert logarithmic.get_xscale() == "log" and logarithmic.get_xlim()[0] < 0.001 < 1000 < logarithmic.get_xlim()[1]

@@ -27,6 +27,7 @@ __all__ = [
     "as_images",
     "bars",
     "check_labelled",
+    "close_ups",
     "curves",
     "figure_pixels",
     "histogram",
@@ -97,11 +98,42 @@ def image_grid(
     return fig
 
 
+def close_ups(images, masks, side):
+    """Images (..., N, H, W) cut to (..., N, side, side) around the middle of masks (N, H, W), inside the picture.
+
+    Raises ValueError for a mask that is empty, and where ``side`` is larger than the picture.
+    """
+    images, masks = as_array(images), as_array(masks) > 0
+    height, width = masks.shape[-2:]
+    if not 0 < side <= min(height, width):
+        raise ValueError(f"side must be 1 to {min(height, width)}, the side of the pictures; got {side}")
+    if not masks.any((1, 2)).all():
+        raise ValueError(f"masks: the mask of picture {int(np.argmin(masks.any((1, 2))))} is empty, it has no middle")
+    cut = []
+    for n, mask in enumerate(masks):
+        middle = [int(np.round(at.mean())) - side // 2 for at in np.nonzero(mask)]
+        top, left = np.clip(middle, 0, (height - side, width - side))
+        cut.append(images[..., n, top : top + side, left : left + side])
+    return np.stack(cut, -3)
+
+
 @house_style
-def image_rows(rows, row_labels=None, column_labels=None, *, title=None, vmin=-1, vmax=1, cmap="gray", size=1.3):
+def image_rows(
+    rows,
+    row_labels=None,
+    column_labels=None,
+    *,
+    title=None,
+    vmin=-1,
+    vmax=1,
+    cmap="gray",
+    size=1.3,
+    outlines=None,
+):
     """Rows of images: `rows` is a list of (N, H, W) or a dict {label: (N, H, W)}; a row is a thing, a column a time.
 
-    `vmin`, `vmax`, `cmap` may be lists, one entry a row (an error map among pictures). Raises ValueError if ragged.
+    `vmin`, `vmax`, `cmap` may be lists, one entry a row (an error map among pictures). `outlines`: masks (N, H, W)
+    whose edge is drawn in each image of their column. Raises ValueError if ragged.
     """
     if isinstance(rows, dict):
         row_labels, rows = list(rows), list(rows.values())
@@ -116,6 +148,8 @@ def image_rows(rows, row_labels=None, column_labels=None, *, title=None, vmin=-1
     for index, (row, (low, high, colours)) in enumerate(zip(rows, limits, strict=True)):
         for column, image in enumerate(row):
             _place(ax, image, column * width * 1.06, index * height * 1.06, low, high, colours)
+            if outlines is not None:
+                _outline(ax, outlines[column], column * width * 1.06, index * height * 1.06)
     _frame(ax, count * width * 1.06, (len(rows) * 1.06 - 0.06) * height)
     _row_labels(ax, row_labels, [(index * 1.06 + 0.5) * height for index in range(len(rows))])
     if column_labels is not None:
@@ -142,6 +176,13 @@ def _place(ax, image, left, top, vmin, vmax, cmap):
     shown = image if image.ndim == 2 else np.clip((image - vmin) / (vmax - vmin), 0, 1)
     extent = (left, left + width, top + height, top)
     ax.imshow(shown, cmap=cmap, vmin=vmin, vmax=vmax, extent=extent, interpolation="nearest", aspect="equal")
+
+
+def _outline(ax, mask, left, top):
+    mask = as_array(mask).astype(float)
+    if mask.min() < mask.max():
+        rows, columns = (np.arange(n) + 0.5 for n in mask.shape)
+        ax.contour(left + columns, top + rows, mask, levels=[0.5], colors=PALETTE[4], linewidths=1.0)
 
 
 def _frame(ax, width, height, top=0):
@@ -187,13 +228,17 @@ def curves(
     marks=None,
     markers=False,
     points=(),
+    legend="inside",
 ):
     """Lines {label: y (N,)} against x (N,), or against {label: x} where they differ.
 
     `bands` {label: (low, high)} shades around a line of that label; `levels` {label: y} and `marks` {label: x} draw
     horizontal and vertical reference lines; `markers=True` shows the points; the labels in `points` are drawn as points
-    alone, in front of the lines. Raises ValueError if one of them is not a label of `lines`.
+    alone, in front of the lines; `legend="below"` puts the names under the axes, where they cover no line. Raises
+    ValueError if one of the points is not a label of `lines`, and for another `legend`.
     """
+    if legend not in ("inside", "below"):
+        raise ValueError(f"legend must be 'inside' or 'below'; got {legend!r}")
     if unknown := set(points) - set(lines):
         raise ValueError(f"points: {sorted(unknown)} are not among the lines {list(lines)}")
     fig, ax = _plot_axes(xlabel, ylabel, title)
@@ -213,8 +258,11 @@ def curves(
     ax.set(xscale=xscale, yscale=yscale)
     for axis in (ax.xaxis, ax.yaxis):
         _plain_log_ticks(axis)
-    if len(ax.get_lines()) > 1:
+    if len(ax.get_lines()) > 1 and legend == "inside":
         ax.legend()
+    elif len(ax.get_lines()) > 1:
+        fig.set_size_inches(7.2, 4.2 + 0.27 * -(-len(ax.get_lines()) // 2))
+        fig.legend(loc="outside lower center", ncols=2)
     return fig
 
 
@@ -261,24 +309,29 @@ def bars(
     floor=None,
     floor_label="floor: real against real",
     form="{:.3g}",
+    xscale="linear",
 ):
-    """Horizontal bars {label: number}, each with its number written out.
+    """Horizontal bars {label: number}, each with its number written out: behind its bar, or where `floor` or `errors`
+    would cross it, in a column on the right.
 
     `floor` draws the line that no method can beat, `errors` {label: half width} adds error bars, `ylabel` names what
-    the bars compare.
+    the bars compare. `xscale="log"` is for numbers above 0 that differ by factors of ten.
     """
     fig, ax = _plot_axes(xlabel, ylabel, title, size=(7.2, 1.5 + 0.46 * len(values)))
     numbers = [float(value) for value in values.values()]
     half = [float((errors or {}).get(label, 0)) for label in values]
     ax.barh(list(values), numbers, xerr=half if errors else None, color=PALETTE[0], height=0.62, capsize=4)
-    for row, (number, reach) in enumerate(zip(numbers, half, strict=True)):
-        ax.annotate(form.format(number), (number + reach, row), xytext=(5, 0), textcoords="offset points", va="center")
+    ax.set_xscale(xscale)
+    column = errors or floor is not None
+    for row, number in enumerate(numbers):
+        at, coords = ((1.0, row), ax.get_yaxis_transform()) if column else ((number, row), "data")
+        ax.annotate(form.format(number), at, xycoords=coords, xytext=(5, 0), textcoords="offset points", va="center")
     if floor is not None:
         ax.axvline(float(floor), color=PALETTE[1], linestyle="--", label=f"{floor_label} ({form.format(float(floor))})")
         fig.legend(loc="outside lower right")
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    ax.margins(x=0.14)
+    ax.margins(x=0.05 if column else 0.14)
     ax.set_title("")
     fig.suptitle(title)  # over the whole figure: long labels leave the axes too narrow for it
     return fig
