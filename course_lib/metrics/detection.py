@@ -1,14 +1,22 @@
 """How well do scores find what is rare? Average precision, AUROC, Dice over thresholds, false alarms.
 
-Scores rise with suspicion. Pixels are flattened; the truth is 1 on the lesion.
+Scores rise with suspicion. Pixels are flattened; the truth is 1 on the lesion, 0 elsewhere. Scores that are NaN, and
+truths of other values, raise ValueError.
 """
 
 import numpy as np
 
+from course_lib.metrics import checks
+
+
+def _checked(scores, truth):
+    """Scores and truth as arrays, the truth bool."""
+    return checks.finite(np.asarray(scores), "scores").numpy(), checks.masks(np.asarray(truth), "truth").numpy()
+
 
 def _descending(scores, truth):
     """Numbers of true and of all positives at each distinct score, from the highest down: two arrays (K,)."""
-    scores, truth = np.ravel(scores), np.ravel(truth).astype(bool)
+    scores, truth = map(np.ravel, _checked(scores, truth))
     if scores.shape != truth.shape or not 0 < truth.sum() < len(truth):
         raise ValueError(f"expected a score for each truth, and both kinds of truth; got {scores.shape}, {truth.sum()}")
     order = np.argsort(-scores, kind="stable")
@@ -19,15 +27,15 @@ def _descending(scores, truth):
 def average_precision(scores, truth):
     """Area under the precision-recall curve (AUPRC) as average precision: sum over k of (R_k - R_(k-1)) P_k.
 
-    Its floor, what scores without information have on the average, is the prevalence. Davis & Goadrich (ICML 2006) on
-    why it is the sum and no straight lines. Raises ValueError where truth is all of one kind.
+    Its chance level, what scores without information have on the average, is the prevalence. Davis & Goadrich (ICML
+    2006) on why it is the sum and no straight lines. Raises ValueError where truth is all of one kind.
     """
     true, positives = _descending(scores, truth)
     return float(np.sum(np.diff(true, prepend=0) / true[-1] * true / positives))
 
 
 def auroc(scores, truth):
-    """Area under the ROC curve: how often a positive scores above a negative, ties counting half. Floor 0.5."""
+    """Area under the ROC curve: how often a positive scores above a negative, ties counting half. Chance level 0.5."""
     true, positives = _descending(scores, truth)
     false = positives - true
     return float(np.trapezoid(true, false) / (true[-1] * false[-1]))
@@ -36,7 +44,9 @@ def auroc(scores, truth):
 def counts(scores, truth, thresholds):
     """Of each image of scores (N, ...): pixels at or above each of the thresholds (K,), and those of them that are
     true: two int arrays (N, K)."""
-    scores, truth = np.asarray(scores).reshape(len(scores), -1), np.asarray(truth).reshape(len(truth), -1) > 0
+    scores, truth = (values.reshape(len(values), -1) for values in _checked(scores, truth))
+    checks.same_shape(scores, truth, "scores and truth")
+    thresholds = checks.finite(thresholds, "thresholds").tolist()
     above = np.stack([scores >= threshold for threshold in thresholds], 1)  # (N, K, pixels)
     return (above & truth[:, None]).sum(-1), above.sum(-1)
 
@@ -50,5 +60,5 @@ def false_alarms(mask, smallest=3):
     """Number of connected pieces (corners touch) of at least ``smallest`` pixels in a mask (H, W)."""
     from scipy.ndimage import label
 
-    pieces, _ = label(mask, np.ones((3, 3)))
+    pieces, _ = label(checks.masks(np.asarray(mask), "mask").numpy(), np.ones((3, 3)))
     return int((np.bincount(pieces.ravel())[1:] >= smallest).sum())

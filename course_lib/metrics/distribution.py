@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from course_lib.metrics import checks
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -15,8 +17,9 @@ class Moments:
 
 
 def moments(features):
-    """:class:`Moments` of features (N, d), with the unbiased covariance. Raises ValueError for fewer than two rows."""
-    features = torch.as_tensor(features).double()
+    """:class:`Moments` of features (N, d), with the unbiased covariance. Raises ValueError for fewer than two rows, and
+    where one is NaN or infinite."""
+    features = checks.finite(features, "features").double()
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"features must be (N, d) with N >= 2; got shape {tuple(features.shape)}")
     cov = torch.cov(features.T).reshape(features.shape[1], -1)  # of one feature torch gives a number
@@ -30,8 +33,10 @@ def frechet_distance(a, b):
 
     Dowson & Landau (J. Multivariate Analysis 1982); in Inception features it is the FID of Heusel et al. (NeurIPS
     2017).
-    The two sets are finite, so two samples of one distribution score above zero: quote the floor beside it.
+    The two sets are finite, so two samples of one distribution score above zero: quote the floor beside it. Raises
+    ValueError where the features are not of one kind (d).
     """
+    checks.same_shape(a.mean, b.mean, "the means of the two sets of features")
     root = _symmetric_root(a.cov)
     cross = torch.linalg.eigvalsh(root @ b.cov @ root).clamp(min=0).sqrt().sum()
     distance = (a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross
@@ -54,8 +59,10 @@ def expected_floor(cov, n, m):
     The first term is the means'. The rest is the second-order expansion of the covariances' part,
     1/2 sum_ij E_ij^2 / (l_i + l_j) for a small difference E, with the Wishart variance l_i l_j (1 + delta_ij) / n of an
     entry. For cov = I and n = m = N it is d (d + 5) / (2 N): simulation agrees within a few per cent down to N = d, or
-    rather to the number of directions that vary. Below, it is too large.
+    rather to the number of directions that vary. Below, it is too large. Raises ValueError for n or m below 2.
     """
+    if min(n, m) < 2:
+        raise ValueError(f"n and m must be 2 images or more; got {n!r} and {m!r}")
     values = torch.linalg.eigvalsh(torch.as_tensor(cov).double()).clamp(min=1e-300)
     pairs = 1 / (1 / values[:, None] + 1 / values[None])  # l_i l_j / (l_i + l_j)
     return float((1 / n + 1 / m) * (1.25 * values.sum() + 0.5 * pairs.sum()))
@@ -130,7 +137,9 @@ def precision_recall(real, fake, k=5):
 def _two_sets(real, fake, k):
     """Both as float64. Raises ValueError where they do not fit each other, or where ``real`` has not more than k
     rows."""
-    real, fake = torch.as_tensor(real).double(), torch.as_tensor(fake).double()
+    real, fake = (checks.finite(features, "features").double() for features in (real, fake))
+    if k < 1:
+        raise ValueError(f"k must be 1 neighbour or more, and is {k!r}")
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1] or len(real) <= k or len(fake) < 1:
         raise ValueError(
             f"features must be (M, d) and (N, d) with M > k = {k}; got {tuple(real.shape)} and {tuple(fake.shape)}"

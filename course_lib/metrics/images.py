@@ -1,14 +1,17 @@
 """How near a reconstruction is to the truth, whether its error bars hold, and whether a lesion is still there.
 
 Images are (N, 1, H, W) in [-1, 1], so the peak of the PSNR and the range of the SSIM is 2; all measures are one number
-an image, (N,).
+an image, (N,). Images that are NaN score NaN. Where shapes or ranges do not fit, each raises ValueError.
 """
 
 import torch
 
+from course_lib.metrics import checks
+
 
 def psnr(x, reference):
     """Peak signal-to-noise ratio in dB of each image, 10 log10(4 / mean squared error), after clipping x to [-1, 1]."""
+    x, reference = checks.images(x, reference)
     return 10 * torch.log10(4 / (x.clamp(-1, 1) - reference).square().flatten(1).mean(1))
 
 
@@ -16,6 +19,7 @@ def ssim(x, reference):
     """Structural similarity of each image (Wang et al., 2004), windows of 7 x 7 pixels, by scikit-image."""
     from skimage.metrics import structural_similarity
 
+    x, reference = checks.images(x, reference)
     pairs = zip(x.clamp(-1, 1)[:, 0].cpu().double().numpy(), reference[:, 0].cpu().double().numpy())
     return torch.tensor([structural_similarity(a, b, data_range=2.0) for a, b in pairs]).to(x.device)
 
@@ -24,9 +28,12 @@ def prediction_interval(samples, level=0.9):
     """Lower and upper end (...) of an interval that holds one more draw with that probability, from K samples (K, ...).
 
     mean -+ t s sqrt(1 + 1/K), with s the samples' standard deviation and t the quantile of Student's distribution with
-    K - 1 degrees of freedom: exact for Gaussian samples, however few. Raises ValueError for a single sample.
+    K - 1 degrees of freedom: exact for Gaussian samples, however few. Raises ValueError for a single sample, and for a
+    level that is not between 0 and 1.
     """
     from scipy.stats import t
+
+    checks.between(level, 0, 1, "level")
 
     K = len(samples)
     if K < 2:
@@ -37,7 +44,9 @@ def prediction_interval(samples, level=0.9):
 
 def coverage(samples, truth, inside, level=0.9):
     """Share of the pixels ``inside`` (N, 1, H, W) whose true value lies in the prediction interval of samples (K, N, 1,
-    H, W), for each image. Right error bars: ``level``."""
+    H, W), for each image. Right error bars: ``level``. Raises ValueError for an image without such a pixel."""
+    inside = _not_empty(inside, "inside")
+    checks.same_shape(samples[0], truth, "a sample and truth")
     low, high = prediction_interval(samples, level)
     hit = ((truth >= low) & (truth <= high) & inside).flatten(1).sum(1)
     return hit / inside.flatten(1).sum(1)
@@ -47,7 +56,19 @@ def contrast_kept(with_lesion, without, change, mask):
     """How much of a lesion's contrast is left, for each image: <with - without, change> / <change, change> in the mask.
 
     with_lesion and without : reconstructions of the subject with and without the lesion, from the same lines, noise and
-    seeds. change : true image with the lesion minus the one without. mask : bool. 1: all of it; 0: none.
+    seeds. change : true image with the lesion minus the one without. mask : bool. 1: all of it; 0: none. Raises
+    ValueError for a mask without a pixel.
     """
+    mask = _not_empty(mask, "mask")
+    checks.same_shape(with_lesion, without, "with_lesion and without")
     found, change = ((with_lesion - without) * mask).flatten(1), (change * mask).flatten(1)
     return (found * change).sum(1) / change.square().sum(1)
+
+
+def _not_empty(mask, name):
+    """A bool mask (N, 1, H, W), some pixel of each image in it."""
+    mask = checks.masks(mask, name)
+    empty = (~mask.flatten(1).any(1)).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"{name} is empty in image {empty[0]}: leave out images without such a pixel")
+    return mask

@@ -2,6 +2,8 @@
 
 import torch
 
+from course_lib.metrics import checks
+
 BLOCKS = 10
 
 
@@ -10,8 +12,14 @@ def jackknife(statistic, features, blocks=BLOCKS, turn=1):
 
     Block b holds the images b, b + 10, ...; where ``turn`` classes take turns, it holds whole turns, so that each set
     that is left has as many of each class. SE^2 = (g - 1)/g sum of squared deviations (Efron & Stein, Annals of
-    Statistics 1981). For distances of sets it is to be preferred to the bootstrap, whose sets hold images twice.
+    Statistics 1981). For distances of sets it is to be preferred to the bootstrap, whose sets hold images twice. Raises
+    ValueError where features do not fill each block.
     """
+    if blocks < 2 or turn < 1 or len(features) < blocks * turn:
+        raise ValueError(
+            f"{len(features)} features do not fill {blocks} blocks of {turn}: take at least {max(2, blocks) * turn}, "
+            "or fewer blocks, but two"
+        )
     block = torch.arange(len(features)) // turn % blocks
     left_out = torch.tensor([statistic(features[block != b]) for b in range(blocks)], dtype=torch.float64)
     return statistic(features), float(((blocks - 1) * left_out.var(unbiased=False)).sqrt())
@@ -23,9 +31,12 @@ def bootstrap(values, group=1, level=0.95, repeats=2000, seed=0):
     Groups of ``group`` neighbours are drawn together, with replacement: where neighbours are alike, as slices of one
     scan, single cases would pretend to know more than they do (block bootstrap, Künsch, Annals of Statistics 1989).
     To compare two methods on the same cases pass the differences of the cases: paired. Raises ValueError for fewer
-    than two groups.
+    than two groups, for values that are NaN, and for a level that is not between 0 and 1.
     """
-    values = torch.as_tensor(values).double()
+    values = checks.finite(values, "values").double()
+    checks.between(level, 0, 1, "level")
+    if group < 1:
+        raise ValueError(f"group must be a whole number from 1 on, and is {group!r}")
     parts = values.split(group)
     if values.ndim != 1 or len(parts) < 2:
         raise ValueError(f"expected values (N,) in two groups of {group} or more; got shape {tuple(values.shape)}")

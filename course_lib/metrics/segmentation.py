@@ -1,14 +1,17 @@
 """Measures of masks, of distributions of masks, and of probabilities of pixels.
 
-Masks are tensors (..., H, W) of 0 and 1 (or bool).
+Masks are tensors (..., H, W) of 0 and 1 (or bool). Label maps, probabilities and masks in [-1, 1] raise ValueError: see
+:func:`course_lib.metrics.checks.masks`.
 """
 
 import torch
 
+from course_lib.metrics import checks
+
 
 def iou(a, b):
     """Intersection over union of masks (..., H, W), broadcast against each other: (...). Two empty masks score 1."""
-    a, b = torch.as_tensor(a).bool(), torch.as_tensor(b).bool()
+    a, b = checks.masks(a, "a"), checks.masks(b, "b")
     union = (a | b).flatten(-2).sum(-1)
     return torch.where(union > 0, (a & b).flatten(-2).sum(-1) / union.clamp(min=1), 1.0)
 
@@ -16,7 +19,7 @@ def iou(a, b):
 def dice(a, b):
     """Dice overlap 2 |a & b| / (|a| + |b|) of masks (..., H, W), broadcast against each other: (...). Two empty masks
     score 1."""
-    a, b = torch.as_tensor(a).bool(), torch.as_tensor(b).bool()
+    a, b = checks.masks(a, "a"), checks.masks(b, "b")
     both = (a & b).flatten(-2).sum(-1)
     sizes = a.flatten(-2).sum(-1) + b.flatten(-2).sum(-1)
     return torch.where(sizes > 0, 2 * both / sizes.clamp(min=1), 1.0)
@@ -24,8 +27,9 @@ def dice(a, b):
 
 def expected_dice(mask, ratings, chances):
     """Dice of one mask (..., H, W) with ratings (R, ..., H, W), the mean by their chances (R,): (...)."""
-    scores = torch.stack([dice(mask, rating) for rating in torch.as_tensor(ratings)])
-    return torch.tensordot(torch.as_tensor(chances, dtype=torch.float32), scores, 1)
+    mask, ratings = checks.masks(mask, "mask"), checks.masks(ratings, "ratings")
+    scores = torch.stack([dice(mask, rating) for rating in ratings])
+    return torch.tensordot(checks.chances(chances, len(ratings)), scores, 1)
 
 
 def mean_distance(a, p, b, q):
@@ -50,11 +54,11 @@ def generalised_energy_distance(samples, ratings, chances=None):
         as the whole distribution: pairs r, r' include r with itself. Returns (...).
     Raises ValueError for fewer than two samples.
     """
-    samples, ratings = torch.as_tensor(samples).bool(), torch.as_tensor(ratings).bool()
+    samples, ratings = checks.masks(samples, "samples"), checks.masks(ratings, "ratings")
     K = len(samples)
     if K < 2:
         raise ValueError(f"one sample has no spread: give at least 2 samples of each case, not {K}")
-    q = _equal(len(ratings)) if chances is None else torch.as_tensor(chances, dtype=torch.float32)
+    q = _equal(len(ratings)) if chances is None else checks.chances(chances, len(ratings))
     between = mean_distance(samples, _equal(K), ratings, q)
     within = mean_distance(samples, _equal(K), samples, _equal(K)) * K / (K - 1)  # d(s, s) = 0: leave those pairs out
     return 2 * between - within - mean_distance(ratings, q, ratings, q)
@@ -63,8 +67,8 @@ def generalised_energy_distance(samples, ratings, chances=None):
 def exact_energy_distance(masks, p, ratings, q):
     """The same distance of two distributions that are known whole: masks (M, ..., H, W) with chances p (M,), ratings
     (R, ..., H, W) with chances q (R,): (...)."""
-    p, q = (torch.as_tensor(chances, dtype=torch.float32) for chances in (p, q))
-    masks, ratings = torch.as_tensor(masks).bool(), torch.as_tensor(ratings).bool()
+    masks, ratings = checks.masks(masks, "masks"), checks.masks(ratings, "ratings")
+    p, q = checks.chances(p, len(masks), "p"), checks.chances(q, len(ratings), "q")
     own = mean_distance(masks, p, masks, p) + mean_distance(ratings, q, ratings, q)
     return 2 * mean_distance(masks, p, ratings, q) - own
 
@@ -72,7 +76,8 @@ def exact_energy_distance(masks, p, ratings, q):
 def nearest_rating(samples, ratings):
     """Which of the ratings (R, ..., H, W) each of the samples (K, ..., H, W) is most like, by IoU: int64 (K, ...), -1
     where it overlaps none of them. An empty sample is like an empty rating only."""
-    most, which = torch.stack([iou(samples, rating) for rating in torch.as_tensor(ratings)]).max(0)
+    samples, ratings = checks.masks(samples, "samples"), checks.masks(ratings, "ratings")
+    most, which = torch.stack([iou(samples, rating) for rating in ratings]).max(0)
     return torch.where(most > 0, which, -1)
 
 
@@ -80,9 +85,14 @@ def reliability(predicted, truth, bins=10):
     """Predicted probabilities against true ones, in bins of the predicted: mean predicted, mean truth and share of all
     in each bin, float64 (3, bins); an empty bin has nan and share 0.
 
-    predicted, truth : of one shape, in [0, 1]; truth may be exact probabilities, or 0 and 1 drawn from them.
+    predicted, truth : of one shape, in [0, 1]; truth may be exact probabilities, or 0 and 1 drawn from them. Raises
+    ValueError otherwise.
     """
-    predicted, truth = (torch.as_tensor(x).double().flatten() for x in (predicted, truth))
+    predicted, truth = checks.probabilities(predicted, "predicted"), checks.probabilities(truth, "truth")
+    checks.same_shape(predicted, truth, "predicted and truth")
+    if bins < 1:
+        raise ValueError(f"bins must be a whole number from 1 on, and is {bins!r}")
+    predicted, truth = predicted.flatten(), truth.flatten()
     which = (predicted * bins).long().clamp(0, bins - 1)
     count = torch.bincount(which, minlength=bins)
     means = [torch.bincount(which, x, minlength=bins) / count for x in (predicted, truth)]
