@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from course_lib.viz import figures, widgets
+from course_lib.viz import figures, planes, widgets
 
 FRAMES = [np.full((16, 24), value) for value in np.linspace(-1, 1, 5)]
 
@@ -149,7 +149,90 @@ def test_controls_follow_the_hand_only_when_the_function_keeps_up():
     assert slow.values == {"t": 2}
 
 
+@pytest.mark.parametrize("frame", [np.full((4, 4), np.nan), [[0.0, np.inf]], np.array([[0.0, -np.inf]], np.float32)])
+def test_what_is_no_number_is_never_shown_as_black(frame):
+    match = "values of a picture are NaN or infinite"
+    with pytest.raises(ValueError, match=match):
+        widgets.pixels(frame)
+    with pytest.raises(ValueError, match=match):
+        widgets.stepper([np.zeros(np.shape(frame)), frame], title="T", alt="A square.")
+    for picture in (figures.image_grid, lambda x: figures.image_rows({"row": x})):
+        with pytest.raises(ValueError, match=match):
+            picture(np.asarray(frame)[None])
+    with pytest.raises(ValueError, match=match):
+        planes.three_planes(np.asarray(frame)[None], title="T")
+    live = make_live()
+    live.fn = lambda **values: frame
+    with pytest.raises(ValueError, match=match):
+        live.controls["t"].value = 1.0
+    assert "NaN or infinite" in live.status.value
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ({"tt": 0.5}, "tt is no control; there are: t, solver, flip"),
+        ({"t": 2.0}, "t cannot be 2.0; it is from 0 to 1"),
+        ({"t": float("nan")}, "t cannot be nan"),
+        ({"solver": "Huen"}, "solver cannot be 'Huen'; it is one of its choices"),
+    ],
+)
+def test_a_start_that_the_controls_do_not_have_is_told(start, said):
+    controls = {"t": (0.0, 1.0, 0.1), "solver": ["DDIM", "Heun"], "flip": False}
+    with pytest.raises(ValueError, match=re.escape(said)):
+        widgets.live(draw, controls, alt="A grey square.", start=start)
+
+
+@pytest.mark.parametrize("kind", [(1.0, 0.0), (0.0, 1.0, 0), (0.0, 1.0, -0.1), (0.0, 1.0, 0.3), (0, 10, 4), (2, 2), []])
+def test_a_range_that_its_steps_do_not_fill_is_refused(kind):
+    with pytest.raises(ValueError, match="^t: "):
+        widgets.live(draw, {"t": kind}, alt="A grey square.")
+
+
+RANGES = [
+    (round(low, 3), round(low + steps * step, 3), step)
+    for step in (0.005, 0.01, 0.02, 0.05, 0.1, 0.125, 0.2, 0.25, 0.5, 1.0, 2.5)
+    for low in (-1.5, -1.0, -0.3, 0.0, 0.05, 0.1, 0.3, 0.7, 1.0, 10.0)
+    for steps in range(1, 61)
+]
+
+
+def test_sliders_reach_their_last_value_by_the_rules_of_both_widget_libraries():
+    """ipywidgets 7 lets jQuery UI find the last whole step, which rounding can take away; 8 lets noUiSlider go to
+    max."""
+    lost = 0
+    for low, high, step in RANGES:
+        slider = widgets._slider("t", (low, high, step), {})
+        assert widgets.jquery_end(low, slider.max, step) == high <= slider.max <= high + 1e-13
+        lost += widgets.jquery_end(low, high, step) != high
+        slider.value = slider.max
+        assert widgets._exact(slider, slider.value) == high
+    assert lost > 100  # so many would end one step early
+
+
+def test_a_slider_gives_whole_steps_to_its_function():
+    live = widgets.live(draw, {"t": (0.05, 0.95, 0.05)}, alt="A grey square.")
+    live.controls["t"].value = 0.05 + 2 * 0.05
+    assert live.values == {"t": 0.15} and [value for _, value in live.sweep()] == [0.05, 0.5, 0.95]
+
+
 # ------------------------------------------------------------------------------------------------------------- browser
+
+
+def test_the_rule_of_jquery_ui_is_as_javascript_computes_it(tab):
+    """The source of jQuery UI 1.12's slider, ``_calculateNewMax`` and ``_precision``, retold in the page."""
+    ends = tab.evaluate(
+        """ranges => {
+            const digits = n => { const s = String(n), i = s.indexOf('.'); return i < 0 ? 0 : s.length - i - 1; };
+            return ranges.map(([low, high, step]) => {
+                let end = Math.round((high - low) / step) * step + low;
+                if (end > high) end -= step;
+                return parseFloat(end.toFixed(Math.max(digits(step), digits(low))));
+            });
+        }""",
+        RANGES,
+    )
+    assert ends == [widgets.jquery_end(*limits) for limits in RANGES]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["as_array", "as_images"]
+__all__ = ["all_shown", "as_array", "as_images"]
 
 
 def as_array(values):
@@ -28,3 +28,15 @@ def as_images(images):
     if array.ndim == 3 or (array.ndim == 4 and array.shape[-1] == 3):
         return array
     raise ValueError(f"expected images as (N, H, W) or (N, 1, H, W), got shape {array.shape}")
+
+
+def all_shown(array):
+    """The array of a picture as it is, or ValueError where a value is NaN or infinite: a grey scale has no colour for
+    it, and each program shows another (black, white, the background)."""
+    bad = 0 if array.dtype.kind in "bui" else int((~np.isfinite(array)).sum())
+    if bad:
+        raise ValueError(
+            f"{bad} of the {array.size} values of a picture are NaN or infinite: find where they come from, or say how "
+            "they are to be seen, as in np.nan_to_num(x, nan=-1)"
+        )
+    return array

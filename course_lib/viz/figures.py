@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
-from course_lib.viz.arrays import as_array, as_images
+from course_lib.viz.arrays import all_shown, as_array, as_images
 from course_lib.viz.page import Page, image_tag
 
 __all__ = [
@@ -173,6 +173,7 @@ def _picture_axes(width, height, title):
 
 def _place(ax, image, left, top, vmin, vmax, cmap):
     height, width = image.shape[:2]
+    image = all_shown(image)
     shown = image if image.ndim == 2 else np.clip((image - vmin) / (vmax - vmin), 0, 1)
     extent = (left, left + width, top + height, top)
     ax.imshow(shown, cmap=cmap, vmin=vmin, vmax=vmax, extent=extent, interpolation="nearest", aspect="equal")

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from course_lib.viz.arrays import as_array
+from course_lib.viz.arrays import all_shown, as_array
 from course_lib.viz.figures import PALETTE, _picture_axes, house_style
 from course_lib.viz.widgets import live
 
@@ -36,7 +36,8 @@ def three_planes(image, affine=None, labels=None, at=None, *, title, names=(), v
 
     affine : (4, 4), voxel to mm in RAS+; left out, voxels of 1 mm in that order. labels : whole numbers (X, Y, Z),
     0 for none; each label is tinted and outlined, with the dash that the legend shows beside its entry in `names`.
-    height : of the tallest plane in inches. Raises ValueError if shapes do not match or `at` lies outside.
+    height : of the tallest plane in inches. Raises ValueError if shapes do not match, `at` lies
+    outside, or a voxel is NaN.
     """
     image, at, labels = _checked(image, at, labels)
     image, labels, at, affine = _canonical(image, labels, at, np.eye(4) if affine is None else as_array(affine))
@@ -67,7 +68,7 @@ def three_planes(image, affine=None, labels=None, at=None, *, title, names=(), v
 
 
 def _checked(image, at, labels):
-    image = as_array(image)
+    image = all_shown(as_array(image))
     if image.ndim != 3:
         raise ValueError(f"expected a volume (X, Y, Z), got shape {image.shape}")
     labels = None if labels is None else as_array(labels)

@@ -14,12 +14,13 @@ import json
 import math
 import re
 import time
+from decimal import Decimal
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, features
 
-from course_lib.viz.arrays import as_array, as_images
+from course_lib.viz.arrays import all_shown, as_array, as_images
 from course_lib.viz.figures import figure_pixels
 from course_lib.viz.page import Page, data_uri, image_tag, rich, unique_id
 
@@ -51,7 +52,10 @@ def tile(images, columns=None, gap=2, fill=1.0):
 
 
 def pixels(frame, vmin=-1, vmax=1):
-    """Figure, (H, W) or (H, W, 3) array in [vmin, vmax], or uint8 array -> uint8 pixels (H, W) or (H, W, 3)."""
+    """Figure, (H, W) or (H, W, 3) array in [vmin, vmax], or uint8 array -> uint8 pixels (H, W) or (H, W, 3).
+
+    Values beyond the range are shown at its end. Raises ValueError for another shape, and for NaN.
+    """
     if isinstance(frame, Figure):
         return figure_pixels(frame, dpi=FRAME_DPI)
     array = as_array(frame)
@@ -63,8 +67,8 @@ def pixels(frame, vmin=-1, vmax=1):
         )
     if array.dtype == np.uint8:
         return array
-    unit = (array.astype(np.float32) - vmin) / (vmax - vmin)
-    return np.round(255 * np.clip(np.nan_to_num(unit), 0, 1)).astype(np.uint8)
+    unit = (all_shown(array).astype(np.float32) - vmin) / (vmax - vmin)
+    return np.round(255 * np.clip(unit, 0, 1)).astype(np.uint8)
 
 
 def _save(image, codec, **options):
@@ -242,9 +246,11 @@ def live(fn, controls, *, alt, title="", start=None, still=None, scale=2, vmin=-
     """Controls over a function that the kernel computes: `fn(**values)` -> Figure or array. Returns a `Live`.
 
     `controls` {name: (low, high) or (low, high, step), list of choices, dict {text: value}, bool, or an ipywidget}.
-    `start` {name: value} sets first values. `still` (Figure or array) is the picture where no kernel runs; left out,
-    it is the first one. `continuous` says whether to follow the hand while it drags; left out, only a function that
-    answers within 0.2 s does. The first call happens here, so that an error in `fn` is the cell's error.
+    A slider goes from low to high, both included, in whole steps. `start` {name: value} sets first values. `still`
+    (Figure or array) is the picture where no kernel runs; left out, it is the first one. `continuous` says whether to
+    follow the hand while it drags; left out, only a function that answers within 0.2 s does. The first call happens
+    here, so that an error in `fn` is the cell's error. Raises ValueError for a range that its steps do not fill, and
+    for a `start` that names no control or a value that it does not have.
     """
     return Live(fn, controls, alt, title, start or {}, still, scale, (vmin, vmax), continuous)
 
@@ -270,6 +276,8 @@ class Live:
 
         if not alt:
             raise ValueError("live needs an alt text: say what the picture shows and what the controls change in it")
+        if unknown := sorted(set(start) - set(controls)):
+            raise ValueError(f"start: {', '.join(unknown)} is no control; there are: {', '.join(controls)}")
         self.fn, self.alt, self.scale, self.limits = fn, alt.strip(), scale, limits
         self.controls = {name: _control(name, kind, start.get(name)) for name, kind in controls.items()}
         # HTML and not W.Image: that one has no alt text and, given a tooltip instead, breaks in the browser.
@@ -288,7 +296,7 @@ class Live:
     @property
     def values(self):
         """Current value of each control, by name."""
-        return {name: control.value for name, control in self.controls.items()}
+        return {name: _exact(control, control.value) for name, control in self.controls.items()}
 
     def sweep(self):
         """Call `fn` at the lowest, middle and highest value of each control, the others as they stand.
@@ -358,17 +366,70 @@ def _control(name, kind, value):
     elif isinstance(kind, dict):
         control = W.Dropdown(options=list(kind.items()), **look)
     elif isinstance(kind, list):
+        if not kind:
+            raise ValueError(f"{name}: a list of choices needs at least one")
         control = W.Dropdown(options=kind, **look)
-    elif all(isinstance(number, int) for number in kind):
-        low, high, step = (*kind, 1)[:3]
-        control = W.IntSlider(min=low, max=high, step=step, value=low, **look)
     else:
-        low, high, step = (*kind, (kind[1] - kind[0]) / 20)[:3]
-        decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-        control = W.FloatSlider(min=low, max=high, step=step, value=low, readout_format=f".{decimals}f", **look)
+        control = _slider(name, kind, look)
     if value is not None:
-        control.value = value
+        _set(name, control, value)
     return control
+
+
+def _slider(name, kind, look):
+    """A slider over (low, high) or (low, high, step) that reaches both ends in every front end."""
+    import ipywidgets as W
+
+    whole = all(isinstance(number, int) for number in kind)
+    low, high, step = (*kind, 1 if whole else (kind[1] - kind[0]) / 20)[:3]
+    if not (low < high and step >= 1e-6):
+        raise ValueError(f"{name}: a slider needs low < high and a step from 1e-6 on; got {low!r}, {high!r}, {step!r}")
+    top = max(high, _steps(low, high, step) * step + low)  # where rounding puts the last step
+    if jquery_end(low, top, step) != high:
+        raise ValueError(f"{name}: steps of {step:g} from {low:g} do not meet {high:g}; choose a step that divides")
+    if whole:
+        return W.IntSlider(min=low, max=high, step=step, value=low, **look)
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    return W.FloatSlider(min=low, max=top, step=step, value=low, readout_format=f".{decimals}f", **look)
+
+
+def jquery_end(low, high, step):
+    """The last value of a slider of ipywidgets 7 (Colab), which is jQuery UI's (1.12, ``_calculateNewMax``): the last
+    whole step that does not pass ``high`` in floating point. Of (0.05, 0.95, 0.05) it is 0.9, by rounding."""
+    end = _steps(low, high, step) * step + low
+    if end > high:
+        end -= step
+    return float(f"{end:.{max(_decimals(step), _decimals(low))}f}")
+
+
+def _steps(low, high, step):
+    """The whole number of steps from low that ends nearest to high."""
+    return math.floor((high - low) / step + 0.5)
+
+
+def _decimals(number):
+    """Digits after the point of a number as it is written."""
+    return max(0, -Decimal(repr(number)).normalize().as_tuple().exponent)
+
+
+def _exact(control, value):
+    """The value of a slider without the rounding of its steps and of its end; of others as it is."""
+    if not isinstance(value, float) or not hasattr(control, "step") or hasattr(control, "base"):
+        return value
+    return round(value, max(_decimals(control.step), _decimals(control.min)))
+
+
+def _set(name, control, value):
+    """Give a control its first value; ValueError where it would take another instead, or none."""
+    from traitlets import TraitError
+
+    remedy = f"from {control.min:g} to {control.max:g}" if hasattr(control, "min") else "one of its choices"
+    try:
+        control.value = value
+    except TraitError as error:
+        raise ValueError(f"start: {name} cannot be {value!r}; it is {remedy}") from error
+    if control.value != value:
+        raise ValueError(f"start: {name} cannot be {value!r}; it is {remedy}")
 
 
 def _sweep_values(control):
@@ -384,7 +445,7 @@ def _sweep_values(control):
     middle = low + round((high - low) / 2 / control.step) * control.step
     if hasattr(control, "base"):  # a logarithmic slider counts in exponents
         return [control.base**exponent for exponent in (low, middle, high)]
-    return [low, middle, high]
+    return [_exact(control, value) for value in (low, middle, high)]
 
 
 # ------------------------------------------------------------------------------------------------------------ predict
