@@ -1,64 +1,146 @@
-"""Reading tar and zip archives that strangers made. Members are read into memory; nothing is ever unpacked to disk."""
+"""Reading tar and zip archives that strangers made. Members are read into memory; nothing is ever unpacked to disk.
 
+What an archive says of itself is not believed: a few kilobytes can announce, or unpack to, gigabytes. So tarfile and
+zipfile get a stream that gives them no more than an honest archive needs, for each header and in all.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from data_fetch.errors import DataError, first_line
+from data_fetch.errors import DataError, first_line, reading, shown
 
-_MEMBER_LIMIT = 64 << 20  # bytes; the largest member of any archive here has under 2 MB, so this stops archive bombs
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+_MEMBER_LIMIT = 64 << 20  # bytes; the largest member of any archive here has under 2 MB
+_HEADER_LIMIT = 1 << 20  # bytes that a tar spends on what stands before one member: long names, extended headers
+_LIST_LIMIT = 16 << 20  # bytes of a zip's list of its members; MedNIST's has 5 MB
+_TOTAL_LIMIT = 1 << 30  # bytes unpacked; MedNIST has 125 MB
+_COUNT_LIMIT = 200_000  # members; MedNIST has 58,961
+_DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError),
+    # what the libraries raise on headers that make no sense: encrypted or nested without end, odd numbers and names
+    *(RuntimeError, NotImplementedError, ValueError, struct.error, OverflowError),
+)
+_UNPACKERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}  # by the first bytes
 
 
 def members(path):
     """Yield (name, bytes) of every regular file of a tar (plain, gzip, bzip2, xz) or zip archive, in archive order.
 
-    Raises DataError when the file is missing, is no archive, is cut off or damaged, or holds a member that no honest
-    archive of images holds: an absolute path, a path with "..", a link, a device, or more than 64 MiB.
+    Raises DataError when the file is missing, cannot be read, is no archive, is cut off or damaged, or holds what no
+    honest archive of images holds: an absolute path, a path with "..", a file without a name, a link, a device, a
+    member of more than 64 MiB, headers of more than 1 MiB, more than 1 GiB or 200,000 members in all.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"There is no file {path}; check the path of the archive.")
-    try:
-        is_zip = zipfile.is_zipfile(path)
-        yield from _zip_members(path) if is_zip else _tar_members(path)
-    except _DAMAGE as error:
-        raise DataError(
-            f"{path} is cut off, damaged or no tar or zip archive ({first_line(error)}); copy or download it again."
-        ) from error
+    with reading(path, "check the rights of the file and the disk that it is on"), open(path, "rb") as file:
+        try:
+            is_zip = zipfile.is_zipfile(file)
+            file.seek(0)
+            yield from _zip_members(path, file) if is_zip else _tar_members(path, file)
+        except _DAMAGE as error:
+            if isinstance(error, OSError) and error.errno:  # the system's own error, not a library's
+                raise
+            raise _damaged(path, first_line(error)) from error
 
 
-def _tar_members(path):
-    with tarfile.open(path, "r:*") as archive:
-        for member in archive:
-            if member.isdir():
-                _refuse_outside(path, member.name)
-                continue
-            if not member.isreg():
-                raise DataError(
-                    f"{path} is refused: {member.name!r} in it is a link or a device; get the archive anew."
-                )
+class _Bounded(io.RawIOBase):
+    """A stream to be read, of which `allow` says how many bytes may come next; beyond them, or beyond the limit of the
+    whole, `read` raises DataError, and before it makes room for what was asked."""
+
+    def __init__(self, path, stream):
+        super().__init__()
+        self._path, self._stream, self._left = path, stream, 0
+
+    def allow(self, count):
+        self._left = count
+
+    def read(self, size=-1):
+        if size > self._left:
+            raise _unexpected(self._path, "a header or list in it is far too long")
+        content = self._stream.read(size if size >= 0 else self._left + 1)
+        self._left -= len(content)
+        if self._left < 0 or self._stream.tell() > _TOTAL_LIMIT:
+            raise _unexpected(self._path, f"it unpacks to more than {_TOTAL_LIMIT >> 20} MB")
+        return content
+
+    def seek(self, place, whence=io.SEEK_SET):
+        if whence == io.SEEK_SET and place > _TOTAL_LIMIT:
+            raise _unexpected(self._path, f"it unpacks to more than {_TOTAL_LIMIT >> 20} MB")
+        return self._stream.seek(place, whence)
+
+    def tell(self):
+        return self._stream.tell()
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+
+def _tar_members(path, file):
+    start = file.read(6)
+    file.seek(0)
+    unpack = next((unpack for magic, unpack in _UNPACKERS.items() if start.startswith(magic)), None)
+    stream = _Bounded(path, unpack(file) if unpack else file)
+    stream.allow(_HEADER_LIMIT)
+    with tarfile.open(fileobj=stream, mode="r:") as archive:
+        for count, member in enumerate(archive):
             _refuse_outside(path, member.name)
-            _refuse_huge(path, member.name, member.size)
-            yield _plain(member.name), archive.extractfile(member).read()
+            _refuse_many(path, count)
+            if not (member.isdir() or member.isreg()) or member.issparse():
+                raise DataError(
+                    f"{path} is refused: {shown(member.name)} in it is a link or a device, and no regular file; get "
+                    "the archive anew."
+                )
+            if member.isreg():
+                _refuse_nameless(path, member.name)
+                _refuse_huge(path, member.name, member.size)
+                stream.allow(member.size)
+                yield _plain(member.name), archive.extractfile(member).read()
+            stream.allow(_HEADER_LIMIT)
         # tarfile takes a missing end mark for the end: only reading to the end of the stream shows a cut gzip
-        _read_to_end(archive.fileobj)
+        stream.allow(_TOTAL_LIMIT)
+        while stream.read(_HEADER_LIMIT):
+            pass
 
 
-def _zip_members(path):
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
+def _zip_members(path, file):
+    stream = _Bounded(path, file)
+    stream.allow(_LIST_LIMIT)
+    total = 0
+    with zipfile.ZipFile(stream) as archive:
+        for count, member in enumerate(archive.infolist()):
             _refuse_outside(path, member.filename)
+            _refuse_many(path, count)
             if member.is_dir():
                 continue
+            _refuse_nameless(path, member.filename)
             _refuse_huge(path, member.filename, member.file_size)
-            yield _plain(member.filename), archive.read(member)
-
-
-def _read_to_end(stream):
-    while stream.read(1 << 20):
-        pass
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                # zipfile unpacks bzip2 and LZMA without a limit
+                raise DataError(
+                    f"{path} is refused: {shown(member.filename)} in it is packed in an unusual way; unpack it and "
+                    "make a common zip or tar archive of the folder."
+                )
+            total += member.file_size
+            if total > _TOTAL_LIMIT:
+                raise _unexpected(path, f"it unpacks to more than {_TOTAL_LIMIT >> 20} MB")
+            stream.allow(_MEMBER_LIMIT + _HEADER_LIMIT)
+            with archive.open(member) as unpacked:
+                # never more than was said, whatever comes; `read()` without a number would unpack all of it first
+                content = unpacked.read(member.file_size)
+                unpacked.read(1)  # checks the sum where nothing had to be read
+            if len(content) != member.file_size:
+                raise _damaged(path, f"{shown(member.filename)} is shorter than its entry says")
+            yield _plain(member.filename), content
 
 
 def _plain(name):
@@ -69,10 +151,28 @@ def _refuse_outside(path, name):
     path_there = PureWindowsPath(name)  # understands both kinds of slash and drive letters
     if path_there.anchor or ".." in path_there.parts:
         raise DataError(
-            f"{path} is refused: {name!r} in it points outside the archive; get it from a source you trust."
+            f"{path} is refused: {shown(name)} in it points outside the archive; get it from a source you trust."
         )
+
+
+def _refuse_nameless(path, name):
+    if not PurePosixPath(name).parts:
+        raise _unexpected(path, f"a file in it has no name, just {shown(name)}")
 
 
 def _refuse_huge(path, name, size):
     if size > _MEMBER_LIMIT:
-        raise DataError(f"{path} is refused: {name!r} in it has {size >> 20} MB; this is not the expected archive.")
+        raise _unexpected(path, f"{shown(name)} in it has {size >> 20} MB")
+
+
+def _refuse_many(path, count):
+    if count >= _COUNT_LIMIT:
+        raise _unexpected(path, f"it has more than {_COUNT_LIMIT:,} members")
+
+
+def _damaged(path, why):
+    return DataError(f"{path} is cut off, damaged or no tar or zip archive ({why}); copy or download it again.")
+
+
+def _unexpected(path, why):
+    return DataError(f"{path} is refused: {why}; this is not the expected archive.")

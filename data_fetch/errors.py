@@ -16,6 +16,21 @@ def first_line(error):
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
 
 
+def shown(name, most=80):
+    """A name from a stranger's file as it may stand in a sentence: quoted, on one line, and not too long."""
+    name = str(name)
+    return repr(name if len(name) <= most else name[: most - 3] + "...")
+
+
+@contextmanager
+def reading(path, remedy):
+    """Turn the operating system's errors while reading `path` into a `DataError` that ends in the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or first_line(error)}); {remedy}.") from error
+
+
 @contextmanager
 def storage(folder):
     """Turn the operating system's errors while writing under `folder` into one `DataError` each."""

@@ -11,18 +11,21 @@ type and the brightness by 30 %. So the split is by pair. The headers do not tel
 
 import gzip
 import io
+import math
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from data_fetch import store
-from data_fetch.errors import DataError, first_line
+from data_fetch.errors import DataError, first_line, shown
 
 NAME = "hippocampus"
 LABELS = ("background", "anterior", "posterior")
 SPLITS = ("train", "validation", "test")
-_LIMIT = 64 << 20  # bytes of one volume unpacked; real ones have under 1 MB
+_VOXELS = 1 << 19  # the most of one volume; real ones have under 100,000
+_LIMIT = 9 << 20  # bytes of one volume unpacked
 
 
 @dataclass(frozen=True)
@@ -84,46 +87,78 @@ def pack(members, dataset):
     Raises DataError when images and labels do not belong together or are not as many as they should be.
     """
     found = {"imagesTr": {}, "labelsTr": {}}
+    fewest, most = dataset.counts["volumes"]
     for name, content in members:
         parts = PurePosixPath(name).parts
-        if len(parts) == 3 and parts[1] in found and parts[2].startswith("hippocampus_") and name.endswith(".nii.gz"):
-            identity = parts[2].removesuffix(".nii.gz")
-            if identity in found[parts[1]] or not identity.rsplit("_", 1)[1].isdigit():
-                raise DataError(f"The archive holds {name} twice or under an odd number; get the archive anew.")
-            found[parts[1]][identity] = _decode(name, content)
+        if (
+            len(parts) != 3
+            or parts[1] not in found
+            or not re.fullmatch(r"hippocampus_.*\.nii\.gz", parts[2], re.DOTALL)
+        ):
+            continue  # the list of the files, a README, or what a file manager left behind
+        volumes, number = found[parts[1]], parts[2].removeprefix("hippocampus_").removesuffix(".nii.gz")
+        if not re.fullmatch("[0-9]{1,6}", number) or int(number) in volumes:
+            raise DataError(f"The archive holds {shown(name)} twice or under an odd number; get the archive anew.")
+        if len(volumes) == most:
+            raise DataError(
+                f"The archive is not the whole hippocampus data set: it holds more than {most} volumes; get it anew."
+            )
+        volumes[int(number)] = _decode(name, content)
     images, labels = found["imagesTr"], found["labelsTr"]
-    fewest, most = dataset.counts["volumes"]
     if images.keys() != labels.keys() or not fewest <= len(images) <= most:
         raise DataError(
             f"The archive is not the whole hippocampus data set: it holds {len(images)} images and {len(labels)} "
             f"labels, {fewest} to {most} pairs are expected; get it anew."
         )
     volumes = []
-    for identity in sorted(images):
-        (image, affine), (label, _) = images[identity], labels[identity]
+    for number in sorted(images):
+        identity, (image, affine), (label, _) = f"hippocampus_{number:03d}", images[number], labels[number]
         if image.shape != label.shape or not np.isin(label, (0, 1, 2)).all():
             raise DataError(f"{identity}: the label map does not belong to the image; get the hippocampus data anew.")
         volumes.append({"id": identity, "shape": image.shape, "affine": affine.tolist()})
     arrays = {
-        "images": np.concatenate([images[volume["id"]][0].ravel() for volume in volumes]),
-        "labels": np.concatenate([labels[volume["id"]][0].ravel() for volume in volumes]).astype(np.uint8),
+        "images": np.concatenate([images[number][0].ravel() for number in sorted(images)]),
+        "labels": np.concatenate([labels[number][0].ravel() for number in sorted(images)]).astype(np.uint8),
     }
     return arrays, {"volumes": volumes}
 
 
 def _decode(name, content):
-    """float32 (X, Y, Z) and affine of one compressed NIfTI file."""
+    """float32 (X, Y, Z) and affine of one compressed NIfTI file; DataError unless it holds finite numbers in a place."""
     import nibabel
 
     try:
         with gzip.open(io.BytesIO(content)) as file:
-            unpacked = file.read(_LIMIT)
+            unpacked = file.read(_LIMIT + 1)
+        if len(unpacked) > _LIMIT:
+            raise ValueError(f"it unpacks to more than {_LIMIT >> 20} MB")
         image = nibabel.Nifti1Image.from_bytes(unpacked)
-        voxels = image.get_fdata(dtype=np.float32)
+        _check(name, image)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+            voxels = image.get_fdata(dtype=np.float32)
+    except DataError:
+        raise
     except Exception as error:  # nibabel raises many kinds on damaged headers
         raise DataError(
-            f"{name} in the archive is no readable NIfTI file ({first_line(error)}); get the archive anew."
+            f"{shown(name)} in the archive is no readable NIfTI file ({first_line(error)}); get the archive anew."
         ) from error
-    if voxels.ndim != 3:
-        raise DataError(f"{name} in the archive has {voxels.ndim} dimensions instead of 3; get the archive anew.")
+    if not np.isfinite(voxels).all():
+        raise _refused(name, "has voxels that are NaN or infinite")
     return voxels, image.affine
+
+
+def _check(name, image):
+    """DataError unless the header of a NIfTI image describes a small real volume that lies somewhere."""
+    if len(image.shape) != 3:
+        raise _refused(name, f"has {len(image.shape)} dimensions instead of 3")
+    if not 0 < math.prod(image.shape) <= _VOXELS:
+        raise _refused(name, f"has {math.prod(image.shape)} voxels instead of 1 to {_VOXELS}")
+    if image.get_data_dtype().kind not in "iuf":
+        raise _refused(name, "has complex or colour voxels instead of plain numbers")
+    # of the real ones it is 1 mm3; NaN fails every comparison
+    if not (np.isfinite(image.affine).all() and abs(np.linalg.det(image.affine[:3, :3])) > 1e-6):
+        raise _refused(name, "lies nowhere: its affine is zero, flat, NaN or infinite")
+
+
+def _refused(name, why):
+    return DataError(f"{shown(name)} in the archive {why}; get the archive anew.")

@@ -7,12 +7,13 @@ set. That leaves at most one scan a class on both sides of the cut.
 """
 
 import io
+import re
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from data_fetch import store
-from data_fetch.errors import DataError, first_line
+from data_fetch.errors import DataError, first_line, shown
 
 NAME = "mednist"
 CLASSES = ("AbdomenCT", "BreastMRI", "CXR", "ChestCT", "Hand", "HeadCT")
@@ -54,10 +55,15 @@ def pack(members, dataset):
         parts = PurePosixPath(name).parts
         if len(parts) != 3 or parts[1] not in found or not parts[2].endswith(".jpeg") or parts[2].startswith("."):
             continue  # a README, or what a file manager left behind
-        stem = PurePosixPath(name).stem
-        if not stem.isdigit() or int(stem) in found[parts[1]]:
-            raise DataError(f"The archive holds {name} twice or under an odd number; get MedNIST anew.")
-        found[parts[1]][int(stem)] = _decode(name, content)
+        images, number = found[parts[1]], parts[2].removesuffix(".jpeg")
+        if not re.fullmatch("[0-9]{1,9}", number) or int(number) in images:
+            raise DataError(f"The archive holds {shown(name)} twice or under an odd number; get MedNIST anew.")
+        if len(images) == dataset.counts[parts[1]]:
+            raise DataError(
+                f"The archive is not the whole MedNIST: it holds more than {len(images)} images of {parts[1]}; get it "
+                "anew."
+            )
+        images[int(number)] = _decode(name, content)
     counts = {name: len(images) for name, images in found.items()}
     if counts != dataset.counts:
         raise DataError(
@@ -75,9 +81,11 @@ def _decode(name, content):
     try:
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
             if image.size != (SIZE, SIZE):
-                raise DataError(f"{name} has {image.size[0]}x{image.size[1]} pixels, not 64x64; get MedNIST anew.")
+                raise DataError(
+                    f"{shown(name)} has {image.size[0]}x{image.size[1]} pixels, not 64x64; get MedNIST anew."
+                )
             return np.asarray(image.convert("L"))
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(
-            f"{name} in the archive is no readable JPEG ({first_line(error)}); get MedNIST anew."
+            f"{shown(name)} in the archive is no readable JPEG ({first_line(error)}); get MedNIST anew."
         ) from error
