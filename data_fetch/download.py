@@ -2,13 +2,15 @@
 
 import http.client
 import os
+import re
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from data_fetch import archives, hippocampus, mednist, store
-from data_fetch.errors import DataError, storage
+from data_fetch.errors import DataError, reading, storage
 from data_fetch.registry import DATASETS, find
 
 _PACKERS = {"mednist": mednist.pack, "hippocampus": hippocampus.pack}
@@ -16,6 +18,7 @@ _BLOCK = 1 << 18  # bytes between two steps of the progress bar
 _ATTEMPTS = 4  # in a row without a byte of progress
 _PAUSE = 1.0  # seconds before the second attempt; doubles each time
 _TIMEOUT = 30.0  # seconds without a byte before an attempt is given up
+_ROOM = 2_000_000  # bytes of a download for each megabyte that the list of data sets states: twice as many
 _TRANSIENT = (OSError, http.client.HTTPException)  # OSError: no address, no route, reset, timed out, bad certificate
 
 
@@ -28,20 +31,29 @@ def get(name):
     dataset = find(name)
     if name not in _PACKERS:
         return
-    if store.is_ready(name):
-        try:
-            return store.verify(name)
-        except DataError:
-            pass  # changed on disk: fetch it again
+    if _is_intact(name):
+        return
     if dataset.url is None:
         raise DataError(
             f"{dataset.title} has no public address: run `python -m data_fetch import FILE` on its archive."
         )
-    archive = store.root() / "downloads" / PurePosixPath(dataset.url).name
-    download(dataset.url, archive, dataset.md5)
-    _ingest(archive, dataset, public=True)
-    with storage(archive.parent):
-        archive.unlink()  # the ready arrays carry their own checksums
+    with store.locked(name):
+        if _is_intact(name):  # made by the process that we waited for
+            return
+        archive = store.root() / "downloads" / PurePosixPath(dataset.url).name
+        download(dataset.url, archive, dataset.md5, limit=dataset.megabytes * _ROOM)
+        _ingest(archive, dataset, public=True)
+        with storage(archive.parent):
+            archive.unlink()  # the ready arrays carry their own checksums
+
+
+def _is_intact(name):
+    """Whether the cache has the data set, and as it was written."""
+    with suppress(DataError):  # changed on disk, or not to be read
+        if store.is_ready(name):
+            store.verify(name)
+            return True
+    return False
 
 
 def import_archive(path):
@@ -51,8 +63,10 @@ def import_archive(path):
     data set, incomplete, damaged or unsafe, or when the cache cannot be written; what the cache held stays.
     """
     dataset = _recognise(path)
-    public = store.digest(path, "md5") == dataset.md5
-    _ingest(path, dataset, public)
+    with reading(path, "check the rights of the file and the disk that it is on"):
+        public = store.digest(path, "md5") == dataset.md5
+    with store.locked(dataset.name):
+        _ingest(path, dataset, public)
     return dataset, public
 
 
@@ -77,8 +91,10 @@ def _progress(iterable, label):
     return tqdm(iterable, desc=label, unit=" files", mininterval=0.5, leave=False)
 
 
-def download(url, target, md5):
+def download(url, target, md5, limit=None):
     """Download `url` to `target`; afterwards `target` is whole and has checksum `md5`, or it is as it was before.
+
+    limit: bytes beyond which the file cannot be the one that is meant; nothing more is fetched, nothing is kept.
 
     What has arrived waits in `target`.part, and a later call goes on from there (HTTP Range). Network faults are tried
     again with growing pauses. Raises DataError with the remedy.
@@ -86,11 +102,13 @@ def download(url, target, md5):
     part = Path(f"{target}.part")
     with storage(part.parent):
         part.parent.mkdir(parents=True, exist_ok=True)
+        if limit is not None and part.exists() and part.stat().st_size > limit:
+            part.unlink()
     resumed = part.exists() and part.stat().st_size > 0
-    _fetch_all(url, part)
+    _fetch_all(url, part, limit)
     if resumed and store.digest(part, "md5") != md5:
         part.unlink()  # the first half may be of another version or damaged: once more, from the start
-        _fetch_all(url, part)
+        _fetch_all(url, part, limit)
     if store.digest(part, "md5") != md5:
         part.unlink()
         raise DataError(
@@ -101,13 +119,13 @@ def download(url, target, md5):
         os.replace(part, target)
 
 
-def _fetch_all(url, part):
+def _fetch_all(url, part, limit):
     """Append to `part` until it is as long as the server says."""
     failures = 0
     while True:
         before = part.stat().st_size if part.exists() else 0
         try:
-            return _fetch_rest(url, part)
+            return _fetch_rest(url, part, limit)
         except _TRANSIENT as error:
             if isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code not in (408, 429):
                 raise DataError(
@@ -125,7 +143,7 @@ def _fetch_all(url, part):
             time.sleep(_PAUSE * 2 ** max(failures - 1, 0))
 
 
-def _fetch_rest(url, part):
+def _fetch_rest(url, part, limit):
     """One request for what is missing after the bytes of `part`; raises ConnectionError when it ends early."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
@@ -138,10 +156,12 @@ def _fetch_rest(url, part):
     with response:
         if response.status != 206:
             have = 0  # the server ignores Range and sends everything
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
+        length = response.headers.get("Content-Length", "")
+        total = have + int(length) if re.fullmatch("[0-9]{1,18}", length) else None
+        _refuse_huge(url, part, max(have, total or 0), limit)
         with _open_part(part, "ab" if have else "wb") as file, _bar(part.stem, have, total) as bar:
             while block := response.read(_BLOCK):
+                _refuse_huge(url, part, have + len(block), limit)
                 with storage(part.parent):
                     file.write(block)
                     file.flush()
@@ -149,6 +169,17 @@ def _fetch_rest(url, part):
                 bar.update(len(block))
     if total is not None and have < total:
         raise ConnectionError(f"connection lost after {have} of {total} bytes")
+
+
+def _refuse_huge(url, part, size, limit):
+    """DataError, without what came so far, where a download is or would be larger than it can be."""
+    if limit is not None and size > limit:
+        with storage(part.parent):
+            part.unlink(missing_ok=True)
+        raise DataError(
+            f"The file from {url} has more than {limit / 1e6:.0f} MB, is not the one that was meant and was deleted; "
+            "get the archive elsewhere and use `python -m data_fetch import FILE`."
+        )
 
 
 def _open_part(part, mode):

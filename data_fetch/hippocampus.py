@@ -63,18 +63,43 @@ def is_available():
 def load(split="train"):
     """A list of `Volume`, by number: of "train", "validation" or "test" (no person is in two of them), or "all".
 
-    Raises DataError when the data set is not in the cache.
+    Raises DataError when the data set is not in the cache, or damaged.
     """
     if split not in (*SPLITS, "all"):
         raise DataError(f"The hippocampus data have no split {split!r}; choose one of: {', '.join(SPLITS)}, all.")
-    images, labels = store.load_array(NAME, "images"), store.load_array(NAME, "labels")
+    found, (images, labels) = store.load(NAME, "images", "labels")
     volumes, start = [], 0
-    for entry in store.require(NAME)["volumes"]:
-        end = start + int(np.prod(entry["shape"]))
-        image, label = (np.array(flat[start:end]).reshape(entry["shape"]) for flat in (images, labels))
-        volumes.append(Volume(entry["id"], _subject(entry["id"]), image, label, np.array(entry["affine"])))
-        start = end
+    try:
+        if [(a.ndim, a.dtype) for a in (images, labels)] != [(1, np.float32), (1, np.uint8)]:
+            raise ValueError("images and labels are not what they are called")
+        for entry in found["volumes"]:
+            shape, affine = _placed(entry)
+            end = start + math.prod(shape)
+            image, label = (np.array(flat[start:end]).reshape(shape) for flat in (images, labels))
+            volumes.append(Volume(entry["id"], _subject(entry["id"]), image, label, affine))
+            start = end
+        if not start == len(images) == len(labels):
+            raise ValueError("they are not as long as the arrays")
+    except (KeyError, TypeError, ValueError) as error:
+        raise store.damaged(NAME, f"its volumes make no sense: {first_line(error)}") from error
     return [volume for volume in volumes if split in ("all", volume.split)]
+
+
+def _placed(entry):
+    """Shape and affine of a volume in the manifest; KeyError, TypeError or ValueError where it describes none."""
+    shape, affine = entry["shape"], np.array(entry["affine"], float)
+    if not re.fullmatch("hippocampus_[0-9]{1,6}", entry["id"]):
+        raise ValueError(f"{shown(entry['id'])} is no id")
+    if not (len(shape) == 3 and all(type(side) is int and side > 0 for side in shape)):
+        raise ValueError(f"{shown(shape)} is no shape")
+    if not (affine.shape == (4, 4) and _places(affine)):
+        raise ValueError(f"the affine of {entry['id']} is none")
+    return shape, affine
+
+
+def _places(affine):
+    """Whether an affine (4, 4), voxel index to mm, gives voxels a volume; 1 mm3 in the real data."""
+    return bool(np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 1e-6)
 
 
 def _subject(identity):
@@ -90,11 +115,7 @@ def pack(members, dataset):
     fewest, most = dataset.counts["volumes"]
     for name, content in members:
         parts = PurePosixPath(name).parts
-        if (
-            len(parts) != 3
-            or parts[1] not in found
-            or not re.fullmatch(r"hippocampus_.*\.nii\.gz", parts[2], re.DOTALL)
-        ):
+        if len(parts) != 3 or parts[1] not in found or not parts[2].startswith("hippocampus_"):
             continue  # the list of the files, a README, or what a file manager left behind
         volumes, number = found[parts[1]], parts[2].removeprefix("hippocampus_").removesuffix(".nii.gz")
         if not re.fullmatch("[0-9]{1,6}", number) or int(number) in volumes:
@@ -124,7 +145,7 @@ def pack(members, dataset):
 
 
 def _decode(name, content):
-    """float32 (X, Y, Z) and affine of one compressed NIfTI file; DataError unless it holds finite numbers in a place."""
+    """float32 (X, Y, Z) and affine of one compressed NIfTI file; DataError unless all of it is finite."""
     import nibabel
 
     try:
@@ -155,8 +176,7 @@ def _check(name, image):
         raise _refused(name, f"has {math.prod(image.shape)} voxels instead of 1 to {_VOXELS}")
     if image.get_data_dtype().kind not in "iuf":
         raise _refused(name, "has complex or colour voxels instead of plain numbers")
-    # of the real ones it is 1 mm3; NaN fails every comparison
-    if not (np.isfinite(image.affine).all() and abs(np.linalg.det(image.affine[:3, :3])) > 1e-6):
+    if not _places(image.affine):
         raise _refused(name, "lies nowhere: its affine is zero, flat, NaN or infinite")
 
 

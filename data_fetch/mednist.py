@@ -34,7 +34,9 @@ def load(split="train"):
     """
     if split not in ("train", "test", "all"):
         raise DataError(f"MedNIST has no split {split!r}; choose 'train', 'test' or 'all'.")
-    images, labels = store.load_array(NAME, "images"), store.load_array(NAME, "labels")
+    images, labels = store.load(NAME, "images", "labels")[1]
+    if images.shape != (*labels.shape, SIZE, SIZE) or (images.dtype, labels.dtype) != (np.uint8, np.int64):
+        raise store.damaged(NAME, "its images and labels do not belong together")
     chosen = slice(None) if split == "all" else _in_test(labels) == (split == "test")
     return np.array(images[chosen]), np.array(labels[chosen])
 

@@ -4,6 +4,8 @@ import errno
 import hashlib
 import http.server
 import re
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
@@ -18,8 +20,11 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self, content):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.faults, self.ranges, self.with_range = content, [], [], True
+        self.content, self.faults, self.ranges, self.with_range, self.length = content, [], [], True, True
         self.url = f"http://127.0.0.1:{self.server_port}/MedNIST.tar.gz"
+
+    def handle_error(self, request, address):
+        """A client that hangs up early is no fault of the server's."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -34,7 +39,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.send_error(416)
         body = server.content[start:]
         self.send_response(206 if wanted and server.with_range else 200)
-        self.send_header("Content-Length", str(len(body)))
+        if server.length is not None:
+            self.send_header("Content-Length", str(len(body)) if server.length is True else server.length)
         self.end_headers()
         self.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
         self.wfile.flush()
@@ -168,6 +174,53 @@ def test_silent_server_times_out(server, capsys, monkeypatch):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/MedNIST.tar.gz"
         monkeypatch.setitem(registry.DATASETS, "mednist", replace(registry.DATASETS["mednist"], url=url))
         assert "cannot be reached" in fails(capsys, "get", "mednist")
+
+
+@pytest.mark.parametrize("length", [True, None, "", "many", "1" * 5000, str(1 << 40), "-5"])
+def test_a_download_larger_than_it_can_be_is_left_and_deleted(length, server, capsys, monkeypatch):
+    """Whatever the server says of its length, or does not say."""
+    monkeypatch.setitem(registry.DATASETS, "mednist", replace(registry.DATASETS["mednist"], megabytes=1))
+    server.content, server.length = bytes(9_000_000), length
+    message = fails(capsys, "get", "mednist")
+    assert "more than 2 MB" in message or "cannot be reached" in message
+    assert "import FILE" in message
+    assert list((store.root() / "downloads").iterdir()) == []
+
+
+def test_a_part_larger_than_it_can_be_is_begun_anew(server, monkeypatch):
+    monkeypatch.setitem(registry.DATASETS, "mednist", replace(registry.DATASETS["mednist"], megabytes=1))
+    parts().parent.mkdir(parents=True)
+    parts().write_bytes(bytes(3_000_000))
+    download.get("mednist")
+    assert server.ranges == [None]
+    assert mednist.is_available()
+
+
+@pytest.mark.parametrize("length", ["", "many", "-5"])
+def test_a_length_that_is_none_does_not_matter(length, server):
+    server.length = length
+    download.get("mednist")
+    assert mednist.is_available()
+
+
+def test_four_at_once_fetch_it_once(server, tmp_path):
+    """Processes, not threads: the first fetches, the others wait and find it there."""
+    code = f"""
+import dataclasses
+from data_fetch import download, registry
+known = registry.DATASETS["mednist"]
+changed = dict(url={server.url!r}, md5={registry.DATASETS["mednist"].md5!r}, counts={COUNTS!r})
+registry.DATASETS["mednist"] = dataclasses.replace(known, **changed)
+download.get("mednist")
+"""
+    command = [sys.executable, "-c", code]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    for process in processes:
+        message = process.communicate(timeout=120)[1]
+        assert process.returncode == 0, message
+    assert server.ranges == [None]
+    store.verify("mednist")
+    assert list((store.root() / "downloads").iterdir()) == []
 
 
 class FullDisk:

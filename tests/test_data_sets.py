@@ -165,7 +165,7 @@ def test_reimport_replaces_and_leaves_no_orphans(archive, tmp_path, cache, monke
     monkeypatch.setitem(registry.DATASETS, "mednist", replace(registry.DATASETS["mednist"], counts=counts))
     download.import_archive(write_tar(tmp_path / "more.tar.gz", mednist_members(counts)))
     assert len(mednist.load("all")[0]) == 76
-    assert len(list(cache.iterdir())) == 3  # manifest, images, labels
+    assert len(list(cache.iterdir())) == 4  # manifest, images, labels, lock
 
 
 def test_hippocampus_volumes_splits_and_scaling(tmp_path):
@@ -394,12 +394,16 @@ class Full:
 
 
 @pytest.mark.parametrize(("code", "words"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "cannot be written")])
-def test_full_disk_and_read_only_file_system(code, words, archive, capsys, cache, monkeypatch):
+def test_full_disk_and_read_only_file_system(code, words, archive, tmp_path, capsys, cache, monkeypatch):
     download.import_archive(archive)
     before = snapshot(cache)
-    real = os.fdopen
-    monkeypatch.setattr(os, "fdopen", lambda *arguments: Full(real(*arguments), code))
-    message = fails(capsys, "import", archive)
+
+    def nearly_full(path, mode):
+        return Full(open(path, mode), code) if mode == "xb" else open(path, mode)
+
+    monkeypatch.setattr(store, "open", nearly_full, raising=False)
+    changed = mednist_members() | {"MedNIST/Hand/000001.jpeg": jpeg(255)}
+    message = fails(capsys, "import", write_tar(tmp_path / "new.tar.gz", changed))
     assert words in message
     assert str(cache) in message
     assert "COURSE_DATA" in message
