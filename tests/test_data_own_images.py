@@ -1,11 +1,14 @@
 """Images of the learner's own: orientation, proportion, scaling and clear errors, on small made files."""
 
 import io
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from data_fetch import DataError, own_images
+from data_fetch import DataError, own_images, scans
 
 SHAPE = (30, 40, 20)
 
@@ -29,28 +32,50 @@ def save_nifti(path, voxels, spacing=(1, 1, 1), axes="RAS"):
     return path
 
 
-def save_dicom(path, pixels, series="1.2.3", number=1, **tags):
-    """A minimal uncompressed DICOM file of one slice."""
+def save_dicom(path, pixels, series="1.2.3", number=1, syntax=None, **tags):
+    """A minimal DICOM file of one slice (rows, columns) or of frames (N, rows, columns), uncompressed unless told."""
     import pydicom
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
+    pixels = pixels.astype("<i2") if pixels.dtype.kind not in "iu" or pixels.dtype.itemsize > 2 else pixels
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
     meta.MediaStorageSOPInstanceUID = f"{series}.{number}"
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = syntax or ExplicitVRLittleEndian
     dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     dataset.SeriesInstanceUID = series
-    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.Rows, dataset.Columns = pixels.shape[-2:]
+    if pixels.ndim == 3:
+        dataset.NumberOfFrames = len(pixels)
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 16
-    dataset.HighBit, dataset.PixelRepresentation = 15, 1
-    dataset.PixelData = pixels.astype("<i2").tobytes()
+    dataset.BitsAllocated = dataset.BitsStored = bits = 8 * pixels.dtype.itemsize
+    dataset.HighBit, dataset.PixelRepresentation = bits - 1, int(pixels.dtype.kind == "i")
+    dataset.PixelData = pixels.tobytes()
     for name, value in tags.items():
         setattr(dataset, name, value)
     pydicom.dcmwrite(path, dataset)
     return path
+
+
+def dicom_series(folder, voxels, spacing=(1.0, 1.0, 3.0), **tags):
+    """RAS+ voxels as axial slices in the usual order: rows to the back, columns to the patient's left (LPS)."""
+    folder.mkdir()
+    for index in range(voxels.shape[2]):
+        pixels = voxels[::-1, ::-1, index].T  # row 0 front, column 0 right
+        position = [-(voxels.shape[0] - 1) * spacing[0], -(voxels.shape[1] - 1) * spacing[1], index * spacing[2]]
+        name = folder / f"file{(index * 7) % voxels.shape[2]:03d}"  # names in no order, no extension
+        save_dicom(
+            name,
+            pixels,
+            number=index + 1,
+            ImagePositionPatient=position,
+            ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+            PixelSpacing=[spacing[1], spacing[0]],
+            **tags,
+        )
+    return folder
 
 
 def save_png(path, pixels):
@@ -157,99 +182,6 @@ def test_a_sparse_label_map_is_not_lost(tmp_path):
     assert images.max() > 0
 
 
-def test_deep_and_coloured_pictures(tmp_path):
-    from PIL import Image
-
-    ramp = np.linspace(0, 60_000, 64 * 64).reshape(64, 64).astype(np.uint16)
-    deep = own_images.load(save_png(tmp_path / "deep.png", ramp)).images[0]
-    assert len(np.unique(deep)) > 1000  # not cut to 256 levels
-    grey = np.linspace(0, 255, 64 * 64).reshape(64, 64).astype(np.uint8)
-    colour = np.stack([grey, grey, grey, np.full_like(grey, 255)], -1)
-    Image.fromarray(colour, "RGBA").save(tmp_path / "colour.png")
-    Image.fromarray(grey).save(tmp_path / "grey.jpeg", quality=95)
-    one = own_images.load(tmp_path / "colour.png").images[0]
-    two = own_images.load(tmp_path / "grey.jpeg").images[0]
-    assert np.abs(one - two).max() < 0.1
-
-
-# --- DICOM
-
-
-def dicom_series(folder, voxels, spacing=(1.0, 1.0, 3.0), **tags):
-    """RAS+ voxels as axial slices in the usual order: rows to the back, columns to the patient's left (LPS)."""
-    folder.mkdir()
-    for index in range(voxels.shape[2]):
-        pixels = voxels[::-1, ::-1, index].T  # row 0 front, column 0 right
-        position = [-(voxels.shape[0] - 1) * spacing[0], -(voxels.shape[1] - 1) * spacing[1], index * spacing[2]]
-        name = folder / f"file{(index * 7) % voxels.shape[2]:03d}"  # names in no order, no extension
-        save_dicom(
-            name,
-            pixels,
-            number=index + 1,
-            ImagePositionPatient=position,
-            ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
-            PixelSpacing=[spacing[1], spacing[0]],
-            **tags,
-        )
-    return folder
-
-
-def test_a_dicom_series_is_the_same_as_its_nifti(tmp_path):
-    voxels = marked().round()
-    series = dicom_series(tmp_path / "series", voxels)
-    nifti = save_nifti(tmp_path / "scan.nii", voxels, spacing=(1, 1, 3))
-    for plane in own_images.PLANES:
-        one = own_images.load(series, plane=plane, per_volume=None)
-        two = own_images.load(nifti, plane=plane, per_volume=None)
-        assert np.allclose(one.images, two.images)
-
-
-def test_rescale_and_monochrome1_are_honoured(tmp_path):
-    ramp = np.tile(np.arange(64), (64, 1))
-    plain = own_images.load(save_dicom(tmp_path / "a.dcm", ramp)).images[0]
-    rescaled = own_images.load(save_dicom(tmp_path / "b.dcm", ramp, RescaleSlope=-1, RescaleIntercept=5)).images[0]
-    inverted = own_images.load(save_dicom(tmp_path / "c.dcm", ramp, PhotometricInterpretation="MONOCHROME1")).images[0]
-    assert plain[0, 0] < plain[0, -1]
-    assert np.allclose(rescaled, -plain, atol=1e-5)
-    assert np.allclose(inverted, -plain, atol=1e-5)
-
-
-def test_rescaling_differs_between_slices_of_one_series(tmp_path):
-    """As in PET: each slice has its own slope."""
-    folder = tmp_path / "pet"
-    folder.mkdir()
-    for index, slope in enumerate((1, 10)):
-        pixels = np.full((16, 16), 100)
-        pixels[:8] = 50
-        save_dicom(
-            folder / f"{index}.dcm",
-            pixels // slope,
-            number=index + 1,
-            RescaleSlope=slope,
-            RescaleIntercept=0,
-            ImagePositionPatient=[0, 0, index],
-            ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
-        )
-    images = own_images.load(folder, per_volume=None).images
-    assert np.allclose(images[0], images[1])
-
-
-def test_padding_outside_the_circle_does_not_set_the_scale(tmp_path):
-    pixels = np.tile(np.linspace(-1000, 1000, 64).astype(int), (64, 1))
-    padded = pixels.copy()
-    padded[:20] = -30_000
-    one = own_images.load(save_dicom(tmp_path / "a.dcm", padded, PixelPaddingValue=-30_000)).images[0]
-    assert one[40, 32] == pytest.approx(0, abs=0.1)
-    assert (one[5] == -1).all()
-
-
-def test_anisotropic_dicom_picture(tmp_path):
-    picture = own_images.load(
-        save_dicom(tmp_path / "a.dcm", np.tile(np.arange(64), (64, 1)), PixelSpacing=[1, 2])
-    ).images[0]
-    assert (picture[:15] == -1).all()
-
-
 # --- folders and what goes wrong
 
 
@@ -296,7 +228,7 @@ def text_as_dicom(path):
 
 BAD = [
     ("x.png", broken_png, "no readable picture"),
-    ("x.dcm", broken_dicom, "pixels cannot be decoded"),
+    ("x.dcm", broken_dicom, "pixels that cannot be decoded"),
     ("y.dcm", text_as_dicom, "no image|no readable DICOM"),
     ("x.nii", lambda path: path.write_bytes(b"short"), "no readable NIfTI"),
     ("y.nii.gz", lambda path: path.write_bytes(b"short"), "no readable NIfTI"),
@@ -328,14 +260,162 @@ def test_nothing_to_read(tmp_path):
         own_images.load(tmp_path, plane="oblique")
 
 
-def test_several_slices_at_one_place(tmp_path):
-    for number in (1, 2):
-        save_dicom(
-            tmp_path / f"{number}.dcm",
-            np.arange(64).reshape(8, 8),
-            number=number,
-            ImagePositionPatient=[0, 0, 0],
-            ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
-        )
-    with pytest.raises(DataError, match="several slices at one position"):
-        own_images.load(tmp_path)
+# --- one bad file among good ones
+
+
+def test_what_cannot_be_read_in_a_folder_is_left_out_and_told(tmp_path):
+    save_png(tmp_path / "good.png", np.arange(64 * 64, dtype=np.uint8).reshape(64, 64))
+    right = own_images.load(tmp_path)
+    assert right.notes == ()
+    for name, make, _ in BAD:
+        make(tmp_path / name)
+    with pytest.warns(UserWarning, match=r"Not all of .*w\.nii.* more, see \.notes\.") as told:
+        found = own_images.load(tmp_path)
+    assert len(told) == 1
+    assert told[0].filename == __file__  # the line that called
+    assert np.array_equal(found.images, right.images)
+    assert found.sources == right.sources
+    assert len(found.notes) == len(BAD)
+    for name, _, words in BAD:
+        assert any(name in note and re.search(words, note) for note in found.notes)
+
+
+def test_hidden_files_and_folders_are_no_data(tmp_path):
+    """Such as copies that Jupyter keeps in .ipynb_checkpoints."""
+    folder = tmp_path / ".data"  # a hidden folder that is asked for by name is another matter
+    for name in ("scan.png", ".scan.png", ".ipynb_checkpoints/scan-checkpoint.png", ".cache/deep/scan.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        save_png(folder / name, np.eye(64, dtype=np.uint8))
+    assert own_images.load(folder).sources == (str(folder / "scan.png"),)
+    assert own_images.load(folder / ".scan.png").sources == (str(folder / ".scan.png"),)
+
+
+def test_the_reason_is_told_as_it_is(tmp_path, monkeypatch):
+    """A file that may not be read, or needs more memory than there is, is not called damaged."""
+    files = [
+        save_nifti(tmp_path / "a.nii", marked()),
+        save_nifti(tmp_path / "a.nii.gz", marked()),
+        save_dicom(tmp_path / "a.dcm", np.eye(64)),
+        save_png(tmp_path / "a.png", np.eye(64, dtype=np.uint8)),
+    ]
+
+    def refuse(file, *_, **__):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    def exhaust(*_, **__):
+        raise MemoryError
+
+    for file in files:
+        with monkeypatch.context() as patch:
+            patch.setattr("builtins.open", refuse)
+            with pytest.raises(DataError, match=rf"{file.name} cannot be read \(Permission denied\); check its perm"):
+                own_images.load(file)
+        with monkeypatch.context() as patch:
+            patch.setattr("builtins.open", exhaust)
+            with pytest.raises(DataError, match=f"{file.name} needs more memory than is free"):
+                own_images.load(file)
+
+
+# --- arguments
+
+
+@pytest.mark.parametrize("path", [None, b"scan.nii", "", "  ", 7, ["scan.nii"], True])
+def test_what_is_no_path(path):
+    with pytest.raises(DataError, match="path is .*; give the name of a file or folder as text"):
+        own_images.load(path)
+
+
+@pytest.mark.parametrize("path", ["a" * 300, "a/" * 5000, "scan\0.nii", "~no-such-user-here/scan.nii"])
+def test_a_path_that_cannot_be(path):
+    with pytest.raises(DataError, match="no file or folder") as raised:
+        own_images.load(path)
+    assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, 64.0, "64", None, True, 4097, 10**9, np.nan])
+def test_odd_sizes(tmp_path, size):
+    with pytest.raises(DataError, match=r"size is .* a whole number from 1 to 4096\."):
+        own_images.load(save_png(tmp_path / "a.png", np.eye(8, dtype=np.uint8)), size=size)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, "8", True, np.inf])
+def test_odd_numbers_of_slices(tmp_path, count):
+    with pytest.raises(DataError, match="per_volume is .* 1 or more, or None for all"):
+        own_images.load(save_png(tmp_path / "a.png", np.eye(8, dtype=np.uint8)), per_volume=count)
+
+
+def test_odd_arguments_that_are_right(tmp_path):
+    path = save_nifti(tmp_path / "a.nii", marked())
+    assert own_images.load(str(path), size=np.int64(1), per_volume=np.int8(1)).images.shape == (1, 1, 1)
+    assert own_images.load(path, per_volume=10**30).images.shape[0] <= 20
+    for plane in (None, 2, "Axial", ["axial"]):
+        with pytest.raises(DataError, match="choose one of: sagittal, coronal, axial"):
+            own_images.load(path, plane=plane)
+
+
+# --- memory
+
+
+def test_percentiles_by_boxes_are_numpys(monkeypatch):
+    """To the last bit, at every size, whatever order the numbers are stored in."""
+    monkeypatch.setattr(scans, "_BOX", 50)
+    random = np.random.default_rng(0)
+    for size in [(2, 1, 1), (3, 1, 2), (5, 7, 3), (13, 11, 17), (40, 30, 20)]:
+        for values in (random.normal(1e3, 300, size), random.integers(0, 9, size).astype(float)):
+            for stored in (values, np.asfortranarray(values), values[::-1].transpose(1, 0, 2)):
+                window = own_images._window(scans.Scan("made", stored, (1, 1, 1)))
+                expected = np.percentile(values, [0.5, 99.5])
+                if expected[0] < expected[1]:
+                    assert [window.low, window.high] == expected.tolist()
+
+
+def test_boxes_cover_a_scan_once(monkeypatch):
+    monkeypatch.setattr(scans, "_BOX", 50)
+    for shape in [(1,) * 3, (200, 1, 1), (1, 3, 200), (7, 8, 9), (300, 200)]:
+        counts = np.zeros(shape, int)
+        for box in scans.Scan("made", counts, (1, 1, 1)).boxes():
+            assert counts[box].size <= 50
+            counts[box] += 1
+        assert (counts == 1).all()
+
+
+def peak_growth(load, warm):
+    """MB that a fresh process takes at its peak for `load` beyond what it had after `warm`."""
+    resource = pytest.importorskip("resource")  # not on Windows
+    del resource
+    code = "import resource, sys, nibabel, pydicom.pixels, PIL.Image, scipy.linalg; from data_fetch import own_images\n"
+    code += "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+    code += "def load(path):\n    try: own_images.load(path)\n    except own_images.DataError as error: print(error)\n"
+    code += "load(sys.argv[1]); before = peak(); load(sys.argv[2]); print(peak() - before)"
+    done = subprocess.run([sys.executable, "-c", code, str(warm), str(load)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[-1]) / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def test_memory_stays_near_what_the_file_unpacks_to(tmp_path):
+    """Converted as a whole to float64, a volume of 16-bit numbers takes 20 times its size, a picture 40 times."""
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    small = tmp_path / "small"
+    small.mkdir()
+    voxels = np.random.default_rng(0).integers(-1000, 1000, (256, 256, 128)).astype(np.int16)  # 17 MB
+    save_nifti(small / "a.nii.gz", voxels[:32, :32, :8])
+    assert peak_growth(save_nifti(tmp_path / "a.nii.gz", voxels), small) < 17 + 120
+    assert peak_growth(save_nifti(tmp_path / "a.nii", voxels), small) < 17 + 120
+    dicom_series(small / "series", voxels[:32, :32, :8])
+    assert peak_growth(dicom_series(tmp_path / "series", voxels), small) < 2 * 17 + 120
+    colour = np.zeros((4000, 4000, 3), np.uint8)  # PIL holds it in 64 MB, its grey values take 16
+    colour[1000:3000, 1000:3000] = 200
+    save_png(small / "a.png", colour[::100, ::100])
+    assert peak_growth(save_png(tmp_path / "a.png", colour), small) < 64 + 16 + 150
+    zeros = np.zeros((100, 2000, 2000), np.uint8)  # 400 MB, in a file of 0.4 MB
+    save_dicom(small / "z.dcm", zeros[:2, :8, :8], syntax=DeflatedExplicitVRLittleEndian)
+    assert peak_growth(save_dicom(tmp_path / "z.dcm", zeros, syntax=DeflatedExplicitVRLittleEndian), small) < 600
+
+
+def test_pictures_are_not_gathered_beyond_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(own_images, "LIMIT", 2 * 4 * 64**2 * 5)
+    path = save_nifti(tmp_path / "a.nii", marked())
+    assert len(own_images.load(path, per_volume=5).images) == 5
+    with pytest.raises(DataError, match=r"so many pictures of size 64 .* choose a smaller size or per_volume"):
+        own_images.load(path, per_volume=6)
