@@ -90,8 +90,9 @@ def save_nifti(path, array, affine):
 
 
 def _stored_type(path, array):
-    """The type that NIfTI stores the array in. Raises ValueError for whole numbers beyond int32."""
+    """The type that NIfTI stores the array in. Raises ValueError for numbers beyond int32 or float32."""
     if array.dtype.kind == "f":
+        _check_float32(path, array)
         return np.float32
     low, high = int(array.min()), int(array.max())
     for kind in (np.uint8, np.int16, np.int32):
@@ -103,21 +104,48 @@ def _stored_type(path, array):
 def load_nifti(path):
     """Array (X, Y, Z), of the file's whole-number type or float32, and affine float64 (4, 4) of a NIfTI file.
 
-    Raises ValueError, naming the file, for what is no NIfTI volume; FileNotFoundError where there is none.
+    The affine is the sform's, or the qform's where the sform is none. The checksum of a .nii.gz is checked. Raises
+    ValueError, naming the file, for what is no NIfTI volume; FileNotFoundError where there is none.
     """
     import nibabel
 
     try:
         image = nibabel.load(path)
         array = np.asarray(image.dataobj)
+        if str(path).endswith(".gz"):
+            _read_to_the_end(path)
+        affine = _placement(image)
     except FileNotFoundError:
         raise
     except Exception as error:  # nibabel raises many kinds on damaged files
         raise ValueError(f"{path} is no readable NIfTI file ({str(error)[:100]}); export it again") from error
     if array.ndim != 3 or array.dtype.kind not in "iuf":
         raise ValueError(f"{path}: expected a volume (X, Y, Z) of numbers; got {array.dtype} of shape {array.shape}")
-    whole = array.dtype.kind in "iu"
-    return array if whole else array.astype(np.float32), checked_affine(image.affine, str(path))
+    if array.dtype.kind == "f":
+        _check_float32(path, array)
+        array = array.astype(np.float32)
+    return array, checked_affine(affine, str(path))
+
+
+def _check_float32(path, array):
+    if (np.isfinite(array) & (np.abs(array) > np.finfo(np.float32).max)).any():
+        raise ValueError(f"{path}: some numbers are beyond float32 (3e38); divide them by a constant first")
+
+
+def _read_to_the_end(path):
+    """nibabel stops at the last voxel; the checksum, which tells a changed bit, stands after it."""
+    with gzip.open(path) as stream:
+        while stream.read(1 << 20):
+            pass
+
+
+def _placement(image):
+    """nibabel takes the sform wherever its code is set, even one of zeros or NaN beside a good qform."""
+    try:
+        return checked_affine(image.affine)
+    except ValueError:
+        qform = image.get_qform(coded=True)[0]
+        return image.affine if qform is None else qform
 
 
 # ---- Hippocampi as channels ------------------------------------------------------------------------------------------

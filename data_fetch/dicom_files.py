@@ -17,6 +17,7 @@ from data_fetch.scans import LIMIT, Scan, check_size, reading, volume
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _DEFERRED = 1 << 16  # bytes; longer values, the pixels above all, are left in the file until they are asked for
+_FRAMES = 1 << 16
 _GREY = np.array([0.299, 0.587, 0.114])
 _SAME_STEP = 0.1  # of the usual distance: slices closer than this to their place are taken to lie there
 
@@ -27,7 +28,7 @@ class Frame:
 
     index: its number in a file of one or many; label: how it is called; shape: rows, columns; bits: of a pixel;
     spacing: mm between rows and between columns; position (3,): mm of its first pixel, and orientation (2, 3): the
-    directions along a row and along a column, or None.
+    directions along a row and along a column, or None; many: True where its file has others.
     """
 
     file: Path
@@ -60,6 +61,8 @@ def frames(file):
         shape, count = (int(header.Rows), int(header.Columns)), int(header.get("NumberOfFrames") or 1)
         bits = int(header.BitsAllocated) * int(header.get("SamplesPerPixel") or 1)
         check_size(file, shape[0] * shape[1] * count, bits / 8)
+        if count > _FRAMES:
+            raise DataError(f"{file} has {count} frames, at most {_FRAMES} are read; export a part of it.")
         series = str(header.get("SeriesInstanceUID") or file)
         found = []
         for index in range(count):
@@ -330,7 +333,8 @@ def _stacked(stack, source, plane_axis, notes):
     affine[:3, 2], affine[:3, 3] = _step(stack, heights, normal), stack[0].position
     affine[:2] *= -1
     stored, slope, intercept = _one_array(source, layers)
-    if len(stack) > 1 and int(np.abs(normal * (-1, -1, 1)).argmax()) != plane_axis:
+    if len(stack) > 1 and int(np.abs(normal).argmax()) != plane_axis:  # the plane cuts through the stack
+        _check_line(stack, heights, source)
         stored = _even(stored, heights, source, notes)
     return volume(source, stored.transpose(2, 1, 0), affine, slope, intercept)
 
@@ -353,20 +357,31 @@ def _decoded(stack, notes):
 
 
 def _one_array(source, layers):
-    """(stored (slices, rows, columns), slope, intercept) of layers; as float64 where their scaling differs (PET)."""
+    """(stored (slices, rows, columns), slope, intercept) of layers; as float64 where their scaling differs (PET).
+
+    Empties `layers` as it goes, so that the series is not held twice.
+    """
     known = [layer for layer in layers if layer[0] is not None]
     if not known:
         raise DataError(f"{source} is blank (padding everywhere); leave it out.")
-    if len({layer[1:] for layer in known}) > 1:
-        check_size(source, len(layers) * known[0][0].size, 8)
-        known = [(slope * stored.astype(float) + intercept, 1.0, 0.0) for stored, slope, intercept in known]
-    _, slope, intercept = known[0]
+    stored, slope, intercept = known[0]
+    mixed = any(layer[1:] != (slope, intercept) for layer in known)
+    kind = np.dtype(float) if mixed else np.result_type(*{layer[0].dtype for layer in known})
+    check_size(source, len(layers) * stored.size, kind.itemsize)
+
+    def values(stored, slope, intercept):
+        return slope * stored.astype(float) + intercept if mixed else stored
+
     if len(known) < len(layers):
-        darkest = max(s.max() for s, _, _ in known) if slope < 0 else min(s.min() for s, _, _ in known)
-    whole = np.empty((len(layers), *known[0][0].shape), np.result_type(*{stored.dtype for stored, _, _ in known}))
-    for place, (blank, _, _) in zip(whole, layers):
-        place[...] = darkest if blank is None else known.pop(0)[0]
-    return whole, slope, intercept
+        darkest = min(values(*layer).min() for layer in known)
+        if slope < 0 and not mixed:
+            darkest = max(layer[0].max() for layer in known)
+    whole = np.empty((len(layers), *stored.shape), kind)
+    known.clear()
+    for place in whole:
+        layer = layers.pop(0)
+        place[...] = darkest if layer[0] is None else values(*layer)
+    return (whole, 1.0, 0.0) if mixed else (whole, slope, intercept)
 
 
 def _usual_step(heights):
@@ -389,36 +404,44 @@ def _step(stack, heights, normal):
         return normal
     usual = _usual_step(heights)
     way = (stack[-1].position - stack[0].position) / (heights[-1] - heights[0]) * usual
-    beside = np.linalg.norm(way - normal * usual)
-    return way if beside > 0.02 * usual else normal * usual
+    return way if np.linalg.norm(way - normal * usual) > 0.02 * usual else normal * usual
+
+
+def _check_line(stack, heights, source):
+    """Raises DataError where slices are shifted sideways from the line of first and last by more than two pixels."""
+    positions = np.array([frame.position for frame in stack])
+    share = (heights - heights[0]) / (heights[-1] - heights[0])
+    line = positions[0] + share[:, None] * (positions[-1] - positions[0])
+    if np.linalg.norm(positions - line, axis=1).max() > 2 * max(stack[0].spacing):
+        raise DataError(
+            f"{source}: its slices are shifted sideways against one another, which a plane across them would show as a "
+            "break; ask for the plane of the slices."
+        )
 
 
 def _even(stored, heights, source, notes):
     """The slices (slices, rows, columns) at even heights, by linear interpolation where there is none."""
     places = (heights - heights[0]) / _usual_step(heights)
-    wanted = np.arange(round(places[-1]) + 1)
-    nearest = np.abs(places - wanted[:, None]).argmin(1) if len(wanted) <= 2 * len(places) else None
-    lacking = len(wanted) if nearest is None else int((np.abs(places[nearest] - wanted) > _SAME_STEP).sum())
-    if lacking == 0 and len(wanted) == len(places):
-        return stored
-    if lacking > len(places):
+    count = round(places[-1]) + 1
+    if count > 2 * len(places):
         raise DataError(
             f"{source}: its slices lie at too uneven heights ({_spread(heights)}) for a plane across them; export the "
             "series whole, or ask for the plane of the slices."
         )
-    check_size(source, len(wanted) * stored[0].size, stored.itemsize)
-    even = np.empty((len(wanted), *stored.shape[1:]), stored.dtype)
-    for place, near, new in zip(wanted, nearest, even):
-        if abs(places[near] - place) <= _SAME_STEP:
-            new[...] = stored[near]
-        else:
-            low = np.clip(np.searchsorted(places, place) - 1, 0, len(places) - 2)
-            share = np.clip((place - places[low]) / (places[low + 1] - places[low]), 0, 1)
-            between = (1 - share) * stored[low] + share * stored[low + 1]
-            new[...] = between.round() if stored.dtype.kind in "iu" else between
+    at = np.interp(np.arange(count), places, np.arange(len(places)))  # a wanted slice lies between at's neighbours
+    nearest = at.round().astype(int)
+    there = np.abs(places[nearest] - np.arange(count)) <= _SAME_STEP
+    if there.all() and count == len(places):
+        return stored
+    check_size(source, (count + len(places)) * stored[0].size, stored.itemsize)
+    even = np.empty((count, *stored.shape[1:]), stored.dtype)
+    for k, new in enumerate(even):
+        low = min(int(at[k]), len(places) - 2)
+        between = (1 + low - at[k]) * stored[low] + (at[k] - low) * stored[low + 1]
+        new[...] = stored[nearest[k]] if there[k] else between.round() if stored.dtype.kind in "iu" else between
     notes.append(
         f"{source}: its {len(places)} slices lie at uneven heights ({_spread(heights)}), as where some are missing; "
-        f"{lacking} of {len(wanted)} were interpolated between their neighbours."
+        f"{count - there.sum()} of {count} were interpolated between their neighbours."
     )
     return even
 

@@ -120,7 +120,7 @@ def _nothing(path, notes):
 
 def _warn(path, notes):
     others = f" And {len(notes) - 3} more, see .notes." if len(notes) > 3 else ""
-    warnings.warn(f"Not all of {path} is shown, or not as it is: {' '.join(notes[:3])}{others}", stacklevel=3)
+    warnings.warn(f"Not everything in {path} is shown as it is: {' '.join(notes[:3])}{others}", stacklevel=3)
 
 
 # ---- Files -----------------------------------------------------------------------------------------------------------

@@ -125,6 +125,7 @@ def test_labels_stay_whole_numbers(tmp_path, array, stored):
         ("a.nii", RAMP, np.eye(3), "a.nii: an affine is a finite 4 x 4 matrix"),
         ("a.nii", RAMP, np.zeros((4, 4)), "a.nii: an affine's last row"),
         ("a.nii", np.full((2, 2, 2), 2**40), np.eye(4), "a.nii: whole numbers .* do not fit"),
+        ("a.nii", RAMP.astype(float) * 1e300, np.eye(4), "a.nii: some numbers are beyond float32"),
     ],
 )
 def test_bad_input_is_refused_by_the_name_of_the_file(tmp_path, name, array, affine, message):
@@ -142,6 +143,36 @@ def test_files_that_are_no_volume_are_refused(tmp_path):
         load_nifti(tmp_path / "b.nii")
     with pytest.raises(FileNotFoundError):
         load_nifti(tmp_path / "none.nii")
+
+
+def test_a_changed_bit_is_found_even_behind_the_voxels(tmp_path):
+    save_nifti(tmp_path / "a.nii.gz", RAMP, np.eye(4))
+    content = (tmp_path / "a.nii.gz").read_bytes()
+    for place in (len(content) // 2, len(content) - 6, len(content) - 1):
+        (tmp_path / "b.nii.gz").write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        with pytest.raises(ValueError, match="b.nii.gz is no readable NIfTI file"):
+            load_nifti(tmp_path / "b.nii.gz")
+
+
+@pytest.mark.parametrize("row", [bytes(48), np.full(4, np.nan, "<f4").tobytes()])
+def test_a_good_qform_stands_in_for_an_sform_that_places_nothing(tmp_path, row):
+    affine = oblique()
+    image = nibabel.Nifti1Image(RAMP, affine)
+    image.set_qform(affine, 1)
+    content = bytearray(image.to_bytes())
+    content[280 : 280 + len(row)] = row  # the rows of the sform
+    (tmp_path / "a.nii").write_bytes(content)
+    np.testing.assert_allclose(load_nifti(tmp_path / "a.nii")[1], affine, atol=1e-5)
+    content[252:254] = bytes(2)  # no qform either
+    (tmp_path / "a.nii").write_bytes(content)
+    with pytest.raises(ValueError, match="a.nii: an affine"):
+        load_nifti(tmp_path / "a.nii")
+
+
+def test_numbers_beyond_float32_are_not_turned_into_infinity(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(RAMP.astype(float) * 1e300, np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(ValueError, match="a.nii: some numbers are beyond float32"):
+        load_nifti(tmp_path / "a.nii")
 
 
 # ---- hippocampi as channels ------------------------------------------------------------------------------------------

@@ -391,6 +391,14 @@ def test_a_tilted_gantry_is_told_where_it_would_skew(tmp_path):
         own_images.load(folder, plane="sagittal")
 
 
+def test_slices_that_are_shifted_sideways_are_told_where_it_would_show(tmp_path):
+    folder = stack(tmp_path / "series")
+    change(folder / "006.dcm", ImagePositionPatient=[9, 0, 18])
+    assert len(own_images.load(folder).images) == 8
+    with pytest.raises(DataError, match="series: its slices are shifted sideways"):
+        own_images.load(folder, plane="coronal")
+
+
 # --- tags that are empty or odd
 
 
@@ -545,6 +553,9 @@ def test_a_deflated_file_is_read_up_to_a_limit(tmp_path, monkeypatch):
 def test_sizes_beyond_the_limit_are_refused_before_pixels_are_read(tmp_path):
     path = save_dicom(tmp_path / "a.dcm", PICTURE, Rows=65535, Columns=65535)
     with pytest.raises(DataError, match=r"a\.dcm is too large \(8\.6 GB unpacked"):
+        own_images.load(path)
+    path = save_dicom(tmp_path / "b.dcm", PICTURE, Rows=1, Columns=1, NumberOfFrames=10**8)
+    with pytest.raises(DataError, match=r"b\.dcm has 100000000 frames, at most 65536 are read"):
         own_images.load(path)
 
 

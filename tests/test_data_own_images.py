@@ -269,7 +269,7 @@ def test_what_cannot_be_read_in_a_folder_is_left_out_and_told(tmp_path):
     assert right.notes == ()
     for name, make, _ in BAD:
         make(tmp_path / name)
-    with pytest.warns(UserWarning, match=r"Not all of .*w\.nii.* more, see \.notes\.") as told:
+    with pytest.warns(UserWarning, match=r"Not everything in .*w\.nii.* more, see \.notes\.") as told:
         found = own_images.load(tmp_path)
     assert len(told) == 1
     assert told[0].filename == __file__  # the line that called
