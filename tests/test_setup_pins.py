@@ -117,6 +117,6 @@ def test_every_import_of_the_course_is_a_declared_dependency():
         used |= imported(notebook_source(path))
     used -= set(sys.stdlib_module_names) | {"course_lib", "data_fetch", "google"}  # google.colab is Colab's own
     owners = metadata.packages_distributions()
-    declared = {canonicalize_name(r.name) for r in RANGES} | {"ipython"}  # IPython is ipywidgets' own dependency
+    declared = {canonicalize_name(r.name) for r in RANGES} | {"ipython", "traitlets"}  # ipywidgets' own dependencies
     undeclared = {name for name in used if not {canonicalize_name(owner) for owner in owners.get(name, [])} & declared}
     assert not undeclared
