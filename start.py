@@ -13,6 +13,7 @@ What is installed stands in requirements.txt; a stamp in .venv remembers what wa
 import argparse
 import errno
 import hashlib
+import itertools
 import ntpath
 import os
 import platform
@@ -25,6 +26,7 @@ import sys
 ROOT = os.path.dirname(os.path.abspath(__file__))
 VENV = os.path.join(ROOT, ".venv")
 STAMP = os.path.join(VENV, "course-stamp")
+MARK = "course-made"  # a file in .venv from the first moment on: what has neither it nor a stamp was made by others
 PIP_LOG = os.path.join(ROOT, "pip.log")
 REQUIREMENTS = os.path.join(ROOT, "requirements.txt")
 FIRST_NOTEBOOK = os.path.join(ROOT, "notebooks", "00_start_here.ipynb")
@@ -140,16 +142,21 @@ def site_packages(venv):
 
 # pip ---------------------------------------------------------------------------------------------------------------
 
+NOT_WRITABLE = (
+    "The folder .venv cannot be written: close any JupyterLab of this course and check that the course's folder is "
+    "yours, then run this again."
+)
 FREE_SPACE = "The disk is full: free about 3 GB, then run this again."
 DISK_FULL = r"No space left on device|\[Errno 28\]|WinError 112|not enough space on the disk|Disk quota exceeded"
 NO_NETWORK = (
     r"name resolution|getaddrinfo failed|nodename nor servname|Name or service not known|NewConnectionError"
     r"|Connection refused|ConnectTimeout|Network is unreachable|Read timed out|ProxyError|ConnectionResetError"
-    r"|IncompleteRead"
+    r"|IncompleteRead|5\d\d Server Error"
 )
 CERTIFICATE = r"CERTIFICATE_VERIFY_FAILED|SSLError"
 LONG_PATH = r"Windows Long Path support|WinError 206"
 NOT_ALLOWED = r"Permission denied|WinError (5|32)\b|Access is denied|Read-only file system"
+NOT_FOUND = r"No matching distribution|satisfies the requirement"
 NAMES_PACKAGE = (
     r"No matching distribution found for ([^\s;]+)",
     r"satisfies the requirement ([^\s;]+)",
@@ -194,16 +201,61 @@ def explain_pip_failure(log):
             f"pip stopped{at}, because it may not write to .venv: close any JupyterLab of this course and check that "
             "the folder is yours, then run this again."
         )
-    if package and re.search(r"No matching distribution|satisfies the requirement", log):
+    if package and re.search(NOT_FOUND, log):
+        return explain_missing(package, log)
+    return f"pip stopped{at}: read the end of {PIP_LOG}, mend what it names, then run this again."
+
+
+def explain_missing(package, log):
+    """One sentence for a package that pip did not find: the machine's fault, or the package index's."""
+    if is_there_for_others(package, log):
         return (
             f"pip found no build of {package} for this system and Python {platform.python_version()}: use a 64-bit "
             f"{SUPPORTED} on Linux (glibc), macOS 14 or later, or Windows."
         )
-    return f"pip stopped{at}: read the end of {PIP_LOG}, mend what it names, then run this again."
+    named = re.search(r"^Looking in indexes: (.+?)\s*$", log, re.MULTILINE)  # pip does not name its own, PyPI
+    index = named.group(1) if named else "PyPI"
+    refused = re.search(r"Could not fetch URL \S+ (401|403|407) Client Error", log)
+    if refused:
+        return (
+            f"{index} refused to show {package} (error {refused.group(1)}): check the address and the password of this "
+            "package index, then run this again."
+        )
+    if CPU_INDEX in index:
+        remedy = "run this again without --cpu"
+    elif named:
+        remedy = "ask who runs it to add it, or set PIP_INDEX_URL to https://pypi.org/simple, then run this again"
+    else:
+        remedy = "get a newer copy of the course"
+    return f"{index} has no {package}: {remedy}."
+
+
+def is_there_for_others(package, log):
+    """Whether the index has this very version, but for another system or another Python, as pip's long words tell."""
+    name, _, version = package.partition("==")
+    name = "[-_.]+".join(map(re.escape, re.split("[-_.]+", name)))
+    version = re.escape(version)
+    file = "/" + name + "-" + version.replace("\\+", r"(\+|%2B)") + "[-.]"
+    skipped = "(Skipping link|requires a different Python).*" + file
+    ignored = "require a different python version:(.*;)? " + version + " Requires-Python"
+    return re.search(skipped + "|" + ignored, log, re.IGNORECASE) is not None
 
 
 def run_pip(python, arguments, log_path):
     """Run pip with its chatter in a log; show what is fetched and installed. Raise SetupError if it fails."""
+    done, log = talk_to_pip(python, arguments, log_path)
+    if done:
+        return
+    package = failing_package(log)
+    if package and re.search(NOT_FOUND, log):
+        # pip says only in its long words whether there is a build for others: ask for this one package again
+        options = list(itertools.takewhile(lambda argument: argument not in ("-r", package), arguments))
+        log += talk_to_pip(python, ["-vv", "--no-deps", *options, package], log_path)[1]
+    raise SetupError(explain_pip_failure(log))
+
+
+def talk_to_pip(python, arguments, log_path):
+    """Run pip; returns whether it came to its end, and all that it said."""
     command = [python, "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar", "off", *arguments]
     lines = []
     with open(log_path, "a", encoding="utf-8") as log:
@@ -215,8 +267,7 @@ def run_pip(python, arguments, log_path):
             log.write(line)
             if re.match(r"\s*(Downloading|Installing collected)", line):
                 print("  " + shorten(line.strip()), flush=True)
-    if process.wait() != 0:
-        raise SetupError(explain_pip_failure("".join(lines)))
+    return process.wait() == 0, "".join(lines)
 
 
 def shorten(line, width=100):
@@ -227,12 +278,48 @@ def shorten(line, width=100):
 # Set-up ------------------------------------------------------------------------------------------------------------
 
 
+def foreign_problem(venv):
+    """Why what lies at .venv is not the set-up's to clear, or None. Nothing else may be cleared: it may be all that
+    somebody has, in a folder that a link only points to."""
+    remedy = "then run this again"
+    if os.path.islink(venv) or is_elsewhere(venv):
+        return f"{venv} is a link to {os.path.realpath(venv)}, whose files stay: remove the link, {remedy}."
+    made = any(os.path.exists(os.path.join(venv, name)) for name in (MARK, os.path.basename(STAMP)))
+    if not os.path.exists(venv) or made or (os.path.isdir(venv) and not os.listdir(venv)):
+        return None
+    return f"{venv} was not made by this set-up, so it stays as it is: move or delete it, {remedy}."
+
+
+def is_elsewhere(folder):
+    """Whether a folder's files lie in another place than its own, by a Windows junction too."""
+    beside = os.path.join(os.path.realpath(os.path.dirname(folder)), os.path.basename(folder))
+    return os.path.normcase(os.path.realpath(folder)) != os.path.normcase(beside)
+
+
+def claim(venv):
+    """Mark .venv as the set-up's own, before anything else is in it."""
+    os.makedirs(venv, exist_ok=True)
+    with open(os.path.join(venv, MARK), "w"):
+        pass
+
+
+def clear(venv):
+    """Remove everything in .venv but the mark, so that the next run knows it again. Links are cut, not followed."""
+    try:
+        for name in os.listdir(venv):
+            path = os.path.join(venv, name)
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path)
+            elif name != MARK:
+                os.remove(path)
+    except PermissionError:
+        raise SetupError(NOT_WRITABLE) from None
+
+
 def make_venv(venv):
-    """Make the virtual environment anew, by the Python that runs this file."""
+    """Make the virtual environment in a folder that is empty but for the mark, by the Python that runs this file."""
     print("Making .venv ...", flush=True)
-    made = subprocess.run(
-        [sys.executable, "-m", "venv", "--clear", venv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    made = subprocess.run([sys.executable, "-m", "venv", venv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if made.returncode != 0:
         raise SetupError(explain_venv_failure(made.stdout.decode(errors="replace"), sys.version_info))
 
@@ -247,10 +334,7 @@ def explain_venv_failure(output, version):
             "elsewhere install Python from https://www.python.org, then run this again."
         ).format(*version[:2])
     if re.search(NOT_ALLOWED, output):
-        return (
-            "The folder .venv cannot be written: close any JupyterLab of this course and check that the course's "
-            "folder is yours, then run this again."
-        )
+        return NOT_WRITABLE
     last = (output.strip().splitlines() or ["no message"])[-1]
     return f"The folder .venv could not be made ({last}): delete it, then run this again."
 
@@ -279,11 +363,15 @@ def set_up(command, cpu):
     if todo == "nothing" and not (cpu and not is_cpu_build(installed_torch(VENV))):
         return python
 
-    problem = disk_problem(shutil.disk_usage(ROOT).free) if todo == "make" else None
+    problem = None
+    if todo == "make":
+        problem = foreign_problem(VENV) or disk_problem(shutil.disk_usage(ROOT).free)
     if problem:
         raise SetupError(problem)
     print(f"Setting up the course in {VENV}: once, for some minutes. The details go to pip.log.", flush=True)
+    claim(VENV)
     if todo == "make":
+        clear(VENV)
         make_venv(VENV)
     elif os.path.exists(STAMP):
         os.remove(STAMP)  # from here to the end, .venv is unfinished

@@ -1,8 +1,11 @@
 """start.py: what it checks, what it says, when it installs. Fakes stand for pip; no network, no installation."""
 
 import ast
+import http.server
+import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -123,6 +126,10 @@ def test_installed_torch_is_read_from_the_folder_names(tmp_path):
 
 # What pip's failures become
 
+MISSING = (
+    "ERROR: Could not find a version that satisfies the requirement torch==2.13.0 (from versions: 2.11.0, 2.12.0)\n"
+    "ERROR: No matching distribution found for torch==2.13.0\n"
+)
 PIP_FAILURES = {
     "network": (
         "Collecting torch==2.13.0\n  WARNING: Retrying (Retry(total=0)) after connection broken by "
@@ -141,10 +148,56 @@ PIP_FAILURES = {
         "ERROR: Could not install packages due to an OSError: [WinError 112] There is not enough space on the disk\n",
         ["disk is full"],
     ),
-    "no build": (
-        "ERROR: Could not find a version that satisfies the requirement torch==2.13.0 (from versions: 2.14.0)\n"
-        "ERROR: No matching distribution found for torch==2.13.0\n",
+    "no build for this machine": (
+        "Looking in indexes: https://mirror.example/simple\n"
+        "  Skipping link: none of the wheel's tags (cp39-cp39-win32) are compatible (run pip debug --verbose to show "
+        "compatible tags): https://mirror.example/simple/torch/torch-2.13.0-cp39-cp39-win32.whl\n" + MISSING,
         ["no build of torch==2.13.0", "64-bit"],
+    ),
+    "another Python": (
+        "ERROR: Ignored the following versions that require a different python version: 2.12.0 Requires-Python >=3.15; "
+        "2.13.0 Requires-Python >=3.15\n" + MISSING,
+        ["no build of torch==2.13.0", "Python 3"],
+    ),
+    "another Python, in pip's long words": (
+        "  Link requires a different Python (3.11.7 not in: '>=3.15'): https://mirror.example/simple/torch/"
+        "torch-2.13.0-py3-none-any.whl (requires-python:>=3.15)\n" + MISSING,
+        ["no build of torch==2.13.0", "Python 3"],
+    ),
+    "a mirror that lacks the version": (
+        "Looking in indexes: https://mirror.example/simple\n"
+        "  Skipping link: none of the wheel's tags (cp39-cp39-win32) are compatible (run pip debug --verbose to show "
+        "compatible tags): https://mirror.example/simple/torch/torch-2.12.0-cp39-cp39-win32.whl\n" + MISSING,
+        ["https://mirror.example/simple has no torch==2.13.0", "PIP_INDEX_URL"],
+    ),
+    "two mirrors that lack the version": (
+        "Looking in indexes: https://one.example/simple, https://two.example/simple\n" + MISSING,
+        ["https://one.example/simple, https://two.example/simple has no torch==2.13.0", "PIP_INDEX_URL"],
+    ),
+    "PyPI itself lacks the version": (MISSING, ["PyPI has no torch==2.13.0", "newer copy of the course"]),
+    "a mirror that has other versions for other Pythons": (
+        "Looking in indexes: https://mirror.example/simple\n"
+        "ERROR: Ignored the following versions that require a different python version: 2.1 Requires-Python <3.9; "
+        "12.13.0 Requires-Python >=3.15\n" + MISSING,
+        ["https://mirror.example/simple has no torch==2.13.0"],
+    ),
+    "no CPU build": (
+        "Looking in indexes: https://download.pytorch.org/whl/cpu\n"
+        "ERROR: Could not find a version that satisfies the requirement torch==2.13.0+cpu (from versions: none)\n"
+        "ERROR: No matching distribution found for torch==2.13.0+cpu\n",
+        ["https://download.pytorch.org/whl/cpu has no torch==2.13.0+cpu", "without --cpu"],
+    ),
+    "a mirror out of order": (
+        "Looking in indexes: https://mirror.example/simple\n"
+        "  Could not fetch URL https://mirror.example/simple/torch/: 503 Server Error: Service Unavailable for url: "
+        "https://mirror.example/simple/torch/ - skipping\n" + MISSING,
+        ["could not be reached"],
+    ),
+    "a mirror that wants a password": (
+        "Looking in indexes: https://mirror.example/simple\n"
+        "  Could not fetch URL https://mirror.example/simple/torch/: 403 Client Error: Forbidden for url: "
+        "https://mirror.example/simple/torch/ - skipping\n" + MISSING,
+        ["https://mirror.example/simple", "refused"],
     ),
     "certificate": (
         "Collecting numpy==2.4.6\n  SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate "
@@ -194,6 +247,58 @@ def test_a_failing_pip_is_logged_and_raised(tmp_path):
         with pytest.raises(start.SetupError, match="disk is full"):
             start.run_pip("python", ["torch==9"], str(tmp_path / "pip.log"))
     assert "Collecting torch==9" in (tmp_path / "pip.log").read_text()
+
+
+# A real pip and a mirror on this machine
+
+
+class Mirror(http.server.BaseHTTPRequestHandler):
+    """A package index that holds version 1.0 of a package for all, 2.0 for another system, 3.0 for another Python."""
+
+    FILES = ("kit-1.0-py3-none-any.whl", "kit-2.0-cp39-cp39-win32.whl", "kit-3.0-py3-none-any.whl")
+
+    def do_GET(self):
+        demands = {"kit-3.0-py3-none-any.whl": ' data-requires-python="&gt;=4"'}
+        links = [f'<a href="{name}"{demands.get(name, "")}>{name}</a>' for name in self.FILES]
+        body = ("<!DOCTYPE html><html><body>" + "".join(links) + "</body></html>").encode()
+        self.send_response(200 if self.path == "/simple/kit/" else 404)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def mirror():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/simple"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [("kit==4.0", "has no kit==4.0"), ("kit==2.0", "no build of kit==2.0"), ("kit==3.0", "no build of kit==3.0")],
+    ids=["not on the mirror", "for another system", "for another Python"],
+)
+def test_what_a_real_pip_cannot_find_is_blamed_on_the_right_one(package, words, mirror, tmp_path, monkeypatch):
+    wanted = tmp_path / "list.txt"
+    wanted.write_text(package + "\n")
+    monkeypatch.setenv("PIP_INDEX_URL", mirror)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    with pytest.raises(start.SetupError) as told:
+        start.run_pip(
+            sys.executable, ["--only-binary", ":all:", "-r", str(tmp_path / "list.txt")], str(tmp_path / "log")
+        )
+    assert words in str(told.value)
+    assert (mirror in str(told.value)) == (package == "kit==4.0")
+    assert one_sentence(str(told.value))
 
 
 # The whole set-up with a fake pip and a fake venv
@@ -265,6 +370,137 @@ def test_a_set_up_that_was_cut_off_is_made_anew(course, monkeypatch):
     course.clear()
     start.set_up("lab", cpu=False)
     assert course[0] == "venv"
+
+
+# What the course did not make, it does not clear
+
+MINE = {"pyvenv.cfg": "home = /usr/bin\n", "notes/thesis.txt": "three years of work"}
+
+
+def place(folder, files=None):
+    """Files in a folder."""
+    for name, text in (MINE if files is None else files).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def held(folder):
+    """The files in a folder."""
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in found}
+
+
+def refused(words):
+    """start.py refuses to make .venv, in one sentence."""
+    with pytest.raises(start.SetupError) as told:
+        start.set_up("lab", cpu=False)
+    assert one_sentence(str(told.value).replace(start.ROOT, "/course"))
+    for word in words:
+        assert word in str(told.value)
+
+
+@pytest.mark.parametrize("stamp", [None, "3.1 /elsewhere\nolder\n"], ids=["of another", "once the course's"])
+def test_a_link_is_not_followed_to_be_cleared(stamp, course, tmp_path):
+    target = tmp_path / "elsewhere"
+    place(target, MINE if stamp is None else {**MINE, "course-stamp": stamp})
+    before = held(target)
+    (tmp_path / ".venv").symlink_to(target, target_is_directory=True)
+    refused(["link", str(target), "remove the link"])
+    assert held(target) == before
+    assert (tmp_path / ".venv").is_symlink()
+    assert course == []
+
+
+@pytest.mark.parametrize("target", ["nowhere", ".venv"])
+def test_a_link_to_nothing_is_named(target, course, tmp_path):
+    (tmp_path / ".venv").symlink_to(target)
+    refused(["link", "remove the link"])
+    assert (tmp_path / ".venv").is_symlink()
+
+
+@pytest.mark.parametrize("files", [MINE, {"thesis.txt": "x"}, {".hidden": ""}], ids=["venv", "files", "a hidden file"])
+def test_a_folder_that_the_course_did_not_make_stays(files, course, tmp_path):
+    place(tmp_path / ".venv", files)
+    refused([".venv", "not made by", "move or delete"])
+    assert held(tmp_path / ".venv") == files
+    assert course == []
+
+
+def test_a_file_of_that_name_stays(course, tmp_path):
+    (tmp_path / ".venv").write_text("mine")
+    refused([".venv", "not made by", "move or delete"])
+    assert (tmp_path / ".venv").read_text() == "mine"
+
+
+def test_an_empty_folder_is_taken(course, tmp_path):
+    (tmp_path / ".venv").mkdir()
+    start.set_up("lab", cpu=False)
+    assert course[0] == "venv"
+
+
+def test_what_the_course_made_is_made_anew(course, tmp_path):
+    """Another Python, a moved folder: the stamp is the course's own, so the environment is."""
+    start.set_up("lab", cpu=False)
+    place(tmp_path / ".venv", {"lib/old.py": "old"})
+    (tmp_path / ".venv" / "course-stamp").write_text("3.1 /elsewhere\nolder\n")
+    course.clear()
+    start.set_up("lab", cpu=False)
+    assert course[0] == "venv"
+    assert not (tmp_path / ".venv" / "lib" / "old.py").exists()
+
+
+def test_links_within_are_cut_and_not_followed(course, tmp_path):
+    place(tmp_path / "elsewhere")
+    start.set_up("lab", cpu=False)
+    (tmp_path / ".venv" / "course-stamp").unlink()
+    (tmp_path / ".venv" / "lib64").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    start.set_up("lab", cpu=False)
+    assert held(tmp_path / "elsewhere") == MINE
+    assert not (tmp_path / ".venv" / "lib64").exists()
+
+
+@pytest.mark.parametrize("step", ["make_venv", "run_pip", "clear"])
+def test_a_set_up_stopped_at_any_step_goes_on_next_time(step, course, tmp_path, monkeypatch):
+    start.set_up("lab", cpu=False)
+    (tmp_path / ".venv" / "course-stamp").write_text("3.1 /elsewhere\nolder\n")
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(start, step, stop)
+        with pytest.raises(KeyboardInterrupt):
+            start.set_up("lab", cpu=False)
+    course.clear()
+    start.set_up("lab", cpu=False)
+    assert course[0] == "venv"
+
+
+def test_an_environment_of_an_older_start_is_still_the_courses_when_its_update_stops(course, tmp_path, monkeypatch):
+    """It has the stamp and no mark; the update takes the stamp away before it begins."""
+    start.set_up("lab", cpu=False)
+    (tmp_path / ".venv" / start.MARK).unlink()
+    (tmp_path / "requirements.txt").write_text("torch==2.14.0\n")
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(start, "run_pip", stop)
+        with pytest.raises(KeyboardInterrupt):
+            start.set_up("lab", cpu=False)
+    start.set_up("lab", cpu=False)
+    assert course[-3] == "venv"
+
+
+def test_a_real_environment_is_made_beside_the_mark(tmp_path):
+    venv = tmp_path / ".venv"
+    place(venv, {start.MARK: "", "old.txt": "old"})
+    start.clear(str(venv))
+    start.make_venv(str(venv))
+    assert Path(start.venv_python(str(venv), os.name == "nt")).exists()
+    assert (venv / start.MARK).exists()
+    assert not (venv / "old.txt").exists()
 
 
 @pytest.mark.parametrize(
