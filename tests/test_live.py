@@ -1,9 +1,17 @@
 """Live mode: what it prepares; in a browser: the first demo moves at the first touch, type is large, the deck works."""
 
+import html
+import os
+import stat
 import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
@@ -73,6 +81,69 @@ def test_options():
     assert (options.part, options.no_browser) == (3, False)
     with pytest.raises(SystemExit):
         live.parse(["--part", "5"])
+
+
+def processes_of(server):
+    """The server's process and all of its children."""
+    process = psutil.Process(server.process.pid)
+    return [process, *process.children(recursive=True)]
+
+
+def listeners(server):
+    """The addresses at which they listen, one for each socket."""
+    connections = [found for process in processes_of(server) for found in process.net_connections()]
+    return [found.laddr.ip for found in connections if found.status == psutil.CONN_LISTEN]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A server with a kernel, as it stands while a class runs."""
+    with lab_server.serve(tmp_path_factory.mktemp("served")) as server:
+        wanted = {"path": FIRST, "name": FIRST, "type": "notebook", "kernel": {"name": "python3"}}
+        server.api("sessions", wanted)
+        deadline = time.monotonic() + 120
+        while len(listeners(server)) < 6 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        yield server
+
+
+def test_the_token_stands_in_no_command_line(served):
+    """Everybody on a machine may list the command lines of all processes; the token opens a shell."""
+    lines = [" ".join(process.cmdline()) for process in processes_of(served)]
+    assert len(lines) > 1
+    assert any("jupyterlab" in line for line in lines)
+    assert not any(served.token in line for line in lines)
+
+
+def test_the_server_asks_for_the_token(served):
+    assert served.api("status")["kernels"] == 1
+    for headers in ({}, {"Authorization": "token " + "0" * 32}):
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(urllib.request.Request(f"{served.url}/api/contents", headers=headers), timeout=60)
+
+
+def test_another_token_in_the_environment_changes_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("JUPYTER_TOKEN", "of-the-teachers-own-server")
+    assert lab_server.environment(tmp_path, "the course's")["JUPYTER_TOKEN"] == "the course's"
+
+
+def test_server_and_kernels_listen_on_this_machine_alone(served):
+    assert len(listeners(served)) >= 6  # the server, and five sockets of the kernel
+    assert set(listeners(served)) <= {"127.0.0.1", "::1"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights of files as POSIX has them")
+def test_the_browser_gets_the_address_in_a_file_for_the_user_alone(tmp_path, monkeypatch):
+    """A browser's command line shows the address that it opens, and with it the token."""
+    opened = []
+    monkeypatch.setattr(live.webbrowser, "open", opened.append)
+    server = lab_server.Server("http://127.0.0.1:9", tmp_path, None, "secret&<token>")
+    live.open_browser(server, FIRST)
+    assert len(opened) == 1
+    assert "secret" not in opened[0]
+    path = Path(urllib.request.url2pathname(urllib.parse.urlsplit(opened[0]).path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert html.escape(server.notebook(FIRST)) in path.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -54,9 +54,10 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def environment(folder):
+def environment(folder, token):
     """Variables that keep JupyterLab away from the learner's own settings and let copied notebooks find the course.
 
+    The token is among them since everybody on the machine may list command lines, but only the user environments.
     Kernels leave one core to the browser: two that compute in step wait for the slower one, and the hand with them.
     """
     places = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")
@@ -64,7 +65,7 @@ def environment(folder):
     lab = {f"JUPYTERLAB_{place}": str(folder / place.lower()) for place in ("SETTINGS_DIR", "WORKSPACES_DIR")}
     python = {"IPYTHONDIR": str(folder / "ipython"), "PYTHONPATH": str(ROOT)}
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1))}
-    return {**threads, **os.environ, **jupyter, **lab, **python}
+    return {**threads, **os.environ, **jupyter, **lab, **python, "JUPYTER_TOKEN": token}
 
 
 def await_server(url, process, log, seconds=180):
@@ -125,12 +126,12 @@ def serve(folder, css="", extra=()):
         path.write_text(text, encoding="utf-8")
     port, token = free_port(), secrets.token_hex(16)
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"]
-    command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"]
+    command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
     command += [f"--ServerApp.root_dir={folder / 'notebooks'}", "--LabApp.expose_app_in_browser=True"]
     command += ["--LabApp.custom_css=True", *extra]
     log = folder / "server.log"
     with log.open("w") as sink:
-        process = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment(folder))
+        process = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment(folder, token))
         try:
             await_server(f"http://127.0.0.1:{port}/api/status?token={token}", process, log)
             yield Server(f"http://127.0.0.1:{port}", folder, process, token)

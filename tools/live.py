@@ -12,6 +12,8 @@ setting of the teacher's own JupyterLab is read or changed, and nothing needs a 
 
 import argparse
 import contextlib
+import html
+import os
 import queue
 import sys
 import tempfile
@@ -155,6 +157,19 @@ def _run(client, source):
     return outputs
 
 
+def open_browser(server, name):
+    """Open a notebook in the teacher's browser by a file that sends it on, as JupyterLab does itself.
+
+    The address holds the token, and a browser's command line can be listed by everybody on the machine.
+    """
+    path = server.folder / "open.html"
+    address = html.escape(server.notebook(name))
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(f'<!DOCTYPE html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={address}">')
+        file.write(f'<title>The course</title><a href="{address}">Open the notebook</a>')
+    webbrowser.open(path.as_uri())
+
+
 def names_of(part):
     """File names of the part's notebooks that are there."""
     found = [sorted((lab_server.ROOT / "notebooks").glob(f"{number}_*.ipynb")) for number in PARTS[part]]
@@ -189,7 +204,7 @@ def main(arguments):
             if name == names[0]:
                 print(f"Open {server.notebook(name)}", flush=True)
                 if not options.no_browser:
-                    webbrowser.open(server.notebook(name))
+                    open_browser(server, name)
         print("All is ready. Start the slides by the deck button in the toolbar. Ctrl-C ends the class.", flush=True)
         server.process.wait()
     return 0
