@@ -161,6 +161,8 @@ def _refuse_nameless(path, name):
 
 
 def _refuse_huge(path, name, size):
+    if size < 0:  # a tar can say so, and would be read in a circle
+        raise _damaged(path, f"{shown(name)} has less than no bytes")
     if size > _MEMBER_LIMIT:
         raise _unexpected(path, f"{shown(name)} in it has {size >> 20} MB")
 

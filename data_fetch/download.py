@@ -40,11 +40,9 @@ def get(name):
     with store.locked(name):
         if _is_intact(name):  # made by the process that we waited for
             return
-        archive = store.root() / "downloads" / PurePosixPath(dataset.url).name
+        archive = _archive(dataset)
         download(dataset.url, archive, dataset.md5, limit=dataset.megabytes * _ROOM)
         _ingest(archive, dataset, public=True)
-        with storage(archive.parent):
-            archive.unlink()  # the ready arrays carry their own checksums
 
 
 def _is_intact(name):
@@ -83,6 +81,21 @@ def _ingest(path, dataset, public):
     members = _progress(archives.members(path), f"reading {Path(path).name}")
     arrays, facts = _PACKERS[dataset.name](members, dataset)
     store.save(dataset.name, arrays, public_checksum=public, licence=dataset.licence, **facts)
+    # the ready arrays carry their own checksums: neither an archive nor a part of one is needed any more
+    if dataset.url is not None:
+        for leftover in (_archive(dataset), _part(_archive(dataset))):
+            with suppress(OSError):
+                leftover.unlink()
+
+
+def _archive(dataset):
+    """Where the downloaded archive of a data set waits to be read."""
+    return store.root() / "downloads" / PurePosixPath(dataset.url).name
+
+
+def _part(target):
+    """Where what has arrived of a download waits for the rest."""
+    return Path(f"{target}.part")
 
 
 def _progress(iterable, label):
@@ -99,7 +112,7 @@ def download(url, target, md5, limit=None):
     What has arrived waits in `target`.part, and a later call goes on from there (HTTP Range). Network faults are tried
     again with growing pauses. Raises DataError with the remedy.
     """
-    part = Path(f"{target}.part")
+    part = _part(target)
     with storage(part.parent):
         part.parent.mkdir(parents=True, exist_ok=True)
         if limit is not None and part.exists() and part.stat().st_size > limit:

@@ -253,7 +253,7 @@ def require(name):
     found = manifest(name)
     while found is not None and not _is_complete(found):
         again = manifest(name)
-        if again == found:
+        if again is not None and again["files"] == found["files"]:
             raise damaged(name, "a file is missing or cut off")
         found = again  # another process has replaced it in between
     if found is not None:
@@ -290,7 +290,7 @@ def load(name, *keys):
         try:
             return found, [_map(name, root() / found["files"][key]["file"]) for key in keys]
         except DataError:
-            if manifest(name) == found:
+            if require(name)["files"] == found["files"]:
                 raise  # else another process has replaced it in between
 
 

@@ -98,6 +98,14 @@ def test_a_later_run_goes_on_where_an_earlier_one_was_killed(server):
     assert server.ranges == ["bytes=1000-"]
 
 
+def test_what_a_killed_download_left_goes_once_the_data_are_there(server, tmp_path):
+    """Got elsewhere and imported: the part has nothing to wait for."""
+    parts().parent.mkdir(parents=True)
+    parts().write_bytes(server.content[:1000])
+    download.import_archive(tmp_path / "source.tar.gz")
+    assert list(parts().parent.iterdir()) == []
+
+
 def test_server_that_ignores_range(server):
     server.with_range = False
     parts().parent.mkdir(parents=True)

@@ -149,6 +149,19 @@ def test_headers_that_announce_gigabytes(kind, pack, tmp_path, capsys):
     assert peak(lambda: refusal(path, capsys, "not the expected archive")) < 20 * MEBIBYTE
 
 
+@pytest.mark.parametrize("kind", [*HEADERS.values(), tarfile.REGTYPE, tarfile.DIRTYPE, b"Z", tarfile.GNUTYPE_SPARSE])
+@pytest.mark.parametrize("size", [-512, -1, -(1 << 40)])
+def test_sizes_below_zero(kind, size, tmp_path, capsys):
+    """A tar can state them, and a reader that believes them goes in a circle."""
+    path = tmp_path / "a.tar"
+    raw = bytearray(header(kind, 0))
+    raw[124:136] = size.to_bytes(12, "big", signed=True)
+    raw[148:156] = b"        "
+    raw[148:156] = b"%06o\0 " % sum(raw[:512])
+    path.write_bytes(raw)
+    assert peak(lambda: refusal(path, capsys)) < 20 * MEBIBYTE
+
+
 def test_a_header_within_a_header_and_so_on(tmp_path, capsys):
     one = tarfile.TarInfo("././@LongLink")
     one.type, one.size = tarfile.GNUTYPE_LONGNAME, 512

@@ -1,5 +1,6 @@
 """Live mode: what it prepares; in a browser: the first demo moves at the first touch, type is large, the deck works."""
 
+import contextlib
 import html
 import os
 import stat
@@ -83,16 +84,20 @@ def test_options():
         live.parse(["--part", "5"])
 
 
-def processes_of(server):
-    """The server's process and all of its children."""
+def of_all_processes(server, question):
+    """What the server's process and each of its children answers; one that ends meanwhile has no answer."""
     process = psutil.Process(server.process.pid)
-    return [process, *process.children(recursive=True)]
+    answers = []
+    for each in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            answers.append(question(each))
+    return answers
 
 
 def listeners(server):
     """The addresses at which they listen, one for each socket."""
-    connections = [found for process in processes_of(server) for found in process.net_connections()]
-    return [found.laddr.ip for found in connections if found.status == psutil.CONN_LISTEN]
+    connections = of_all_processes(server, psutil.Process.net_connections)
+    return [one.laddr.ip for found in connections for one in found if one.status == psutil.CONN_LISTEN]
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +114,7 @@ def served(tmp_path_factory):
 
 def test_the_token_stands_in_no_command_line(served):
     """Everybody on a machine may list the command lines of all processes; the token opens a shell."""
-    lines = [" ".join(process.cmdline()) for process in processes_of(served)]
+    lines = [" ".join(line) for line in of_all_processes(served, psutil.Process.cmdline)]
     assert len(lines) > 1
     assert any("jupyterlab" in line for line in lines)
     assert not any(served.token in line for line in lines)
