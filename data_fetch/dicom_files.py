@@ -108,8 +108,10 @@ def _inflated(file):
         packed = stream.read()
     unpack = zlib.decompressobj(-zlib.MAX_WBITS)
     content = unpack.decompress(packed, LIMIT // 4)
-    if unpack.unconsumed_tail:
+    if len(content) == LIMIT // 4:
         raise DataError(f"{file} unpacks to more than {LIMIT // 4 / 1e9:.1f} GB; export it again without compression.")
+    if not unpack.eof:
+        raise DataError(f"{file} is cut short; copy or export it again.")
     dataset = pydicom.FileDataset(str(file), filereader.read_dataset(BytesIO(content), False, True))
     dataset.set_original_encoding(False, True)
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
@@ -221,7 +223,7 @@ def _check_decoder(file, header, syntax):
             remedy = f"pylibjpeg pylibjpeg-{'libjpeg' if deep else 'openjpeg'}"
         raise DataError(
             f"{file} is compressed as {decoder.UID.name}{', 12 bits' * deep}, for which no decoder is installed; run "
-            f"`pip install {remedy}`, or export it again without compression."
+            f"`pip install {remedy}` and start Python anew, or export it again without compression."
         )
 
 

@@ -545,6 +545,9 @@ def test_a_deflated_file_is_read_up_to_a_limit(tmp_path, monkeypatch):
     right = own_images.load(save_dicom(tmp_path / "a.dcm", PICTURE)).images
     path = save_dicom(tmp_path / "b.dcm", PICTURE, syntax=uid.DeflatedExplicitVRLittleEndian)
     assert np.array_equal(own_images.load(path).images, right)
+    (tmp_path / "c.dcm").write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DataError, match=r"c\.dcm is cut short"):
+        own_images.load(tmp_path / "c.dcm")
     monkeypatch.setattr(dicom_files, "LIMIT", 4 * 1000)
     with pytest.raises(DataError, match=r"b\.dcm unpacks to more than"):
         own_images.load(path)
