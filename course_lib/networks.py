@@ -8,11 +8,23 @@ from course_lib.predictions import preconditioning
 from course_lib.schedules import VarianceExploding, match_dims
 
 
+def _check_sides(x, divisor, dims=2):
+    """Raises ValueError unless x is (B, C, ...) with ``dims`` sides that divide by ``divisor``."""
+    if x.ndim != dims + 2:
+        raise ValueError(f"x must have {dims + 2} axes, (B, C, ...), with {dims} sides; got shape {tuple(x.shape)}")
+    if wrong := [side for side in x.shape[2:] if side % divisor]:
+        raise ValueError(
+            f"each side of the image must divide by {divisor} for this network; got {wrong[0]}: pad or crop it to "
+            f"{wrong[0] // divisor * divisor + divisor}"
+        )
+
+
 def fold(x, patch):
     """Fold each square (or cube) of side ``patch`` into channels, without loss: (B, C, H, W) -> (B, C p^2, H/p, W/p).
 
     The pixel-unshuffle of Shi et al. (CVPR 2016), in any number of dimensions.
     """
+    _check_sides(x, patch, x.ndim - 2)
     sides = [side // patch for side in x.shape[2:]]
     x = x.reshape(*x.shape[:2], *(part for side in sides for part in (side, patch)))  # (B, C, H/p, p, W/p, p)
     inner, outer = range(3, x.ndim, 2), range(2, x.ndim, 2)
@@ -67,7 +79,14 @@ class DiffusionUNet(nn.Module):
         super().__init__()
         from monai.networks.nets import DiffusionModelUNet
 
+        if wrong := [width for width in channels if width % norm_groups] or [channels[-1]] * (channels[-1] % 32 > 0):
+            raise ValueError(
+                f"channels must be multiples of norm_groups = {norm_groups}, and the last, with attention, of 32; got "
+                f"{wrong[0]}"
+            )
         self.patch, self.num_classes, self.beside = patch, num_classes, beside
+        self.in_channels, self.spatial_dims = in_channels, spatial_dims
+        self.divisor = patch * 2 ** (len(channels) - 1)  # of the sides of an image
         self.unet = DiffusionModelUNet(
             spatial_dims=spatial_dims,
             in_channels=(in_channels + beside) * patch**spatial_dims,
@@ -86,12 +105,22 @@ class DiffusionUNet(nn.Module):
 
         y : (B,) integer classes, num_classes or None for "none"; or, with ``beside``, an image (B, beside, H, W).
         control : what a ControlNet adds to the skip connections and to the middle: (list of tensors, tensor).
+        Raises ValueError for shapes and classes that this network does not take.
         """
+        _check_sides(x_t, self.divisor, self.spatial_dims)
+        if x_t.shape[1] != self.in_channels:
+            raise ValueError(f"x_t must have {self.in_channels} channels (B, C, ...); got shape {tuple(x_t.shape)}")
         classes = None
         if self.beside:
+            if y is None or y.shape != (len(x_t), self.beside, *x_t.shape[2:]):
+                got = None if y is None else tuple(y.shape)
+                raise ValueError(
+                    f"this network needs y, images of {self.beside} channels and the sides of x_t; got {got}"
+                )
             x_t = torch.cat([x_t, y], 1)
         elif self.num_classes:
             y = torch.full((len(x_t),), self.num_classes) if y is None else torch.as_tensor(y)
+            self._check_classes(y, len(x_t))
             classes = y.to(x_t.device)
         skips, middle = control or (None, None)
         out = self.unet(
@@ -102,6 +131,16 @@ class DiffusionUNet(nn.Module):
             mid_block_additional_residual=middle,
         )
         return unfold(out, self.patch)
+
+    def _check_classes(self, y, n):
+        """Raises ValueError unless y holds n known classes. On a GPU only the shape is looked at: a value would have to
+        be waited for."""
+        fits = y.shape == (n,) and not y.is_floating_point()
+        if not fits or (y.device.type == "cpu" and n and not 0 <= int(y.min()) <= int(y.max()) <= self.num_classes):
+            raise ValueError(
+                f"y must be {n} whole numbers, one an image, in 0..{self.num_classes - 1} or {self.num_classes} for "
+                f"none; got {y.tolist() if y.numel() <= 8 else tuple(y.shape)}"
+            )
 
 
 class PreconditionedUNet(DiffusionUNet):
@@ -116,6 +155,8 @@ class PreconditionedUNet(DiffusionUNet):
 
     def __init__(self, sigma_data, **arguments):
         super().__init__(**arguments)
+        if not sigma_data > 0:
+            raise ValueError(f"sigma_data must be a number above 0; got {sigma_data!r}")
         self.sigma_data, self.schedule = sigma_data, VarianceExploding()
 
     def forward(self, x_t, t, y=None):
@@ -208,7 +249,7 @@ class NoisyClassifier(nn.Module):
         super().__init__()
         from monai.networks.nets.diffusion_model_unet import DiffusionModelEncoder
 
-        self.patch, self.num_classes = patch, num_classes
+        self.patch, self.num_classes, self.image_size = patch, num_classes, image_size
         self.encoder = DiffusionModelEncoder(
             spatial_dims=2,
             in_channels=patch**2,
@@ -222,7 +263,10 @@ class NoisyClassifier(nn.Module):
         )
 
     def forward(self, x_t, t):
-        """x_t (B, 1, H, W), t (B,) or scalar in [0, 1] -> logits (B, num_classes)."""
+        """x_t (B, 1, H, W), t (B,) or scalar in [0, 1] -> logits (B, num_classes). Raises ValueError for another
+        side than ``image_size``."""
+        if x_t.shape[1:] != (1, self.image_size, self.image_size):
+            raise ValueError(f"x_t must be (B, 1, {self.image_size}, {self.image_size}); got {tuple(x_t.shape)}")
         return self.encoder(fold(x_t, self.patch), timesteps=_times(t, x_t))
 
 
@@ -286,12 +330,15 @@ class Autoencoder(nn.Module):
 
     def forward(self, x, generator):
         """x (B, C, H, W) in [-1, 1] -> reconstruction of a draw of the latents, their mean and standard deviation."""
+        _check_sides(x, self.factor)
         mu, sigma = self.autoencoder.encode(fold(x, self.patch))
         z = mu + sigma * torch.randn(mu.shape, generator=generator).to(mu.device)
         return unfold(self.autoencoder.decode(z), self.patch), mu, sigma
 
     def encode(self, x):
-        """x (B, C, H, W) in [-1, 1] -> mean latents times scale, (B, latent_channels, H/f, W/f), without randomness."""
+        """x (B, C, H, W) in [-1, 1] -> mean latents times scale, (B, latent_channels, H/f, W/f), without randomness.
+        Raises ValueError unless the sides divide by f, ``factor``."""
+        _check_sides(x, self.factor)
         return self.autoencoder.encode(fold(x, self.patch))[0] * self.scale
 
     def decode(self, z):
@@ -358,6 +405,7 @@ class Segmenter(nn.Module):
         super().__init__()
         from monai.networks.nets import UNet
 
+        self.num_labels, self.divisor = num_labels, 2 ** (len(channels) - 1)
         self.unet = UNet(
             spatial_dims=2,
             in_channels=in_channels,
@@ -369,7 +417,9 @@ class Segmenter(nn.Module):
         )
 
     def forward(self, x):
-        """x (B, C, H, W) in [-1, 1] -> logits (B, num_labels, H, W)."""
+        """x (B, C, H, W) in [-1, 1] -> logits (B, num_labels, H, W). Raises ValueError unless the sides divide by
+        2^(levels - 1)."""
+        _check_sides(x, self.divisor)
         return self.unet(x)
 
     def labels(self, x):
@@ -389,7 +439,9 @@ class Classifier(nn.Module):
 
     def __init__(self, num_classes=6, channels=(32, 64, 96, 128), in_channels=1, pool="mean"):
         super().__init__()
-        self.pool = pool
+        if pool not in ("mean", "max"):
+            raise ValueError(f'pool must be "mean" or "max"; got {pool!r}')
+        self.pool, self.num_classes = pool, num_classes
         self.layers = nn.ModuleList(
             nn.Sequential(nn.Conv2d(c_in, c_out, 3, stride=2, padding=1), nn.GroupNorm(8, c_out), nn.SiLU())
             for c_in, c_out in zip((in_channels, *channels), channels)

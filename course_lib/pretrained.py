@@ -1,19 +1,34 @@
 """The networks that ship: ``weights/NAME.safetensors`` with a card ``NAME.json`` that says how it was made and how
-good it is."""
+good it is.
+
+A card must say ``network`` and ``network_args``, what :func:`~course_lib.networks.build` takes, and ``sha256`` of the
+weights; that of a diffusion network also ``loss``, ``schedule`` and ``kind``. ``card_sha256`` covers what decides how
+the network computes (``DECISIVE``), so that no edit or damage of it passes in silence; the rest may be edited.
+"""
 
 import functools
 import hashlib
 import json
+import re
 from pathlib import Path
+
+import torch
 
 from course_lib import schedules
 from course_lib.denoisers import NetworkDenoiser
 from course_lib.metrics.distribution import Moments
-from course_lib.networks import build
+from course_lib.networks import NETWORKS, build
+from course_lib.predictions import KINDS
 from course_lib.runtime import placed
 from course_lib.store import read_tensors, write_atomically, write_tensors
 
 WEIGHTS = Path(__file__).parent / "weights"
+REMEDY = "get it back with `git checkout -- course_lib/weights`, or install the course anew"
+REQUIRED = ("network", "network_args", "sha256", "card_sha256")
+DECISIVE = (
+    *("network", "network_args", "loss", "schedule", "schedule_args", "kind"),
+    *("classes", "image_size", "reference_images", "sha256"),
+)
 
 
 def names():
@@ -21,12 +36,45 @@ def names():
     return sorted(path.stem for path in WEIGHTS.glob("*.json"))
 
 
+def _path(name, ending, folder=None):
+    """The file of a network. Raises ValueError for a name that could lead out of the folder."""
+    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name)):
+        raise ValueError(f"the name of a network is made of letters, digits, _ and -; got {name!r}")
+    return Path(folder or WEIGHTS) / f"{name}{ending}"
+
+
 def card(name):
-    """The card of a network: recipe, data, licence, measured quality, sha256. Raises ValueError for an unknown name."""
-    path = WEIGHTS / f"{name}.json"
+    """The card of a network: recipe, data, licence, measured quality, sha256. Raises ValueError for an unknown name,
+    and for a card that is damaged or was edited."""
+    path = _path(name, ".json")
     if not path.exists():
         raise ValueError(f"no network {name!r} in {WEIGHTS}; there are: {', '.join(names())}")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        missing = [key for key in REQUIRED if key not in about]
+    except (ValueError, TypeError) as error:  # no JSON, or no object
+        raise ValueError(f"{path} is no readable card ({error}): {REMEDY}") from error
+    if missing:
+        raise ValueError(f"{path} is no whole card, it lacks {', '.join(missing)}: {REMEDY}; write_card seals your own")
+    if about["card_sha256"] != seal(about):
+        raise ValueError(f"{path} was edited or is damaged (card_sha256 differs): {REMEDY}; write_card seals your own")
+    return about
+
+
+def seal(about):
+    """The ``card_sha256`` of a card: sha256 of its ``DECISIVE`` entries as JSON with sorted keys."""
+    decisive = {key: about[key] for key in DECISIVE if key in about}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def write_card(name, about, folder=None):
+    """Write the card of a network with its seal, atomically. For one that was made or changed by hand:
+    ``write_card(name, json.loads(...))``. Raises ValueError, naming the entry, for values that the library does not
+    know."""
+    _check_known(name, about)
+    about = json.loads(json.dumps(about))
+    text = json.dumps(about | {"card_sha256": seal(about)}, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(_path(name, ".json", folder), text.encode())
 
 
 def sha256_of(networks):
@@ -35,15 +83,31 @@ def sha256_of(networks):
     return {name: card(name)["sha256"] for name in networks} if set(networks) <= set(names()) else None
 
 
+def _check_known(name, about):
+    """Raises ValueError, naming the entry, where a card names a network, kind or schedule that the library lacks."""
+    listed = [
+        key for key, value in vars(schedules).items() if isinstance(value, type) and value is not schedules.Schedule
+    ]
+    for key, values in {"network": NETWORKS, "kind": KINDS, "schedule": listed}.items():
+        if key in about and about[key] not in values:
+            raise ValueError(f"the card of {name} has {key} {about[key]!r}; known: {', '.join(values)}")
+
+
 def _tensors(name, about):
     """The verified tensors of a network. Raises ValueError when the file is missing or is not the one on its card."""
-    path = WEIGHTS / f"{name}.safetensors"
-    remedy = "get it back with `git checkout -- course_lib/weights`, or install the course anew"
+    path = _path(name, ".safetensors")
     if not path.exists():
-        raise ValueError(f"{path} is missing: {remedy}")
+        raise ValueError(f"{path} is missing: {REMEDY}")
     if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
-        raise ValueError(f"{path} is not the file on its card (sha256 differs): {remedy}")
+        raise ValueError(f"{path} is not the file on its card (sha256 differs): {REMEDY}")
     return read_tensors(path)[0]
+
+
+def _entry(name, mapping, key, what):
+    """mapping[key]. Raises ValueError, in words, for a network that has none."""
+    if key not in mapping:
+        raise ValueError(f"{name} has no {what}: another network is meant, one of {', '.join(names())}")
+    return mapping[key]
 
 
 @functools.cache
@@ -58,30 +122,55 @@ def load(name):
 
 
 def load_denoiser(name, clip=True):
-    """The :class:`~course_lib.denoisers.NetworkDenoiser` of a shipped diffusion network.
+    """The :class:`~course_lib.denoisers.NetworkDenoiser` of a shipped diffusion network. Raises ValueError for a
+    network of another sort, and as :func:`card` does.
 
     clip: for images in [-1, 1]; not for latents.
     """
     about = card(name)
-    return NetworkDenoiser(load(name), getattr(schedules, about["schedule"])(), about["kind"], clip)
+    kind = _entry(name, about, "kind", "prediction kind, as it is no diffusion network")
+    schedule = getattr(schedules, _entry(name, about, "schedule", "schedule, as it is no diffusion network"))
+    return NetworkDenoiser(load(name), schedule(**about.get("schedule_args", {})), kind, clip)
 
 
 def reference(name):
     """Moments of the features of real images that ship with a feature network, for the Fréchet distance."""
     about = card(name)
+    images = _entry(name, about, "reference_images", "reference of a Fréchet distance")
     tensors = _tensors(name, about)
-    return Moments(tensors["reference.mean"], tensors["reference.cov"], about["reference_images"])
+    return Moments(tensors["reference.mean"], tensors["reference.cov"], images)
 
 
 def tensor(name, key):
     """A tensor that ships beside the weights under ``reference.<key>``, such as volumes of real cases."""
-    return _tensors(name, card(name))[f"reference.{key}"]
+    return _entry(name, _tensors(name, card(name)), f"reference.{key}", f"tensor {key!r}")
+
+
+def _checked(key, value, stored):
+    """stored, the value as it is written. Raises ValueError, naming the tensor, for NaN and for what it cannot hold."""
+    if stored.is_floating_point() and not stored.isfinite().all():
+        if not value.isfinite().all():
+            raise ValueError(f"{key} holds NaN or infinite values: nothing was written; train again from before them")
+        raise ValueError(
+            f"{key} reaches {float(value.abs().max()):g}, beyond the {torch.finfo(torch.float16).max:g} of float16, in "
+            "which weights are stored: nothing was written; hand it in by `extra`, which is kept as it is"
+        )
+    return stored
 
 
 def save(name, net, about, extra=None, folder=WEIGHTS):
-    """Write a network (float16) and its card. about: what the card says; extra: tensors kept as they are."""
-    tensors = {key: value.cpu().half() for key, value in net.state_dict().items()} | (extra or {})
-    path = Path(folder) / f"{name}.safetensors"
+    """Write a network (float16) and its card. about: what the card says; extra: tensors kept as they are.
+
+    Raises ValueError, before anything is written, for a name that leaves the folder, for weights that are NaN, infinite
+    or beyond float16, and for a card that names what the library does not know.
+    """
+    path, extra = _path(name, ".safetensors", folder), extra or {}
+    _check_known(name, about)
+    tensors = {
+        key: _checked(key, value, value.half() if value.is_floating_point() else value)
+        for key, value in ((key, value.cpu()) for key, value in net.state_dict().items() if key not in extra)
+    }
+    tensors |= {key: _checked(key, value, value) for key, value in extra.items()}
     write_tensors(path, tensors)
     about = about | {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    write_atomically(path.with_suffix(".json"), (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode())
+    write_card(name, about, folder)

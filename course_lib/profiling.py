@@ -62,7 +62,10 @@ def saved_bytes(function, *args):
 
 
 def seconds(function, *args, repeats=3):
-    """The shortest of ``repeats`` calls of ``function(*args)`` in seconds, after one to warm up."""
+    """The shortest of ``repeats`` calls of ``function(*args)`` in seconds, after one to warm up. Raises ValueError for
+    repeats below 1."""
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1; got {repeats}")
     function(*args)
     found = []
     for _ in range(repeats):

@@ -42,6 +42,7 @@ from course_lib.volumes import (
     labels_of,
     largest_shares,
 )
+from data_fetch import DataError  # noqa: F401 - for the command, which knows no data itself
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class Recipe:
         about |= {"peak_rate": self.peak_rate, "seed": self.seed, "loss": type(self.loss).__name__}
         if hasattr(self.loss, "schedule"):
             about["schedule"] = type(self.loss.schedule).__name__
+            if arguments := vars(self.loss.schedule):
+                about["schedule_args"] = dict(arguments)
         if hasattr(self.loss, "kind"):
             about["kind"] = self.loss.kind
         if getattr(self.loss, "time_shift", 1.0) != 1.0:

@@ -14,6 +14,7 @@ from course_lib import pretrained, runtime
 from course_lib.samplers import dpmpp_2m_step, last, sample
 from course_lib.schedules import log_snr_times
 from course_lib.store import write_atomically
+from course_lib.training import to_uint8
 from course_lib.volumes import HIPPOCAMPUS_AFFINE, HIPPOCAMPUS_SHAPE, labels_of, save_nifti
 
 AUTOENCODER = "brain_autoencoder"  # of the networks that draw latents
@@ -23,8 +24,13 @@ def generate(denoiser, noise, y=None, nfe=25, batch_size=100):
     """Samples of the shape of ``noise`` (N, C, ...), by DPM-Solver++(2M), ``nfe`` evaluations evenly spaced in log-SNR.
 
     denoiser : a :class:`~course_lib.denoisers.NetworkDenoiser`; y : its condition, (N, ...) or None.
-    Returns float32 on the CPU.
+    Returns float32 on the CPU. Raises ValueError where y is not of as many as noise, or batch_size is below 1.
     """
+    if batch_size < 1 or (y is not None and len(y) != len(noise)):
+        raise ValueError(
+            f"batch_size must be at least 1, and y of as many as there is noise, {len(noise)}; got batch_size "
+            f"{batch_size}" + (f" and {len(y)} of y" if y is not None else "")
+        )
     times = log_snr_times(denoiser.schedule, nfe)
     where = runtime.device()
     parts = []
@@ -84,15 +90,49 @@ def draw_volumes(denoiser, n, nfe=25, seed=0, shape=HIPPOCAMPUS_SHAPE, batch_siz
     return generate(denoiser, noise, nfe=nfe, batch_size=batch_size).clamp(-1, 1)
 
 
+def _finite(x):
+    """Raises ValueError unless all values of x are finite: NaN would pass for black."""
+    bad = x.size - int(np.isfinite(x).sum())
+    if bad:
+        raise ValueError(
+            f"{bad} of {x.size} values drawn are NaN or infinite, and nothing was written: try other times or another "
+            "number of evaluations"
+        )
+
+
+def _without_pictures(folder):
+    """Raises ValueError where the folder is none, or holds pictures or volumes, which new ones would mix with."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name a folder, which is made if missing")
+    found = [p.name for p in folder.glob("*") if p.name.endswith((".png", ".npz", ".nii.gz"))]
+    if found:
+        raise ValueError(
+            f"{folder} holds {len(found)} files of pictures already ({min(found)}, ...): name another folder, or move "
+            "them away"
+        )
+
+
 def save_images(images, folder, labels=None, classes=()):
-    """Write images (N, H, W) in [-1, 1] as 8-bit PNGs and ``samples.npz`` (``images`` float32, ``labels`` int64)."""
+    """Write images (N, H, W) in [-1, 1] as 8-bit PNGs and ``samples.npz`` (``images`` float32, ``labels`` int64).
+
+    Raises ValueError, before anything is written, for NaN, for images of another shape or range, for labels that do
+    not fit, and for a folder that holds pictures.
+    """
     from PIL import Image
 
+    images = np.asarray(images)
+    _finite(images)
+    _without_pictures(folder)
+    if images.ndim != 3:
+        raise ValueError(f"images must be (N, H, W); got shape {images.shape}")
+    if labels is not None and (len(labels) != len(images) or not all(0 <= label < len(classes) for label in labels)):
+        raise ValueError(f"labels must be {len(images)} numbers in 0..{len(classes) - 1}, one an image")
     folder, arrays = Path(folder), {"images": images} if labels is None else {"images": images, "labels": labels}
-    for k, image in enumerate(images):
+    for k, image in enumerate(to_uint8(images)):
         ending = "" if labels is None else f"_{classes[labels[k]]}"
         png = io.BytesIO()
-        Image.fromarray(((image + 1) * 127.5).round().astype(np.uint8)).save(png, "PNG")
+        Image.fromarray(image).save(png, "PNG")
         write_atomically(folder / f"{k:03d}{ending}.png", png.getvalue())
     npz = io.BytesIO()
     np.savez_compressed(npz, **arrays)
@@ -100,7 +140,10 @@ def save_images(images, folder, labels=None, classes=()):
 
 
 def save_volumes(x, folder, affine=HIPPOCAMPUS_AFFINE):
-    """Write channels x (N, 3, X, Y, Z) as pairs ``000_image.nii.gz`` (float32) and ``000_label.nii.gz`` (uint8)."""
+    """Write channels x (N, 3, X, Y, Z) as pairs ``000_image.nii.gz`` (float32) and ``000_label.nii.gz`` (uint8).
+    Raises ValueError as :func:`save_images`."""
+    _finite(np.asarray(x))
+    _without_pictures(folder)
     for k, (image, label) in enumerate(zip(x[:, 0], labels_of(x))):
         save_nifti(Path(folder) / f"{k:03d}_image.nii.gz", image.numpy(), affine)
         save_nifti(Path(folder) / f"{k:03d}_label.nii.gz", label.numpy(), affine)
@@ -116,9 +159,10 @@ def _class_index(name, classes):
 def _card_to_sample(name):
     """The card of a network that can draw from noise alone. Raises ValueError for any other."""
     about = pretrained.card(name)
-    if about["loss"] in ("EDMLoss", "DistillationLoss"):
+    loss = about.get("loss")
+    if loss in ("EDMLoss", "DistillationLoss"):
         raise ValueError(f"{name} has a sampler of its own: notebook 13_trends shows it")
-    if about["loss"] != "DiffusionLoss":
+    if loss != "DiffusionLoss":
         raise ValueError(f"{name} is not a diffusion network: it cannot be sampled from")
     needs = "a map of labels" if about["network"] == "ControlledUNet" else "an image to start from"
     if about["network"] == "ControlledUNet" or about["network_args"].get("beside"):
@@ -128,7 +172,7 @@ def _card_to_sample(name):
 
 def _draw_and_save(args, about):
     """Draw what the card says and write it; returns the word for what was drawn."""
-    arguments, classes = about["network_args"], about["classes"]
+    arguments, classes, size = about["network_args"], about.get("classes"), about.get("image_size", 64)
     if args.wanted and not classes:
         raise ValueError(f"{args.name} knows no classes; leave --class out")
     if arguments.get("spatial_dims") == 3:
@@ -136,14 +180,14 @@ def _draw_and_save(args, about):
         return "volumes"
     if arguments.get("in_channels", 1) > 1:
         denoiser, autoencoder = pretrained.load_denoiser(args.name, clip=False), pretrained.load(AUTOENCODER)
-        _, images = draw_latents(denoiser, autoencoder, args.n, args.nfe, args.seed, about["image_size"])
+        _, images = draw_latents(denoiser, autoencoder, args.n, args.nfe, args.seed, size)
         save_images(images.numpy(), args.out)
         return "images"
     if args.wanted:
         y = torch.full((args.n,), _class_index(args.wanted, classes))
     else:
         y = torch.arange(args.n) % len(classes) if classes else args.n
-    images = draw(pretrained.load_denoiser(args.name), y, args.nfe, args.seed, about["image_size"])
+    images = draw(pretrained.load_denoiser(args.name), y, args.nfe, args.seed, size)
     save_images(images.numpy(), args.out, y.numpy() if classes else None, classes)
     return "images"
 
@@ -161,8 +205,9 @@ def main(argv=None):
     parser.add_argument("--out", required=True, help="folder for PNGs and samples.npz, or NIfTI files; made if missing")
     args = parser.parse_args(argv)
     try:
-        if args.n < 1 or args.nfe < 2:
-            raise ValueError("--n must be at least 1 and --nfe at least 2")
+        if args.n < 1 or args.nfe < 2 or not 0 <= args.seed < 2**63:
+            raise ValueError("--n must be at least 1, --nfe at least 2, and --seed at least 0 and below 2^63")
+        _without_pictures(args.out)
         what = _draw_and_save(args, _card_to_sample(args.name))
     except (ValueError, OSError) as error:
         print(f"course_lib.sample: {error}", file=sys.stderr)

@@ -1,26 +1,52 @@
 """Files written at once or not at all: tensors as safetensors only, tables of measurements as JSON."""
 
+import contextlib
+import hashlib
 import json
 import os
+import re
 import tempfile
+import time
 from pathlib import Path
+
+STALE_SECONDS = 3600  # a temporary file that has not grown for so long belongs to a process that was killed
 
 
 def write_atomically(path, content):
-    """Write bytes to path through a temporary file beside it, so that a crash leaves the old file or the new one."""
+    """Write bytes to path through a temporary file beside it, so that a crash leaves the old file or the new one.
+
+    What killed processes left of earlier writes of this path is removed. Raises OSError naming the path, with the
+    old file as it was, where the folder cannot be written or the disk is full.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's files are for the owner's eyes only
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale_parts(path)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)  # mkstemp's files are for the owner's eyes only
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # the system names a temporary file, or none
+
+
+def _remove_stale_parts(path):
+    """Remove temporary files of this path that killed processes left: named as mkstemp does, and an hour old."""
+    ours = re.compile(re.escape(path.name) + r"[a-z0-9_]{8}\.part")
+    for other in path.parent.iterdir():
+        if ours.fullmatch(other.name):
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                if time.time() - other.stat().st_mtime > STALE_SECONDS:
+                    other.unlink()
 
 
 def write_rows(path, bank):
@@ -31,14 +57,34 @@ def write_rows(path, bank):
 
 
 def write_tensors(path, tensors, metadata=None):
-    """Write named tensors and text metadata as safetensors, atomically."""
+    """Write named tensors and text metadata as safetensors, atomically. Of tensors that share memory, as tied weights
+    do, each name gets its own copy."""
     from safetensors.torch import save
 
-    write_atomically(path, save({name: value.contiguous() for name, value in tensors.items()}, metadata))
+    own, seen = {}, set()
+    for name, value in tensors.items():
+        value = value.contiguous()
+        storage = value.untyped_storage().data_ptr()
+        own[name] = value.clone() if storage in seen else value
+        seen.add(storage)
+    write_atomically(path, save(own, metadata))
+
+
+def digest(tensors, metadata):
+    """sha256 of named tensors, their types and shapes, and text metadata: hexadecimal text."""
+    import torch
+
+    found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {value.dtype} {list(value.shape)} ".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def read_tensors(path):
-    """Named tensors (on the CPU) and metadata of a safetensors file. Raises ValueError naming a damaged file."""
+    """Named tensors (on the CPU) and metadata of a safetensors file. Raises ValueError naming a damaged file, and
+    FileNotFoundError naming one that is not there."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -5,21 +5,41 @@ checkpoint ends with the same weights, bit for bit, as one that was not, and a c
 """
 
 import copy
+import itertools
 import json
+import logging
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import distributed
 
-from course_lib.predictions import preconditioning, target, to_x0
+from course_lib.predictions import KINDS, preconditioning, target, to_x0
 from course_lib.samplers import dpmpp_2m_step, noise_like, sample
 from course_lib.schedules import VarianceExploding, match_dims, uniform_times
-from course_lib.store import read_tensors, write_tensors
+from course_lib.store import digest, read_tensors, write_tensors
+
+LARGEST = 20.0  # of floats taken for images in [-1, 1] or for latents of unit variance; those of 0..255 lie beyond
+
+
+def _number(name, value, low=0.0, high=math.inf, whole=False, open_low=True):
+    """Raises ValueError, naming the argument, unless value is a number above low (or at it) and at most high."""
+    above = value > low if open_low else value >= low
+    if not (above and value <= high and math.isfinite(value) and (not whole or value == int(value))):
+        kind = "a whole number" if whole else "a number"
+        limits = f"{'above' if open_low else 'at least'} {low:g}" + f" and at most {high:g}" * (high < math.inf)
+        raise ValueError(f"{name} must be {kind} {limits}; got {value!r}")
+
+
+def _known_kind(kind):
+    if kind not in KINDS:
+        raise ValueError(f"unknown prediction kind {kind!r}: choose one of {', '.join(KINDS)}")
 
 
 def step_generator(seed, step, stream=0):
@@ -68,6 +88,12 @@ class DiffusionLoss:
     beside: int = 0  # or: the last so many channels of the images are y, and the others x_0
     time_shift: float = 1.0
 
+    def __post_init__(self):
+        _known_kind(self.kind)
+        _number("drop_class", self.drop_class, 0, 1, open_low=False)
+        _number("beside", self.beside, 0, whole=True, open_low=False)
+        _number("time_shift", self.time_shift)
+
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and its time (B,).
 
@@ -102,6 +128,10 @@ class EDMLoss:
     schedule: object = VarianceExploding()
     kind = "x0"
 
+    def __post_init__(self):
+        _number("sigma_data", self.sigma_data)
+        _number("std", self.std)
+
     def times(self, n, generator):
         """n times, their ln sigma_t in n strata of equal probability, in random order."""
         log_sigma = self.mean + self.std * torch.special.ndtri(stratified_times(n, generator).double())
@@ -135,6 +165,10 @@ class DistillationLoss:
     kind: str = "flow"
     steps: int = 8
 
+    def __post_init__(self):
+        _known_kind(self.kind)
+        _number("steps", self.steps, 1, whole=True, open_low=False)
+
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and its time (B,). batch: of the images (B, C, H, W) only the shape is used, and of
         the classes y (B,) or None every steps-th. Raises ValueError where B does not divide by ``steps``."""
@@ -166,6 +200,9 @@ class ClassificationLoss:
 
     shift: int = 4
 
+    def __post_init__(self):
+        _number("shift", self.shift, 0, whole=True, open_low=False)
+
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and no times. batch: x (B, C, H, W) and y (B,)."""
         x, y = batch
@@ -183,6 +220,9 @@ class RegressionLoss:
     condition: Callable | None = None
     beside: int = 0
     drawn: bool = False  # whether condition is random, condition(x_0, generator), as a noisy measurement is
+
+    def __post_init__(self):
+        _number("beside", self.beside, 0, whole=True, open_low=False)
 
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and no times. batch: images (B, C, H, W) and anything."""
@@ -202,6 +242,9 @@ class NoisyClassificationLoss:
     schedule: object
     latest: float = 1.0
 
+    def __post_init__(self):
+        _number("latest", self.latest, 0, 1)
+
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and its time (B,). batch: x_0 (B, C, H, W) and y (B,)."""
         x_0, y = batch
@@ -215,6 +258,9 @@ class SegmentationLoss:
     """Cross-entropy, the mean over pixels, with image and labels shifted together by up to ``shift`` pixels."""
 
     shift: int = 6
+
+    def __post_init__(self):
+        _number("shift", self.shift, 0, whole=True, open_low=False)
 
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and no times. batch: x (B, 1, H, W) and labels y (B, H, W)."""
@@ -233,6 +279,9 @@ class AutoencoderLoss:
 
     kl_weight: float = 1e-4
 
+    def __post_init__(self):
+        _number("kl_weight", self.kl_weight, 0, open_low=False)
+
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and no times. batch: x_0 (B, C, H, W) and anything."""
         x_0 = batch[0]
@@ -248,11 +297,19 @@ class Batches:
     images : (N, H, W), or (N, C, ...) with channels; uint8 in 0..255, or floats, taken as they are.
     labels : (N,) or maps (N, H, W) of integers, or None.
     A batch is x_0 (B, C, ...) float32, in [-1, 1] if the images are, and y int64 or None.
+    Raises ValueError for images or labels of another kind, and for labels that do not belong to the images.
     """
 
     def __init__(self, images, labels=None, batch_size=64, seed=0):
+        _number("batch_size", batch_size, 1, whole=True, open_low=False)
         if len(images) < batch_size:
-            raise ValueError(f"{len(images)} images are fewer than one batch of {batch_size}")
+            raise ValueError(
+                f"{len(images)} images are fewer than one batch of {batch_size}: give more images, or a smaller "
+                "batch_size"
+            )
+        to_tensor(images[:1])  # whether they are images at all
+        if labels is not None:
+            _check_labels(images, labels)
         self.images, self.labels, self.batch_size, self.seed = images, labels, batch_size, seed
         self._epoch = None
 
@@ -265,16 +322,68 @@ class Batches:
         return to_tensor(self.images[chosen]), y
 
 
+def _check_labels(images, labels):
+    """Raises ValueError unless labels are whole numbers of at least 0: one, or one map, for each of the images."""
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "biu" or (labels.size and labels.min() < 0):
+        raise ValueError(f"labels must be whole numbers of at least 0, one class or map an image; got {labels.dtype}")
+    sides = np.shape(images)[np.ndim(images) - labels.ndim + 1 :]
+    if labels.ndim < 1 or len(labels) != len(images) or (labels.ndim > 1 and labels.shape[1:] != sides):
+        raise ValueError(
+            f"labels must be (N,), or maps of the images' sides, of as many as there are images, {len(images)}; got "
+            f"shape {labels.shape}"
+        )
+
+
+def _check_range(x):
+    """Raises ValueError unless x, floats, are finite and could lie in [-1, 1] or be latents of unit variance."""
+    if x.numel() == 0:
+        return
+    largest = float(x.detach().abs().max())
+    if not math.isfinite(largest):
+        bad = x.numel() - int(x.isfinite().sum())
+        raise ValueError(f"{bad} of {x.numel()} values of the images are NaN or infinite: replace them first")
+    if largest > LARGEST:
+        raise ValueError(
+            f"floats are taken for images in [-1, 1], and these reach {largest:g}: scale them (of 0..255: x / 127.5 - "
+            "1), or give uint8 in 0..255"
+        )
+
+
 def to_tensor(images):
-    """(N, H, W) or (N, C, ...), uint8 in 0..255 or float in [-1, 1] -> float32 (N, 1 or C, ...) in [-1, 1]."""
+    """(N, H, W) or (N, C, ...), uint8 in 0..255 or float in [-1, 1] -> float32 (N, 1 or C, ...) in [-1, 1].
+
+    Floats a little beyond, such as latents of unit variance, are taken as they are. Raises ValueError for other whole
+    numbers, for a single image, for NaN, and for floats that are not scaled.
+    """
     x = torch.as_tensor(np.asarray(images))
-    x = x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x.float()
+    if x.ndim < 3:
+        raise ValueError(
+            f"images must be (N, H, W) or (N, C, ...); got shape {tuple(x.shape)}: one alone is image[None]"
+        )
+    if x.dtype == torch.uint8:
+        x = x.float() / 127.5 - 1
+    elif x.is_floating_point():
+        x = x.float()
+        _check_range(x)
+    else:
+        raise ValueError(
+            f"images must be uint8 in 0..255 or floats in [-1, 1]; got {str(x.dtype).removeprefix('torch.')}: scale "
+            "them to one of the two"
+        )
     return x[:, None] if x.ndim == 3 else x
 
 
 def to_uint8(images):
-    """Float images in [-1, 1] -> uint8 in 0..255, a quarter of the memory; to_tensor is its inverse."""
-    return ((np.asarray(images) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+    """Float images in [-1, 1] -> uint8 in 0..255, a quarter of the memory; to_tensor is its inverse.
+
+    What lies a little beyond [-1, 1] is clipped. Raises ValueError for whole numbers, NaN, and floats of 0..255.
+    """
+    x = np.asarray(images)
+    if x.dtype.kind != "f":
+        raise ValueError(f"images must be floats in [-1, 1]; got {x.dtype}")
+    _check_range(torch.as_tensor(x))
+    return ((x + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
 
 
 def learning_rate(step, steps, peak, warmup=200, decay=0.3):
@@ -296,26 +405,129 @@ def ema_decay(step, longest=0.998):
 
 @torch.no_grad()
 def update_ema(ema, net, decay):
-    """ema <- decay ema + (1 - decay) net, in place, for every parameter and buffer."""
-    for average, current in zip(ema.state_dict().values(), net.state_dict().values()):
+    """ema <- decay ema + (1 - decay) net, in place, for every parameter and buffer, once where two names share one;
+    counters are copied."""
+    pairs = zip(itertools.chain(ema.parameters(), ema.buffers()), itertools.chain(net.parameters(), net.buffers()))
+    for average, current in pairs:
         if average.is_floating_point():
             average.lerp_(current, 1 - decay)
+        else:
+            average.copy_(current)
 
 
-def average_gradients(net):
-    """Replace each gradient by its mean over all processes: one exchange a step, for all of them together."""
-    gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
+def average_gradients(net, share, loss):
+    """Replace each gradient by its sum over all processes, weighted with each one's ``share`` of the batch: the
+    gradient of the mean over the whole batch. One exchange a step, for all of them together.
+
+    share : of the batch, 0 to 1; loss : the mean over that share, a scalar tensor. Returns the mean over the batch,
+    the same on every process, which therefore all stop where it is NaN.
+    """
+    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    used = torch.tensor([float(parameter.grad is not None) for parameter in parameters], device=loss.device)
+    parts = [torch.zeros_like(p).flatten() if p.grad is None else share * p.grad.flatten() for p in parameters]
+    flat = torch.cat([*parts, used, share * loss.detach()[None]])
     distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
-    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients])):
-        gradient.copy_(mean.view_as(gradient))
+    *sums, used, total = flat.split([*(parameter.numel() for parameter in parameters), len(parameters), 1])
+    for parameter, summed, count in zip(parameters, sums, used.tolist()):
+        if count:  # by some process; a parameter without a gradient everywhere keeps none
+            parameter.grad = summed.view_as(parameter).to(parameter.dtype)
+    return total[0]
+
+
+# ---- What a run is ---------------------------------------------------------------------------------------------------
+
+
+def _described(value):
+    """A setting as JSON holds it: objects by class and fields, functions by name."""
+    if is_dataclass(value):
+        return {"class": type(value).__name__} | {f.name: _described(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, partial):
+        return {"function": _described(value.func), "given": _described([value.args, value.keywords])}
+    if isinstance(value, dict):
+        return {str(key): _described(part) for key, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_described(part) for part in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if callable(value) and hasattr(value, "__qualname__"):
+        return value.__qualname__
+    if torch.is_tensor(value) or isinstance(value, np.ndarray):
+        return _described(np.asarray(torch.as_tensor(value).cpu()).tolist())
+    return {"class": type(value).__name__} | {
+        key: _described(part) for key, part in sorted(vars(value).items()) if not key.startswith("_")
+    }
+
+
+def _flat(settings, prefix=""):
+    """Nested settings as one level: {"loss": {"kind": "v"}} -> {"loss.kind": "v"}."""
+    found = {}
+    for key, value in settings.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def _version():
+    try:
+        return metadata.version("diffusion-medical-imaging")
+    except metadata.PackageNotFoundError:  # a clone that was never installed
+        return "not installed"
+
+
+MADE_WITH = ("course", "torch", "device")  # a change of these is told, and no reason to refuse
+
+
+def identity(net, batches, loss, *, steps, peak_rate, seed, precision, world=1, about=None):
+    """What makes a run this run and no other, {setting: value}, as its checkpoints keep it.
+
+    about : further settings, such as the name of a recipe.
+    """
+    settings = dict(about or {}) | {"network": type(net).__name__, "loss": _described(loss)}
+    if isinstance(batches, Batches):
+        settings |= {
+            "images": len(batches.images),
+            "batch_size": batches.batch_size,
+            "order of the images": batches.seed,
+        }
+    settings |= {"seed": seed, "peak_rate": peak_rate, "steps": steps, "processes": world}
+    settings |= {"precision": str(precision).removeprefix("torch.")}
+    device = next(net.parameters()).device.type
+    settings |= {"course": _version(), "torch": torch.__version__, "device": device}
+    return json.loads(json.dumps(_flat(settings)))
+
+
+def _compare(path, now, then, done):
+    """Raises ValueError, naming every setting that differs, unless the run ``now`` may go on from step ``done`` of the
+    run ``then``; says what differs and does not matter."""
+    if then is None:
+        logging.getLogger(__name__).warning("%s does not say by which settings it was made: it goes on by these", path)
+        return
+    differ = {key for key in now.keys() | then.keys() if now.get(key) != then.get(key)}
+    old_steps, new_steps = then["steps"], now["steps"]
+    if "steps" in differ and done and _plain_rate(done, old_steps) == _plain_rate(done, new_steps):
+        differ.remove("steps")  # the learning rate had not begun to fall: all steps so far are those of this run too
+    told = [f"{key} was {then.get(key)!r} and is {now.get(key)!r}" for key in sorted(differ)]
+    if differ - set(MADE_WITH):
+        told = [text for key, text in zip(sorted(differ), told) if key not in MADE_WITH]
+        raise ValueError(
+            f"{path} is of a run with other settings ({'; '.join(told)}): go back to those, or move or delete the "
+            "file to start anew"
+        )
+    if told:
+        logging.getLogger(__name__).warning("%s goes on, though %s", path, "; ".join(told))
+
+
+def _plain_rate(done, steps):
+    """The learning rate of the last of ``done`` steps, in units of the peak."""
+    return learning_rate(done - 1, steps, 1.0)
+
+
+# ---- The loop --------------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class State:
     """Where training stands after ``step`` of ``steps`` steps: loss (B,), time (B,) or None, the two networks,
-    seconds so far."""
+    seconds so far, and the settings of the run."""
 
     step: int
     steps: int
@@ -325,12 +537,13 @@ class State:
     ema: torch.nn.Module
     optimizer: torch.optim.Optimizer
     seconds: float
+    identity: dict = field(default_factory=dict)
 
 
-def train(net, batches, loss, *, steps, peak_rate=5e-4, seed=0, precision=torch.float32, resume=None):
+def train(net, batches, loss, *, steps, peak_rate=5e-4, seed=0, precision=torch.float32, resume=None, about=None):
     """Train net for ``steps`` steps of AdamW; yields a :class:`State` after each.
 
-    Under ``torchrun`` every process takes its share of each batch and the gradients are averaged.
+    Under ``torchrun`` every process takes its share of each batch, and the gradient is that of the whole batch.
 
     Parameters
     ----------
@@ -339,60 +552,123 @@ def train(net, batches, loss, *, steps, peak_rate=5e-4, seed=0, precision=torch.
     loss : loss(net, batch, generator) gives the loss of each example (B,) and their times.
     precision : torch.bfloat16 runs the network under autocast, which pays on a GPU and on recent server CPUs.
     resume : path of a checkpoint written by :func:`save_checkpoint`; without that file training starts anew.
+    about : further settings of the run, for its checkpoints, such as {"recipe": "mednist"}.
+
+    Raises ValueError for a loss or gradient that is not finite, before that step is taken, on all processes; for
+    labels that the network does not know; and for a checkpoint of other settings, of more steps, or damaged.
     """
+    _number("steps", steps, 1, whole=True, open_low=False)
+    _number("peak_rate", peak_rate)
+    _check_classes(net, batches)
     device = next(net.parameters()).device
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+    run = identity(
+        net, batches, loss, steps=steps, peak_rate=peak_rate, seed=seed, precision=precision, world=world, about=about
+    )
     ema = copy.deepcopy(net).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(net.parameters(), lr=peak_rate, betas=(0.9, 0.99), weight_decay=0.0)
-    first = load_checkpoint(resume, net, ema, optimizer) if resume and Path(resume).exists() else 0
+    first = load_checkpoint(resume, net, ema, optimizer, run) if resume and Path(resume).exists() else 0
+    if first > steps:
+        raise ValueError(f"{resume} has {first} steps already, more than steps = {steps}: give {first} or more")
     start = time.perf_counter()
     net.train()
     for step in range(first, steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, peak_rate)
-        batch = [None if part is None else part[rank::world].to(device) for part in batches(step)]
-        with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
-            per_example, t = loss(net, batch, step_generator(seed, step, rank))
-        per_example.mean().backward()
-        if world > 1:
-            average_gradients(net)
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        whole = batches(step)
+        batch = [None if part is None else part[rank::world].to(device) for part in whole]
+        share = len(batch[0]) / len(whole[0])
+        if share:
+            with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
+                per_example, t = loss(net, batch, step_generator(seed, step, rank))
+            mean = per_example.mean()
+            mean.backward()
+        else:  # more processes than images: this one has nothing to add
+            per_example, t, mean = torch.zeros(0, device=device), None, torch.zeros((), device=device)
+        total = average_gradients(net, share, mean) if world > 1 else mean.detach()
+        norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        if not torch.isfinite(total + norm):  # one look at both; the sums are the same on every process
+            raise ValueError(_not_finite(step + 1, steps, per_example, total))
         optimizer.step()
         optimizer.zero_grad()
         update_ema(ema, net, ema_decay(step))
-        yield State(step + 1, steps, per_example.detach(), t, net, ema, optimizer, time.perf_counter() - start)
+        yield State(step + 1, steps, per_example.detach(), t, net, ema, optimizer, time.perf_counter() - start, run)
+
+
+def _check_classes(net, batches):
+    """Raises ValueError where a label is none of the network's."""
+    known = getattr(net, "num_classes", 0) or getattr(net, "num_labels", 0)
+    labels = getattr(batches, "labels", None)
+    if known and labels is not None and len(labels) and (largest := int(np.asarray(labels).max())) >= known:
+        raise ValueError(
+            f"labels must lie in 0..{known - 1}, since the network knows {known}; the largest is {largest}: give the "
+            "network more classes, or leave those images out"
+        )
+
+
+def _not_finite(step, steps, per_example, total):
+    """One sentence on a step that was not taken."""
+    bad = len(per_example) - int(per_example.isfinite().sum())
+    what = "the gradient is not finite" if total.isfinite() else f"the loss is {float(total)}"
+    where = f", at {bad} of {len(per_example)} images of this process" if bad else ""
+    return (
+        f"step {step} of {steps}: {what}{where}; the step was not taken, and weights, averages and the last checkpoint "
+        "are as before it: look for NaN in the data of that batch, or lower peak_rate"
+    )
 
 
 def save_checkpoint(path, state):
-    """Write all that a resumed run needs to ``path`` (safetensors), at once or not at all."""
+    """Write all that a resumed run needs to ``path`` (safetensors), at once or not at all: weights, moments, the step,
+    the settings of the run, and a checksum over all of it."""
     tensors = {f"net.{name}": value for name, value in state.net.state_dict().items()}
     tensors |= {f"ema.{name}": value for name, value in state.ema.state_dict().items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
-    write_tensors(path, tensors, {"step": json.dumps(state.step)})
+    said = {"step": json.dumps(state.step), "identity": json.dumps(state.identity)}
+    write_tensors(path, tensors, said | {"sha256": digest(tensors, said)})
 
 
-def load_checkpoint(path, net, ema, optimizer):
-    """Put a checkpoint's weights and moments in place; returns the number of steps that it had done.
-
-    Raises ValueError where the checkpoint is that of another network, and names the file.
-    """
-    tensors, metadata = read_tensors(path)
+def read_checkpoint(path):
+    """Weights, averages and moments by name, three dicts, the step, and the settings of the run, None in a checkpoint
+    of before they were kept. Raises ValueError, naming the file, where it is missing, damaged or no checkpoint."""
+    remedy = "move or delete it, then train again"
+    if not Path(path).exists():
+        raise ValueError(f"there is no checkpoint {path}: train first")
+    tensors, said = read_tensors(path)
+    checksum = said.pop("sha256", None)
+    if checksum is not None and digest(tensors, said) != checksum:
+        raise ValueError(f"{path} is damaged or was edited (its checksum differs): {remedy}")
     part = {"net": {}, "ema": {}, "optimizer": {}}
     for name, value in tensors.items():
-        owner, rest = name.split(".", 1)
-        part[owner][rest] = value
+        owner, _, rest = name.partition(".")
+        part.setdefault(owner, {})[rest] = value
+    if "step" not in said or len(part) > 3 or not all(part.values()):
+        raise ValueError(f"{path} is no whole checkpoint (it wants weights, averages, moments and a step): {remedy}")
+    run = json.loads(said["identity"]) if "identity" in said else None
+    return part["net"], part["ema"], part["optimizer"], json.loads(said["step"]), run
+
+
+def load_checkpoint(path, net, ema, optimizer, run=None):
+    """Put a checkpoint's weights and moments in place; returns the number of steps that it had done.
+
+    run : the settings to go on by, as :func:`identity` gives them. Raises ValueError, naming the file, where the
+    checkpoint is that of another network or of other settings, is damaged or is missing.
+    """
+    weights, averages, flat, step, then = read_checkpoint(path)
+    if run is not None:
+        _compare(path, run, then or None, step)
     try:
-        net.load_state_dict(part["net"])
-        ema.load_state_dict(part["ema"])
+        net.load_state_dict(weights)
+        ema.load_state_dict(averages)
     except RuntimeError as error:
-        raise ValueError(f"{path} was made by another network: move or delete it, then train again. {error}") from error
+        why = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{path} was made by another network: move or delete it, then train again ({why})") from error
     moments = {}
-    for name, value in part["optimizer"].items():
+    for name, value in flat.items():
         index, key = name.split(".", 1)
         moments.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return json.loads(metadata["step"])
+    return step
 
 
 def progress(states, **kwargs):

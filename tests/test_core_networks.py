@@ -10,10 +10,12 @@ from torch.nn import functional as F
 from course_lib import pretrained, recipes, schedules
 from course_lib.networks import (
     Autoencoder,
+    Classifier,
     ControlledUNet,
     DiffusionUNet,
     NoisyClassifier,
     NoisyFromClean,
+    PreconditionedUNet,
     Segmenter,
     fold,
     unfold,
@@ -220,3 +222,53 @@ def test_dice_of_maps_by_hand():
 def test_psnr_by_hand():
     x = torch.zeros(2, 1, 8, 8)
     assert recipes._psnr(x + 0.2, x) == pytest.approx(20.0, abs=1e-3)  # 20 log10(2 / 0.2)
+
+
+# ---- Shapes and classes that a network does not take ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda net: net(noise(1, 1, 10, 8), 0.5), "each side .* must divide by 4 .*; got 10: pad or crop it to 12"),
+        (lambda net: net(noise(1, 8, 8), 0.5), r"x must have 4 axes.*got shape \(1, 8, 8\)"),
+        (lambda net: net(noise(1, 2, 8, 8), 0.5), "x_t must have 1 channels"),
+        (lambda net: net(noise(2, 1, 8, 8), 0.5, torch.tensor([0, 3])), r"in 0..1 or 2 for none; got \[0, 3\]"),
+        (lambda net: net(noise(2, 1, 8, 8), 0.5, torch.tensor([0, -1])), r"got \[0, -1\]"),
+        (lambda net: net(noise(2, 1, 8, 8), 0.5, torch.tensor([0])), "y must be 2 whole numbers"),
+        (lambda net: net(noise(2, 1, 8, 8), 0.5, torch.tensor([0.0, 1.0])), "y must be 2 whole numbers"),
+    ],
+)
+def test_a_network_names_what_it_does_not_take(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(DiffusionUNet(**SMALL, num_classes=2))
+
+
+@pytest.mark.parametrize("y", [None, torch.zeros(1, 1, 8, 8), torch.zeros(2, 2, 8, 8), torch.zeros(2, 1, 4, 8)])
+def test_an_image_to_be_seen_beside_must_fit(y):
+    with pytest.raises(ValueError, match="this network needs y, images of 1 channels and the sides of x_t; got"):
+        DiffusionUNet(**SMALL, beside=1)(noise(2, 1, 8, 8), 0.5, y)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DiffusionUNet(channels=(48, 64)), "channels must be multiples of norm_groups = 32.*got 48"),
+        (lambda: DiffusionUNet(channels=(16, 40), norm_groups=8), "the last, with attention, of 32; got 40"),
+        (lambda: PreconditionedUNet(sigma_data=0.0, **SMALL), "sigma_data must be a number above 0"),
+        (lambda: Classifier(pool="median"), 'pool must be "mean" or "max"'),
+        (lambda: Segmenter(2)(noise(1, 1, 12, 16)), "must divide by 8 .*; got 12"),
+        (lambda: Autoencoder(channels=(32, 32)).encode(noise(1, 1, 10, 8)), "must divide by 4"),
+        (lambda: NoisyClassifier()(noise(1, 1, 32, 32), 0.5), r"x_t must be \(B, 1, 64, 64\)"),
+        (lambda: fold(noise(1, 1, 5, 4), 2), "must divide by 2 .*; got 5"),
+    ],
+)
+def test_sides_and_widths_that_do_not_divide_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_every_side_that_divides_is_taken():
+    """Sides need not be equal, nor powers of two."""
+    net = DiffusionUNet(**SMALL, num_classes=2)
+    assert net(noise(2, 1, 12, 20), 0.5, torch.tensor([1, 2])).shape == (2, 1, 12, 20)

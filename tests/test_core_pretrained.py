@@ -129,6 +129,7 @@ def test_without_a_class_all_take_turns(tmp_path):
         (["mednist_features"], "not a diffusion network"),
         (["mednist", "--n", "0"], "--n must be at least 1"),
         (["mednist", "--nfe", "1"], "--nfe at least 2"),
+        (["../mednist"], "the name of a network is made of letters"),
     ],
 )
 def test_command_refuses_in_one_sentence(arguments, message, tmp_path, capsys):
@@ -155,3 +156,143 @@ def test_spread_takes_as_many_of_each_class():
     labels = torch.tensor([0] * 10 + [1] * 30)
     chosen = spread_of_each_class(labels, 5)
     assert torch.bincount(labels[chosen]).tolist() == [5, 5] and chosen.unique().numel() == 10
+
+
+# ---- Cards and names -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder of weights with one small network, "x"."""
+    monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path / "weights")
+    about = {
+        "network": "DiffusionUNet",
+        "network_args": {"channels": [32], "patch": 4},
+        "schedule": "Linear",
+        "note": "a",
+    }
+    about |= {"kind": "v", "loss": "DiffusionLoss", "schedule_args": {"beta_min": 0.2, "beta_max": 10.0}}
+    torch.manual_seed(0)
+    pretrained.save("x", pretrained.build("DiffusionUNet", channels=(32,), patch=4), about, folder=tmp_path / "weights")
+    pretrained.load.cache_clear()
+    yield tmp_path / "weights"
+    pretrained.load.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "a\\b", ".x", "", "x.json", "..", None, 3])
+def test_names_do_not_leave_the_folder(folder, name):
+    net = torch.nn.Linear(2, 2)
+    for call in (
+        pretrained.card,
+        pretrained.load,
+        pretrained.load_denoiser,
+        lambda name: pretrained.tensor(name, "a"),
+        lambda name: pretrained.save(name, net, {"network": "Classifier", "network_args": {}}, folder=folder),
+    ):
+        with pytest.raises(ValueError, match="the name of a network is made of letters, digits, _ and -; got"):
+            call(name)
+    assert sorted(p.name for p in folder.parent.rglob("*")) == ["weights", "x.json", "x.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"kind": "eps"},
+        {"schedule": "Cosine"},
+        {"schedule_args": {}},
+        {"network_args": {"channels": [32], "patch": 2}},
+        {"network": "Segmenter"},
+        {"classes": ["A"]},
+        {"sha256": "0" * 64},
+    ],
+)
+def test_an_edited_card_is_refused(folder, edit):
+    path = folder / "x.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+    for call in (pretrained.card, pretrained.load, pretrained.load_denoiser):
+        with pytest.raises(ValueError, match=r"x\.json was edited or is damaged .*get it back"):
+            call("x")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '"network"', "\ud800"])
+def test_a_damaged_card_is_refused(folder, content):
+    (folder / "x.json").write_bytes(content.encode(errors="surrogatepass"))
+    with pytest.raises(ValueError, match=r"x\.json is no (readable|whole) card"):
+        pretrained.load("x")
+
+
+@pytest.mark.parametrize("key", pretrained.REQUIRED)
+def test_a_card_without_what_is_required_is_refused(folder, key):
+    path = folder / "x.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != key}))
+    with pytest.raises(ValueError, match=rf"x\.json is no whole card, it lacks {key}: get it back"):
+        pretrained.card("x")
+
+
+def test_words_on_a_card_may_be_edited(folder):
+    path = folder / "x.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"note": "b"}))
+    assert pretrained.card("x")["note"] == "b"
+    pretrained.write_card("x", pretrained.card("x") | {"kind": "eps"})  # an edit that is meant
+    assert pretrained.card("x")["kind"] == "eps"
+
+
+def test_a_schedule_of_its_own_parameters_comes_back(folder):
+    denoiser = pretrained.load_denoiser("x")
+    assert (denoiser.schedule.beta_min, denoiser.schedule.beta_max) == (0.2, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"kind": "noise"}, "the card of y has kind 'noise'; known: x0, eps, v, score, flow"),
+        ({"schedule": "Sine"}, "the card of y has schedule 'Sine'; known: .*Cosine"),
+        ({"schedule": "math"}, "the card of y has schedule 'math'"),
+        ({"network": "Net"}, "the card of y has network 'Net'; known: DiffusionUNet"),
+    ],
+)
+def test_a_card_of_unknown_words_is_not_written(folder, entry, message):
+    with pytest.raises(ValueError, match=message):
+        pretrained.save(
+            "y", torch.nn.Linear(2, 2), {"network": "Classifier", "network_args": {}} | entry, folder=folder
+        )
+    assert not (folder / "y.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (float("nan"), "weight holds NaN or infinite values"),
+        (float("inf"), "weight holds NaN or infinite values"),
+        (-7e4, "weight reaches 70000, beyond the 65504 of float16"),
+    ],
+)
+def test_weights_that_cannot_be_stored_are_refused(folder, value, message):
+    net, about = torch.nn.Linear(2, 2), {"network": "Classifier", "network_args": {}}
+    net.weight.data[1, 0] = value
+    with pytest.raises(ValueError, match=message):
+        pretrained.save("y", net, about, folder=folder)
+    with pytest.raises(ValueError, match="reference.a holds NaN"):
+        pretrained.save("y", torch.nn.Linear(2, 2), about, {"reference.a": torch.tensor(float("nan"))}, folder=folder)
+    assert not list(folder.glob("y*"))
+
+
+def test_the_largest_float16_counters_and_tied_weights_are_stored(folder):
+    net = torch.nn.Module()
+    net.first = torch.nn.Linear(2, 2).half()
+    net.second = net.first
+    net.first.weight.data[0, 0] = 65504
+    net.register_buffer("count", torch.tensor(4099))  # float16 would make 4100 of it
+    pretrained.save("y", net, {"network": "Classifier", "network_args": {}}, folder=folder)
+    stored = pretrained._tensors("y", pretrained.card("y"))
+    assert stored["count"] == 4099 and stored["second.weight"][0, 0] == 65504
+    assert torch.equal(stored["first.weight"], stored["second.weight"])
+
+
+def test_networks_of_another_sort_are_named():
+    with pytest.raises(ValueError, match="mednist_features has no prediction kind, as it is no diffusion network"):
+        pretrained.load_denoiser("mednist_features")
+    with pytest.raises(ValueError, match="mednist has no reference of a Fréchet distance"):
+        pretrained.reference("mednist")
+    with pytest.raises(ValueError, match="mednist has no tensor 'faces'"):
+        pretrained.tensor("mednist", "faces")

@@ -3,7 +3,6 @@
 The networks here are small and untrained: what is tested is what is written where, and what is refused.
 """
 
-import json
 import re
 
 import nibabel
@@ -40,8 +39,7 @@ def weights(tmp_path_factory):
         if name == "brain_autoencoder":
             net.scale.fill_(0.5)
         pretrained.save(name, net, ABOUT | {"network": network, "network_args": arguments} | more, folder=folder)
-    card = ABOUT | {"network": "ControlledUNet", "network_args": {}}
-    pretrained.write_atomically(folder / "control.json", json.dumps(card).encode())
+    pretrained.write_card("control", ABOUT | {"network": "ControlledUNet", "network_args": {}, "sha256": ""})
     yield
     pretrained.WEIGHTS = before
     pretrained.load.cache_clear()
@@ -119,3 +117,76 @@ def test_refuses_in_one_sentence(arguments, message, tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and re.search(message, error)
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("name", ["plain", "volume"])
+def test_a_folder_with_pictures_is_refused(name, tmp_path, capsys):
+    """Old and new pictures do not mix, and the old ones stay as they were."""
+    (tmp_path / "notes.txt").write_text("mine")
+    assert run(name, tmp_path) == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert run(name, tmp_path, n=1) == 1
+    assert re.search("holds [34] files of pictures already.*name another folder", capsys.readouterr().err)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path, capsys):
+    (tmp_path / "o").write_text("mine")
+    assert run("plain", tmp_path / "o") == 1 and "is a file: name a folder" in capsys.readouterr().err
+    assert (tmp_path / "o").read_text() == "mine"
+
+
+def test_nan_is_never_written_as_black(tmp_path, monkeypatch, capsys):
+    """Of 2 x 32 x 32 values three are NaN or infinite: said, and no file written."""
+    bad = torch.zeros(2, 32, 32)
+    bad[1, 2:4, 3], bad[0, 0, 0] = float("nan"), float("inf")
+    with pytest.raises(ValueError, match="3 of 2048 values drawn are NaN or infinite, and nothing was written"):
+        sample.save_images(bad, tmp_path)
+    monkeypatch.setattr(sample, "draw", lambda *_: bad)
+    assert run("plain", tmp_path) == 1 and "3 of 2048 values" in capsys.readouterr().err
+    volumes = torch.zeros(2, 3, *HIPPOCAMPUS_SHAPE)
+    volumes[1, 2, 0, 0, 0] = float("nan")  # in a label of the second
+    with pytest.raises(ValueError, match="1 of 294912 values drawn are NaN"):
+        sample.save_volumes(volumes, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pictures_beyond_the_range_are_clipped_and_not_wrapped(tmp_path):
+    sample.save_images(np.array([[[-1.02, -1, 1, 1.02]]], np.float32), tmp_path)
+    assert np.asarray(Image.open(tmp_path / "000.png")).tolist() == [[0, 0, 255, 255]]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((4, 4)), None, r"images must be \(N, H, W\)"),
+        (np.full((1, 4, 4), 255.0), None, "reach 255"),
+        (np.zeros((2, 4, 4)), np.array([0]), "labels must be 2 numbers in 0..1"),
+        (np.zeros((2, 4, 4)), np.array([0, 2]), "labels must be 2 numbers in 0..1"),
+    ],
+)
+def test_what_is_no_picture_is_refused(images, labels, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        sample.save_images(images, tmp_path, labels, ("A", "B"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "more", [["--nfe", "0"], ["--nfe", "-1"], ["--n", "-3"], ["--seed", "-1"], ["--seed", str(2**70)]]
+)
+def test_numbers_beyond_their_range_are_refused(more, tmp_path, capsys):
+    assert run("plain", tmp_path / "o", *more) == 1
+    assert "--n must be at least 1, --nfe at least 2, and --seed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("y", "message"), [([0, 5], "in 0..1 or 2 for none"), ([-1, 0], "none; got"), ([0.5, 0], "whole")]
+)
+def test_classes_that_the_network_does_not_know(y, message):
+    with pytest.raises(ValueError, match=message):
+        sample.draw(pretrained.load_denoiser("classed"), torch.tensor(y), nfe=2, size=32)
+
+
+def test_conditions_are_as_many_as_the_noise():
+    with pytest.raises(ValueError, match="y of as many as there is noise, 3; got batch_size 100 and 2 of y"):
+        sample.generate(pretrained.load_denoiser("classed"), torch.zeros(3, 1, 32, 32), torch.tensor([0, 1]), 2)

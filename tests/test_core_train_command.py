@@ -1,14 +1,17 @@
 """The training command from recipe to shipped weights, on a tiny recipe with random images."""
 
 import dataclasses
+import errno
 import json
+import os
+import re
 
 import numpy as np
 import pytest
 import torch
 
 from course_lib import pretrained, runtime, train
-from course_lib.recipes import RECIPES
+from course_lib.recipes import RECIPES, DataError
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def tiny(monkeypatch, tmp_path):
 
 def run_main(monkeypatch, *arguments):
     monkeypatch.setattr("sys.argv", ["train", "tiny", "--precision", "float32", *arguments])
-    train.main()
+    return train.main()
 
 
 def test_train_ship_and_load(tiny, monkeypatch):
@@ -59,3 +62,131 @@ def test_more_processes_are_not_needed(tiny):
     """Without torchrun's variables a single process does it all, and each state is yielded."""
     states = list(train.run(RECIPES["tiny"], tiny / "runs", torch.float32))
     assert [state.step for state in states] == [1, 2, 3]
+
+
+def refused(monkeypatch, capsys, message, *arguments, status=1):
+    """The command ends with that status and one sentence."""
+    assert run_main(monkeypatch, *arguments) == status
+    error = capsys.readouterr().err.rstrip("\n").rsplit("\n", 1)[-1]  # below a progress bar
+    assert re.search("course_lib.train: .*" + message, error), error
+
+
+@pytest.mark.parametrize("steps", ["0", "-5"])
+def test_steps_below_one_are_refused(tiny, monkeypatch, capsys, steps):
+    refused(monkeypatch, capsys, "--steps must be at least 1, of one batch each; got", "--steps", steps)
+
+
+def test_fewer_steps_than_done_are_refused_and_as_many_are_no_fault(tiny, monkeypatch, capsys):
+    folder = "--folder", str(tiny / "runs")
+    assert run_main(monkeypatch, *folder) == 0
+    refused(monkeypatch, capsys, "steps was 3 and is 2", *folder, "--steps", "2")
+    assert run_main(monkeypatch, *folder) == 0
+    assert "has all of its 3 steps already: nothing to train" in capsys.readouterr().out
+    assert run_main(monkeypatch, *folder, "--ship") == 0 and (tiny / "weights" / "tiny.json").exists()
+
+
+def test_other_settings_of_the_recipe_are_refused(tiny, monkeypatch, capsys):
+    folder = "--folder", str(tiny / "runs")
+    assert run_main(monkeypatch, *folder) == 0
+    refused(monkeypatch, capsys, "precision was 'float32' and is 'bfloat16'", *folder, "--precision", "bfloat16")
+    monkeypatch.setitem(RECIPES, "tiny", dataclasses.replace(RECIPES["tiny"], full={"batch_size": 8}))
+    monkeypatch.setenv("COURSE_PROFILE", "full")
+    refused(monkeypatch, capsys, "batch_size was 4 and is 8", *folder)
+
+
+def test_automatic_precision_is_that_of_the_checkpoint(tiny, monkeypatch):
+    folder = "--folder", str(tiny / "runs")
+    assert run_main(monkeypatch, *folder, "--precision", "bfloat16", "--steps", "2") == 0
+    monkeypatch.setattr(runtime, "precision", lambda: torch.float32)
+    assert run_main(monkeypatch, *folder, "--precision", "auto", "--steps", "2") == 0
+
+
+def test_unknown_names_are_refused(tiny, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train", "mednit"])
+    assert train.main() == 1
+    assert re.search("no recipe 'mednit'; there are: .*mednist", capsys.readouterr().err)
+
+
+def test_a_folder_that_is_a_file_is_refused(tiny, monkeypatch, capsys):
+    (tiny / "file").write_text("mine")
+    for folder in ("file", "file/below"):
+        refused(monkeypatch, capsys, "is no folder: give another with --folder", "--folder", str(tiny / folder))
+    assert (tiny / "file").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_training(tiny, monkeypatch, capsys):
+    def denied(dir):
+        raise PermissionError(errno.EACCES, "Permission denied", str(dir))
+
+    monkeypatch.setattr(train.tempfile, "TemporaryFile", denied)
+    refused(monkeypatch, capsys, r"cannot be written to .*\(Permission denied\)", "--folder", str(tiny / "runs"))
+
+
+def test_a_full_disk_is_one_sentence(tiny, monkeypatch, capsys):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    refused(monkeypatch, capsys, "No space left on device: .*tiny.checkpoint", "--folder", str(tiny / "runs"))
+    assert not list((tiny / "runs").iterdir())
+
+
+def test_data_that_is_not_there_is_one_sentence(tiny, monkeypatch, capsys):
+    def missing():
+        raise DataError("Blobs is not here: run get")
+
+    monkeypatch.setitem(RECIPES, "tiny", dataclasses.replace(RECIPES["tiny"], load_data=missing))
+    refused(monkeypatch, capsys, "Blobs is not here: run get", "--folder", str(tiny / "runs"))
+
+
+def test_shipping_without_training_is_one_sentence(tiny):
+    with pytest.raises(ValueError, match=r"there is no checkpoint .*tiny\.checkpoint\.safetensors: train first"):
+        train.ship(RECIPES["tiny"], tiny / "runs")
+
+
+def test_a_stop_by_hand_says_where_it_goes_on(tiny, monkeypatch, capsys):
+    """Ctrl-C: status 130, and the last checkpoint, which is whole."""
+    folder, real = ("--folder", str(tiny / "runs")), train.progress
+
+    def stopped(states, **options):
+        for state in real(states, **options):
+            if state.step == 3:
+                raise KeyboardInterrupt
+            yield state
+
+    monkeypatch.setattr(train, "progress", stopped)
+    message = "stopped after step 2; the same command goes on from the start, since there is no checkpoint yet"
+    refused(monkeypatch, capsys, message, *folder, status=130)
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", -1)
+    refused(monkeypatch, capsys, "stopped after step 2; the same command goes on from step 2 ", *folder, status=130)
+
+
+def test_a_loss_that_is_not_finite_is_one_sentence(tiny, monkeypatch, capsys):
+    def loss(net, batch, generator):
+        return sum(p.sum() for p in net.parameters()) * torch.full((len(batch[0]),), float("nan")), None
+
+    monkeypatch.setitem(RECIPES, "tiny", dataclasses.replace(RECIPES["tiny"], loss=loss))
+    refused(monkeypatch, capsys, "step 1 of 3: the loss is nan", "--folder", str(tiny / "runs"))
+    assert not list((tiny / "runs").iterdir())
+
+
+def test_training_may_start_from_a_shipped_network(tiny, monkeypatch, capsys):
+    """Its first weights are those; the card says so; and it is a run of its own."""
+    recipe, runs = RECIPES["tiny"], str(tiny / "runs")
+    assert run_main(monkeypatch, "--folder", runs, "--ship") == 0
+    pretrained.load.cache_clear()
+    monkeypatch.setitem(RECIPES, "tiny2", dataclasses.replace(recipe, name="tiny2", steps=1, peak_rate=1e-12))
+    monkeypatch.setattr("sys.argv", ["train", "tiny2", "--from", "tiny", "--folder", runs, "--ship"])
+    assert train.main() == 0
+    sha256 = pretrained.card("tiny")["sha256"]
+    assert pretrained.card("tiny2")["from"] == f"tiny {sha256[:16]}"
+    for key, value in pretrained.load("tiny").state_dict().items():
+        torch.testing.assert_close(pretrained.load("tiny2").state_dict()[key], value, rtol=1e-3, atol=1e-6)
+    monkeypatch.setattr("sys.argv", ["train", "tiny2", "--folder", runs])
+    assert train.main() == 1 and f"from was 'tiny {sha256[:16]}' and is None" in capsys.readouterr().err
+    args = recipe.network_args | {"channels": (32, 64)}
+    monkeypatch.setitem(RECIPES, "tiny", dataclasses.replace(recipe, network_args=args))
+    message = "tiny has another architecture than tiny: start from one of the same"
+    refused(monkeypatch, capsys, message, "--from", "tiny", "--folder", str(tiny / "other"))
+    refused(monkeypatch, capsys, "no network 'nobody'", "--from", "nobody", "--folder", str(tiny / "other"))
+    pretrained.load.cache_clear()

@@ -1,18 +1,30 @@
 """Training: the loss against its definition, resuming against not having stopped, many processes against one."""
 
 import dataclasses
+import errno
+import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from course_lib import schedules
-from course_lib.store import read_tensors, write_tensors
+from course_lib import schedules, training
+from course_lib.networks import DiffusionUNet
+from course_lib.store import read_tensors, write_atomically, write_tensors
 from course_lib.training import (
+    AutoencoderLoss,
     Batches,
+    ClassificationLoss,
     DiffusionLoss,
+    DistillationLoss,
+    EDMLoss,
+    NoisyClassificationLoss,
     RegressionLoss,
     ema_decay,
     learning_rate,
@@ -22,7 +34,9 @@ from course_lib.training import (
     step_generator,
     stratified_times,
     to_tensor,
+    to_uint8,
     train,
+    update_ema,
 )
 
 
@@ -176,14 +190,22 @@ def test_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
 
 
+def in_processes(count, body, tmp_path, *arguments):
+    """Run lines of Python in ``count`` processes under torchrun; returns what subprocess.run returns."""
+    tests = str(Path(__file__).parent)
+    script = tmp_path / "lines.py"
+    head = f"import sys, torch\nsys.path[:0] = [{tests!r}, {tests + '/..'!r}]\n"
+    script.write_text(head + "torch.distributed.init_process_group('gloo')\n" + body)
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}", "--master-addr=127.0.0.1"]
+    command += ["--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", str(script), *arguments]
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+
+
 def test_two_processes_average_their_gradients(tmp_path):
     """Two processes, each with half of every batch, end with the same weights, which differ from their start."""
-    script = tmp_path / "two.py"
-    script.write_text(
-        "import sys, torch\n"
-        "sys.path[:0] = [sys.argv[1], sys.argv[2]]\n"
+    body = (
         "from test_core_training import tiny_run\n"
-        "torch.distributed.init_process_group('gloo')\n"
         "states = list(tiny_run(5))\n"
         "assert all(len(s.loss) == 4 for s in states)\n"
         "mine = torch.cat([p.detach().flatten() for p in states[-1].net.parameters()])\n"
@@ -194,24 +216,72 @@ def test_two_processes_average_their_gradients(tmp_path):
         "torch.distributed.all_gather(losses, states[-1].loss)\n"
         "assert not torch.equal(losses[0], losses[1])\n"
     )
-    tests = str(__import__("pathlib").Path(__file__).parent)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        "--master-addr=127.0.0.1",
-        "--master-port=0",
-    ]
-    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", str(script), tests, tests + "/.."]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**__import__("os").environ, "GLOO_SOCKET_IFNAME": "lo"},
-    )
+    done = in_processes(2, body, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def plain_run(batch_size, steps=2, bad=None):
+    """A regression without random draws, whose gradient is that of the batch alone; ``bad``: an image made NaN."""
+    torch.manual_seed(1)
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(4, 1, 1))
+    images = torch.randn(20, 1, 6, 6, generator=torch.Generator().manual_seed(2)).numpy().clip(-1, 1)
+
+    class Still(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.unused = net, torch.nn.Linear(2, 2)
+
+        def forward(self, y, t):
+            return self.net(y)
+
+    batches = Batches(images, batch_size=batch_size)
+
+    def given(k):
+        x, y = batches(k)
+        if bad is not None and k == 1:
+            x[bad] = float("nan")
+        return x, y
+
+    return train(Still(), given, RegressionLoss(condition=lambda x: 0.5 * x), steps=steps)
+
+
+@pytest.mark.parametrize("batch_size", [5, 1])
+def test_unequal_shares_give_the_gradient_of_the_whole_batch(tmp_path, batch_size):
+    """Five images over two processes, and one image, of which the second process gets none: the first and second
+    moments, which hold the gradient, are those of one process."""
+    *_, alone = plain_run(batch_size)
+    moments = alone.optimizer.state_dict()["state"]
+    flat = {f"{k}.{key}": moments[k][key] for k in moments for key in ("exp_avg", "exp_avg_sq")}
+    write_tensors(tmp_path / "one.safetensors", flat)
+    body = (
+        "from test_core_training import plain_run\nfrom course_lib.store import read_tensors\n"
+        f"*_, state = plain_run({batch_size})\n"
+        "wanted, found = read_tensors(sys.argv[1])[0], state.optimizer.state_dict()['state']\n"
+        "assert len(wanted) == 8 and len(found) == 4\n"
+        "for name, value in wanted.items():\n"
+        "    k, key = name.split('.')\n"
+        "    torch.testing.assert_close(found[int(k)][key], value, rtol=1e-5, atol=1e-9)\n"
+        f"assert len(state.loss) == ({batch_size} + 1 - torch.distributed.get_rank()) // 2\n"
+    )
+    done = in_processes(2, body, tmp_path, str(tmp_path / "one.safetensors"))
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_loss_that_is_not_finite_stops_all_processes(tmp_path):
+    body = (
+        "from test_core_training import plain_run\n"
+        "states = plain_run(6, steps=4, bad=1)\n"  # the image at place 1 is the second process's
+        "assert next(states).step == 1\n"
+        "try:\n"
+        "    next(states)\n"
+        "except ValueError as error:\n"
+        "    assert 'step 2 of 4: the loss is nan' in str(error)\n"
+        "    assert ('1 of 3 images' in str(error)) == (torch.distributed.get_rank() == 1), error\n"
+        "else:\n"
+        "    raise SystemExit('no error')\n"
+    )
+    done = in_processes(2, body, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_image_beside_may_come_with_the_batch():
@@ -230,3 +300,329 @@ def test_image_beside_may_come_with_the_batch():
             for part, batch in ((made, (x_0, None)), (given, (pair, None)))
         ]
         torch.testing.assert_close(*found, rtol=0, atol=1e-6)
+
+
+# ---- What stops a run, and what it leaves ----------------------------------------------------------------------------
+
+
+def same(a, b):
+    """Whether two networks have the same weights to the last bit."""
+    return all(torch.equal(value, b.state_dict()[key]) for key, value in a.state_dict().items())
+
+
+def last(states):
+    for state in states:
+        pass
+    return state
+
+
+def test_a_loss_that_is_not_finite_changes_nothing(tmp_path):
+    """NaN in the data of step 6: the error names the step; weights, averages and checkpoint are those of step 5."""
+    path, bad = tmp_path / "c.safetensors", {5}
+    labels = np.arange(40) % 2
+    batches = Batches(np.uint8(40 + 150 * labels)[:, None, None] * np.ones((1, 4, 4), np.uint8), labels, batch_size=8)
+
+    def given(k):
+        x, y = batches(k)
+        return (x * float("nan") if k in bad else x), y
+
+    def run(batches, steps=8, resume=None):
+        torch.manual_seed(1)
+        return train(Tiny(), batches, DiffusionLoss(schedules.Cosine()), steps=steps, resume=resume)
+
+    states = run(given)
+    for _ in range(5):
+        state = next(states)
+        save_checkpoint(path, state)
+    with pytest.raises(ValueError, match=r"step 6 of 8: the loss is nan, at 8 of 8 images.*lower peak_rate"):
+        next(states)
+    for whole in run(batches):
+        if whole.step == 5:
+            assert same(state.net, whole.net) and same(state.ema, whole.ema)
+    bad.clear()
+    resumed = last(run(given, resume=path))
+    assert resumed.step == 8 and same(resumed.net, whole.net) and same(resumed.ema, whole.ema)
+
+
+def test_a_gradient_that_is_not_finite_stops_too():
+    """sqrt(0) has an infinite slope: a finite loss, and no step."""
+
+    def loss(net, batch, generator):
+        return (0 * net.weight.sum()).sqrt().expand(len(batch[0])), None
+
+    net = torch.nn.Linear(2, 2)
+    before = net.weight.clone()
+    with pytest.raises(ValueError, match="step 1 of 3: the gradient is not finite; the step was not taken"):
+        list(train(net, Batches(np.zeros((8, 2, 2), np.uint8), batch_size=4), loss, steps=3))
+    assert torch.equal(net.weight, before)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """The checkpoint of step 4 of 20 of the tiny run."""
+    path = tmp_path / "c.safetensors"
+    for state in tiny_run(20):
+        if state.step == 4:
+            save_checkpoint(path, state)
+            return path
+
+
+def resumed(path, *, steps=20, seed=0, batch_size=8, order=0, kind="v", schedule=None, **more):
+    """The tiny run again with some settings of its own, from its checkpoint."""
+    torch.manual_seed(1)
+    labels = np.arange(40) % 2
+    images = np.uint8(40 + 150 * labels)[:, None, None] + np.arange(16, dtype=np.uint8).reshape(4, 4)
+    batches = Batches(images, labels, batch_size=batch_size, seed=order)
+    loss = DiffusionLoss(schedule or schedules.Cosine(), kind)
+    return next(train(Tiny(), batches, loss, steps=steps, seed=seed, resume=path, **more))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "eps"}, r"\(loss.kind was 'v' and is 'eps'\): go back to those, or move or delete the file"),
+        ({"schedule": schedules.Linear()}, "loss.schedule.class was 'Cosine' and is 'Linear'"),
+        ({"batch_size": 4}, "batch_size was 8 and is 4"),
+        ({"seed": 3}, "seed was 0 and is 3"),
+        ({"order": 3}, "order of the images was 0 and is 3"),
+        ({"peak_rate": 1e-3}, "peak_rate was 0.0005 and is 0.001"),
+        ({"precision": torch.bfloat16}, "precision was 'float32' and is 'bfloat16'"),
+        ({"steps": 4}, "steps was 20 and is 4"),
+        ({"about": {"recipe": "other"}}, "recipe was None and is 'other'"),
+    ],
+)
+def test_a_resume_under_other_settings_is_refused(checkpoint, settings, message):
+    before = checkpoint.read_bytes()
+    with pytest.raises(ValueError, match=r"c\.safetensors is of a run with other settings.*" + message):
+        resumed(checkpoint, **settings)
+    assert checkpoint.read_bytes() == before
+
+
+def test_parameters_of_a_schedule_are_part_of_a_run(tmp_path):
+    path = tmp_path / "c.safetensors"
+    torch.manual_seed(1)
+    save_checkpoint(path, resumed(None, schedule=schedules.Linear()))
+    with pytest.raises(ValueError, match="loss.schedule.beta_max was 20.0 and is 10.0"):
+        resumed(path, schedule=schedules.Linear(beta_max=10.0))
+
+
+def test_more_steps_are_welcome_until_the_learning_rate_falls(checkpoint):
+    """The rates of the first 4 of 20 steps are those of the first 4 of 30, so the run is the same to the last bit."""
+    assert same(last(tiny_run(30, resume=checkpoint)).net, last(tiny_run(30)).net)
+    save_checkpoint(checkpoint, last(tiny_run(20)))
+    with pytest.raises(ValueError, match="steps was 20 and is 30"):
+        next(tiny_run(30, resume=checkpoint))
+
+
+def test_other_versions_are_told_and_go_on(checkpoint, caplog, monkeypatch):
+    monkeypatch.setattr(training, "_version", lambda: "9.9")
+    assert resumed(checkpoint).step == 5
+    assert len(caplog.messages) == 1 and "and is '9.9'" in caplog.messages[0]
+
+
+def test_checkpoints_without_settings_go_on_and_say_so(checkpoint, caplog):
+    """As they were written before they held any: the step alone, and no checksum."""
+    tensors, said = read_tensors(checkpoint)
+    write_tensors(checkpoint, tensors, {"step": said["step"]})
+    assert same(last(tiny_run(20, resume=checkpoint)).net, last(tiny_run(20)).net)
+    assert len(caplog.messages) == 1 and "does not say by which settings it was made" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("steps", [0, -5, 2.5])
+def test_steps_are_counted_from_one(steps):
+    with pytest.raises(ValueError, match="steps must be a whole number at least 1; got"):
+        next(tiny_run(steps))
+
+
+def test_fewer_steps_than_done(checkpoint):
+    tensors, said = read_tensors(checkpoint)
+    write_tensors(checkpoint, tensors, {"step": said["step"]})
+    with pytest.raises(ValueError, match="has 4 steps already, more than steps = 3: give 4 or more"):
+        next(tiny_run(3, resume=checkpoint))
+    assert list(tiny_run(4, resume=checkpoint)) == []
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def edited(path, change):
+    tensors, said = read_tensors(path)
+    write_tensors(path, *change(tensors, said))
+
+
+def without_moments(tensors):
+    return {name: value for name, value in tensors.items() if not name.startswith("optimizer")}
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (flipped, "is damaged or was edited"),
+        (truncated, "is not a whole safetensors file"),
+        (lambda path: edited(path, lambda t, m: (t, m | {"step": "99"})), "is damaged or was edited"),
+        (lambda path: edited(path, lambda t, m: (without_moments(t), m)), "is damaged or was edited"),
+        (lambda path: edited(path, lambda t, m: (without_moments(t), {"step": "4"})), "is no whole checkpoint"),
+        (lambda path: edited(path, lambda t, m: (t, {})), "is no whole checkpoint"),
+        (lambda path: write_tensors(path, {"a": torch.ones(2)}, {"step": "4"}), "is no whole checkpoint"),
+        (lambda path: path.write_bytes(b""), "is not a whole safetensors file"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(checkpoint, harm, message):
+    harm(checkpoint)
+    with pytest.raises(ValueError, match=r"c\.safetensors " + message + ".*delete it"):
+        next(tiny_run(20, resume=checkpoint))
+
+
+class Tied(torch.nn.Module):
+    """Two names for one layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Conv2d(1, 1, 3, padding=1)
+        self.second = self.first
+
+    def forward(self, y, t):
+        return self.second(self.first(y))
+
+
+def test_tied_weights_train_and_resume(tmp_path):
+    def run(resume=None):
+        torch.manual_seed(0)
+        images = np.random.default_rng(0).integers(0, 256, (16, 8, 8), dtype=np.uint8)
+        return train(
+            Tied(), Batches(images, batch_size=8), RegressionLoss(condition=lambda x: x), steps=9, resume=resume
+        )
+
+    for whole in run():
+        if whole.step == 4:
+            save_checkpoint(tmp_path / "c.safetensors", whole)
+    again = last(run(tmp_path / "c.safetensors"))
+    assert same(again.net, whole.net) and same(again.ema, whole.ema) and again.net.first is again.net.second
+
+
+def test_an_average_is_taken_once_of_tied_weights():
+    net, average = Tied(), Tied()
+    expected = 0.75 * average.first.weight + 0.25 * net.first.weight
+    update_ema(average, net, 0.75)
+    torch.testing.assert_close(average.first.weight, expected)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(checkpoint, monkeypatch):
+    before = checkpoint.read_bytes()
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*c\.safetensors'"):
+        save_checkpoint(checkpoint, next(tiny_run(1)))
+    assert checkpoint.read_bytes() == before and [p.name for p in checkpoint.parent.iterdir()] == [checkpoint.name]
+
+
+def test_leftovers_of_killed_writes_go(tmp_path):
+    """Only temporary files of the same path, and only old ones."""
+    path, old = tmp_path / "c.json", time.time() - 7200
+    names = {"c.jsonabcd12_3.part": old, "c.jsonabcd12_4.part": None, "d.jsonabcd12_3.part": old, "c.json.part": old}
+    for name, when in names.items():
+        (tmp_path / name).write_bytes(b"x")
+        if when:
+            os.utime(tmp_path / name, (when, when))
+    write_atomically(path, b"{}")
+    assert {p.name for p in tmp_path.iterdir()} == {"c.json", *names} - {"c.jsonabcd12_3.part"}
+
+
+def killable(path):
+    """The tiny run with a checkpoint after every step, slow enough to be killed; in a process of its own."""
+    for state in tiny_run(60, resume=path):
+        save_checkpoint(path, state)
+
+
+def test_training_that_is_killed_again_and_again_ends_the_same(tmp_path):
+    """SIGKILL at six random moments: what is resumed ends, bit for bit, as what was never stopped."""
+    path, tests = tmp_path / "c.safetensors", str(Path(__file__).parent)
+    code = f"import sys; sys.path[:0] = [{tests!r}, {tests + '/..'!r}]; import test_core_training as t; "
+    code += f"import pathlib; print('ready', flush=True); t.killable(pathlib.Path({str(path)!r})); print('done')"
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(rng.uniform(0, 0.3))
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+    killable(path)
+    step, whole = json.loads(read_tensors(path)[1]["step"]), last(tiny_run(60))
+    assert step == 60
+    net, ema = Tiny(), Tiny()
+    load_checkpoint(path, net, ema, torch.optim.AdamW(net.parameters()))
+    assert same(net, whole.net) and same(ema, whole.ema)
+
+
+# ---- Arguments beyond their range ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: DiffusionLoss(schedules.Cosine(), drop_class=2),
+            "drop_class must be a number at least 0 and at most 1",
+        ),
+        (lambda: DiffusionLoss(schedules.Cosine(), drop_class=-0.1), "drop_class must be"),
+        (lambda: DiffusionLoss(schedules.Cosine(), drop_class=float("nan")), "drop_class must be"),
+        (lambda: DiffusionLoss(schedules.Cosine(), time_shift=0), "time_shift must be a number above 0"),
+        (lambda: DiffusionLoss(schedules.Cosine(), "noise"), "unknown prediction kind 'noise': choose one of x0"),
+        (lambda: DiffusionLoss(schedules.Cosine(), beside=-1), "beside must be a whole number at least 0"),
+        (lambda: EDMLoss(0.0), "sigma_data must be a number above 0"),
+        (lambda: EDMLoss(0.5, std=-1), "std must be a number above 0"),
+        (lambda: NoisyClassificationLoss(schedules.Cosine(), latest=1.5), "latest must be .*above 0 and at most 1"),
+        (lambda: NoisyClassificationLoss(schedules.Cosine(), latest=0), "latest must be"),
+        (lambda: DistillationLoss(None, schedules.RectifiedFlow(), steps=0), "steps must be a whole number at least 1"),
+        (lambda: AutoencoderLoss(kl_weight=-1), "kl_weight must be a number at least 0"),
+        (lambda: ClassificationLoss(shift=1.5), "shift must be a whole number"),
+        (lambda: Batches(np.zeros((4, 2, 2), np.uint8), batch_size=0), "batch_size must be a whole number at least 1"),
+        (lambda: Batches(np.zeros((4, 2, 2), np.int16), batch_size=2), "uint8 in 0..255 or floats.*got int16"),
+        (lambda: Batches(np.full((4, 2, 2), 255.0), batch_size=2), r"in \[-1, 1\], and these reach 255: scale them"),
+        (lambda: Batches(np.zeros((4, 2, 2), np.uint8), np.arange(5), batch_size=2), "as many as there are images, 4"),
+        (lambda: Batches(np.zeros((4, 2, 2), np.uint8), np.zeros(4), batch_size=2), "whole numbers.*got float64"),
+        (lambda: Batches(np.zeros((4, 2, 2), np.uint8), np.arange(4) - 1, batch_size=2), "of at least 0"),
+        (
+            lambda: Batches(np.zeros((4, 2, 2), np.uint8), np.zeros((4, 3, 2), np.uint8), batch_size=2),
+            "maps of the images' sides",
+        ),
+        (lambda: to_tensor(np.array([[[0.0, np.nan]]])), "1 of 2 values of the images are NaN or infinite"),
+        (lambda: to_tensor(np.zeros((2, 2), np.uint8)), r"got shape \(2, 2\): one alone is image\[None\]"),
+        (lambda: to_tensor(np.zeros((2, 2, 2), bool)), "got bool"),
+        (lambda: to_uint8(np.array([[[0.0, np.inf]]])), "1 of 2 values of the images are NaN or infinite"),
+        (lambda: to_uint8(np.array([[[0.0, 255.0]]])), "these reach 255"),
+        (lambda: to_uint8(np.zeros((1, 2, 2), np.uint8)), "must be floats .*got uint8"),
+    ],
+)
+def test_arguments_beyond_their_range_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_ends_of_the_ranges_are_fine():
+    DiffusionLoss(schedules.Cosine(), drop_class=0)
+    DiffusionLoss(schedules.Cosine(), drop_class=1.0)
+    NoisyClassificationLoss(schedules.Cosine(), latest=1)
+    x = np.zeros((3, 2, 4, 5), np.uint8)
+    for labels in (np.array([True, False, True]), np.zeros((3, 4, 5), np.uint8), torch.tensor([0, 1, 2])):
+        assert Batches(x, labels, batch_size=3)(0)[0].shape == (3, 2, 4, 5)
+    latents = 4.0 * np.ones((2, 3, 4, 4), np.float32)
+    assert (to_tensor(latents).numpy() == latents).all()
+    assert to_uint8(np.array([-1.01, -1, 0, 1, 1.01])).tolist() == [0, 0, 128, 255, 255]
+
+
+def test_labels_that_the_network_does_not_know():
+    batches = Batches(np.zeros((8, 16, 16), np.uint8), np.arange(8) % 4, batch_size=4)
+    net = DiffusionUNet(channels=(32,), patch=4, num_classes=3)
+    with pytest.raises(ValueError, match=r"labels must lie in 0..2, since the network knows 3; the largest is 3"):
+        next(train(net, batches, DiffusionLoss(schedules.Cosine()), steps=1))
