@@ -327,11 +327,10 @@ def _check_labels(images, labels):
     labels = np.asarray(labels)
     if labels.dtype.kind not in "biu" or (labels.size and labels.min() < 0):
         raise ValueError(f"labels must be whole numbers of at least 0, one class or map an image; got {labels.dtype}")
-    sides = np.shape(images)[np.ndim(images) - labels.ndim + 1 :]
-    if labels.ndim < 1 or len(labels) != len(images) or (labels.ndim > 1 and labels.shape[1:] != sides):
+    if labels.ndim < 1 or len(labels) != len(images):
         raise ValueError(
-            f"labels must be (N,), or maps of the images' sides, of as many as there are images, {len(images)}; got "
-            f"shape {labels.shape}"
+            f"labels must be as many as there are images, {len(images)}, (N,) or maps (N, H, W); got shape "
+            f"{labels.shape}"
         )
 
 

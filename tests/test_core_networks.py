@@ -224,7 +224,7 @@ def test_psnr_by_hand():
     assert recipes._psnr(x + 0.2, x) == pytest.approx(20.0, abs=1e-3)  # 20 log10(2 / 0.2)
 
 
-# ---- Shapes and classes that a network does not take ------------------------------------------------------------------
+# ---- Shapes and classes that a network does not take -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -592,10 +592,6 @@ def test_training_that_is_killed_again_and_again_ends_the_same(tmp_path):
         (lambda: Batches(np.zeros((4, 2, 2), np.uint8), np.arange(5), batch_size=2), "as many as there are images, 4"),
         (lambda: Batches(np.zeros((4, 2, 2), np.uint8), np.zeros(4), batch_size=2), "whole numbers.*got float64"),
         (lambda: Batches(np.zeros((4, 2, 2), np.uint8), np.arange(4) - 1, batch_size=2), "of at least 0"),
-        (
-            lambda: Batches(np.zeros((4, 2, 2), np.uint8), np.zeros((4, 3, 2), np.uint8), batch_size=2),
-            "maps of the images' sides",
-        ),
         (lambda: to_tensor(np.array([[[0.0, np.nan]]])), "1 of 2 values of the images are NaN or infinite"),
         (lambda: to_tensor(np.zeros((2, 2), np.uint8)), r"got shape \(2, 2\): one alone is image\[None\]"),
         (lambda: to_tensor(np.zeros((2, 2, 2), bool)), "got bool"),
