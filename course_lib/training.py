@@ -429,7 +429,8 @@ def average_gradients(net, share, loss):
     *sums, used, total = flat.split([*(parameter.numel() for parameter in parameters), len(parameters), 1])
     for parameter, summed, count in zip(parameters, sums, used.tolist()):
         if count:  # by some process; a parameter without a gradient everywhere keeps none
-            parameter.grad = summed.view_as(parameter).to(parameter.dtype)
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad.copy_(summed.view_as(parameter))
     return total[0]
 
 
@@ -437,7 +438,7 @@ def average_gradients(net, share, loss):
 
 
 def _described(value):
-    """A setting as JSON holds it: objects by class and fields, functions by name."""
+    """A setting as JSON holds it: objects by class and fields, functions by name, arrays by a checksum."""
     if is_dataclass(value):
         return {"class": type(value).__name__} | {f.name: _described(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, partial):
@@ -448,13 +449,14 @@ def _described(value):
         return [_described(part) for part in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, np.generic):
+        return value.item()
     if callable(value) and hasattr(value, "__qualname__"):
         return value.__qualname__
     if torch.is_tensor(value) or isinstance(value, np.ndarray):
-        return _described(np.asarray(torch.as_tensor(value).cpu()).tolist())
-    return {"class": type(value).__name__} | {
-        key: _described(part) for key, part in sorted(vars(value).items()) if not key.startswith("_")
-    }
+        return digest({"": torch.as_tensor(value)}, {})[:16]
+    attributes = sorted(getattr(value, "__dict__", {}).items())
+    return {"class": type(value).__name__} | {k: _described(part) for k, part in attributes if not k.startswith("_")}
 
 
 def _flat(settings, prefix=""):
@@ -491,7 +493,7 @@ def identity(net, batches, loss, *, steps, peak_rate, seed, precision, world=1, 
     settings |= {"precision": str(precision).removeprefix("torch.")}
     device = next(net.parameters()).device.type
     settings |= {"course": _version(), "torch": torch.__version__, "device": device}
-    return json.loads(json.dumps(_flat(settings)))
+    return json.loads(json.dumps(_flat(_described(settings))))
 
 
 def _compare(path, now, then, done):

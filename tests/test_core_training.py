@@ -404,6 +404,12 @@ def test_parameters_of_a_schedule_are_part_of_a_run(tmp_path):
     save_checkpoint(path, resumed(None, schedule=schedules.Linear()))
     with pytest.raises(ValueError, match="loss.schedule.beta_max was 20.0 and is 10.0"):
         resumed(path, schedule=schedules.Linear(beta_max=10.0))
+    path.unlink()
+    betas = torch.linspace(1e-4, 0.02, 50, dtype=torch.float64)
+    save_checkpoint(path, resumed(None, schedule=schedules.Discrete(betas)))
+    assert resumed(path, schedule=schedules.Discrete(betas)).step == 2
+    with pytest.raises(ValueError, match="loss.schedule.betas was '[0-9a-f]{16}' and is '[0-9a-f]{16}'"):
+        resumed(path, schedule=schedules.Discrete(1.01 * betas))
 
 
 def test_more_steps_are_welcome_until_the_learning_rate_falls(checkpoint):
