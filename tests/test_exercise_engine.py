@@ -1,6 +1,14 @@
 """The exercise engine: right passes, likely bugs get their message, nonsense a polite one, idle checks are refused."""
 
+import contextlib
+import itertools
+import math
+import sys
+import threading
+import time
 import types
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -110,14 +118,120 @@ def test_a_sound_module_keeps_every_promise(module):
 
 
 def test_right_answers_of_many_kinds(module, capsys):
-    for answer in (0.25, np.float32(0.25), torch.tensor([0.25]), np.array([[0.25]]), 0.2501):
+    for answer in (0.25, np.float32(0.25), torch.tensor([0.25]), np.array([[0.25]]), 0.2501, [0.25], Decimal("0.25")):
         assert module.q2.grade(answer).status == "right"
-    for answer in ("b", " B. ", "GAN"):
+    for answer in (Fraction(1, 4), [Fraction(1, 4)], "1/4", " 0.25", "0,25", "25 %", "25%", "2.5e-1", "1 / 4"):
+        assert module.q2.grade(answer).status == "right"
+    for answer in ("b", " B. ", "GAN", ["b"], ("B",), {"b"}, "b)", "(b)", "'b'", "b: GAN", "b) gan", np.str_("b")):
         assert module.q3.grade(answer).status == "right"
-    for answer in ("ac", "C, a", ["a", "c"], {"c", "a"}):
+    for answer in (
+        "ac",
+        "C, a",
+        ["a", "c"],
+        {"c", "a"},
+        "a and c",
+        "A, C.",
+        "a/c",
+        "a & c",
+        "a+c",
+        "a; c",
+        ["flow", "c"],
+    ):
         assert module.q4.grade(answer).status == "right"
+    for answer in (("a", "c"), np.array(["a", "c"]), {"a": True, "c": True}, "{a, c}", "['a', 'c']"):
+        assert module.q4.grade(answer).status == "right"
+    module.q4.check("a", "c")
+    assert module.q4.passed
     with_numpy = module.q1.grade(lambda x, e, a, s: noisy(x, e, a, s).numpy())
     assert with_numpy.status == "right"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("1,234", "no comma between thousands"),
+        ("1/0", "one real number"),
+        ("0.25 or so", "got text"),
+        (range(10**9), "one real number"),
+        ((0, 25), "got shape (2,)"),
+        (Fraction(1, 3), "nor one of the usual slips"),
+    ],
+)
+def test_what_is_no_number_is_refused_in_a_sentence(module, answer, words):
+    verdict = module.q2.grade(answer)
+    assert verdict.status == "wrong"
+    assert words in verdict.message
+
+
+@pytest.mark.parametrize(
+    "answer", ["bad", ["a", 1], [], "", "a or perhaps c", "a, x", ["a", ["c"]], b"ac", 1, {1: "a"}]
+)
+def test_what_are_no_letters_is_refused_with_an_example(module, answer):
+    assert module.q4.grade(answer).test == "type"
+    assert 'for example "ab"' in module.q4.grade(answer).message
+
+
+def test_one_letter_is_asked_for_where_one_is_right(module):
+    assert module.q3.grade("ab").message == 'Answer with one letter in quotes: "a", "b", "c", "d".'
+
+
+def test_a_share_is_told_from_a_number_of_per_cent():
+    item = make_number(share=True, mistakes=[(0.5, "That is the standard deviation."), mistake(-1, "positive")])
+    assert item.q.endswith("Give a share between 0 and 1.")
+    assert "As a share" in item.grade(25).message
+    assert item.grade("25 %").status == "right"
+
+
+@pytest.mark.parametrize(
+    "sigma",
+    [
+        lambda alpha: (1 - alpha**2) ** 0.5,
+        lambda alpha: torch.sqrt(1 - alpha**2),
+        lambda alpha: (1 - alpha**2).sqrt(),
+        lambda alpha: math.sqrt(1 - alpha**2),
+        lambda alpha: np.sqrt(1 - float(alpha) ** 2),
+        lambda alpha: max(0, 1 - alpha * alpha) ** 0.5,
+        lambda alpha: {1.0: 0.0, 0.8: 0.6}[alpha],  # works with a Python number alone
+    ],
+)
+def test_numbers_among_the_arguments_may_be_used_as_tensors_and_as_numbers(sigma):
+    item = function(
+        "Write `sigma(alpha)`.",
+        solution=lambda alpha: (1 - alpha**2) ** 0.5,
+        tests=[
+            case("clean", (1.0,), "At alpha = 1 there is no noise."),
+            prop("at 0.8", lambda f: abs(f(0.8) - 0.6) < 1e-6, "At alpha = 0.8 sigma is 0.6."),
+        ],
+        mistakes=[mistake(lambda alpha: alpha, "clean"), mistake(lambda alpha: 1 - alpha, "at 0.8")],
+        hints=["Pythagoras."],
+    )
+    assert item.grade(sigma).status == "right"
+
+
+def test_a_prop_meets_every_form_of_a_result_as_a_tensor():
+    item = function(
+        "Write `twice(x)`.",
+        solution=lambda x: 2 * x,
+        tests=[prop("mean", lambda f: f(ONES).mean() == 2, "The mean must double.")],
+        mistakes=[mistake(lambda x: x, "mean")],
+        hints=["Add x to x."],
+    )
+    for form in (lambda x: (2 * x).numpy(), lambda x: (2 * x).tolist(), lambda x: 2 * x.half(), lambda x: 2 * x.int()):
+        assert item.grade(form).status == "right"
+    assert item.grade(lambda x: 2 * x[0]).test == "shape"
+
+
+def test_a_pair_may_be_a_tuple_a_list_or_a_stack():
+    item = function(
+        "Write `pair(x)`.",
+        solution=lambda x: (x, 2 * x),
+        tests=[case("both", (ONES[0],), "First x, then twice x.")],
+        mistakes=[mistake(lambda x: (2 * x, x), "both"), mistake(lambda x: 2 * x, "shape")],
+        hints=["A tuple."],
+    )
+    for form in (tuple, list, torch.stack, lambda pair: np.stack([part.numpy() for part in pair])):
+        assert item.grade(lambda x, form=form: form([x, 2 * x])).status == "right"
+    assert item.grade(lambda x: x).message == "Expected 2 values to be returned, got 1."
 
 
 def test_the_message_names_the_bug_and_what_was_seen(module):
@@ -208,6 +322,131 @@ def test_an_object_that_cannot_even_be_looked_at_is_refused(module):
 
     for item in (module.q1, module.q2, module.q3, module.q4):
         assert item.grade(Thorny()).status == "wrong"
+
+
+def forever(*args):
+    while True:
+        pass
+
+
+def catches_all(*args):
+    until = time.monotonic() + 4  # for ever, but for the sake of the tests that follow
+    while time.monotonic() < until:
+        with contextlib.suppress(BaseException):
+            time.sleep(0.001)
+
+
+def sleeps(*args):
+    time.sleep(3.5)
+
+
+def prints(*args):
+    while True:
+        print("x" * 100)
+
+
+def grows(*args):
+    seen = []
+    while True:
+        seen.append(np.empty(10**8))
+
+
+def yields(*args):
+    while True:
+        yield 1
+
+
+def recurses(*args):
+    return recurses(*args)
+
+
+def leaves(*args):
+    raise SystemExit
+
+
+def interrupts(*args):
+    raise KeyboardInterrupt
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no")
+
+
+def raises_mute(*args):
+    raise Mute
+
+
+class Endless:
+    def __array__(self, *args, **kwargs):
+        forever()
+
+
+def in_time(item, answer):
+    start = time.monotonic()
+    verdict = item.grade(answer)
+    assert time.monotonic() - start < 3.5, "3 seconds are promised; half of one is left for a busy machine"
+    assert verdict.status == "wrong"
+    assert "Traceback" not in verdict.message
+    return verdict
+
+
+@pytest.mark.parametrize("absurd", [forever, prints, lambda *args: Endless()])
+def test_what_never_ends_is_stopped(module, absurd, capsys):
+    before = threading.active_count()
+    verdict = in_time(module.q1, absurd)
+    assert verdict.test == "time"
+    assert "was stopped. Does a loop never end" in verdict.message
+    assert threading.active_count() == before
+    shown = capsys.readouterr().out
+    assert len(shown) < 6000
+    assert ("is left out" in shown) == (absurd is prints)
+    assert module.q1.grade(noisy).status == "right"
+
+
+@pytest.mark.parametrize("absurd", [sleeps, catches_all])
+def test_what_cannot_be_stopped_is_said_to_go_on(module, absurd):
+    verdict = in_time(module.q1, absurd)
+    assert verdict.test == "time"
+    assert "cannot be stopped: it goes on in the background" in verdict.message
+    assert "restart the kernel" in verdict.message
+
+
+@pytest.mark.parametrize("answer", [Endless(), itertools.count(), itertools.repeat("a"), yields()])
+def test_an_answer_that_is_itself_without_end_is_refused(module, answer):
+    for item in (module.q1, module.q2, module.q3, module.q4):
+        in_time(item, answer)
+
+
+@pytest.mark.parametrize(
+    ("absurd", "words"),
+    [
+        (yields, "got generator"),
+        (recurses, "RecursionError"),
+        (leaves, "stopped with SystemExit"),
+        (interrupts, "stopped with KeyboardInterrupt"),
+        (raises_mute, "stopped with Mute: no message"),
+    ],
+)
+def test_absurd_functions_get_a_sentence(module, absurd, words):
+    assert words in in_time(module.q1, absurd).message
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system's own limit holds")
+@pytest.mark.parametrize("absurd", [grows, lambda *args: np.ones(10**10), lambda *args: torch.ones(10**10)])
+def test_memory_without_end_is_refused(module, absurd):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    verdict = in_time(module.q1, absurd)
+    assert "an array is too large, a check allows 2 GB" in verdict.message
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def test_the_learner_may_interrupt_a_check(module, monkeypatch):
+    monkeypatch.setattr(threading.Thread, "join", lambda self, timeout=None: exec("raise KeyboardInterrupt"))
+    with pytest.raises(KeyboardInterrupt):
+        module.q1.grade(noisy)
 
 
 def test_check_hint_solution_and_summary_show_words_and_raise_nothing(module, capsys):

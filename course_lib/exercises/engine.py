@@ -18,6 +18,7 @@ it. The same definitions serve the learner, the teacher and the test suite (`sel
             mistake(lambda x_0, eps, alpha, sigma: x_0 + sigma * eps, "signal"),
             mistake(lambda x_0, eps, alpha, sigma: alpha * x_0 + sigma**2 * eps, "noise"),
         ],
+        also_right=[lambda x_0, eps, alpha, sigma: torch.lerp(eps, x_0, alpha) + (alpha + sigma - 1) * eps],
         hints=["Two terms.", "Each is a coefficient times an image."],
         explanation="x_t is Gaussian with mean alpha x_0 and standard deviation sigma.",
     )
@@ -30,6 +31,7 @@ it. The same definitions serve the learner, the teacher and the test suite (`sel
             (2**-3, "Check the exponent: 1 - w, not -w."),
             (0.5, "That is the standard deviation."),
         ],
+        also_right=[Fraction(1, 4)],
         hints=["Put w into the exponent."],
     )
 
@@ -38,27 +40,40 @@ it. The same definitions serve the learner, the teacher and the test suite (`sel
 `choice` and `choices` ask for one or for several lettered options. In the notebook: `ex.q1` shows the question,
 `ex.q1.check(noisy)`, `ex.q1.hint()`, `ex.q1.solution()`, `ex.summary()`. Unanswered (None, `...`, a function that is
 still a stub) is no error: running all cells of a fresh notebook stays green.
+
+A right answer passes in any form: numbers as Python, NumPy or torch values, fractions or text ("80 %", "0,8"); results
+as tensors, arrays or lists in either precision; letters as "ac", "a, c", "A and C" or a list. Numbers among the
+arguments of a function come as tensors of no dimensions, so that `alpha.sqrt()` and `math.sqrt(alpha)` both work.
+`also_right` lists right answers in other forms than the solution's, for the test suite. No answer runs for longer than
+`limits.SECONDS`.
 """
 
 import copy
 import dis
+import functools
 import html
 import inspect
+import itertools
 import math
+import re
 import textwrap
 import traceback
 import warnings
 from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
+import torch
 
+from course_lib.exercises import limits
 from course_lib.viz.arrays import as_array
 from course_lib.viz.page import Page, rich
 
 __all__ = ["Exercise", "Exercises", "case", "choice", "choices", "function", "mistake", "number", "prop", "self_test"]
 
 #: Names of the tests that every exercise has without being told; a mistake may be tied to one of them too.
-CONTRACT = ("type", "shape", "finite", "error")
+CONTRACT = ("type", "shape", "finite", "error", "time")
 
 
 # ------------------------------------------------------------------------------------------------- parts of an exercise
@@ -144,16 +159,19 @@ class Exercise:
     """One question. Made by `number`, `function`, `choice` or `choices`; `passed` is None until checked."""
 
     def __init__(
-        self, question, *, answer, read, steps, mistakes, code, hints, explanation, options=None, generated=()
-    ):
+        self, question, *, answer, read, steps, mistakes, code, hints, explanation, options=None, generated=(),
+        also_right=(), forms=(),
+    ):  # fmt: skip
         """`read(answer)` brings what the learner gave into the form that the steps judge, or raises Refusal.
 
-        `mistakes` are the author's, `generated` those made to show that each remaining step can fail. Raises ValueError
-        if a mistake names no step, or if a step has no mistake: a check that cannot fail teaches nothing.
+        `mistakes` are the author's, `generated` those made to show that each remaining step can fail. `also_right` are
+        the author's right answers in another form, `forms` those that the engine makes of the solution. Raises
+        ValueError if a mistake names no step, or if a step has no mistake: a check that cannot fail teaches nothing.
         """
         self.q, self.options = inspect.cleandoc(question), options or {}
         self.answer, self.code, self.explanation = answer, code, inspect.cleandoc(explanation)
         self.hints, self.mistakes, self.generated = list(hints), list(mistakes), list(generated)
+        self.also_right, self.forms = list(also_right), list(forms)
         self.name, self._read, self._steps = "exercise", read, list(steps)
         self.passed, self.attempts, self.hints_used, self.solution_seen = None, 0, 0, False
         self._refuse_idle_steps()
@@ -169,7 +187,13 @@ class Exercise:
             raise ValueError(f"no mistake fails these tests, so nothing shows that they can fail: {idle}")
 
     def grade(self, answer):
-        """Judge `answer` without showing or recording anything -> Verdict. Never raises."""
+        """Judge `answer` without showing or recording anything -> Verdict. Never raises; ends within 3 seconds."""
+        try:
+            return limits.limited(lambda: self._judge(answer))
+        except limits.TooLong as error:
+            return Verdict("wrong", "time", _TOO_LONG if error.stopped else _TOO_LONG_AND_RUNNING)
+
+    def _judge(self, answer):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -183,15 +207,20 @@ class Exercise:
             return Verdict("unanswered")
         except Refusal as refusal:
             return Verdict("wrong", refusal.test, refusal.message)
-        except Exception as error:  # e.g. an object whose own comparison raises
+        except limits.Stop:
+            raise
+        except BaseException as error:  # e.g. an object whose own comparison raises, or ends Python
             return Verdict(
                 "wrong", "type", f"This answer cannot be judged: {_error_text(error)}. Is it the right thing?"
             )
         return Verdict("right")
 
-    def check(self, answer=None):
-        """Say whether `answer` is right and, if not, what the likely bug is. Shows its result; returns nothing."""
-        verdict = self.grade(answer)
+    def check(self, *answer):
+        """Say whether the answer is right and, if not, what the likely bug is. Shows its result; returns nothing.
+
+        Several arguments count as one answer: `check("a", "c")` is `check(["a", "c"])`.
+        """
+        verdict = self.grade(answer[0] if len(answer) == 1 else answer or None)
         if verdict.status != "unanswered":
             self.attempts += 1
             self.passed = verdict.status == "right"
@@ -240,21 +269,43 @@ def _has_gap(answer):
     return answer is None or answer is Ellipsis
 
 
+_TOO_LONG = (
+    f"Your answer ran for more than {limits.SECONDS} seconds and was stopped. Does a loop never end, or is an array "
+    "far too large?"
+)
+_TOO_LONG_AND_RUNNING = (
+    f"Your answer has run for more than {limits.SECONDS} seconds and cannot be stopped: it goes on in the background. "
+    "Make it smaller, and restart the kernel if the notebook has become slow."
+)
+
+
 def _error_text(error):
-    return f"{type(error).__name__}: {str(error).strip() or 'no message'}"[:300]
+    try:
+        text = str(error).strip()
+    except Exception:  # an error whose own text raises
+        text = ""
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:  # NumPy's, Python's; PyTorch's
+        text = f"an array is too large, a check allows {limits.BYTES >> 30} GB"
+    return f"{type(error).__name__}: {text or 'no message'}"[:300]
 
 
 # --------------------------------------------------------------------------------------------------------------- number
 
 
-def number(question, *, solution, mistakes, hints, explanation="", tests=(), rtol=0.01, atol=1e-9):
+def number(
+    question, *, solution, mistakes, hints, explanation="", tests=(), also_right=(), share=False, rtol=0.01, atol=1e-9
+):
     """A question whose answer is one number (Python, numpy or torch), right within rtol * |value| + atol.
 
     `solution`: an expression as text (with `math` and `np`), or a function without arguments: its code is shown.
     `mistakes`: pairs (value, message), or `mistake(value, fails="name of a prop")`. `tests`: `prop`s that come before.
+    `share`: the answer is asked for as a share between 0 and 1, and a number of per cent is told so.
     """
     code, make = _source(solution)
     value = float(as_array(make()))
+    if share:
+        question = f"{inspect.cleandoc(question)} Give a share between 0 and 1."
+        mistakes = [*mistakes, (100 * value, "As a share between 0 and 1: divide your number of per cent by 100.")]
     pairs = [(f"mistake {i}", *pair) for i, pair in enumerate(mistakes, 1) if not isinstance(pair, Mistake)]
     steps = [_property_step(test) for test in tests]
     steps += [Step(name, _not_near(wrong, rtol, atol), message) for name, wrong, message in pairs]
@@ -264,16 +315,57 @@ def number(question, *, solution, mistakes, hints, explanation="", tests=(), rto
     off = next(guess for guess in guesses if not any(step.run(guess, False) for step in steps[:-1]))
     return Exercise(
         question, answer=value, read=_read_number, steps=steps, mistakes=tied, generated=[Mistake(off, "value")],
-        code=code, hints=hints, explanation=explanation or f"The value is {value:.4g}.",
+        code=code, hints=hints, explanation=explanation or f"The value is {value:.4g}.", also_right=also_right,
+        forms=_forms_of_number(value),
     )  # fmt: skip
 
 
+def _forms_of_number(value):
+    text = f"{value:.6f}"
+    return [
+        np.float32(value), np.array([[value]]), torch.tensor(value), torch.tensor([value]), [value], (value,),
+        Fraction(value), Decimal(text), text, text.replace(".", ","), f"{100 * value:.6f} %",
+    ]  # fmt: skip
+
+
+def _array(values):
+    """What `as_array` makes of it; fractions and decimals become floats. Raises TypeError for what holds no numbers."""
+    if not hasattr(values, "dtype") and hasattr(values, "__len__") and len(values) > _MOST:
+        raise TypeError(f"{type(values).__name__} of {len(values)} entries")
+    if isinstance(values, torch.Tensor):
+        values = values.resolve_conj().resolve_neg()
+    array = as_array(values)
+    return array.astype(float) if array.dtype.kind == "O" else array
+
+
+_MOST = 100_000  # entries of a list or range that are looked at
+
+
+def _number_in(text):
+    """ "0.8", "0,8", "80 %", "4/5" -> float; a Refusal says how to write it."""
+    plain = text.strip().replace("−", "-")
+    if re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+", plain):
+        raise Refusal(
+            "type", f'"{plain}" can be read in two ways: write no comma between thousands, and a decimal point.'
+        )
+    number, percent = (plain[:-1].strip(), 100) if plain.endswith("%") else (plain, 1)
+    try:
+        return float(Fraction(number.replace(",", ".").replace(" ", ""))) / percent
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        raise Refusal("type", f"{_ONE_NUMBER}; got text.") from error
+
+
+_ONE_NUMBER = "Expected one real number, for example 0.25"
+
+
 def _read_number(answer):
-    wanted = "Expected one real number, for example 0.25"
+    wanted = _ONE_NUMBER
+    if isinstance(answer, str) and len(answer) < 40:
+        answer = _number_in(answer)
     if callable(answer):
         raise Refusal("type", f"{wanted}; got a function. Call it and pass what it returns.")
     try:
-        array = as_array(answer)
+        array = _array(answer)
     except Exception as error:
         raise Refusal("type", f"{wanted}; got {type(answer).__name__}.") from error
     if array.dtype.kind not in "iuf":
@@ -309,19 +401,44 @@ def _property_step(test):
 # ------------------------------------------------------------------------------------------------------------- function
 
 
-def function(question, *, solution, tests, mistakes, hints, explanation="", rtol=1e-4, atol=1e-6):
+def function(question, *, solution, tests, mistakes, hints, explanation="", also_right=(), rtol=1e-4, atol=1e-6):
     """A question whose answer is a function: it must agree with `solution` on every `case` and have every `prop`.
 
     `solution`: a function, or its source as text. Results may be numbers, arrays, tensors or tuples of them; they are
-    compared element by element within rtol * |expected| + atol. An error, a wrong shape or NaN in the first test gets a
-    general message, in a later one that test's own message, for then it is what the test is about.
+    compared element by element within rtol * |expected| + atol. Floats among the arguments reach the learner's function
+    as tensors of no dimensions, and as floats if it stops with an error then. A `prop` gets the function with its
+    results as float64 tensors in the solution's shape, whatever form the learner gave them. An error, a wrong shape or
+    NaN in the first test gets a general message, in a later one that test's own message, for then it is what the test
+    is about.
     """
     code, expected = _source(solution, run=False)
-    steps = [_case_step(t, expected, rtol, atol) if isinstance(t, Case) else _function_property(t) for t in tests]
+    rtol = max(rtol, 1e-6)  # float32 is precise enough
+    steps = [
+        _case_step(t, expected, rtol, atol) if isinstance(t, Case) else _function_property(t, expected) for t in tests
+    ]
     return Exercise(
         question, answer=expected, read=lambda answer: _read_function(answer, expected), steps=steps, mistakes=mistakes,
-        code=code, hints=hints, explanation=explanation,
+        code=code, hints=hints, explanation=explanation, also_right=also_right, forms=_forms_of_function(expected),
     )  # fmt: skip
+
+
+def _forms_of_function(right):
+    def returning(form):
+        def answer(*args):
+            result = right(*args)
+            return [form(part) for part in result] if isinstance(result, (tuple, list)) else form(result)
+
+        return answer
+
+    return [
+        functools.partial(right),
+        returning(_array),
+        returning(lambda result: _array(result).astype(np.float32)),
+        returning(lambda result: _array(result).tolist()),
+        returning(lambda result: torch.as_tensor(result).to(torch.float64)),
+        returning(lambda result: torch.as_tensor(result).to(torch.float32)),
+        returning(lambda result: result[None] if np.ndim(result) == 0 else result),
+    ]
 
 
 def _read_function(answer, expected):
@@ -362,21 +479,46 @@ def _is_stub(answer):
     return all(step.opname in idle for step in steps) and bool(constants) and constants[-1] in (None, Ellipsis)
 
 
-def _private(args):
-    """Copies one by one: the same array given twice must not become one array that in-place work changes twice."""
-    return [copy.deepcopy(arg) for arg in args]
+def _private(value, numbers=float):
+    """Copies one by one: the same array given twice must not become one array that in-place work changes twice.
+
+    Floats, also those in pairs, become `numbers`.
+    """
+    if type(value) in (tuple, list):
+        return type(value)(_private(part, numbers) for part in value)
+    return numbers(value) if type(value) is float else copy.deepcopy(value)
+
+
+def _level(value):
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def _returned(answer, args):
+    """The learner's result for numbers as tensors; for floats if it stops then: `np.quantile(x, level)` wants one."""
+    try:
+        return answer(*_private(args, _level))
+    except (NotImplementedError, MemoryError):
+        raise
+    except Exception as error:
+        try:
+            return answer(*_private(args))
+        except Exception:
+            raise error from None
 
 
 def _call(answer, args):
     """The learner's result, from a private copy of the arguments. Raises Unanswered or Refusal, never anything else."""
     try:
-        result = answer(*_private(args))
+        result = _returned(answer, args)
     except NotImplementedError as error:
         raise Unanswered from error
-    except Exception as error:
-        if "ellipsis" in str(error).lower():  # a stub's `...` met arithmetic
+    except limits.Stop:
+        raise
+    except BaseException as error:  # SystemExit is no Exception
+        text = _error_text(error)
+        if "ellipsis" in text.lower():  # a stub's `...` met arithmetic
             raise Unanswered from error
-        raise Refusal("error", f"Your function stopped with {_error_text(error)}{_line_of(error, answer)}.") from error
+        raise Refusal("error", f"Your function stopped with {text}{_line_of(error, answer)}.") from error
     if _has_gap(result) and result is not None:
         raise Unanswered
     if result is None:
@@ -398,7 +540,7 @@ def _case_step(test, expected, rtol, atol):
     def run(answer, first):
         args = test.args() if callable(test.args) else test.args
         try:
-            return _difference(_call(answer, args), expected(*_private(args)), rtol, atol)
+            return _difference(_call(answer, args), expected(*_private(args, _level)), rtol, atol)
         except Refusal as refusal:
             if first:
                 raise
@@ -407,10 +549,11 @@ def _case_step(test, expected, rtol, atol):
     return Step(test.name, run, test.message)
 
 
-def _function_property(test):
+def _function_property(test, expected):
     def run(answer, first):
         def guarded(*args):
-            return _call(answer, args)
+            given = _call(answer, args)
+            return _in_form_of(expected(*_private(args, _level)), given)
 
         try:
             return not test.holds(guarded)
@@ -422,15 +565,29 @@ def _function_property(test):
     return Step(test.name, run, test.message)
 
 
+def _parts(given, wanted):
+    """The learner's tuple, list or stack of the results, as many as wanted; else a Refusal."""
+    several = isinstance(given, (tuple, list)) or (getattr(given, "ndim", 0) and len(given) == len(wanted))
+    count = len(given) if several else 1
+    if count != len(wanted):
+        raise Refusal("shape", f"Expected {len(wanted)} values to be returned, got {count}.")
+    return given
+
+
+def _in_form_of(wanted, given):
+    """The learner's result as float64 (or complex) tensors, in the shape of what was wanted; else a Refusal."""
+    if isinstance(wanted, (tuple, list)):
+        return tuple(_in_form_of(w, g) for g, w in zip(_parts(given, wanted), wanted, strict=True))
+    return torch.as_tensor(_comparable(given, _array(wanted)))
+
+
 def _difference(given, wanted, rtol, atol):
     """ "" if equal within tolerance, else what was seen. Raises Refusal if the two cannot be compared."""
     if isinstance(wanted, (tuple, list)):
-        if not isinstance(given, (tuple, list)) or len(given) != len(wanted):
-            count = len(given) if isinstance(given, (tuple, list)) else 1
-            raise Refusal("shape", f"Expected {len(wanted)} values to be returned, got {count}.")
-        parts = (_difference(g, w, rtol, atol) for g, w in zip(given, wanted, strict=True))
+        pairs = zip(_parts(given, wanted), wanted, strict=True)
+        parts = (_difference(g, w, rtol, atol) for g, w in pairs)
         return next((f"Value {i} of {len(wanted)}: {part}" for i, part in enumerate(parts, 1) if part), "")
-    given, wanted = _comparable(given, as_array(wanted)), as_array(wanted)
+    given, wanted = _comparable(given, _array(wanted)), _array(wanted)
     excess = np.abs(given - wanted) - (rtol * np.abs(wanted) + atol)
     if (excess <= 0).all():
         return ""
@@ -446,11 +603,13 @@ def _comparable(given, wanted):
     """The learner's result as a numeric array of the wanted shape; Refusal says what was expected instead."""
     form = f"shape {wanted.shape}" if wanted.ndim else "one number"
     try:
-        array = as_array(given)
+        array = _array(given)
     except Exception as error:
         raise Refusal("type", f"Expected numbers ({form}), got {type(given).__name__}.") from error
     if array.dtype.kind not in ("iufcb" if wanted.dtype.kind in "cb" else "iuf"):
         raise Refusal("type", f"Expected numbers of type {wanted.dtype} ({form}), got {_kind(given, array)}.")
+    if wanted.ndim == 0 and array.size == 1:
+        array = array.reshape(())
     if array.shape != wanted.shape:
         raise Refusal("shape", f"Expected {form}, got shape {array.shape}.")
     if not np.isfinite(array).all() and np.isfinite(wanted).all():
@@ -473,8 +632,15 @@ def choice(question, options, *, answer, feedback, hints, explanation):
     return Exercise(
         question, answer=answer, read=lambda given: _read_key(given, options), steps=steps, options=options,
         mistakes=[Mistake(key, f"not {key}") for key in feedback], code=f"{answer}: {options[answer]}", hints=hints,
-        explanation=explanation,
+        explanation=explanation, forms=_forms_of_choice(answer, options[answer]),
     )  # fmt: skip
+
+
+def _forms_of_choice(key, text):
+    return [
+        key.upper(), f" {key}. ", f"({key})", f"'{key}'", [key], (key,), {key}, np.array([key]), text, f"{key}) {text}",
+        f"{key}: {text}",
+    ]  # fmt: skip
 
 
 def _is_not(key):
@@ -482,12 +648,32 @@ def _is_not(key):
 
 
 def _read_key(given, options):
-    texts = {text.strip().lower(): key for key, text in options.items()}
-    if isinstance(given, str):
-        word = given.strip().strip("().").lower()
-        if word in options or word in texts:
-            return word if word in options else texts[word]
-    raise Refusal("type", f"Answer with one letter in quotes: {_letters(options)}.")
+    chosen = _keys(given, options)
+    if len(chosen) != 1:
+        raise Refusal("type", f"Answer with one letter in quotes: {_letters(options)}.")
+    return next(iter(chosen))
+
+
+def _keys(given, options):
+    """The letters in text, in an option's own words or in a list of both; none if anything else is in it."""
+    if isinstance(given, np.ndarray):
+        given = given.tolist()
+    if isinstance(given, (list, tuple, set, frozenset, dict)):
+        parts = [_keys(part, options) if isinstance(part, str) else frozenset() for part in given]
+        return frozenset().union(*parts) if parts and all(parts) else frozenset()
+    if not isinstance(given, str):
+        return frozenset()
+    texts = {_plain(text): key for key, text in options.items()}
+    texts |= {_plain(f"{key} {text}"): key for key, text in options.items()}
+    if _plain(given) in texts:
+        return frozenset(texts[_plain(given)])
+    letters = frozenset("".join(word for word in _plain(given).split() if word != "and"))
+    return letters if letters <= set(options) else frozenset()
+
+
+def _plain(text):
+    """Lower case, words alone: "A, C and D." -> "a c and d"."""
+    return " ".join(re.findall(r"[^\W_]+", text.lower()))
 
 
 def _letters(options):
@@ -497,7 +683,8 @@ def _letters(options):
 def choices(question, options, *, answers, feedback, hints, explanation):
     """Several of many: `options` {"a": text, ...}, `answers` "ac", `feedback` {every letter: why it belongs or not}.
 
-    The learner may write "ac", "a, c", ["a", "c"] or {"a", "c"}. The first letter that is wrong gets its feedback.
+    The learner may write "ac", "a, c", "A and C", ["a", "c"] or {"a", "c"}. The first letter that is wrong gets its
+    feedback.
     """
     right = frozenset(answers)
     if not right <= set(options) or set(feedback) != set(options):
@@ -507,7 +694,18 @@ def choices(question, options, *, answers, feedback, hints, explanation):
         question, answer=right, read=lambda given: _read_keys(given, options), steps=steps, options=options,
         mistakes=[Mistake(right ^ {key}, f"letter {key}") for key in options],
         code="\n".join(f"{key}: {options[key]}" for key in sorted(right)), hints=hints, explanation=explanation,
+        forms=_forms_of_choices(sorted(right), options),
     )  # fmt: skip
+
+
+def _forms_of_choices(keys, options):
+    *first, last = keys
+    return [
+        "".join(keys), "".join(keys).upper(), "/".join(keys), ", ".join(keys), " ".join(reversed(keys)),
+        f"{', '.join(first)} and {last}", f"{', '.join(first)} & {last}.", keys, tuple(keys), set(keys), np.array(keys),
+        [key.upper() for key in keys], [f"{key})" for key in keys], [options[key] for key in keys],
+        dict.fromkeys(keys, True),
+    ]  # fmt: skip
 
 
 def _member(key, belongs):
@@ -520,12 +718,10 @@ def _member(key, belongs):
 
 
 def _read_keys(given, options):
-    letters = [c for c in given.lower() if c not in " ,;."] if isinstance(given, str) else given
-    if isinstance(letters, (list, tuple, set, frozenset)) and all(isinstance(c, str) for c in letters):
-        chosen = frozenset(c.strip().lower() for c in letters)
-        if chosen <= set(options) and given != "":
-            return chosen
-    raise Refusal("type", f'Answer with letters, for example "ab" or ["a", "b"]; there are {_letters(options)}.')
+    chosen = _keys(given, options)
+    if not chosen:
+        raise Refusal("type", f'Answer with letters, for example "ab" or ["a", "b"]; there are {_letters(options)}.')
+    return chosen
 
 
 # ------------------------------------------------------------------------------------------------------------- solution
@@ -639,14 +835,16 @@ def _row(row):
 def self_test(module):
     """Yield (label, test) for every promise of a module's exercises; a test raises AssertionError if it is broken.
 
-    Promises: the solution passes; at least three plausible mistakes; each mistake is caught by the test meant for it,
-    with that test's message; nonsense is refused politely; unanswered is no failure; hints, question and solution have
-    words.
+    Promises: the solution passes, and so do right answers in other forms; at least three plausible mistakes; each
+    mistake is caught by the test meant for it, with that test's message; nonsense is refused politely; unanswered is no
+    failure; hints, question and solution have words.
     """
     items = {name: value for name, value in vars(module).items() if isinstance(value, Exercise)}
     yield "the module has exercises and a summary", lambda: _check_module(module, items)
     for name, item in items.items():
         yield f"{name}: the solution passes", _bind(_check_solution, item)
+        for index, answer in enumerate([*item.also_right, *item.forms], 1):
+            yield f"{name}: right answer {index} in another form", _bind(_check_right, item, answer)
         yield f"{name}: at least three mistakes", _bind(_check_count, item)
         yield f"{name}: words", _bind(_check_words, item)
         yield f"{name}: unanswered", _bind(_check_unanswered, item)
@@ -672,6 +870,13 @@ def _check_module(module, items):
 def _check_solution(item):
     verdict = item.grade(item.answer)
     assert verdict.status == "right", f"the solution fails {verdict.test!r}: {verdict.message} {verdict.seen}"
+
+
+def _check_right(item, answer):
+    verdict = item.grade(answer)
+    assert verdict.status == "right", (
+        f"this right answer is refused by {verdict.test!r}: {verdict.message} {verdict.seen}: {answer!r}"
+    )
 
 
 def _check_count(item):
@@ -720,8 +925,21 @@ def _nonsense(item):
     yield "an array of NaN", np.full(4, np.nan)
     yield "a type", int
     yield "a complex number", 1j
+    yield "a dictionary", {"answer": 1}
+    yield "a generator that never ends", itertools.count()
+    yield "an object that raises whatever one does with it", _Thorny()
     if callable(item.answer):
         yield from _nonsense_functions(item.answer)
+
+
+class _Thorny:
+    """Raises when looked at, compared, counted or written out."""
+
+    def __getattr__(self, name):
+        raise RuntimeError("no")
+
+    __eq__ = __len__ = __iter__ = __float__ = __array__ = __repr__ = __bool__ = __getattr__
+    __hash__ = None
 
 
 def _nonsense_functions(right):

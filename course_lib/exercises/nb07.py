@@ -44,7 +44,7 @@ q2 = function(
     "deviation over everything is 1.",
     solution=scale_factor,
     tests=[
-        case("standard deviation 3", (3 * RAMP / RAMP.std(),), "Latents of standard deviation 3 need the factor 1/3."),
+        case("standard deviation 3", (3 * WAVE / WAVE.std(),), "Latents of standard deviation 3 need the factor 1/3."),
         case(
             "a mean",
             (WAVE + 10,),

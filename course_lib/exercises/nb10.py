@@ -75,11 +75,6 @@ q3 = function(
     "tensor (K, H, W).",
     solution=random_threshold,
     tests=[
-        prop(
-            "shape",
-            lambda f: tuple(torch.as_tensor(f(LAYERS, LEVELS)).shape) == (4, 3, 4),
-            "One mask for each threshold: (K, H, W). Give u two more axes, u[:, None, None].",
-        ),
         case("side", (LAYERS, torch.tensor([0.5])), "A pixel is drawn where p exceeds u, not where it falls below."),
         prop(
             "nested",
