@@ -43,7 +43,7 @@ def limited(work):
     outcome = []
 
     def run():
-        try:  # noqa: SIM105 - `suppress` is Python code itself, in which a second Stop may arrive
+        try:  # a second Stop may arrive while the first is handled
             try:
                 outcome.append((work(), None))
             except Stop:

@@ -1,5 +1,8 @@
 """Exercises of notebook 00: mixing image and noise, the two meanings of alpha, the three nouns."""
 
+import math
+from fractions import Fraction
+
 import torch
 
 from course_lib.exercises.engine import Exercises, case, choice, function, mistake, number
@@ -23,7 +26,11 @@ q1 = function(
     solution=noisy,
     tests=[
         case("clean", (RAMP, WAVE, 1.0), "At alpha = 1 sigma is 0, so the clean image must come back."),
-        case("signal", (RAMP, ZEROS, 0.8), "Only x_0 is multiplied by alpha, and by alpha itself: no square, no root."),
+        case(
+            "signal",
+            (RAMP, ZEROS, 0.8),
+            "Without noise alpha x_0 must remain: alpha itself, no square, no root, and no noise but eps.",
+        ),
         case(
             "noise",
             (ZEROS, WAVE, 0.8),
@@ -40,6 +47,18 @@ q1 = function(
         mistake(lambda x_0, eps, alpha: x_0 + (1 - alpha**2) ** 0.5 * eps, "signal", "alpha left out"),
         mistake(lambda x_0, eps, alpha: alpha * x_0 + eps, "clean", "sigma left out"),
         mistake(lambda x_0, eps, alpha: x_0 if alpha == 0 else noisy(x_0, eps, alpha), "pure noise"),
+        mistake(lambda x_0, eps, alpha: (1 - alpha**2) ** 0.5 * x_0 + alpha * eps, "clean", "swapped"),
+        mistake(lambda x_0, eps, alpha: alpha * x_0 - (1 - alpha**2) ** 0.5 * eps, "noise", "noise subtracted"),
+        mistake(
+            lambda x_0, eps, alpha: alpha * x_0 + (1 - alpha**2) ** 0.5 * torch.ones_like(eps), "signal", "own noise"
+        ),
+    ],
+    also_right=[
+        lambda x_0, eps, alpha: alpha * x_0 + torch.sqrt(1 - alpha**2) * eps,
+        lambda x_0, eps, alpha: alpha * x_0 + (1 - alpha**2).sqrt() * eps,
+        lambda x_0, eps, alpha: alpha * x_0 + math.sqrt(1 - alpha**2) * eps,
+        lambda x_0, eps, alpha: x_0.mul_(alpha).add_(eps, alpha=float(1 - alpha**2) ** 0.5),
+        lambda x_0, eps, alpha: alpha * x_0.numpy() + math.sin(math.acos(alpha)) * eps.numpy(),
     ],
     hints=[
         "Find sigma first: sigma squared is 1 - alpha squared.",
@@ -54,19 +73,23 @@ q1 = function(
 # ---- q2: alpha and abar ----------------------------------------------------------------------------------------------
 
 q2 = number(
-    "MONAI's `DDPMScheduler` has a table `alphas_cumprod`, the papers' $\\bar\\alpha$. At one step it says 0.25. What "
-    "is this course's $\\alpha_t$ there?",
-    solution="0.25 ** 0.5",
+    "MONAI's `DDPMScheduler` has a table `alphas_cumprod`, the papers' $\\bar\\alpha$. At one step it says 0.25, and a "
+    "colleague writes `x_t = 0.25 * x_0 + 0.75 * eps`. Image and noise are independent, each of variance 1, and the "
+    "network was trained on an x_t of variance 1. Which **variance** has hers?",
+    solution="0.25**2 + 0.75**2",
     mistakes=[
-        (0.25, "That is abar itself. Our alpha multiplies the image; abar is its square."),
-        (0.0625, "You squared it. It is the other way round: abar is alpha squared."),
-        (0.75, "That is 1 - abar, the variance of the noise, sigma squared."),
-        (0.75**0.5, "That is sigma, the noise level, the square root of 1 - abar."),
+        (1, "That is the variance of the right mix, with alpha = sqrt(0.25). She multiplies by abar and 1 - abar."),
+        (0.625**0.5, "That is the standard deviation; asked is the variance."),
+        (0.25**2, "That is the image's part alone. The noise adds its own."),
+        (0.75**2, "That is the noise's part alone. The image adds its own."),
+        (0.5, "0.5 is the right factor of the image. Which variance has the mix that she made?"),
+        (0.75, "That is the noise's variance in the right mix. A factor enters the variance squared."),
     ],
-    hints=["Which of the two multiplies the image, and which is a squared number?", "abar = alpha squared."],
-    explanation="$\\alpha_t = \\sqrt{\\bar\\alpha_t} = 0.5$ and "
-    "$\\sigma_t = \\sqrt{1 - \\bar\\alpha_t} \\approx 0.87$. Who multiplies the image by 0.25 "
-    "instead throws half of the signal away, and no error message says so.",
+    also_right=[Fraction(5, 8), 0.63, "62.5 %"],
+    hints=["A factor c multiplies the variance by c squared.", "Variances of independent images add up."],
+    explanation="0.0625 + 0.5625 = 0.625. With this course's letters $\\alpha_t = \\sqrt{\\bar\\alpha_t} = 0.5$ and "
+    "$\\sigma_t = \\sqrt{1 - \\bar\\alpha_t} \\approx 0.87$, and the variances 0.25 and 0.75 add up to 1. Her mix "
+    "holds half of the signal that the network expects, and no error message says so.",
 )
 
 

@@ -2,7 +2,9 @@
 
 import math
 
+import numpy as np
 import torch
+from torch.distributions import Normal, kl_divergence
 
 from course_lib.exercises.engine import Exercises, case, choice, choices, function, mistake, number, prop
 
@@ -88,6 +90,11 @@ q1 = function(
             "log_var is the logarithm of the variance: exp(log_var) is the variance, neither log_var itself nor "
             "exp(2 log_var).",
         ),
+        case(
+            "three coordinates",
+            (torch.ones(2, 3), torch.zeros(2, 3), 0.5, torch.ones(2, 3), torch.zeros(2, 3)),
+            "Right for points in the plane alone: the constant log s + log(2 pi)/2 belongs to each coordinate.",
+        ),
     ],
     mistakes=[
         mistake(_no_constant, "a perfect decoder", "the constant left out"),
@@ -97,6 +104,49 @@ q1 = function(
         mistake(_log_var_as_log_std, "the variance of the code"),
         mistake(_log_var_as_variance, "a perfect decoder", "log-variance taken for variance"),
         mistake(_batch_mean, "shape", "one number for the whole batch"),
+        mistake(
+            lambda x, decoded, s, mu, log_var: (
+                -((x - decoded) ** 2).sum(1) / (2 * s**2) - 2 * math.log(s) - LOG_2PI - _kl(mu, log_var)
+            ),
+            "three coordinates",
+            "the constant of two coordinates",
+        ),
+        mistake(
+            lambda x, decoded, s, mu, log_var: _log_likelihood(x, decoded, s) - 2 * _kl(mu, log_var),
+            "the mean of the code",
+            "the half of the KL",
+        ),
+        mistake(lambda x, decoded, s, mu, log_var: -elbo(x, decoded, s, mu, log_var), "a perfect decoder", "the loss"),
+        mistake(
+            lambda x, decoded, s, mu, log_var: _log_likelihood(x, decoded, s) / 2 - _kl(mu, log_var),
+            "a perfect decoder",
+            "a mean over coordinates",
+        ),
+        mistake(
+            lambda x, decoded, s, mu, log_var: (
+                _log_likelihood(x, decoded, s) - 0.5 * ((1 + mu**2) / log_var.exp() - 1 + log_var).sum(1)
+            ),
+            "the variance of the code",
+            "KL the other way round",
+        ),
+        mistake(
+            lambda x, decoded, s, mu, log_var: (
+                -((x - decoded).abs() / s + math.log(s) + 0.5 * LOG_2PI).sum(1) - _kl(mu, log_var)
+            ),
+            "the decoder's width",
+            "absolute errors",
+        ),
+    ],
+    also_right=[
+        lambda x, decoded, s, mu, log_var: (
+            Normal(decoded, s).log_prob(x).sum(1)
+            - kl_divergence(Normal(mu, (log_var / 2).exp()), Normal(0.0, 1.0)).sum(1)
+        ),
+        lambda x, decoded, s, mu, log_var: (
+            -0.5 * ((x - decoded) / s).square().sum(-1)
+            - x.shape[1] * (torch.log(s) + 0.5 * LOG_2PI)
+            - 0.5 * (mu.square() + log_var.exp() - 1 - log_var).sum(-1)
+        ),
     ],
     hints=[
         "Two parts: log N(x; decoded, s^2 I), summed over coordinates, and minus KL(q || N(0, I)).",
@@ -130,6 +180,7 @@ q2 = number(
             "That is the share of samples in the covered kinds. 99.5 % of them look right: that is the trap.",
         ),
     ],
+    also_right=[2.0, "2", np.int64(2)],
     hints=[
         "Compare each kind's share among the samples with a quarter of its share in the data.",
         "0.004 against 0.02?",
@@ -187,9 +238,9 @@ q3 = function(
         ),
         prop(
             "integrates to one",
-            lambda f: abs(float(torch.trapezoid(torch.as_tensor(f(FINE, A, NONE)).exp(), FINE)) - 1) < 1e-3,
-            "Your density does not integrate to one. The log-determinant is log |df/dx| = log e^a = a, with a plus: "
-            "where f stretches, the density of x is higher.",
+            lambda f: all(abs(float(torch.trapezoid(f(FINE, a, NONE).exp(), FINE)) - 1) < 1e-3 for a in (A, -A)),
+            "Your density does not integrate to one at a = 0.7 and at a = -0.7. The log-determinant is log |df/dx| = "
+            "log e^a = a, with its own sign: where f stretches, the density of x is higher.",
         ),
         case("stretched and shifted", (LINE, A, torch.tensor(-0.5)), "Check u = e^a x + b and the log-determinant a."),
     ],
@@ -200,6 +251,18 @@ q3 = function(
         mistake(_inverse, "the shift", "the inverse of f"),
         mistake(_no_normal_constant, "no stretching", "the normal's constant"),
         mistake(lambda x, a, b: log_prob(x, a, b) if float(b) == 0 else log_prob(x, NONE, b), "stretched and shifted"),
+        mistake(lambda x, a, b: _no_log_det(x, a, b) + abs(a), "integrates to one", "never negative"),
+        mistake(lambda x, a, b: _no_log_det(x, a, b) + torch.relu(a), "integrates to one", "only where it stretches"),
+        mistake(lambda x, a, b: _no_log_det(x, a, b) + a**2, "integrates to one", "squared"),
+        mistake(lambda x, a, b: log_prob(x + b, a, 0 * b), "stretched and shifted", "shifted before it is stretched"),
+        mistake(lambda x, a, b: log_prob(x, a, b).exp(), "no stretching", "no logarithm"),
+        mistake(lambda x, a, b: log_prob(x, a, b).sum(), "shape", "one number for all points"),
+        mistake(lambda x, a, b: log_prob(x, torch.log(1 + a), b), "stretched and shifted", "1 + a for e^a"),
+    ],
+    also_right=[
+        lambda x, a, b: Normal(0.0, 1.0).log_prob(a.exp() * x + b) + a,
+        lambda x, a, b: Normal(-b * torch.exp(-a), torch.exp(-a)).log_prob(x),
+        lambda x, a, b: [-((math.exp(a) * float(at) + float(b)) ** 2) / 2 - LOG_2PI / 2 + float(a) for at in x],
     ],
     hints=[
         "log p(x) = log N(f(x); 0, 1) + log |f'(x)|.",

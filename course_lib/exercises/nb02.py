@@ -1,6 +1,9 @@
 """Exercises of notebook 02: score from denoiser, v from eps, their errors, the gap of a step, SDE and ODE, bits."""
 
+import math
+
 import torch
+from torch.distributions import Normal, kl_divergence
 
 from course_lib.exercises.engine import Exercises, case, choice, function, mistake, number, prop
 
@@ -18,7 +21,7 @@ def score(x_t, D, alpha, sigma):
 
 q1 = function(
     "Turn Tweedie's formula round. Write `score(x_t, D, alpha, sigma)`: the score $\\nabla \\log p_t(x_t)$ from the "
-    "denoised image `D`.",
+    "denoised image `D`, for any schedule: `alpha**2 + sigma**2` need not be 1.",
     solution=score,
     tests=[
         case(
@@ -38,6 +41,16 @@ q1 = function(
         mistake(lambda x_t, D, alpha, sigma: (D - x_t) / sigma**2, "signal"),
         mistake(lambda x_t, D, alpha, sigma: (D - x_t / alpha) / sigma**2, "signal", "divided by alpha"),
         mistake(lambda x_t, D, alpha, sigma: (alpha * D - x_t) / sigma, "noise", "eps, but for the sign"),
+        mistake(lambda x_t, D, alpha, sigma: alpha * (D - x_t) / sigma**2, "signal", "alpha before both"),
+        mistake(lambda x_t, D, alpha, sigma: (D - alpha * x_t) / sigma**2, "signal", "alpha with x_t"),
+        mistake(lambda x_t, D, alpha, sigma: (alpha * D - x_t) / (1 - alpha**2 + 1e-9), "direction", "1 - alpha^2"),
+        mistake(lambda x_t, D, alpha, sigma: alpha * D - x_t, "noise", "not divided"),
+        mistake(lambda x_t, D, alpha, sigma: (alpha * D - x_t) / sigma**2 * alpha, "signal", "alpha twice"),
+    ],
+    also_right=[
+        lambda x_t, D, alpha, sigma: -((x_t - alpha * D) / sigma) / sigma,
+        lambda x_t, D, alpha, sigma: torch.sub(alpha * D, x_t) / torch.square(sigma),
+        lambda x_t, D, alpha, sigma: (float(alpha) * D.numpy() - x_t.numpy()) / float(sigma) ** 2,
     ],
     hints=[
         "Tweedie: alpha D = x_t + sigma^2 score.",
@@ -57,8 +70,9 @@ def v_from_eps(eps, x_t, alpha, sigma):
 
 
 q2 = function(
-    "A network was trained to predict the noise. Write `v_from_eps(eps, x_t, alpha, sigma)`: what it says about "
-    "$v = \\alpha_t\\,\\epsilon - \\sigma_t\\,x_0$. The clean image is not given; get it from `eps` first.",
+    "A network was trained to predict the noise. Write `v_from_eps(eps, x_t, alpha, sigma)`: what it says "
+    "about $v = \\alpha_t\\,\\epsilon - \\sigma_t\\,x_0$. The clean image is not given; get it from `eps` "
+    "first. It must hold for any schedule: `alpha**2 + sigma**2` need not be 1.",
     solution=v_from_eps,
     tests=[
         case(
@@ -88,6 +102,16 @@ q2 = function(
         ),
         mistake(lambda eps, x_t, alpha, sigma: alpha * eps - sigma * x_t / alpha, "noise", "noise left in x_0"),
         mistake(lambda eps, x_t, alpha, sigma: (eps - sigma * x_t) / alpha, "both", "only if variance is preserved"),
+        mistake(lambda eps, x_t, alpha, sigma: sigma * eps - alpha * (x_t - sigma * eps), "no noise predicted"),
+        mistake(
+            lambda eps, x_t, alpha, sigma: alpha * eps - sigma * (x_t + sigma * eps) / alpha, "noise", "sign in x_0"
+        ),
+        mistake(lambda eps, x_t, alpha, sigma: alpha * eps - sigma * (x_t - eps) / alpha, "noise", "sigma forgotten"),
+        mistake(lambda eps, x_t, alpha, sigma: (x_t - sigma * eps) / alpha, "no noise predicted", "x_0"),
+    ],
+    also_right=[
+        lambda eps, x_t, alpha, sigma: ((alpha**2 + sigma**2) * eps - sigma * x_t) / alpha,
+        lambda eps, x_t, alpha, sigma: alpha * eps - torch.div(sigma, alpha) * (x_t - sigma * eps),
     ],
     hints=[
         "x_t = alpha x_0 + sigma eps: solve for x_0.",
@@ -111,6 +135,7 @@ q3 = number(
         (1.0, "At equal error in the output the errors in x_0 differ: put each output into its formula for x_0."),
         (1.0656, "That is 1 / sigma. Is it eps over v, and not v over x_0?"),
     ],
+    also_right=[math.exp(1) * math.sqrt(1 + math.exp(-2)), "2.896", 2.9],
     hints=[
         "An error in eps is multiplied by sigma / alpha, one in v by sigma, since alpha^2 + sigma^2 = 1.",
         "The ratio is 1 / alpha. From log-SNR = ln(alpha^2 / (1 - alpha^2)) follows alpha^2 = 1 / (1 + exp(2)).",
@@ -174,6 +199,24 @@ q4 = function(
             "ratio only",
             "a difference of variances",
         ),
+        mistake(
+            lambda true_var, model_var: (true_var / model_var - 1 - torch.log10(true_var / model_var)) / 2,
+            "never negative",
+            "the decimal logarithm",
+        ),
+        mistake(lambda true_var, model_var: (true_var / model_var - 1) ** 2 / 4, "which over which", "near r = 1 only"),
+        mistake(
+            lambda true_var, model_var: gap(true_var.sqrt(), model_var.sqrt()),
+            "which over which",
+            "standard deviations",
+        ),
+        mistake(lambda true_var, model_var: gap(true_var, model_var).sum(), "shape", "all steps at once"),
+        mistake(lambda true_var, model_var: torch.log(model_var / true_var) / 2, "never negative", "the entropies"),
+    ],
+    also_right=[
+        lambda true_var, model_var: kl_divergence(Normal(0.0, true_var.sqrt()), Normal(0.0, model_var.sqrt())),
+        lambda true_var, model_var: 0.5 * (true_var / model_var - 1 + model_var.log() - true_var.log()),
+        lambda true_var, model_var: [(r - 1 - math.log(r)) / 2 for r in true_var / model_var],
     ],
     hints=[
         "KL = E[log q - log p] under q. Write both log densities; the factor sqrt(2 pi) cancels.",
@@ -227,6 +270,7 @@ q6 = number(
             "The 7 bits are needed for densities on [-1, 1]; here the integers were modelled.",
         ),
     ],
+    also_right=[8000 / math.log(2) / 64**2, math.log2(math.e) * 8000 / 4096, "2,82"],
     hints=["One bit is ln 2 nats.", "Divide by the number of pixels and by ln 2."],
     explanation="8000 / 4096 / 0.693 = 2.82 bits a pixel, against 8 without any model. Always ask: of what density, in "
     "which units, with how many pixels?",

@@ -1,6 +1,10 @@
 """Exercises of notebook 03: the forward jump, the posterior, the loss, the average of the weights."""
 
+import math
+
+import numpy as np
 import torch
+import torch.nn.functional as F
 
 from course_lib.exercises.engine import Exercises, case, choice, function, mistake, number, prop
 
@@ -8,12 +12,6 @@ ONES = torch.ones(2, 1, 4, 4)
 ZEROS = torch.zeros(2, 1, 4, 4)
 RAMP = torch.linspace(-1, 1, 32).reshape(2, 1, 4, 4)
 WAVE = torch.sin(7 * RAMP)
-
-
-def level(value):
-    """A number as a tensor, so that the learner may take its root in any way and divide by zero without an "
-    "exception."""
-    return torch.tensor(value, dtype=torch.float64)
 
 
 # ---- q1: the forward jump --------------------------------------------------------------------------------------------
@@ -28,15 +26,15 @@ q1 = function(
     "$\\bar\\alpha_i$, a number.",
     solution=q_sample,
     tests=[
-        case("no noise", (RAMP, ZEROS, level(1.0)), "At abar = 1 nothing has happened yet: x_t must be x_0."),
+        case("no noise", (RAMP, ZEROS, 1.0), "At abar = 1 nothing has happened yet: x_t must be x_0."),
         case(
             "signal",
-            (RAMP, ZEROS, level(0.64)),
+            (RAMP, ZEROS, 0.64),
             "The signal is scaled by the square root of abar, not by abar: 0.64 must give 0.8.",
         ),
         case(
             "noise",
-            (RAMP, WAVE, level(0.64)),
+            (RAMP, WAVE, 0.64),
             "Use the eps given, scaled by sqrt(1 - abar), and add it: 0.64 gives 0.6.",
         ),
     ],
@@ -45,6 +43,16 @@ q1 = function(
         mistake(lambda x_0, eps, abar: abar**0.5 * x_0 + (1 - abar) * eps, "noise"),
         mistake(lambda x_0, eps, abar: abar**0.5 * x_0 - (1 - abar) ** 0.5 * eps, "noise"),
         mistake(lambda x_0, eps, abar: (1 - abar) ** 0.5 * x_0 + abar**0.5 * eps, "no noise"),
+        mistake(lambda x_0, eps, abar: abar**0.5 * x_0 + eps, "noise", "all of the noise"),
+        mistake(lambda x_0, eps, abar: abar**0.5 * x_0 + (1 - abar**0.5) * eps, "noise", "1 - alpha"),
+        mistake(lambda x_0, eps, abar: x_0 + (1 - abar) ** 0.5 * eps, "signal", "the image in full"),
+        mistake(lambda x_0, eps, abar: abar**0.5 * x_0 + (1 - abar**2) ** 0.5 * eps, "noise", "abar taken for alpha"),
+    ],
+    also_right=[
+        lambda x_0, eps, abar: abar.sqrt() * x_0 + (1 - abar).sqrt() * eps,
+        lambda x_0, eps, abar: torch.sqrt(abar) * x_0 + torch.sqrt(1 - abar) * eps,
+        lambda x_0, eps, abar: math.sqrt(abar) * x_0 + math.sqrt(1 - abar) * eps,
+        lambda x_0, eps, abar: np.sqrt(float(abar)) * x_0.numpy() + np.sqrt(1 - float(abar)) * eps.numpy(),
     ],
     hints=[
         "Variances add up to one: abar + (1 - abar).",
@@ -69,29 +77,29 @@ q2 = function(
     tests=[
         case(
             "first step",
-            (level(0.1), level(0.9), level(1.0)),
+            (0.1, 0.9, 1.0),
             "At i = 1 the step before is the clean image, known exactly: the variance is zero, and no division fails.",
         ),
         case(
             "far from the data",
-            (level(0.02), level(1e-9), level(1e-9) / 0.98),
+            (0.02, 1e-9, 1e-9 / 0.98),
             "Where x_t is pure noise the variance tends to beta itself. A square root too many?",
         ),
         prop(
             "below beta",
-            lambda f: f(level(0.2), level(0.4), level(0.5)) <= 0.2,
+            lambda f: f(0.2, 0.4, 0.5) <= 0.2,
             "Knowing x_0 can only narrow it: below beta. Is the ratio upside down?",
         ),
         case(
             "a middle step",
-            (level(0.2), level(0.4), level(0.5)),
+            (0.2, 0.4, 0.5),
             "Check the factor: (1 - abar_prev) / (1 - abar), times beta. Is the denominator there?",
         ),
     ],
     mistakes=[
         mistake(lambda beta, abar, abar_prev: beta, "first step", "the forward variance"),
         mistake(
-            lambda beta, abar, abar_prev: (1 - abar) / (1 - abar_prev) * beta if abar_prev < 1 else level(0),
+            lambda beta, abar, abar_prev: (1 - abar) / (1 - abar_prev) * beta if abar_prev < 1 else 0,
             "below beta",
         ),
         mistake(
@@ -100,6 +108,19 @@ q2 = function(
             "a standard deviation",
         ),
         mistake(lambda beta, abar, abar_prev: (1 - abar_prev) * beta, "a middle step", "no denominator"),
+        mistake(
+            lambda beta, abar, abar_prev: ((1 - abar_prev) / (1 - abar)) ** 0.5 * beta,
+            "a middle step",
+            "the root of the ratio",
+        ),
+        mistake(lambda beta, abar, abar_prev: (1 - abar_prev) / (1 - abar) * beta**2, "far from the data", "beta^2"),
+        mistake(lambda beta, abar, abar_prev: (1 - abar_prev) / (1 - abar), "far from the data", "beta forgotten"),
+        mistake(lambda beta, abar, abar_prev: 1 / (1 / beta + 1 / (1 - abar_prev)), "far from the data", "no 1 - beta"),
+    ],
+    also_right=[
+        lambda beta, abar, abar_prev: beta * (1 - abar_prev) / (1 - abar),
+        lambda beta, abar, abar_prev: 1 / ((1 - beta) / beta + 1 / torch.as_tensor(1 - abar_prev)),
+        lambda beta, abar, abar_prev: float(beta) * (1 - float(abar_prev)) / (1 - float(abar)),
     ],
     hints=[
         "Two Gaussians in x_{i-1} are multiplied: q(x_i | x_{i-1}) and q(x_{i-1} | x_0). Precisions add.",
@@ -221,6 +242,38 @@ q3 = function(
         mistake(_no_roots, "the noisy image"),
         mistake(_one_level_for_all, "its own level"),
         mistake(_time_withheld, "the time"),
+        mistake(
+            lambda net, x_0, eps, i, abar: F.l1_loss(
+                net(abar[i].reshape(-1, 1, 1, 1).sqrt() * x_0 + (1 - abar[i].reshape(-1, 1, 1, 1)).sqrt() * eps, i), eps
+            ),
+            "squares",
+            "absolute errors",
+        ),
+        mistake(
+            lambda net, x_0, eps, i, abar: loss_mended(net, x_0, eps, i, abar).sqrt(), "squares", "a root over the mean"
+        ),
+        mistake(lambda net, x_0, eps, i, abar: loss_mended(net, x_0, eps, i, 1 - abar), "the noisy image", "swapped"),
+        mistake(lambda net, x_0, eps, i, abar: loss_mended(net, x_0, -eps, i, abar), "the noisy image", "a minus"),
+        mistake(
+            lambda net, x_0, eps, i, abar: loss_mended(lambda x, i: net(x, abar[i]), x_0, eps, i, abar),
+            "the time",
+            "abar for the step",
+        ),
+        mistake(
+            lambda net, x_0, eps, i, abar: loss_mended(net, x_0, eps, i.flip(0), abar),
+            "the time",
+            "another's step",
+        ),
+    ],
+    also_right=[
+        lambda net, x_0, eps, i, abar: F.mse_loss(
+            net(
+                torch.sqrt(abar[i])[:, None, None, None] * x_0 + torch.sqrt(1 - abar[i])[:, None, None, None] * eps,
+                timesteps=i,
+            ),
+            eps,
+        ),
+        lambda net, x_0, eps, i, abar: float(loss_mended(net, x_0, eps, i, abar)),
     ],
     hints=[
         "Compare with q1: what multiplies x_0 and eps?",
@@ -271,6 +324,28 @@ q4 = function(
         mistake(
             lambda x_t, eps, beta, abar: x_t / (1 - beta) ** 0.5 - beta / (1 - abar) ** 0.5 * eps, "the noise's share"
         ),
+        mistake(lambda x_t, eps, beta, abar: (x_t - beta / (1 - abar) ** 0.5 * eps) / (1 - beta), "no noise predicted"),
+        mistake(
+            lambda x_t, eps, beta, abar: (x_t + beta / (1 - abar) ** 0.5 * eps) / (1 - beta) ** 0.5,
+            "the noise's share",
+            "a plus",
+        ),
+        mistake(
+            lambda x_t, eps, beta, abar: (x_t - beta / abar**0.5 * eps) / (1 - beta) ** 0.5, "the noise's share", "abar"
+        ),
+        mistake(
+            lambda x_t, eps, beta, abar: (x_t - beta * eps) / (1 - beta) ** 0.5, "the noise's share", "no division"
+        ),
+        mistake(
+            lambda x_t, eps, beta, abar: (x_t - beta**0.5 * eps) / (1 - beta) ** 0.5,
+            "the noise's share",
+            "root of beta",
+        ),
+    ],
+    also_right=[
+        lambda x_t, eps, beta, abar: (x_t - beta / torch.sqrt(1 - abar) * eps) / torch.sqrt(1 - beta),
+        lambda x_t, eps, beta, abar: (x_t - beta / (1 - abar).sqrt() * eps) / (1 - beta).sqrt(),
+        lambda x_t, eps, beta, abar: (x_t - beta / math.sqrt(1 - abar) * eps) / math.sqrt(1 - beta),
     ],
     hints=[
         "Put x_0 = (x_t - sqrt(1 - abar) eps) / sqrt(abar) into the posterior's mean.",
@@ -296,6 +371,7 @@ q5 = number(
         (0.001, "0.998^n = 0.5: solve for n with logarithms."),
         (35, "Is the decay 0.98 or 0.998? One digit is a factor of ten in memory."),
     ],
+    also_right=[346, 347, math.log(2) / -math.log(0.998)],
     hints=["After n steps the share is 0.998^n.", "n = log(0.5) / log(0.998)."],
     explanation="About 346 steps: the average remembers the last few hundred steps, so it lags behind at the "
     "start of training.",

@@ -56,7 +56,28 @@ def _alphas_swapped(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s):
     return alpha_t * x_0 + sigma_s * eps
 
 
-LEVELS = (0.6, 0.8, 0.8, 0.6)  # alpha_t, sigma_t, alpha_s, sigma_s
+def _stochastic(noise, old):
+    """A step with other factors of z and of eps, as functions of eta, sigma_s and the full standard deviation."""
+
+    def wrong(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s):
+        eps = (x_t - alpha_t * x_0) / sigma_t
+        full = sigma_s / sigma_t * (sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2) ** 0.5
+        return alpha_s * x_0 + old(eta, sigma_s, full) * eps + noise(eta, sigma_s, full) * z
+
+    return wrong
+
+
+def _ratio_of_alphas(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s):
+    eps = (x_t - alpha_t * x_0) / sigma_t
+    sigma_eta = eta * alpha_t / alpha_s * (sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2) ** 0.5
+    return alpha_s * x_0 + (sigma_s**2 - sigma_eta**2) ** 0.5 * eps + sigma_eta * z
+
+
+def _exact_old(eta, sigma, full):
+    return (sigma**2 - (eta * full) ** 2) ** 0.5
+
+
+LEVELS = (0.28, 0.96, 0.6, 0.8)  # alpha_t, sigma_t, alpha_s, sigma_s: no two of them or of their ratios are equal
 
 q1 = function(
     "Write `ddim(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s)`: the DDIM step from $t$ to $s$, where `x_0` is "
@@ -81,6 +102,11 @@ q1 = function(
             "What comes in as fresh noise must go from the old: the factor of eps is sqrt(sigma_s^2 - sigma_eta^2). "
             "Else x_s has too much noise.",
         ),
+        case(
+            "all together",
+            (RAMP, WAVE, ONES, 0.5, *LEVELS),
+            "eta scales a standard deviation: at eta = 0.5 z gets half of what it gets at eta = 1.",
+        ),
     ],
     mistakes=[
         mistake(_wrong_level, "eta = 0"),
@@ -88,6 +114,26 @@ q1 = function(
         mistake(_eta_sigma, "the fresh noise"),
         mistake(_variance, "the fresh noise"),
         mistake(_full_noise, "the old noise"),
+        mistake(_ratio_of_alphas, "the fresh noise", "alphas for sigmas"),
+        mistake(_stochastic(lambda e, s, f: e**0.5 * f, _exact_old), "all together", "eta scales the variance"),
+        mistake(_stochastic(lambda e, s, f: e**2 * f, _exact_old), "all together", "eta squared"),
+        mistake(_stochastic(lambda e, s, f: f, _exact_old), "eta = 0", "noise whatever eta is"),
+        mistake(
+            _stochastic(lambda e, s, f: e * f, lambda e, s, f: s - e * f), "the old noise", "deviations subtracted"
+        ),
+        mistake(_stochastic(lambda e, s, f: e * f, lambda e, s, f: (1 - (e * f) ** 2) ** 0.5), "eta = 0", "from 1"),
+    ],
+    also_right=[
+        lambda x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s: (
+            alpha_s * x_0
+            + torch.sqrt(sigma_s**2 - eta**2 * (sigma_s / sigma_t) ** 2 * (1 - (alpha_t / alpha_s) ** 2))
+            * (x_t - alpha_t * x_0)
+            / sigma_t
+            + eta * (sigma_s / sigma_t) * (1 - (alpha_t / alpha_s) ** 2).sqrt() * z
+        ),
+        lambda x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s: ddim(
+            x_t, x_0, z, eta, alpha_t, math.sqrt(1 - alpha_t**2), alpha_s, math.sqrt(1 - alpha_s**2)
+        ),
     ],
     hints=[
         "First recover the noise that x_t holds: eps = (x_t - alpha_t x_0) / sigma_t.",
@@ -108,6 +154,14 @@ def two_m(x_t, x_0, x_0_previous, u, t, s, schedule):
     q = h_previous / h
     x_0_prime = x_0 + (x_0 - x_0_previous) / (2 * q)
     return schedule.sigma(s) / schedule.sigma(t) * x_t - schedule.alpha(s) * torch.expm1(-h) * x_0_prime
+
+
+def _by_ratios(x_t, x_0, x_0_previous, u, t, s, schedule):
+    """`two_m` without logarithms of its own: exp(-h) is a ratio of alpha / sigma."""
+    h = torch.log(schedule.alpha(s) * schedule.sigma(t) / (schedule.sigma(s) * schedule.alpha(t)))
+    r = torch.log(schedule.alpha(t) * schedule.sigma(u) / (schedule.sigma(t) * schedule.alpha(u))) / h
+    ahead = (1 + 1 / (2 * r)) * x_0 - 1 / (2 * r) * x_0_previous
+    return schedule.sigma(s) / schedule.sigma(t) * x_t + schedule.alpha(s) * (1 - torch.exp(-h)) * ahead
 
 
 def _two_m(half=1.0, sign=1.0, weight=lambda q: 1 / (2 * q)):
@@ -190,7 +244,22 @@ q2 = function(
         mistake(_two_m(weight=lambda q: -1 / (2 * q)), "a change, equal steps", "extrapolates backwards"),
         mistake(_two_m(weight=lambda q: q / 2), "unequal steps", "q inverted"),
         mistake(_two_m(weight=lambda q: 0.5), "the slope", "q left out"),
+        mistake(
+            lambda x_t, x_0, x_0_previous, u, t, s, schedule: (
+                two_m(x_t, x_0, x_0_previous, u, t, s, schedule) * schedule.alpha(t) / schedule.alpha(s)
+            ),
+            "no change",
+            "alpha of t",
+        ),
+        mistake(lambda x_t, x_0, x_0_previous, u, t, s, schedule: x_0, "no change", "the denoised image alone"),
+        mistake(
+            lambda x_t, x_0, x_0_previous, u, t, s, schedule: two_m(x_t, x_0_previous, x_0, u, t, s, schedule),
+            "a change, equal steps",
+            "now and before swapped",
+        ),
+        mistake(_two_m(weight=lambda q: 1.0), "a change, equal steps", "the whole of the last change"),
     ],
+    also_right=[_by_ratios],
     hints=[
         "h = (lambda_s - lambda_t) / 2 and q = (lambda_t - lambda_u) / (lambda_s - lambda_t).",
         "D' = D + (D - D_previous) / (2 q): the value that D is expected to have in the middle of the step.",
@@ -205,19 +274,31 @@ q2 = function(
 # ---- q3, q4, q5 ------------------------------------------------------------------------------------------------------
 
 q3 = number(
-    "You may spend 29 network evaluations an image. How many steps is that with Heun, when the last step ends at "
-    "$\\sigma = 0$?",
-    solution="(29 + 1) / 2",
+    "DDIM, of first order, has the error 0.08 at 10 steps; Heun, of second order, 0.16 at 10 steps. Both go on like "
+    "this, and Heun's last step ends at $\\sigma = 0$, where it needs no second look. What is the smallest **number of "
+    "network evaluations** at which Heun has the smaller error, when DDIM gets just as many?",
+    solution="next(2 * n - 1 for n in range(1, 1000) if 16 / n**2 < 0.8 / (2 * n - 1))",
     mistakes=[
-        (14.5, "Two evaluations a step, but the last needs only one: at sigma = 0 there is no slope to average with."),
-        (29, "That is the number for Euler, DDIM or 2M: one evaluation a step. Heun looks at both ends."),
-        (14, "14 steps of two are 28: one evaluation is left, and it is enough for one more step. Which?"),
-        (58, "More evaluations a step mean fewer steps, not more."),
+        (21, "That compares at equal steps. A step of Heun costs two evaluations, and DDIM may spend as many."),
+        (20, "At equal steps, 20, the errors are equal; but a step of Heun costs two evaluations."),
+        (40, "That is Heun's number of steps. Asked is the number of evaluations, 2 n - 1."),
+        (80, "n steps cost 2 n - 1: at sigma = 0 there is no slope to average with."),
+        (
+            78,
+            "With 78 Heun can make 39 steps only, for 77 evaluations, and its error 16 / 39^2 is not yet the smaller.",
+        ),
+        (77, "39 steps: 16 / 39^2 = 0.0105, and DDIM has 0.8 / 77 = 0.0104. Not yet."),
     ],
-    hints=["n steps cost 2 n - 1 evaluations."],
-    explanation="2 * 15 - 1 = 29. Compare samplers at equal evaluations, never at equal steps.",
+    also_right=["79", [79]],
+    hints=[
+        "DDIM's error is 0.8 / n at n steps, Heun's 16 / n^2.",
+        "n steps of Heun cost 2 n - 1 evaluations: compare 16 / n^2 with 0.8 / (2 n - 1).",
+    ],
+    explanation="At 40 steps, 79 evaluations, Heun has 0.0100 and DDIM 0.0101. The higher order pays only beyond that. "
+    "Compare samplers at equal evaluations, never at equal steps.",
     rtol=0.001,
 )
+
 
 q4 = number(
     "A sampler's error is 0.064 at 10 steps and 0.004 at 40. If it goes on like this, how many steps does an "
@@ -229,6 +310,7 @@ q4 = number(
         (60, "The error falls with a power of the steps, not along a straight line."),
         (640, "The exponent is upside down: steps = 40 * 4 ** (1 / order)."),
     ],
+    also_right=["80 ", 80.0],
     hints=[
         "Order = log(0.064 / 0.004) / log(40 / 10).",
         "The error must fall by 4 more; at order 2 that takes a factor sqrt(4).",

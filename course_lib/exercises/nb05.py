@@ -1,5 +1,8 @@
 """Exercises of notebook 05: guidance, its variance, its cost, and the flipped label."""
 
+from fractions import Fraction
+
+import numpy as np
 import torch
 
 from course_lib.exercises.engine import Exercises, case, choices, function, mistake, number, prop
@@ -18,22 +21,23 @@ def classifier_guided(D, gradient, alpha, sigma, w):
 
 q1 = function(
     "Write `classifier_guided(D, gradient, alpha, sigma, w)`: the denoised image under classifier guidance. `D` is the "
-    "unconditional answer, `gradient` is $\\nabla_{x_t} \\log p(y \\mid x_t)$, the rest are numbers.",
+    "unconditional answer, `gradient` is $\\nabla_{x_t} \\log p(y \\mid x_t)$, the rest are numbers, of a "
+    "variance-preserving schedule: $\\alpha^2 + \\sigma^2 = 1$.",
     solution=classifier_guided,
     tests=[
-        case("w = 0", (RAMP, WAVE, 0.8, 0.6, 0), "At w = 0 nobody asks the classifier: D must come back unchanged."),
+        case("w = 0", (RAMP, WAVE, 0.8, 0.6, 0.0), "At w = 0 nobody asks the classifier: D must come back unchanged."),
         prop(
             "sign",
             lambda f: float(f(ZEROS, ONES, 0.8, 0.6, 1.0).mean()) > 0,
             "D must move uphill on log p(y | x_t), along the gradient. The minus belongs to the noise: "
             "eps goes down where D goes up.",
         ),
-        case(
-            "sigma squared",
-            (RAMP, WAVE, 1.0, 0.5, 1.0),
+        prop(
+            "sigma squared",  # at little noise, where alpha hardly counts: sigma^2 is 0.02 and sigma 0.14
+            lambda f: abs(float(f(ZEROS, ONES, 0.99, (1 - 0.99**2) ** 0.5, 1.0).mean()) / 0.02 - 1) < 0.1,
             "Tweedie: alpha D = x_t + sigma^2 score. Is sigma squared in your formula?",
         ),
-        case("alpha", (RAMP, WAVE, 0.5, 0.8, 1.0), "Tweedie gives alpha D, so the gradient is divided by alpha."),
+        case("alpha", (ZEROS, WAVE, 0.6, 0.8, 1.0), "Tweedie gives alpha D, so the gradient is divided by alpha."),
         case("scale", (RAMP, WAVE, 0.8, 0.6, 3.0), "At w = 3 the pull is three times that at w = 1, and D stays D."),
     ],
     mistakes=[
@@ -45,6 +49,16 @@ q1 = function(
             lambda D, gradient, alpha, sigma, w: D + (1 + w) * sigma**2 / alpha * gradient, "w = 0", "w off by one"
         ),
         mistake(lambda D, gradient, alpha, sigma, w: D + w**2 * sigma**2 / alpha * gradient, "scale"),
+        mistake(lambda D, gradient, alpha, sigma, w: D + w * sigma**2 / alpha**2 * gradient, "alpha", "alpha squared"),
+        mistake(lambda D, gradient, alpha, sigma, w: D + w * gradient, "sigma squared", "the bare gradient"),
+        mistake(lambda D, gradient, alpha, sigma, w: (D + w * sigma**2 * gradient) / alpha, "w = 0", "D divided too"),
+        mistake(lambda D, gradient, alpha, sigma, w: (1 - w) * D + w * sigma**2 / alpha * gradient, "scale", "a blend"),
+        mistake(lambda D, gradient, alpha, sigma, w: D + w * sigma**4 / alpha * gradient, "sigma squared", "sigma^4"),
+    ],
+    also_right=[
+        lambda D, gradient, alpha, sigma, w: D + w * (1 - alpha**2) / alpha * gradient,
+        lambda D, gradient, alpha, sigma, w: torch.add(D, gradient, alpha=float(w * sigma**2 / alpha)),
+        lambda D, gradient, alpha, sigma, w: D + w * torch.square(sigma) * gradient / torch.sqrt(1 - sigma**2),
     ],
     hints=[
         "Bayes: the conditional score is the unconditional score plus the gradient.",
@@ -87,6 +101,15 @@ q2 = function(
         mistake(lambda D_none, D_y, w: D_none + w * D_y, "w = 1", "forgets to subtract"),
         mistake(lambda D_none, D_y, w: w * (D_y - D_none), "w = 0", "without the base"),
         mistake(lambda D_none, D_y, w: D_none + min(w, 1) * (D_y - D_none), "w = 3", "never extrapolates"),
+        mistake(lambda D_none, D_y, w: (1 + w) * D_y - w * D_none, "off by one", "the other scale, written out"),
+        mistake(lambda D_none, D_y, w: D_none + (w - 1) * (D_y - D_none), "w = 0", "one too few"),
+        mistake(lambda D_none, D_y, w: D_none + w * (D_y - D_none) / 2, "w = 1", "half"),
+        mistake(lambda D_none, D_y, w: D_none + w**2 * (D_y - D_none), "w = 3", "squared"),
+    ],
+    also_right=[
+        lambda D_none, D_y, w: (1 - w) * D_none + w * D_y,
+        lambda D_none, D_y, w: D_y + (w - 1) * (D_y - D_none),
+        lambda D_none, D_y, w: torch.lerp(D_none, D_y, w),
     ],
     hints=["A straight line through two points: where is it at w = 0, where at w = 1?", "Start at D_none."],
     explanation="The line through both answers, walked beyond the conditional one. MONAI's `cfg` is this w; Ho & "
@@ -115,6 +138,7 @@ q3 = number(
             "That is what the random path (DDPM) gives, a third answer. The question is about the ODE.",
         ),
     ],
+    also_right=[Fraction(1, 9), "1/9", "0,111"],
     hints=[
         "Both answers are linear in x, so a path is scaled by a factor: d log x / d log sigma is a weighted sum.",
         "w = 0 gives 3 and w = 1 gives 1. The logarithm of the variance is linear in w.",
@@ -138,6 +162,7 @@ q4 = number(
         (41, "17 unguided steps cost one each, 8 guided ones two each: 25 were counted once too often."),
         (8, "The interval says where guidance acts; sampling goes on outside it."),
     ],
+    also_right=[17 * 1 + 8 * 2, "33"],
     hints=["Guided: D_none and D_y. Not guided, w = 1: D_y only.", "17 times 1, plus 8 times 2."],
     explanation="17 + 16 = 33 instead of 50: the interval saves a third of the time, besides what it does to the "
     "images.",
@@ -151,9 +176,21 @@ def is_flipped(guided, unguided):
     return guided[-1].mean() < unguided[-1].mean()
 
 
-RISE, FALL = torch.linspace(-3.0, -0.1, 6)[:, None], torch.linspace(-0.1, -6.0, 6)[:, None]
-SHIFT = torch.tensor([[0.0, -0.5, 0.3, -0.2]])
-OUTLIER = torch.tensor([[0.0, 0.0, 0.0, -2.5]])
+def run(*ends, start=-3.0):
+    """log p of four images in six steps, from one start: (6, 4)."""
+    return torch.stack([torch.linspace(start, end, 6) for end in ends], 1)
+
+
+HIGH, LOW = run(-0.1, -0.6, -0.2, -0.3), run(-2.1, -2.6, -1.7, -2.3)
+DEEP = run(-6.0, -6.5, -5.7, -6.2)
+DETOUR = torch.cat([HIGH[:1], HIGH[1:5] - 9, HIGH[5:]])  # ends as high as HIGH does
+
+
+def _from_unguided(*changes):
+    """(guided, unguided): the last row differs by these changes, one for each image."""
+    ends = LOW[-1] + torch.tensor(changes)
+    return run(*ends.tolist()), LOW
+
 
 q5 = function(
     "Write `is_flipped(guided, unguided)`. Both are tensors (steps, B): $\\log p(y \\mid x_t)$ of the class that was "
@@ -161,39 +198,75 @@ q5 = function(
     "guided run ended, on the average over the images, with **less** of what it was asked for than the unguided run.",
     solution=is_flipped,
     tests=[
-        case("working", (RISE + SHIFT, RISE - 2 + SHIFT), "Guidance ended higher than no guidance: that is no fault."),
-        case("flipped", (FALL + SHIFT, RISE + SHIFT), "Here guidance drives the asked class away. It must be True."),
+        case("working", (HIGH, LOW), "Guidance ended higher than no guidance: that is no fault."),
+        case("flipped", (DEEP, HIGH), "Here guidance drives the asked class away. It must be True."),
         case(
             "falls either way",
-            (FALL / 2 + SHIFT, FALL + SHIFT),
+            (run(-3.5, -3.2, -3.6, -3.4), DEEP),
             "The unguided run falls too, and further: guidance helped. Compare with it, not with the start.",
         ),
         case(
             "rises either way",
-            (RISE - 2 + SHIFT, RISE + SHIFT),
+            (LOW, HIGH),
             "Both rise, but the guided run less: it works against you. Compare with the unguided run.",
         ),
         case(
             "one image",
-            (RISE + OUTLIER, RISE - 1 + 0 * OUTLIER),
+            _from_unguided(1.0, 1.0, -1.5, 1.0),
             "A single image that does worse is chance. Average over the images.",
         ),
         case(
-            "the end",
-            (torch.cat([RISE[:5] - 9, RISE[5:]]) + SHIFT, torch.cat([RISE[:5], RISE[5:] - 1]) + SHIFT),
-            "What counts is the image at the end of the run, not the way there.",
+            "few fall far",
+            _from_unguided(0.5, -4.0, 0.5, 0.5),
+            "One image fell so far that the average ends lower. Average the values: no vote, no median, no single one.",
         ),
+        case(
+            "most fall a little",
+            _from_unguided(-0.5, 4.0, -0.5, -0.5),
+            "Three of four fell a little and one rose far: the average ends higher. Average the values, do not count.",
+        ),
+        case("the end", (DETOUR, LOW), "What counts is the image at the end of the run, not the way there."),
+        case("no difference", (LOW, LOW), "Equal ends are no fault: True is for less, not for as much."),
     ],
     mistakes=[
         mistake(lambda guided, unguided: guided[-1].mean() > unguided[-1].mean(), "working", "the sign"),
         mistake(lambda guided, unguided: guided[-1].mean() < guided[0].mean(), "falls either way", "no baseline"),
         mistake(lambda guided, unguided: (guided[-1] < unguided[-1]).any(), "one image", "any"),
+        mistake(lambda guided, unguided: guided[-1].min() < unguided[-1].min(), "one image", "the worst image"),
+        mistake(lambda guided, unguided: (guided[-1] < unguided[-1]).all(), "few fall far", "all"),
+        mistake(
+            lambda guided, unguided: (guided[-1] < unguided[-1]).double().mean() > 0.5, "few fall far", "a majority"
+        ),
+        mistake(lambda guided, unguided: guided[-1].median() < unguided[-1].median(), "few fall far", "the median"),
+        mistake(lambda guided, unguided: guided[-1].max() < unguided[-1].max(), "few fall far", "the best image"),
+        mistake(lambda guided, unguided: guided[-1, 0] < unguided[-1, 0], "few fall far", "the first image"),
+        mistake(lambda guided, unguided: guided[-1, -1] < unguided[-1, -1], "few fall far", "the last image"),
+        mistake(
+            lambda guided, unguided: guided[-1].exp().mean() < unguided[-1].exp().mean(),
+            "few fall far",
+            "probabilities, not their logarithms",
+        ),
+        mistake(
+            lambda guided, unguided: (guided[-1] - unguided[-1]).clamp(max=1).mean() < 0,
+            "most fall a little",
+            "large gains cut off",
+        ),
         mistake(lambda guided, unguided: guided.mean() < unguided.mean(), "the end", "the whole run"),
+        mistake(lambda guided, unguided: (guided < unguided).any(1).any(), "one image", "at any time"),
         mistake(
             lambda guided, unguided: (guided[-1].mean() < unguided[-1].mean()) & (guided[-1] < guided[0]).all(),
             "rises either way",
         ),
         mistake(lambda guided, unguided: torch.tensor(False), "flipped", "sleeps"),
+        mistake(lambda guided, unguided: guided[-1].mean() <= unguided[-1].mean(), "no difference", "or as much"),
+        mistake(lambda guided, unguided: guided[-1] < unguided[-1], "shape", "one answer for each image"),
+    ],
+    also_right=[
+        lambda guided, unguided: bool(guided[-1].mean() < unguided[-1].mean()),
+        lambda guided, unguided: (guided - unguided)[-1].sum() < 0,
+        lambda guided, unguided: np.mean(guided.numpy()[-1]) < np.mean(unguided.numpy()[-1]),
+        lambda guided, unguided: (guided[-1] - guided[0]).mean() < (unguided[-1] - unguided[0]).mean(),
+        lambda guided, unguided: int(sum(guided[-1].tolist()) < sum(unguided[-1].tolist())),
     ],
     hints=[
         "The last row is the end of the run.",

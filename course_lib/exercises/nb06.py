@@ -2,7 +2,9 @@
 
 import math
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 
 from course_lib.exercises.engine import Exercises, case, choice, function, mistake, number, prop
 
@@ -16,25 +18,30 @@ BUMP = torch.cos(5 * RAMP + 1)
 # ---- q1: the exact answer --------------------------------------------------------------------------------------------
 
 q1 = number(
-    "Two neighbouring voxels, each with mean 0 and standard deviation 1, have correlation $\\rho = 0.8$. You measure "
-    "$x_1 = -2$. What is the exact mean of $x_2$ given that?",
-    solution="0.8 * -2",
+    "Two neighbouring voxels, each with mean 100 and standard deviation 20, have correlation $\\rho = 0.8$. You "
+    "measure only the first, with independent noise of standard deviation 20, and read $y = 50$. What is the exact "
+    "mean of $x_2$ given that?",
+    solution="100 + 0.8 * 20**2 / (20**2 + 20**2) * (50 - 100)",
     mistakes=[
-        (1.6, "Check the sign: a positive correlation pulls x_2 to the side of x_1."),
-        (-2.0, "That is x_1 itself; the correlation is less than one, so x_2 falls back towards its mean."),
-        (-1.28, "That is rho squared times x_1. The square belongs into the variance."),
-        (-0.72, "That is (1 - rho^2) x_1; 1 - rho^2 is the variance that is left."),
-        (-2.5, "Multiplied, not divided: the answer lies between the prior mean 0 and x_1."),
-        (0.0, "That is the mean before the measurement."),
-        (0.36, "That is the variance that is left, 1 - rho^2. Asked is the mean."),
-        (0.6, "That is the standard deviation that is left. Asked is the mean."),
+        (60, "That takes y for x_1. Half of y's variance is noise, so y says less of both voxels."),
+        (75, "That is the mean of x_1. The second voxel follows it by rho only."),
+        (84, "That squares rho. The square belongs into the variance."),
+        (120, "Check the sign: a positive correlation pulls x_2 to the side of y."),
+        (40, "That is 0.8 y. The line passes through the means, 100 and 100, and the noise makes it flatter."),
+        (20, "50 is no deviation: it lies 50 below the mean of 100."),
+        (50, "That is y itself; noise and a correlation below one both draw the answer back to the mean."),
+        (100, "That is the mean before the measurement."),
+        (71.7, "Standard deviations do not add: the variance of y is 20^2 + 20^2."),
+        (87.5, "Weigh with the covariance over the variance of y, 0.8 * 400 / 800."),
     ],
+    also_right=["80,0", np.float32(80)],
     hints=[
-        "For a joint Gaussian, E[x_2 | x_1] is a straight line in x_1 through the origin.",
-        "Its slope is the covariance over the variance of x_1: rho / 1.",
+        "For a joint Gaussian, E[x_2 | y] is a straight line in y that passes through the means.",
+        "Its slope is the covariance of x_2 and y over the variance of y; the noise adds to the latter alone.",
+        "The slope is 0.8 * 400 / (400 + 400) = 0.4.",
     ],
-    explanation="E[x_2 | x_1] = rho x_1 = -1.6, with standard deviation sqrt(1 - rho^2) = 0.6 (Bishop, PRML 2006, "
-    "eq. 2.81 and 2.82).",
+    explanation="100 + 0.4 (50 - 100) = 80 (Bishop, PRML 2006, eq. 2.81 and 2.82). Two things draw the answer back to "
+    "the prior mean: the noise, by 1/2, and the correlation, by 0.8. Without noise this is rho x_1 of the text.",
 )
 
 
@@ -85,6 +92,22 @@ q2 = function(
         mistake(lambda x_s, y, z, m, alpha, sigma: m * y + (1 - m) * x_s, "the signal", "known pixels left clean"),
         mistake(lambda x_s, y, z, m, alpha, sigma: m * alpha * y + (1 - m) * x_s, "the noise", "no noise"),
         mistake(lambda x_s, y, z, m, alpha, sigma: m * (alpha * y + sigma**2 * z) + (1 - m) * x_s, "the noise"),
+        mistake(
+            lambda x_s, y, z, m, alpha, sigma: m * alpha * (y + sigma * z) + (1 - m) * x_s, "the noise", "brackets"
+        ),
+        mistake(
+            lambda x_s, y, z, m, alpha, sigma: m * (sigma * y + alpha * z) + (1 - m) * x_s, "no noise left", "swapped"
+        ),
+        mistake(
+            lambda x_s, y, z, m, alpha, sigma: m * (alpha * y + sigma * z) + (1 - m) * alpha * x_s, "the hole", "scaled"
+        ),
+        mistake(lambda x_s, y, z, m, alpha, sigma: m * (alpha * y - sigma * z) + (1 - m) * x_s, "the noise", "a minus"),
+    ],
+    also_right=[
+        lambda x_s, y, z, m, alpha, sigma: torch.where(m > 0, alpha * y + sigma * z, x_s),
+        lambda x_s, y, z, m, alpha, sigma: x_s + m * (alpha * y + sigma * z - x_s),
+        lambda x_s, y, z, m, alpha, sigma: np.where(m > 0, float(alpha) * y + float(sigma) * z, x_s),
+        lambda x_s, y, z, m, alpha, sigma: torch.lerp(x_s, alpha * y + torch.sqrt(1 - alpha**2) * z, m),
     ],
     hints=[
         "What would the known pixels look like in a noisy image of this level?",
@@ -133,7 +156,7 @@ def _ignore(x_t):
     return 0 * x_t
 
 
-HIGH, LOW = (0.6, 0.8), (0.8, 0.6)
+HIGH, LOW = (0.28, 0.96), (0.6, 0.8)
 q3 = function(
     "Someone's RePaint draws grey patches. One round of it goes from time t down to s and up to t again. It has two "
     "bugs. Mend it, as `one_round(step, x_t, y, z, w, m, t, s)`; `step(x_t)` draws the hole at time s, `z` and `w` are "
@@ -168,6 +191,39 @@ q3 = function(
         ),
         mistake(_round("s", "all"), "the noise on the way up", "all the noise of t on top"),
         mistake(_round("s", "difference"), "the noise on the way up", "the factor is left out of the variance"),
+        mistake(
+            lambda step, x_t, y, z, w, m, t, s: one_round(step, x_t, y, w, z, m, t, s),
+            "the known part",
+            "the two noises swapped",
+        ),
+        mistake(
+            lambda step, x_t, y, z, w, m, t, s: one_round(step, x_t, y, z, w, 1 - m, t, s), "the known part", "mask"
+        ),
+        mistake(
+            lambda step, x_t, y, z, w, m, t, s: (
+                s[1] / t[1] * (m * (s[0] * y + s[1] * z) + (1 - m) * step(x_t))
+                + (t[1] ** 2 - (s[1] / t[1] * s[1]) ** 2) ** 0.5 * w
+            ),
+            "the known part",
+            "sigmas for alphas",
+        ),
+        mistake(
+            lambda step, x_t, y, z, w, m, t, s: (
+                t[0] / s[0] * (m * (s[0] * y + s[1] * z) + (1 - m) * step(x_t))
+                + (t[1] ** 2 - (t[0] / s[0]) ** 2 * s[1] ** 2) * w
+            ),
+            "the noise on the way up",
+            "a variance for its root",
+        ),
+    ],
+    also_right=[
+        lambda step, x_t, y, z, w, m, t, s: (
+            t[0] / s[0] * torch.where(m == 1, s[0] * y + s[1] * z, step(x_t)) + torch.sqrt(1 - (t[0] / s[0]) ** 2) * w
+        ),
+        lambda step, x_t, y, z, w, m, t, s: (
+            t[0] / s[0] * (m * (s[0] * y + s[1] * z) + (1 - m) * step(x_t))
+            + math.sqrt(t[1] ** 2 - (t[0] / s[0]) ** 2 * s[1] ** 2) * w
+        ),
     ],
     hints=[
         "Write beside each line at which time its result lives: t, s, t.",
@@ -208,6 +264,11 @@ q4 = function(
             lambda f: abs((MEANS * SMALL).sum() - (RAMP[0, 0] * torch.as_tensor(f(SMALL))).sum()) < 1e-5,
             "<A x, y> and <x, A^T y> differ. Do rows stay rows?",
         ),
+        case(
+            "not square",
+            (torch.arange(6.0).reshape(2, 3),),
+            "From (2, 3) it must come to (4, 6): the two sides are not always equal.",
+        ),
     ],
     mistakes=[
         mistake(lambda y: torch.kron(y, torch.ones(2, 2)), "one pixel", "the pseudo-inverse"),
@@ -215,6 +276,20 @@ q4 = function(
         mistake(lambda y: torch.kron(y, torch.tensor([[1.0, 0.0], [0.0, 0.0]])), "one pixel", "one corner"),
         mistake(lambda y: torch.kron(torch.ones(2, 2), y) / 4, "its place", "tiles the whole image"),
         mistake(lambda y: torch.kron(y.T.contiguous(), torch.ones(2, 2)) / 4, "inner product", "transposed"),
+        mistake(
+            lambda y: torch.kron(y, torch.ones(2, 2))[: 2 * len(y), : 2 * len(y)] / 4, "not square", "squares alone"
+        ),
+        mistake(
+            lambda y: F.interpolate(y[None, None], scale_factor=2, mode="bilinear")[0, 0] / 4, "its place", "smooth"
+        ),
+        mistake(lambda y: y.repeat_interleave(2, 0) / 2, "shape", "one direction"),
+        mistake(lambda y: torch.kron(y.flip(0), torch.ones(2, 2)) / 4, "its place", "upside down"),
+    ],
+    also_right=[
+        lambda y: y.repeat_interleave(2, 0).repeat_interleave(2, 1) / 4,
+        lambda y: np.kron(y.numpy(), np.full((2, 2), 0.25)),
+        lambda y: F.interpolate(y[None, None], scale_factor=2, mode="nearest")[0, 0] / 4,
+        lambda y: F.conv_transpose2d(y[None, None], torch.full((1, 1, 2, 2), 0.25), stride=2)[0, 0],
     ],
     hints=[
         "Write A for one square as a row: (1/4, 1/4, 1/4, 1/4). What is its transpose?",
@@ -241,6 +316,7 @@ q5 = number(
         (24.0, "The error is not multiplied by K but by 1 + 1/K."),
         (30 - 10 * math.log10(1 + 1 / 16), "The variance of a mean of K falls with 1/K, not with 1/K^2."),
     ],
+    also_right=["29.03", "29,03", 30 + 10 * math.log10(4 / 5)],
     hints=[
         "Error of the mean of K samples = error of the posterior mean + variance of the mean of K samples.",
         "For a perfect posterior sampler the variance of one sample equals the error of the posterior mean.",

@@ -6,6 +6,7 @@ import torch
 from course_lib.exercises.engine import Exercises, case, function, mistake, number
 
 WAVE = 3 * torch.sin(7 * torch.linspace(-1, 1, 256)).reshape(2, 8, 4, 4)
+GROWING = WAVE * torch.tensor([0.5, 1.5]).reshape(2, 1, 1, 1)
 RAMP = torch.linspace(-2, 2, 32).reshape(2, 1, 4, 4)
 ZEROS = torch.zeros(2, 1, 4, 4)
 
@@ -23,6 +24,7 @@ q1 = number(
         (2048, "The latent channels make the latents larger, not smaller."),
         (1 / 128, "Upside down: the question is how many times fewer."),
     ],
+    also_right=[8**3 / 4, "128"],
     hints=[
         "Count the numbers before: 512 x 512 x 256. And after?",
         "After: (512 / 8) x (512 / 8) x (256 / 8) places with 4 numbers each.",
@@ -44,7 +46,11 @@ q2 = function(
     "deviation over everything is 1.",
     solution=scale_factor,
     tests=[
-        case("standard deviation 3", (3 * WAVE / WAVE.std(),), "Latents of standard deviation 3 need the factor 1/3."),
+        case(
+            "standard deviation 3",
+            (3 * GROWING / GROWING.std(),),
+            "Latents of standard deviation 3 need the factor 1/3.",
+        ),
         case(
             "a mean",
             (WAVE + 10,),
@@ -58,6 +64,20 @@ q2 = function(
         mistake(lambda z: 1 / z.abs().max(), "standard deviation 3", "range"),
         mistake(lambda z: 1 / z.square().mean().sqrt(), "a mean", "root mean square"),
         mistake(lambda z: 1 / z.std((0, 2, 3)), "shape", "one for each channel"),
+        mistake(lambda z: 1 / (z - z.mean()).abs().mean(), "standard deviation 3", "mean absolute deviation"),
+        mistake(lambda z: 1 / z[0].std(), "standard deviation 3", "the first image alone"),
+        mistake(lambda z: 1 / z.std((0, 2, 3)).mean(), "standard deviation 3", "the channels' mean"),
+        mistake(lambda z: 1 / (z.max() - z.min()), "standard deviation 3", "the range"),
+        mistake(lambda z: (1 / z.std()) ** 2, "standard deviation 3", "squared"),
+        mistake(lambda z: z / z.std(), "shape", "the scaled latents"),
+    ],
+    also_right=[
+        lambda z: 1 / z.std(unbiased=False),
+        lambda z: 1 / z.std((0, 1, 2, 3), keepdim=True),
+        lambda z: z.flatten().std().reciprocal().reshape(1),
+        lambda z: 1 / np.std(z.numpy()),
+        lambda z: torch.rsqrt((z - z.mean()).square().mean()),
+        lambda z: [float(z.var()) ** -0.5],
     ],
     hints=["What is the standard deviation of c z, if that of z is s?", "c s must be 1."],
     explanation="Rombach et al. (CVPR 2022), app. G, take it from the first batch of training. It belongs to the "
@@ -95,6 +115,11 @@ q3 = function(
             (RAMP, RAMP / 4, 0.8, 0.6, None),
             "The denoised image is (x_t - sigma eps) / alpha: is the noise subtracted?",
         ),
+        case(
+            "all at once",
+            (RAMP, RAMP / 4, 0.8, 0.6, (-0.5, 2.0)),
+            "With limits, too, the noise is subtracted first, and both ends are those given.",
+        ),
     ],
     mistakes=[
         mistake(lambda x_t, eps, alpha, sigma, limits: ((x_t - sigma * eps) / alpha).clamp(-1, 1), "latents"),
@@ -122,6 +147,58 @@ q3 = function(
             "the denoised image",
             "forgets the noise",
         ),
+        mistake(
+            lambda x_t, eps, alpha, sigma, limits: (
+                (x_t - sigma * eps) / alpha if limits is None else (x_t / alpha).clamp(*limits)
+            ),
+            "all at once",
+            "forgets the noise where there are limits",
+        ),
+        mistake(
+            lambda x_t, eps, alpha, sigma, limits: (
+                (x_t - sigma * eps) / alpha if limits is None else ((x_t - sigma * eps) / alpha).clamp(limits[0], 1)
+            ),
+            "all at once",
+            "the upper limit is always 1",
+        ),
+        mistake(
+            lambda x_t, eps, alpha, sigma, limits: (
+                (x_t - sigma * eps) / alpha if limits is None else ((x_t - sigma * eps) / alpha).clamp(-1, limits[1])
+            ),
+            "other limits",
+            "the lower limit is always -1",
+        ),
+        mistake(
+            lambda x_t, eps, alpha, sigma, limits: (
+                (x_t - sigma * eps) / alpha
+                if limits is None
+                else ((x_t - sigma * eps) / alpha).clamp(-limits[1], limits[1])
+            ),
+            "other limits",
+            "as much below as above",
+        ),
+        mistake(
+            lambda x_t, eps, alpha, sigma, limits: (
+                (x_t - sigma * eps) / alpha if limits is None else (x_t - sigma * eps).clamp(*limits) / alpha
+            ),
+            "images",
+            "clamps before the division",
+        ),
+    ],
+    also_right=[
+        lambda x_t, eps, alpha, sigma, limits: (
+            (x_t - sigma * eps) / alpha
+            if limits is None
+            else torch.clip((x_t - sigma * eps) / alpha, min=limits[0], max=limits[1])
+        ),
+        lambda x_t, eps, alpha, sigma, limits: np.clip(
+            (x_t.numpy() - float(sigma) * eps.numpy()) / float(alpha), *(limits or (-np.inf, np.inf))
+        ),
+        lambda x_t, eps, alpha, sigma, limits: (
+            ((x_t - sigma * eps) / alpha).minimum(torch.tensor(limits[1])).maximum(torch.tensor(limits[0]))
+            if limits
+            else (x_t - sigma * eps) / alpha
+        ),
     ],
     hints=[
         "Two cases: limits is None, or a pair.",
@@ -147,6 +224,7 @@ q4 = number(
         (33 / 1000 * 2, "That is for the small box: the head has many times its voxels."),
         (33 * 360 / 1024, "Here 1 GB is 1000 MB."),
     ],
+    also_right=["11,88", 33 * 6 * 5 * 6 * 2 / 1000, 11.9],
     hints=[
         "Activations of convolutions are in proportion to the number of voxels.",
         "How many times does the box fit into the head? 6 x 5 x 6.",
@@ -174,6 +252,7 @@ def _moved(affine, shift):
 
 PLAIN = np.eye(4)
 LONG = np.diag([0.5, 1.0, 3.0, 1.0])  # voxels of 0.5 x 1 x 3 mm
+MOVED = np.array([[2.0, 0, 0, -90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
 TURNED = np.array([[0.0, -2.0, 0.0, 5.0], [1.0, 0.0, 0.0, -7.0], [0.0, 0.0, 3.0, 11.0], [0.0, 0.0, 0.0, 1.0]])
 CORNER = np.array([10.0, 4.0, 2.0])
 
@@ -196,6 +275,11 @@ q5 = function(
             "The corner counts voxels, the affine's last column millimetres: 2 voxels of 3 mm are 6 mm.",
         ),
         case(
+            "an origin",
+            (MOVED, CORNER),
+            "Here the volume itself does not begin at 0 mm: add to the affine's last column, do not replace it.",
+        ),
+        case(
             "turned axes",
             (TURNED, CORNER),
             "The axes are turned: voxel axis 0 runs along y here. Multiply by the whole 3 x 3 part, not by sizes.",
@@ -213,6 +297,26 @@ q5 = function(
         ),
         mistake(lambda affine, corner: _moved(affine, np.diag(affine)[:3] * corner), "turned axes", "diagonal only"),
         mistake(lambda affine, corner: _moved(affine, affine[:3, :3].T @ corner), "turned axes", "transposed"),
+        mistake(
+            lambda affine, corner: _moved(affine, affine[:3, :3] @ corner - affine[:3, 3]),
+            "an origin",
+            "the origin is lost",
+        ),
+        mistake(
+            lambda affine, corner: _moved(affine, affine[:3, :3] @ corner + affine[:3, 3]), "an origin", "origin twice"
+        ),
+        mistake(
+            lambda affine, corner: _moved(affine, (affine @ np.append(corner, 1))[:3]), "an origin", "origin twice"
+        ),
+        mistake(lambda affine, corner: affine @ np.append(corner, 1), "shape", "the corner's place alone"),
+        mistake(
+            lambda affine, corner: _moved(affine, np.linalg.inv(affine[:3, :3]) @ corner), "long voxels", "inverse"
+        ),
+    ],
+    also_right=[
+        lambda affine, corner: affine @ np.block([[np.eye(3), corner[:, None]], [np.zeros(3), 1]]),
+        lambda affine, corner: np.column_stack([affine[:, :3], affine @ np.append(corner, 1)]),
+        lambda affine, corner: torch.tensor(_moved(affine, affine[:3, :3].dot(corner))),
     ],
     hints=[
         "Voxel (0, 0, 0) of the box is voxel `corner` of the volume. Where does that lie?",
@@ -241,6 +345,13 @@ def _oblique():
     return affine
 
 
+def _tilted():
+    """Slices of 0.5 x 0.5 mm, 2 mm apart, each shifted by a tilt of 20 degrees against the one below."""
+    affine = np.diag([0.5, 0.5, 2.0, 1.0])
+    affine[1, 2] = 2 * np.tan(np.pi / 9)
+    return affine
+
+
 FLIPPED = np.diag([-1.0, 1.0, 2.0, 1.0])  # the first axis runs from right to left
 q6 = function(
     "A label has `n` voxels in a volume with the affine `affine` (4, 4), a numpy array. Write `volume_mm3(n, affine)`: "
@@ -256,6 +367,12 @@ q6 = function(
             (100, _oblique()),
             "The axes are turned: the sizes of the voxel are no longer on the diagonal. What does a determinant say?",
         ),
+        case(
+            "a tilted gantry",
+            (100, _tilted()),
+            "In a CT with a tilted gantry the voxel's edges are not at right angles, so lengths alone do not tell its "
+            "volume.",
+        ),
     ],
     mistakes=[
         mistake(lambda n, affine: n, "long voxels", "counts voxels"),
@@ -266,6 +383,20 @@ q6 = function(
         mistake(
             lambda n, affine: n * np.prod(np.linalg.norm(affine[:3, :3], axis=1)), "turned axes", "rows for columns"
         ),
+        mistake(
+            lambda n, affine: n * np.prod(np.linalg.norm(affine[:3, :3], axis=0)), "a tilted gantry", "lengths of edges"
+        ),
+        mistake(lambda n, affine: n / abs(np.linalg.det(affine[:3, :3])), "long voxels", "upside down"),
+        mistake(lambda n, affine: abs(np.linalg.det(n * affine[:3, :3])), "long voxels", "n cubed"),
+        mistake(lambda n, affine: n * np.prod(np.abs(affine[:3, :3]).sum(0)), "turned axes", "sums of columns"),
+        mistake(lambda n, affine: n * np.linalg.norm(affine[:3, :3]) ** 3, "long voxels", "a norm cubed"),
+    ],
+    also_right=[
+        lambda n, affine: n * abs(np.linalg.det(affine)),
+        lambda n, affine: n * np.sqrt(np.linalg.det(affine[:3, :3].T @ affine[:3, :3])),
+        lambda n, affine: n * abs(np.dot(affine[:3, 0], np.cross(affine[:3, 1], affine[:3, 2]))),
+        lambda n, affine: n * torch.det(torch.tensor(affine)).abs(),
+        lambda n, affine: n * np.prod(np.linalg.svd(affine[:3, :3], compute_uv=False)),
     ],
     hints=[
         "The columns of the 3 x 3 part are the edges of one voxel in mm.",

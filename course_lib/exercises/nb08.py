@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 
 from course_lib.exercises.engine import Exercises, case, choices, function, mistake, number, prop
@@ -45,6 +46,22 @@ q1 = function(
         mistake(lambda m1, s1, m2, s2: ((m1 - m2) ** 2).sum() + (s1 - s2).abs().sum(), "spreads", "not squared"),
         mistake(lambda m1, s1, m2, s2: ((m1 - m2) ** 2).sum() + (s1**2 + s2**2).sum(), "equal", "no cross term"),
         mistake(lambda m1, s1, m2, s2: max(((m1 - m2) ** 2).sum(), ((s1 - s2) ** 2).sum()), "both", "the larger part"),
+        mistake(lambda m1, s1, m2, s2: ((m1 - m2) ** 2).mean() + ((s1 - s2) ** 2).mean(), "means", "means, not sums"),
+        mistake(lambda m1, s1, m2, s2: (m1 - m2).norm() + (s1 - s2).norm(), "means", "not squared"),
+        mistake(lambda m1, s1, m2, s2: ((m1 - m2) ** 2).sum() + ((s1 + s2) ** 2).sum(), "equal", "a plus"),
+        mistake(lambda m1, s1, m2, s2: ((m1 - m2) ** 2).sum() + (s1.sum() - s2.sum()) ** 2, "spreads", "sums first"),
+        mistake(lambda m1, s1, m2, s2: ((m1 - m2) ** 2 / (s1 * s2) + (s1 - s2) ** 2).sum(), "both", "in units of s"),
+        mistake(
+            lambda m1, s1, m2, s2: ((m1 - m2) ** 2 + s1 + s2 - 2 * (s1 * s2).sqrt()).sum(),
+            "spreads",
+            "s is no variance",
+        ),
+    ],
+    also_right=[
+        lambda m1, s1, m2, s2: ((m1 - m2) ** 2 + s1**2 + s2**2 - 2 * s1 * s2).sum(),
+        lambda m1, s1, m2, s2: torch.dist(m1, m2) ** 2 + torch.dist(s1, s2) ** 2,
+        lambda m1, s1, m2, s2: np.sum((m1 - m2).numpy() ** 2) + np.sum((s1 - s2).numpy() ** 2),
+        lambda m1, s1, m2, s2: (m1 - m2) @ (m1 - m2) + (s1 - s2) @ (s1 - s2),
     ],
     hints=[
         "The square root of a diagonal matrix is the diagonal matrix of the roots: C^(1/2) = diag s.",
@@ -68,6 +85,7 @@ q2 = number(
         (2 * 64 / 500, "That is the part of the means. The 64 x 64 covariances differ as well, and more."),
         (64 * 65 / 1000, "That is the part of the covariances, d (d + 1) / (2 N). The means add 2 d/N."),
     ],
+    also_right=["4.416", 4416 / 1000, 4.42],
     hints=["It is the formula of section 3.", "d = 64 and N = 500 in d (d + 5) / (2 N)."],
     explanation="4.4, without anything being wrong. At N = 5,000 it is 0.44. A Fréchet distance without N and without "
     "the "
@@ -148,6 +166,31 @@ q3 = function(
             "one size for both",
         ),
         mistake(lambda K_xx, K_yy, K_xy: torch.zeros(()), "other sizes", "unbiased for equal distributions only"),
+        mistake(lambda K_xx, K_yy, K_xy: kernel_distance(K_xx, K_yy, K_xy).clamp(min=0), "other sizes", "cut at zero"),
+        mistake(lambda K_xx, K_yy, K_xy: kernel_distance(K_xx, K_yy, K_xy).abs(), "unbiased", "no sign"),
+        mistake(lambda K_xx, K_yy, K_xy: -kernel_distance(K_xx, K_yy, K_xy), "other sizes", "the wrong way round"),
+        mistake(
+            lambda K_xx, K_yy, K_xy: (
+                (K_xx.sum() - K_xx.trace()) / (len(K_xx) * (len(K_xx) - 1))
+                + (K_yy.sum() - K_yy.trace()) / (len(K_yy) * (len(K_yy) - 1))
+                - 2 * (K_xy.sum() - K_xy.diag().sum()) / (K_xy.numel() - min(K_xy.shape))
+            ),
+            "other sizes",
+            "the pairs of equal number left out",
+        ),
+    ],
+    also_right=[
+        lambda K_xx, K_yy, K_xy: (
+            K_xx[~torch.eye(len(K_xx), dtype=torch.bool)].mean()
+            + K_yy[~torch.eye(len(K_yy), dtype=torch.bool)].mean()
+            - 2 * K_xy.mean()
+        ),
+        lambda K_xx, K_yy, K_xy: kernel_distance(K_xx, K_yy, K_xy).item(),
+        lambda K_xx, K_yy, K_xy: (
+            2 * K_xx.numpy()[np.triu_indices(len(K_xx), 1)].sum() / len(K_xx) / (len(K_xx) - 1)
+            + 2 * K_yy.numpy()[np.triu_indices(len(K_yy), 1)].sum() / len(K_yy) / (len(K_yy) - 1)
+            - 2 * K_xy.numpy().mean()
+        ),
     ],
     hints=[
         "`K.sum() - K.trace()` is the sum off the diagonal. How many entries are that?",
@@ -190,6 +233,12 @@ q4 = function(
             (torch.tensor([[0.5, 0.5], [2.0, 2.0]], dtype=torch.float64), vector(0.1, 1.0)),
             "Each real image has its own radius: that of row i belongs to row i.",
         ),
+        case(
+            "three radii",
+            (torch.tensor([[1.5, 3.0], [0.5, 0.6], [0.5, 0.9]], dtype=torch.float64), vector(2.0, 0.1, 0.2)),
+            "Radii of 2, 0.1 and 0.2: ball 1 alone holds an image, so 1/3. Each row is compared with its own radius, "
+            "with no mean or median of them.",
+        ),
     ],
     mistakes=[
         mistake(lambda distance, reach: (distance <= reach[:, None]).any(0).double().mean(), "by hand", "precision"),
@@ -198,6 +247,33 @@ q4 = function(
         mistake(
             lambda distance, reach: (distance <= reach.mean()).any(1).double().mean(), "each its own ball", "one radius"
         ),
+        mistake(
+            lambda distance, reach: (distance <= reach.median()).any(1).double().mean(),
+            "three radii",
+            "the median radius",
+        ),
+        mistake(
+            lambda distance, reach: (distance <= reach.max()).any(1).double().mean(),
+            "each its own ball",
+            "the largest radius",
+        ),
+        mistake(
+            lambda distance, reach: (distance <= reach.min()).any(1).double().mean(), "by hand", "the smallest radius"
+        ),
+        mistake(
+            lambda distance, reach: (distance.min(1).values <= reach.sort().values).double().mean(),
+            "by hand",
+            "the radii sorted",
+        ),
+        mistake(lambda distance, reach: (distance <= reach[:, None]).all(1).double().mean(), "by hand", "all images"),
+        mistake(lambda distance, reach: (distance <= reach[:, None]).any(1).sum(), "by hand", "a count"),
+        mistake(lambda distance, reach: (distance[:, 0] <= reach).double().mean(), "by hand", "the first image alone"),
+    ],
+    also_right=[
+        lambda distance, reach: (distance.min(1).values <= reach).double().mean(),
+        lambda distance, reach: (distance <= reach.reshape(-1, 1)).any(dim=1).float().mean(),
+        lambda distance, reach: sum(bool((row <= r).any()) for row, r in zip(distance, reach)) / len(reach),
+        lambda distance, reach: np.mean(distance.numpy().min(axis=1) - reach.numpy() <= 0),
     ],
     hints=[
         "`distance <= reach[:, None]` is a table: does ball i hold image j?",
@@ -237,6 +313,11 @@ q5 = function(
             (torch.arange(49, dtype=torch.float64), 0.05),
             "n = 49: 0.05 * 50 is 2.5, and the rank 2. Rounded up, more than one in twenty would be flagged.",
         ),
+        case(
+            "fifty-four",
+            (torch.arange(54, dtype=torch.float64), 0.05),
+            "n = 54: 0.05 * 55 is 2.75, and the rank 2. Round down, not to the nearest.",
+        ),
     ],
     mistakes=[
         mistake(lambda null, level: null.quantile(1 - level), "which end", "the far end"),
@@ -250,6 +331,29 @@ q5 = function(
             "five in a hundred",
             "a rank off",
         ),
+        mistake(
+            lambda null, level: null.sort().values[round(float(level) * (len(null) + 1)) - 1], "fifty-four", "rounded"
+        ),
+        mistake(
+            lambda null, level: null.sort().values[math.ceil(level * (len(null) + 1) - 1e-9) - 1],
+            "forty-nine",
+            "rounded up",
+        ),
+        mistake(lambda null, level: null.sort().values[int(level * len(null))], "forty-nine", "n, counted from 0"),
+        mistake(
+            lambda null, level: null.sort().values[int(level * len(null)) - 1], "five in a hundred", "n, not n + 1"
+        ),
+        mistake(
+            lambda null, level: null.quantile(float(level), interpolation="lower"), "forty-nine", "a lower quantile"
+        ),
+        mistake(lambda null, level: null.quantile(float(level)), "five in a hundred", "a quantile between two values"),
+    ],
+    also_right=[
+        lambda null, level: null.kthvalue(int(level * (len(null) + 1) + 1e-9)).values,
+        lambda null, level: np.sort(null.numpy())[math.floor(level * (len(null) + 1) + 1e-9) - 1],
+        lambda null, level: sorted(null.tolist())[int(float(level) * (len(null) + 1) + 1e-9) - 1],
+        lambda null, level: null.topk(int(level * (len(null) + 1) + 1e-9), largest=False).values.max(),
+        lambda null, level: torch.sort(null)[0][torch.floor(level * (len(null) + 1) + 1e-9).long() - 1],
     ],
     hints=["`null.sort().values[r - 1]` is the value of rank r.", "r = int(level * (n + 1)); here rank 1 is index 0."],
     explanation="The rank of a new held-out value among n + 1 is uniform, so it lies below the value of rank r with "

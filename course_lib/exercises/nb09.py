@@ -1,5 +1,6 @@
 """Exercises of notebook 09: the adjoint of a scan, acceleration, the missing covariance, coverage, an unseen lesion."""
 
+import numpy as np
 import torch
 
 from course_lib.exercises.engine import Exercises, case, choice, function, mistake, number, prop
@@ -53,6 +54,23 @@ q1 = function(
             "made up for missing lines",
         ),
         mistake(lambda y, lines: torch.fft.ifft2(lines * y.conj(), norm="ortho").real, "all lines", "conjugated"),
+        mistake(
+            lambda y, lines: lines * torch.fft.ifft2(y, norm="ortho").real, "inner product", "a mask on the picture"
+        ),
+        mistake(
+            lambda y, lines: torch.fft.ifft2(lines * y.real, norm="ortho").real, "all lines", "real part too early"
+        ),
+        mistake(lambda y, lines: torch.fft.ifft2(lines * y, norm="ortho").imag, "all lines", "imaginary part"),
+        mistake(
+            lambda y, lines: torch.fft.ifft2((1 - lines) * y, norm="ortho").real, "all lines", "the lines not measured"
+        ),
+        mistake(lambda y, lines: torch.fft.ifft(lines * y, norm="ortho").real, "all lines", "one direction"),
+    ],
+    also_right=[
+        lambda y, lines: torch.fft.fft2((lines * y).conj(), norm="ortho").conj().real,
+        lambda y, lines: torch.real(torch.fft.ifft2(y * lines[None], norm="ortho")),
+        lambda y, lines: np.fft.ifft2(lines.numpy() * y.numpy(), norm="ortho").real,
+        lambda y, lines: torch.fft.ifft2(torch.where(lines > 0, y, 0)).real * y.numel() ** 0.5,
     ],
     hints=[
         "The adjoint of a product is the product of the adjoints, in reverse order.",
@@ -78,6 +96,7 @@ q2 = number(
         (1, "All lines would be known from one whole half, 64 lines."),
         (0.5, "Upside down: R is all lines over known lines."),
     ],
+    also_right=[2.0, "2", 128 / 64],
     hints=["How many lines does a line on the left make known?", "32 measured, 32 mirrored."],
     explanation="64 of 128 lines are known: R = 2. True scans have phase, from coils, field and flow, and give no line "
     "for nothing. The course measures k and -k together, so that a picture without phase gains nothing.",
@@ -129,6 +148,32 @@ q3 = function(
             _with(lambda r2, a, s, v: s**2 / a**2 / (s**2 / a**2 + v**2)), "the gain", "DiffPIR: sigma^2 / alpha^2"
         ),
         mistake(_with(lambda r2, a, s, v: 1 / (1 + v**2)), "the gain", "ignores x_t"),
+        mistake(_with(lambda r2, a, s, v: r2 / (r2 + v)), "the gain", "sigma_y not squared"),
+        mistake(_with(lambda r2, a, s, v: r2**2 / (r2**2 + v**2)), "the gain", "r_t^2 squared once more"),
+        mistake(_with(lambda r2, a, s, v: 1.0), "a useless measurement", "the measurement alone"),
+        mistake(_with(lambda r2, a, s, v: (r2 / (r2 + v**2)) ** 0.5), "the gain", "a root of the gain"),
+        mistake(
+            lambda x_t, y, alpha, sigma, sigma_y: alpha * x_t + sigma**2 / (sigma**2 + sigma_y**2) * (y - alpha * x_t),
+            "another schedule",
+            "variance-preserving alone",
+        ),
+        mistake(
+            lambda x_t, y, alpha, sigma, sigma_y: x_t + sigma**2 / (sigma**2 + sigma_y**2) * (y - x_t),
+            "a useless measurement",
+            "x_t for D",
+        ),
+    ],
+    also_right=[
+        lambda x_t, y, alpha, sigma, sigma_y: (
+            (alpha / sigma**2 * x_t + y / sigma_y**2) / (1 + alpha**2 / sigma**2 + 1 / sigma_y**2)
+        ),
+        lambda x_t, y, alpha, sigma, sigma_y: (
+            (torch.square(sigma_y) * alpha * x_t + torch.square(sigma) * y)
+            / (sigma**2 + sigma_y**2 * (alpha**2 + sigma**2))
+        ),
+        lambda x_t, y, alpha, sigma, sigma_y: [
+            posterior_denoiser(float(x), float(y), float(alpha), float(sigma), float(sigma_y)) for x in x_t
+        ],
     ],
     hints=[
         "Two independent pieces of news about x_0: D with variance r_t^2, and y with variance sigma_y^2.",
@@ -146,6 +191,7 @@ q4 = number(
     "You draw K = 9 samples from the **exact** posterior and take each pixel's range, from the smallest to the largest "
     "of the nine. In what share of the pixels does the truth lie in its range? (The truth is one more such draw.)",
     solution="8 / 10",
+    share=True,
     mistakes=[
         (0.9, "The truth is a tenth draw: each of the ten is the smallest with the same chance of 1/10."),
         (1.0, "The truth may well lie outside of nine draws."),
@@ -154,6 +200,7 @@ q4 = number(
         (1 / 9, "That is near the chance to be at one end; it is the share inside that is asked for."),
         (0.2, "That is the share outside."),
     ],
+    also_right=["80 %", "4/5", 1 - 2 / 10],
     hints=[
         "Samples and truth are ten draws of one distribution, in random order.",
         "The truth is outside if it is the smallest or the largest of the ten.",

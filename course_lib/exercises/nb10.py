@@ -1,5 +1,8 @@
 """Exercises of notebook 10: Dice and IoU, the energy distance by hand, one threshold for all pixels, areas, samples."""
 
+from fractions import Fraction
+
+import numpy as np
 import torch
 
 from course_lib.exercises.engine import Exercises, case, choices, function, mistake, number, prop
@@ -19,6 +22,8 @@ q1 = function(
         case("no overlap", (0.0,), "Without overlap both are 0."),
         case("equal", (1.0,), "Equal masks have Dice 1 and IoU 1."),
         case("half", (0.5,), "Take |A| = |B| = 3 and an intersection of 2: the IoU is 2/4. What is Dice?"),
+        case("a quarter", (0.25,), "Dice is 0.4 at an IoU of 0.25. Right at three values is not right at all."),
+        case("four fifths", (0.8,), "Dice is 8/9 at an IoU of 0.8. Right at some values is not right at all."),
     ],
     mistakes=[
         mistake(lambda iou: iou / (2 - iou), "half", "the inverse"),
@@ -26,6 +31,19 @@ q1 = function(
         mistake(lambda iou: iou / (1 + iou), "equal", "forgets the 2"),
         mistake(lambda iou: (1 + iou) / 2, "no overlap", "a mean with 1"),
         mistake(lambda iou: iou**0.5, "half", "a root"),
+        mistake(lambda iou: iou * (5 - 2 * iou) / 3, "a quarter", "a parabola through three points"),
+        mistake(lambda iou: iou**0.58496, "a quarter", "a power through three points"),
+        mistake(lambda iou: 2 * iou / (1 + iou) if iou <= 0.5 else (1 + iou) / 2, "four fifths", "a line above 1/2"),
+        mistake(lambda iou: 2 * iou / (1 + iou**2), "half", "the square in the denominator"),
+        mistake(lambda iou: iou, "half", "the same"),
+        mistake(lambda iou: 2 * iou / (2 - iou), "equal", "2 - iou"),
+    ],
+    also_right=[
+        lambda iou: 1 / (0.5 + 0.5 / iou) if iou > 0 else 0,
+        lambda iou: 2 - 2 / (1 + iou),
+        lambda iou: 2 * torch.as_tensor(iou) / torch.add(1, torch.as_tensor(iou)),
+        lambda iou: float(2 * Fraction(float(iou)) / (1 + Fraction(float(iou)))),
+        lambda iou: Fraction(2 * float(iou)) / Fraction(1 + float(iou)),
     ],
     hints=["Divide numerator and denominator of 2i/s by s - i.", "s/(s - i) = 1 + i/(s - i)."],
     explanation="Dice = 2 IoU / (1 + IoU). It grows with IoU, so both rank two masks alike on one case. Their means "
@@ -50,6 +68,7 @@ q2 = number(
         (0.42, "That is E d(r, r'), which is subtracted."),
         (-0.12, "d of an empty mask and A is 1, since they share nothing; and E d(s, r) counts twice."),
     ],
+    also_right=[Fraction(18, 100), "0,18", 2 * 0.3**2],
     hints=[
         "d is 0 between equal masks (two empty ones too) and 1 between nothing and A.",
         "E d(s, r) = 0.3. Two raters differ with probability 2 x 0.3 x 0.7.",
@@ -67,7 +86,7 @@ def random_threshold(p, u):
 
 
 LAYERS = torch.tensor([[0.0, 0.25, 0.25, 0.0], [0.25, 0.6, 0.8, 0.25], [0.0, 0.6, 0.25, 0.0]])
-LEVELS = torch.tensor([0.1, 0.3, 0.7, 0.9])
+LEVELS = torch.tensor([0.3, 0.9, 0.1, 0.7])
 
 q3 = function(
     "Write `random_threshold(p, u)`: masks drawn from a map of probabilities `p` (H, W). Draw k takes one threshold "
@@ -78,8 +97,9 @@ q3 = function(
         case("side", (LAYERS, torch.tensor([0.5])), "A pixel is drawn where p exceeds u, not where it falls below."),
         prop(
             "nested",
-            lambda f: bool((f(LAYERS, LEVELS)[1:] <= f(LAYERS, LEVELS)[:-1]).all()),
-            "A higher threshold must give a smaller mask inside the other: use u as it is given, draw nothing anew.",
+            lambda f: bool(f(LAYERS, LEVELS)[LEVELS.argsort()].diff(dim=0).max() <= 0),
+            "A higher threshold must give a smaller mask inside the other: take u[k] as it is for draw k, in the order "
+            "given, and draw nothing anew.",
         ),
         case("levels", (LAYERS, LEVELS), "Compare p itself with each u."),
         case("certain", (torch.tensor([[0.0, 1.0]]), torch.tensor([0.0])), "p = 0 is never drawn: p > u, not p >= u."),
@@ -95,6 +115,20 @@ q3 = function(
         mistake(lambda p, u: p > (1 - u)[:, None, None], "nested", "1 - u, the other end first"),
         mistake(lambda p, u: p >= u[:, None, None], "certain"),
         mistake(lambda p, u: p > u[0], "shape"),
+        mistake(lambda p, u: u.sort().values[:, None, None] < p, "nested", "the draws sorted"),
+        mistake(lambda p, u: u.flip(0)[:, None, None] < p, "nested", "the draws turned round"),
+        mistake(lambda p, u: (u[:, None, None] < p).permute(1, 2, 0), "shape", "the draws last"),
+        mistake(lambda p, u: (u[:, None, None] < p) & (p > 0.5), "levels", "thresholded at 1/2 first"),
+        mistake(lambda p, u: (u[:, None, None] < p) * p, "side", "probabilities kept"),
+        mistake(lambda p, u: u[:, None, None] < p / p.max(), "levels", "p made to reach 1"),
+    ],
+    also_right=[
+        lambda p, u: p > u[:, None, None],
+        lambda p, u: torch.stack([p > level for level in u]),
+        lambda p, u: (p[None] - u.reshape(-1, 1, 1) > 0).float(),
+        lambda p, u: np.stack([p.numpy() > float(level) for level in u]),
+        lambda p, u: [(p > level).int() for level in u],
+        lambda p, u: torch.gt(p.unsqueeze(0), u.view(-1, 1, 1)),
     ],
     hints=["Comparing (K, 1, 1) with (H, W) gives (K, H, W).", "`u[:, None, None] < p`"],
     explanation="With u uniform in [0, 1] each pixel is in the mask with probability p: calibrated, and all masks are "
@@ -115,6 +149,7 @@ q4 = number(
         (72, "The 100 pixels at 0.25 count too: one rater in four draws them."),
         (110, "That is the mean of the probabilities' three values times all 200 pixels; weight each by its pixels."),
     ],
+    also_right=["97", 97],
     hints=["The mean of a sum is the sum of the means.", "A pixel at 0.8 counts 0.8 on average."],
     explanation="48 + 24 + 25 = 97: the sum of the probabilities is the mean area, exactly. Thresholding at 0.5 gives "
     "100 here by luck; with 0.45 in place of 0.6 it would give 60.",
@@ -129,10 +164,12 @@ q5 = number(
     solution="next(K for K in range(1, 100) if 0.75**K < 0.05)",
     mistakes=[
         (10, "0.75^10 is 0.056: just not enough."),
+        (10.41, "Round up: samples are whole, and 0.75^10 is still 0.056."),
         (4, "With 4 samples it is there once on average, and missing in 0.75^4 = 32 % of cases."),
         (3, "Each sample misses it with probability 0.75, not 0.25: 0.75^K must fall below 0.05."),
         (20, "1/0.05 is no count of samples: solve 0.75^K < 0.05."),
     ],
+    also_right=[11, "11", 11.0],
     hints=[
         "One sample misses it with probability 0.75; K independent ones all miss it with 0.75^K.",
         "log 0.05 / log 0.75",
@@ -147,7 +184,7 @@ q6 = choices(
     "Which of these statements are true?",
     {
         "a": "If every pixel's probability is exact, drawing each pixel by its own gives the raters' masks.",
-        "b": "The mean of many samples, thresholded, is a mask that some rater might have drawn.",
+        "b": "The mean of many samples, thresholded, is always a mask that some rater might have drawn.",
         "c": "Where raters' masks are not nested, no threshold of the exact probabilities need be any rater's mask.",
         "d": "Where five networks agree, the raters agree.",
         "e": "A loss near zero at low noise says little of a mask diffusion: the noisy mask gives itself away.",
@@ -155,7 +192,7 @@ q6 = choices(
     answers="ce",
     feedback={
         "a": "Calibration is a matter of single pixels. Which pixels go together, it does not say.",
-        "b": "It may be: but with raters of two different places it is both places, or neither.",
+        "b": "Not always: with raters who see two different places it is both places, or neither.",
         "c": "Two raters with a mask each, on either side: the level sets are nothing or both sides.",
         "d": "Five networks trained on the same raters can agree on 0.6: they are sure that the raters differ.",
         "e": "Look at the curve of the denoiser that never sees the image.",

@@ -1,5 +1,7 @@
 """Exercises of notebook 11: a rare finding, thresholds, restoring, healing, and the sign of guidance."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -23,6 +25,7 @@ q1 = number(
         (0.6, "0.6 is the shift. Divide it by the standard deviation of the residual."),
         (1.5, "The variance is 2 C (1 - G) = 0.4; divide by its root."),
     ],
+    also_right=["0.95", "0,9487", 0.6 / math.sqrt(0.4)],
     hints=["G = alpha^2 C / (alpha^2 C + sigma^2) = 0.8.", "The variance of one residual is 2 C (1 - G)."],
     explanation="The residual shifts by (1 - 0.8) 3 = 0.6; its variance is 2 (1 - 0.8) = 0.4; d' = 0.95, a third of "
     "the ceiling of 3, which the mean of many restorations reaches: 0.6 / 0.2.",
@@ -79,6 +82,23 @@ def _stale_noise(D, x, eps, times, alpha, sigma):
     return x_t
 
 
+def _wrong_level(D, x, eps, times, alpha, sigma):
+    x_t = alpha(times[0]) * x + sigma(times[0]) * eps
+    for t, s in zip(times[:-1], times[1:]):
+        x_0 = D(x_t, t)
+        x_t = alpha(s) * x_0 + sigma(s) * (x_t - alpha(s) * x_0) / sigma(t)
+    return x_t
+
+
+def _from_slopes(D, x, eps, times, alpha, sigma):
+    """The same steps with the terms sorted by x_t and by D."""
+    x_t = alpha(times[0]) * x + sigma(times[0]) * eps
+    for i in range(len(times) - 1):
+        ratio = sigma(times[i + 1]) / sigma(times[i])
+        x_t = ratio * x_t + (alpha(times[i + 1]) - ratio * alpha(times[i])) * D(x_t, times[i])
+    return x_t
+
+
 q2 = function(
     "Write `restored(D, x, eps, times, alpha, sigma)`: noise and denoise. Noise `x` to `times[0]` with `eps`, then "
     "walk along the falling `times`, the last of which is 0, with DDIM: $x_s = \\alpha_s D + \\sigma_s\\,(x_t - "
@@ -111,6 +131,29 @@ q2 = function(
             "one step",
             "stops before 0",
         ),
+        mistake(lambda D, x, eps, times, alpha, sigma: restored(D, x, eps, times, sigma, alpha), "one step", "swapped"),
+        mistake(
+            lambda D, x, eps, times, alpha, sigma: restored(lambda x_t, t: D(x_t, 0 * t), x, eps, times, alpha, sigma),
+            "one step",
+            "D not told the time",
+        ),
+        mistake(
+            lambda D, x, eps, times, alpha, sigma: restored(D, x, eps, times[[0, -1]], alpha, sigma),
+            "three steps",
+            "one step only",
+        ),
+        mistake(
+            lambda D, x, eps, times, alpha, sigma: D(alpha(times[0]) * x + sigma(times[0]) * eps, times[0]),
+            "three steps",
+            "the denoised image alone",
+        ),
+        mistake(_wrong_level, "three steps", "the noise worked out at s"),
+    ],
+    also_right=[
+        _from_slopes,
+        lambda D, x, eps, times, alpha, sigma: restored(
+            D, x, eps, [float(t) for t in times], lambda t: float(alpha(t)), lambda t: float(sigma(t))
+        ),
     ],
     hints=[
         "Start: `x_t = alpha(times[0]) * x + sigma(times[0]) * eps`.",
@@ -126,6 +169,7 @@ q3 = number(
     "Two per cent of the pixels are lesion. A detector finds 90 % of the lesion's pixels and flags 5 % of the healthy "
     "ones: in an ROC curve that is near the upper left corner. Which **precision** has it, that is, which share of the "
     "flagged pixels is lesion?",
+    share=True,
     solution="0.02 * 0.90 / (0.02 * 0.90 + 0.98 * 0.05)",
     mistakes=[
         (0.90, "90 % is the recall: the share of the lesion that is flagged. Asked is the share of the flagged."),
@@ -134,6 +178,7 @@ q3 = number(
         (0.02, "That is the prevalence, the precision of a detector without any information."),
         (0.049 / 0.067, "That is the share of false alarms among the flagged pixels, one minus the precision."),
     ],
+    also_right=["27 %", 180 / 670, "18/67"],
     hints=["Take 10,000 pixels: how many lesion pixels are flagged, and how many healthy ones?", "180 and 490."],
     explanation="180 / (180 + 490) = 0.27: three of four flagged pixels are healthy. The ROC curve divides by the "
     "healthy pixels, which are many, and so it flatters; precision divides by what the reader has to look at.",
@@ -148,25 +193,34 @@ def healing_error(twin, healthy, mask):
 
 
 TRUTH = np.sin(np.arange(32.0)).reshape(2, 4, 4)
-MASK = (np.arange(32) % 5 < 2).reshape(2, 4, 4)
+MASK = (np.arange(32) % np.repeat([3, 7], 16) < 1).reshape(2, 4, 4)  # 6 pixels in one patient, 2 in the other
 TWIN = TRUTH + 0.3 * np.cos(3 * np.arange(32.0)).reshape(2, 4, 4)
+COUNTS = [int(lesion.sum()) for lesion in MASK]
+FIRST = torch.tensor([1.0, 0.0]).reshape(2, 1, 1)
 Q4 = tuple(torch.tensor(a) for a in (TWIN, TRUTH, MASK.astype(np.uint8)))
 
 q4 = function(
     "Write `healing_error(twin, healthy, mask)`: how far the restored image is from the true healthy twin **inside the "
-    "lesion**, as the mean absolute difference. All are tensors (N, H, W); `mask` is 1 on the lesion.",
+    "lesion**, as the mean absolute difference over the lesion pixels of all N patients together. All are tensors "
+    "(N, H, W); `mask` is 1 on the lesion.",
     solution=healing_error,
     tests=[
         case("perfect", (Q4[1], Q4[1], Q4[2]), "A twin that equals the healthy image has error 0."),
         prop(
             "inside only",
-            lambda f: float(f(Q4[1] + 1.0 * (Q4[2] == 0), Q4[1], Q4[2])) < 1e-9,
+            lambda f: float(f(Q4[1] + 1.0 * (Q4[2] == 0), Q4[1], Q4[2])) < 1e-5,
             "What differs outside the lesion does not count here: it has a figure of its own.",
         ),
         prop(
             "over the lesion's pixels",
-            lambda f: abs(float(f(Q4[1] + 1.0, Q4[1], Q4[2])) - 1) < 1e-9,
+            lambda f: abs(float(f(Q4[1] + 1.0, Q4[1], Q4[2])) - 1) < 1e-5,
             "Every lesion pixel is off by 1, so the mean is 1: divide by the lesion's pixels, not by all.",
+        ),
+        prop(
+            "every pixel alike",
+            lambda f: abs(float(f(Q4[1] + FIRST, Q4[1], Q4[2])) - COUNTS[0] / sum(COUNTS)) < 1e-5,
+            "Only the patient with the larger lesion is off, by 1: the mean over all lesion pixels together is its "
+            "share of them. A mean for each patient, averaged, weighs a small lesion as much as a large one.",
         ),
         case("absolute", Q4, "Absolute differences: not squared, and not with errors that cancel."),
     ],
@@ -176,6 +230,32 @@ q4 = function(
         mistake(lambda twin, healthy, mask: ((twin - healthy).abs() * mask).mean(), "over the lesion's pixels"),
         mistake(lambda twin, healthy, mask: (twin - healthy)[mask > 0].mean(), "absolute", "errors cancel"),
         mistake(lambda twin, healthy, mask: (twin - healthy)[mask > 0].square().mean(), "absolute", "squared"),
+        mistake(
+            lambda twin, healthy, mask: (((twin - healthy).abs() * mask).sum((1, 2)) / mask.sum((1, 2))).mean(),
+            "every pixel alike",
+            "a mean for each patient",
+        ),
+        mistake(
+            lambda twin, healthy, mask: ((twin - healthy).abs() * mask).sum((1, 2)).mean(),
+            "over the lesion's pixels",
+            "a sum for each patient",
+        ),
+        mistake(lambda twin, healthy, mask: (twin - healthy).abs()[mask == 0].mean(), "inside only", "outside"),
+        mistake(
+            lambda twin, healthy, mask: (twin - healthy)[mask > 0].square().mean().sqrt(),
+            "every pixel alike",
+            "root mean square",
+        ),
+        mistake(lambda twin, healthy, mask: (twin - healthy).abs()[mask > 0].max(), "every pixel alike", "the largest"),
+        mistake(
+            lambda twin, healthy, mask: (twin - healthy).abs()[mask > 0].median(), "every pixel alike", "the median"
+        ),
+    ],
+    also_right=[
+        lambda twin, healthy, mask: ((twin - healthy).abs() * mask).sum() / mask.sum(),
+        lambda twin, healthy, mask: np.abs(twin.numpy() - healthy.numpy())[mask.numpy().astype(bool)].mean(),
+        lambda twin, healthy, mask: torch.nn.functional.l1_loss(twin[mask == 1], healthy[mask == 1]),
+        lambda twin, healthy, mask: torch.masked_select((twin - healthy).abs(), mask.bool()).mean().item(),
     ],
     hints=["`(twin - healthy).abs()`, and then only where `mask > 0`."],
     explanation="Only a cohort with true twins can ask this. Patients have none: there a low residual outside the "
@@ -191,9 +271,31 @@ def dice_at_chosen(thresholds, validation, test):
     return test[:, chosen].mean()
 
 
-THRESHOLDS = torch.tensor([0.1, 0.2, 0.3, 0.4])
-VALIDATION = torch.tensor([[0.2, 0.5, 0.4, 0.1], [0.3, 0.4, 0.3, 0.2], [0.1, 0.4, 0.5, 0.2]])
-TEST = torch.tensor([[0.1, 0.2, 0.5, 0.3], [0.2, 0.4, 0.3, 0.6]])
+def _chosen_by(column):
+    """The test cases' mean Dice at a threshold that is chosen in another way."""
+    return lambda thresholds, validation, test: test[:, column(validation)].mean()
+
+
+THRESHOLDS = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+# The last threshold is best by the mean; others by the median, by the best or worst case, by a vote, on the test set.
+VALIDATION = torch.tensor(
+    [
+        [0.55, 0.85, 0.60, 0.20, 0.35, 0.15],
+        [0.05, 0.35, 0.15, 0.60, 0.25, 0.75],
+        [0.70, 0.55, 0.75, 0.15, 0.50, 0.60],
+        [0.20, 0.50, 0.70, 0.55, 0.40, 0.60],
+        [0.35, 0.10, 0.15, 0.65, 0.60, 0.45],
+    ]
+)
+TEST = torch.tensor(
+    [
+        [0.85, 0.30, 0.20, 0.70, 0.70, 0.35],
+        [0.20, 0.30, 0.80, 0.20, 0.05, 0.10],
+        [0.80, 0.10, 0.20, 0.60, 0.55, 0.45],
+        [0.60, 0.75, 0.80, 0.25, 0.15, 0.20],
+    ]
+)
+BEST = int(VALIDATION.mean(0).argmax())
 
 q5 = function(
     "Write `dice_at_chosen(thresholds, validation, test)`: the mean Dice that an honest report may print. `thresholds` "
@@ -208,10 +310,15 @@ q5 = function(
         ),
         prop(
             "reported on test",
-            lambda f: abs(float(f(THRESHOLDS, VALIDATION, TEST)) - float(VALIDATION[:, 1].mean())) > 1e-4,
+            lambda f: abs(float(f(THRESHOLDS, VALIDATION, TEST)) - float(VALIDATION[:, BEST].mean())) > 1e-4,
             "That is the Dice of the validation cases, on which the threshold was chosen: it flatters too.",
         ),
-        case("one threshold for all", (THRESHOLDS, VALIDATION, TEST), "One threshold for all cases, by the mean."),
+        case(
+            "one threshold for all",
+            (THRESHOLDS, VALIDATION, TEST),
+            "One threshold for all "
+            "cases: the one whose **mean** Dice on validation is highest. No median, no vote, no best case.",
+        ),
     ],
     mistakes=[
         mistake(lambda thresholds, validation, test: test.mean(0).max(), "the test set does not choose", "oracle"),
@@ -222,6 +329,30 @@ q5 = function(
             "the best threshold of each image: an oracle a case",
         ),
         mistake(lambda thresholds, validation, test: test.mean(), "one threshold for all", "no choice at all"),
+        mistake(_chosen_by(lambda v: v.median(0).values.argmax()), "one threshold for all", "by the median"),
+        mistake(_chosen_by(lambda v: v.max(0).values.argmax()), "one threshold for all", "by the best case"),
+        mistake(_chosen_by(lambda v: v.min(0).values.argmax()), "one threshold for all", "by the worst case"),
+        mistake(_chosen_by(lambda v: v.argmax(1).bincount().argmax()), "one threshold for all", "by a vote"),
+        mistake(_chosen_by(lambda v: v[0].argmax()), "one threshold for all", "by the first case"),
+        mistake(_chosen_by(lambda v: v.argmax() % v.shape[1]), "one threshold for all", "by the largest entry"),
+        mistake(
+            lambda thresholds, validation, test: test[:, validation.mean(0).argmax()].median(),
+            "one threshold for all",
+            "the median of the test cases",
+        ),
+        mistake(
+            lambda thresholds, validation, test: thresholds[validation.mean(0).argmax()],
+            "one threshold for all",
+            "the threshold itself",
+        ),
+    ],
+    also_right=[
+        lambda thresholds, validation, test: test.mean(0)[validation.mean(0).argmax()],
+        lambda thresholds, validation, test: test[:, validation.sum(0).argmax()].mean().item(),
+        lambda thresholds, validation, test: test.numpy().mean(0)[np.argmax(validation.numpy().mean(0))],
+        lambda thresholds, validation, test: max(zip(validation.mean(0).tolist(), test.mean(0).tolist(), strict=True))[
+            1
+        ],
     ],
     hints=["`validation.mean(0)` is one number for each threshold.", "`argmax` gives the column; read `test` there."],
     explanation="A threshold is a parameter like any other. Chosen on the test set it makes every method look better, "
@@ -241,16 +372,18 @@ q6 = choices(
         "d": "The larger t_0 is, the better the lesion goes, and the less of the person stays.",
         "e": "If a brightness threshold scores higher on bright lesions, the network has no place there.",
     },
-    answers="ade",
+    answers="ad",
     feedback={
         "a": "Guidance pulls towards the class it names. Look up the index by name, and test it as in notebook 05.",
         "b": "At 2 % prevalence three of four flagged pixels can be healthy at such an AUROC (exercise 3).",
         "c": "Another contrast, another level, an artefact are unusual too: see the T2 image.",
         "d": "The Gaussian case has both in closed form, and the images show the same.",
-        "e": "Whatever costs nothing and scores higher is the method to beat, and until beaten the one to use.",
+        "e": "Bright lesions are not all: at its threshold, brightness flags 47 % of the healthy in section 9, and the "
+        "network tells the ill from the healthy better. It is the method to beat on its own ground.",
     },
-    hints=["One of the two wrong ones is exercise 3; the other is shown with an image of another contrast."],
-    explanation="True: a, d, e. Unusual is not ill, and an ROC curve divides by what is common.",
+    hints=["Three are wrong: b is exercise 3, c is shown with an image of another contrast, e in section 9."],
+    explanation="True: a, d. Unusual is not ill, an ROC curve divides by what is common, and a rule that is best at "
+    "one kind of lesion need not be best at telling who is ill.",
 )
 
 summary = Exercises(vars()).summary

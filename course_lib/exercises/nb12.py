@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 
 from course_lib.exercises.engine import Exercises, case, choices, function, mistake, number, prop
@@ -18,6 +19,7 @@ q1 = number(
         (math.atan(0.4), "An angle in radians. The schedule's angle is pi t / 2: solve that for t."),
         (2 / math.pi * math.atan(0.16), "Not the variance: both sigma_t and sigma_y are standard deviations."),
     ],
+    also_right=["0.242", 0.2422, math.degrees(math.atan(0.4)) / 90],
     hints=["alpha_t y = alpha_t x_0 + alpha_t sigma_y n. When is that an x_t?", "tan(pi t / 2) = 0.4."],
     explanation="alpha_t y is an x_t where alpha_t sigma_y = sigma_t, so tan(pi t / 2) = 0.4 and t = 0.242.",
 )
@@ -44,11 +46,11 @@ def _D(x_t, t):
     return _alpha(t) * x_t + 0.2 * t
 
 
-def _asked_at(f, sigma_y):
-    """The first t at which f asks its denoiser."""
-    asked = []
-    f(lambda x_t, t: asked.append(float(t)) or x_t, Y, sigma_y, _alpha, _time)
-    return asked[0] if asked else float("nan")
+def _asked(f, sigma_y):
+    """(x_t, t) of the first time that f asks its denoiser; NaN if it does not."""
+    asked = [(float("nan") * Y, float("nan"))]
+    f(lambda x_t, t: asked.append((torch.as_tensor(x_t), float(t))) or x_t, Y, sigma_y, _alpha, _time)
+    return asked[1] if len(asked) > 2 else asked[0]  # the last to ask is the solution, for comparison
 
 
 Y = torch.linspace(-1.5, 1.5, 12, dtype=torch.float64).reshape(1, 1, 3, 4)
@@ -60,12 +62,12 @@ q2 = function(
     tests=[
         prop(
             "the right time",
-            lambda f: abs(_asked_at(f, 0.7) - _time(0.7)) < 1e-9,
+            lambda f: abs(_asked(f, 0.7)[1] - _time(0.7)) < 1e-6,
             "D was not asked at t = time(sigma_y).",
         ),
         prop(
             "scaled",
-            lambda f: float(f(lambda x_t, t: x_t, Y, 0.7, _alpha, _time).abs().max() / Y.abs().max()) < 0.99,
+            lambda f: float(_asked(f, 0.7)[0].abs().max() / Y.abs().max()) < 0.99,
             "D was given y itself. It expects an x_t, whose signal is alpha_t x_0: this one is too bright.",
         ),
         case(
@@ -78,9 +80,21 @@ q2 = function(
         ),
         mistake(lambda D, y, sigma_y, alpha, time: D(y, time(sigma_y)), "scaled", "not scaled"),
         mistake(lambda D, y, sigma_y, alpha, time: D(y / alpha(time(sigma_y)), time(sigma_y)), "scaled", "divided"),
+        mistake(lambda D, y, sigma_y, alpha, time: alpha(time(sigma_y)) * D(y, time(sigma_y)), "scaled", "D is scaled"),
         mistake(
-            lambda D, y, sigma_y, alpha, time: alpha(time(sigma_y)) * D(y, time(sigma_y)), "denoised", "D is scaled"
+            lambda D, y, sigma_y, alpha, time: D(alpha(sigma_y) * y, time(sigma_y)), "denoised", "alpha at sigma_y"
         ),
+        mistake(
+            lambda D, y, sigma_y, alpha, time: D(alpha(time(sigma_y)) * y, time(sigma_y)) / alpha(time(sigma_y)),
+            "denoised",
+            "scaled back",
+        ),
+        mistake(lambda D, y, sigma_y, alpha, time: alpha(time(sigma_y)) * y, "the right time", "D never asked"),
+        mistake(lambda D, y, sigma_y, alpha, time: D(alpha(time(sigma_y)) * y, alpha(time(sigma_y))), "the right time"),
+    ],
+    also_right=[
+        lambda D, y, sigma_y, alpha, time: D(y * alpha(time(sigma_y)), time(sigma_y)),
+        lambda D, y, sigma_y, alpha, time: D(y / math.sqrt(1 + float(sigma_y) ** 2), torch.tensor(time(sigma_y))),
     ],
     hints=["Two lines: the time, then D of the scaled picture.", "`t = time(sigma_y)`; `D(alpha(t) * y, t)`."],
     explanation="One evaluation of a network that was never trained for this. A regression trained on pairs at this "
@@ -102,6 +116,7 @@ q3 = number(
         ((1 - 1 / math.sqrt(2)) ** 2, "That is the part from shrinking x_0. The noise in y adds 1/2."),
         (1.5, "y and x_0 are correlated: E y x_0 = 1."),
     ],
+    also_right=["0.586", 1 - math.sqrt(2) + 1, "0,586"],
     hints=["E (y / sqrt 2 - x_0)^2 = E y^2 / 2 - 2 E y x_0 / sqrt 2 + E x_0^2."],
     explanation="1 - sqrt 2 + 1 = 0.586. It looks as real as a sample (its variance is 1, the prior's) and errs little "
     "more than the mean; but it is one image, and without a spread.",
@@ -135,6 +150,21 @@ q4 = function(
         mistake(lambda M, s: M - s * math.sqrt(math.pi / 2), "bright", "the background's bias everywhere"),
         mistake(lambda M, s: (M**2 - 2 * s**2).sqrt(), "dark", "no clamp"),
         mistake(lambda M, s: (M**2 - 2 * s**2).abs().sqrt(), "all", "abs"),
+        mistake(lambda M, s: (M**2 - 2 * s).clamp(min=0).sqrt(), "bright", "s not squared"),
+        mistake(lambda M, s: (M**2 + 2 * s**2).sqrt(), "bright", "a plus"),
+        mistake(lambda M, s: (M**2 - 2 * s**2).clamp(min=0), "bright", "no root"),
+        mistake(lambda M, s: (M - 2**0.5 * s).clamp(min=0), "bright", "roots subtracted"),
+        mistake(lambda M, s: (M**2 - 2 * s**2).clamp(min=1e-2).sqrt(), "all", "not down to 0"),
+        mistake(
+            lambda M, s: torch.where(torch.gt(M, 2**0.5 * s), (M**2 - 2 * s**2).sqrt(), M), "all", "left as they are"
+        ),
+    ],
+    also_right=[
+        lambda M, s: torch.sqrt(torch.relu(M**2 - 2 * s**2)),
+        lambda M, s: (M**2 - 2 * s**2).sqrt().nan_to_num(0),
+        lambda M, s: np.sqrt(np.maximum(M.numpy() ** 2 - 2 * float(s) ** 2, 0)),
+        lambda M, s: [math.sqrt(max(float(value) ** 2 - 2 * float(s) ** 2, 0)) for value in M],
+        lambda M, s: torch.where(torch.gt(M, 2**0.5 * s), (M**2 - 2 * s**2).abs() ** 0.5, 0),
     ],
     hints=["Solve for A.", "`(...).clamp(min=0).sqrt()`."],
     explanation="Bright pixels hardly change; the dark ones, fluid and air, lose their false brightness. The square is "
@@ -158,7 +188,7 @@ q5 = function(
         case("changed", (1.3, 2.0, 3.0, -0.4), "Find u = x - a v first, then put v_new into the equation."),
         prop(
             "persons stay apart",
-            lambda f: abs(float(f(1.0, 2.0, 3.0, 0.5)) - float(f(0.0, 2.0, 3.0, 0.5)) - 1) < 1e-9,
+            lambda f: abs(float(f(1.0, 2.0, 3.0, 0.5)) - float(f(0.0, 2.0, 3.0, 0.5)) - 1) < 1e-6,
             "Two people who differ by 1 must differ by 1 afterwards: u is theirs.",
         ),
     ],
@@ -168,6 +198,19 @@ q5 = function(
         mistake(lambda x, v, v_new, a: x, "changed", "no action"),
         mistake(lambda x, v, v_new, a: x - a * (v_new - v), "changed", "sign"),
         mistake(lambda x, v, v_new, a: x * (1 + a * (v_new - v) / 1.3), "persons stay apart", "scaled with x"),
+        mistake(lambda x, v, v_new, a: x * v_new / v, "changed", "in proportion"),
+        mistake(lambda x, v, v_new, a: x + (v_new - v), "changed", "a left out"),
+        mistake(lambda x, v, v_new, a: x - a * v, "nothing changed", "u alone"),
+        mistake(lambda x, v, v_new, a: x + (v_new - v) / a, "changed", "divided by a"),
+        mistake(
+            lambda x, v, v_new, a: (x + a * (v_new - v) + a * v_new) / 2, "nothing changed", "half the mean person"
+        ),
+    ],
+    also_right=[
+        lambda x, v, v_new, a: (x - a * v) + a * v_new,
+        lambda x, v, v_new, a: x - a * v + v_new * a,
+        lambda x, v, v_new, a: torch.tensor([x + a * (v_new - v)]),
+        lambda x, v, v_new, a: np.float32(float(x) + float(a) * (float(v_new) - float(v))),
     ],
     hints=["Abduction: u = x - a v.", "Action and prediction: a v_new + u."],
     explanation="x - a v + a v_new. DDIM inversion under the factual condition plays the part of u = x - a v, the walk "

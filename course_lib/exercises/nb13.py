@@ -1,5 +1,7 @@
 """Exercises of notebook 13: EDM's target, two exact steps, a student's price, fair claims, MONAI's flow, blindness."""
 
+from fractions import Fraction
+
 import torch
 
 from course_lib.exercises.engine import Exercises, case, choices, function, mistake, number, prop
@@ -129,6 +131,22 @@ q1 = function(
             "much noise",
             "noise cut off",
         ),
+        mistake(
+            lambda x_0, x_t, sigma, sigma_data: (x_0 - sigma_data**2 / (sigma**2 + sigma_data**2) * x_t) / sigma,
+            "unit deviation",
+            "sigma for c_out",
+        ),
+    ],
+    also_right=[
+        lambda x_0, x_t, sigma, sigma_data: (
+            ((sigma**2 + sigma_data**2) * x_0 - sigma_data**2 * x_t)
+            / (sigma * sigma_data * (sigma**2 + sigma_data**2).sqrt())
+        ),
+        lambda x_0, x_t, sigma, sigma_data: (
+            (x_0 - x_t * sigma_data**2 / torch.hypot(sigma, sigma_data) ** 2)
+            / (sigma * sigma_data / torch.hypot(sigma, sigma_data))
+        ),
+        lambda x_0, x_t, sigma, sigma_data: edm_target(x_0.numpy(), x_t.numpy(), float(sigma), float(sigma_data)),
     ],
     hints=["Put x_0 for D and solve for F.", "F = (x_0 - c_skip x_t) / c_out."],
     explanation="At little noise c_out is about sigma and F is about minus the noise; at much noise c_out is about "
@@ -154,6 +172,7 @@ q2 = number(
         (0.2**0.5, "One root too many: g multiplies a standard deviation, not a variance."),
         (0.16, "g squared is the factor of variances; the spread of x_{1/2} is missing, and so is the root."),
     ],
+    also_right=[Fraction(1, 5), "1/5", 0.2],
     hints=["x_{1/2} - m/2 = eps / 2, and eps has standard deviation 1.", "The end spreads by g / 2."],
     explanation="0.2 instead of 0.5: less than half of the spread. Few steps of a perfect denoiser give pictures that "
     "are too much alike; in a table this is one reason for the left end of the flow's curve.",
@@ -177,6 +196,7 @@ q3 = number(
         (1700 * 32 / 11, "That is the teacher's walks alone; the training of 32 examples a step is missing."),
         (1700 * 64 / 11, "A training example counts three: forward, and backward twice as much."),
     ],
+    also_right=["19782", 19782, 19_800],
     hints=[
         "Price of a step: 32 evaluations of the teacher, and 32 examples at 3.",
         "1700 x 128 evaluations, over 11 saved an image.",
@@ -246,7 +266,16 @@ q5 = function(
         mistake(lambda x_t, v, t, s: (x_t + t * v, x_t + t * v), "part of the way", "always to the end"),
         mistake(lambda x_t, v, t, s: (x_t + (t - s) * v, x_t + (1 - t) * v), "part of the way", "to the noise"),
         mistake(lambda x_t, v, t, s: (x_t + (t - s) * v, x_t + (t - s) * v), "part of the way", "no clean image"),
+        mistake(lambda x_t, v, t, s: (x_t + t * v, x_t + (t - s) * v), "part of the way", "the two swapped"),
+        mistake(lambda x_t, v, t, s: ((1 - s) * x_t + s * v, x_t + t * v), "whole step", "x_t and v mixed at s"),
+        mistake(lambda x_t, v, t, s: (x_t + (t - s) * v, v), "part of the way", "v for the image"),
+        mistake(lambda x_t, v, t, s: (x_t + (t - s) / t * v, x_t + v), "whole step", "v as the whole way"),
+        mistake(lambda x_t, v, t, s: (x_t + (t - s) * v, x_t + s * v), "part of the way", "s for t"),
     ],
+    also_right=[lambda x_t, v, t, s: [x_t + (t - s) * v, x_t + t * v],
+        lambda x_t, v, t, s: torch.stack([x_t - (s - t) * v, x_t + t * v]),
+        lambda x_t, v, t, s: (s / t * x_t + (1 - s / t) * (x_t + t * v), x_t + t * v),
+        lambda x_t, v, t, s: ((x_t + (t - s) * v).tolist(), (x_t + t * v).numpy()),],
     hints=["x_t + t v = (1 - t) x_0 + t eps + t x_0 - t eps.", "The step is the same with t - s in place of t."],
     explanation="Lipman et al. let t run from noise to data, MONAI's clock from data to noise with the velocity of the "
     "former, this course has u = eps - x_0 = -v. A wrong sign here gives noise that grows, and no error message.",

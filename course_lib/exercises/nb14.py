@@ -1,5 +1,9 @@
 """Exercises of notebook 14: invention in a band, copies, a missing class, error bars under shift, energy, a report."""
 
+import math
+from fractions import Fraction
+
+import numpy as np
 import torch
 
 from course_lib.exercises.engine import Exercises, case, choices, function, mistake, number, prop
@@ -19,6 +23,7 @@ q1 = number(
         (1.25, "That is for the mean of four draws; here it is a single one."),
         (4, "The variance of a difference of two independent things is the sum of their variances."),
     ],
+    also_right=[2.0, "2", [2]],
     hints=[
         "The error is the difference of two independent numbers of equal variance.",
         "Var(a - b) = Var(a) + Var(b); zeros have the error Var(b).",
@@ -54,6 +59,7 @@ def _rank(level, n):
 
 
 NULL = torch.linspace(0.5, 1.0, 99)[torch.randperm(99, generator=torch.Generator().manual_seed(0))]
+EIGHTHS = torch.arange(53, -1, -1) / 8
 MIXED = torch.cat([torch.linspace(0.1, 0.3, 30), torch.linspace(0.6, 0.95, 70)])
 
 q2 = function(
@@ -70,6 +76,12 @@ q2 = function(
             "Of these 99 held-out images 4 lie below the fifth smallest. Is the rank right, and is the image at the "
             "threshold left out?",
         ),
+        case(
+            "a rank rounded down",
+            (EIGHTHS, EIGHTHS, 0.05),
+            "n = 54: 0.05 * 55 is 2.75, so the rank is 2, and 1 of these 54 lies below that value. Round down, and "
+            "count the ranks from 1 with n + 1.",
+        ),
     ],
     mistakes=[
         mistake(_flags(_rank, below=False), "copies", "far is not a copy"),
@@ -83,6 +95,48 @@ q2 = function(
             lambda relative, null, level: (relative <= null.sort().values[_rank(level, len(null))]).float().mean(),
             "held out",
             "at or below",
+        ),
+        mistake(_flags(lambda level, n: math.ceil(level * n) - 1), "a rank rounded down", "level * n rounded up"),
+        mistake(_flags(lambda level, n: int(level * n)), "a rank rounded down", "level * n, counted from 0"),
+        mistake(_flags(lambda level, n: round(float(level) * (n + 1)) - 1), "a rank rounded down", "rounded"),
+        mistake(_flags(lambda level, n: math.ceil(level * (n + 1) - 1e-9) - 1), "a rank rounded down", "rounded up"),
+        mistake(_flags(lambda level, n: int(level * n) - 1), "held out", "n, not n + 1"),
+        mistake(
+            lambda relative, null, level: (
+                (relative < null.quantile(float(level), interpolation="lower")).float().mean()
+            ),
+            "a rank rounded down",
+            "a lower quantile",
+        ),
+        mistake(
+            lambda relative, null, level: (relative < null.quantile(float(level))).float().mean(),
+            "held out",
+            "quantile",
+        ),
+        mistake(
+            lambda relative, null, level: 100 * flagged_share(relative, null, level), "copies", "a number of per cent"
+        ),
+        mistake(
+            lambda relative, null, level: (relative < null.sort().values[_rank(level, len(null))]).sum(),
+            "copies",
+            "count",
+        ),
+        mistake(
+            lambda relative, null, level: (relative < null[_rank(level, len(null))]).float().mean(),
+            "copies",
+            "not sorted",
+        ),
+    ],
+    also_right=[
+        lambda relative, null, level: (
+            (relative < null.kthvalue(math.floor(level * (len(null) + 1) + 1e-9)).values).double().mean()
+        ),
+        lambda relative, null, level: np.mean(
+            relative.numpy() < np.sort(null.numpy())[int(float(level) * (len(null) + 1) + 1e-9) - 1]
+        ),
+        lambda relative, null, level: (
+            sum(value < sorted(null.tolist())[int(level * (len(null) + 1) + 1e-9) - 1] for value in relative.tolist())
+            / len(relative)
         ),
     ],
     hints=[
@@ -110,6 +164,7 @@ q3 = number(
         (299, "That is for a share of 1 %."),
         (2.996, "ln 20. Divide by -ln(1 - p)."),
     ],
+    also_right=["149", 149.0],
     hints=["A fair generator shows none in n samples with probability (1 - p)^n.", "Solve (1 - p)^n <= 0.05 for n."],
     explanation="0.98^n <= 0.05 from n = 149 on. That presumes that someone, or a classifier without errors, looks at "
     "each sample for this finding. No distance between sets of this size will tell you.",
@@ -124,16 +179,17 @@ q4 = number(
     "the truths does it cover?",
     solution="0.5 * (math.erf((1.645 - 2) / math.sqrt(2)) - math.erf((-1.645 - 2) / math.sqrt(2)))",
     rtol=0.01,
+    share=True,
     mistakes=[
         (0.9, "That is without the shift."),
         (0.6387, "That is the share outside."),
         (0.0455, "That is the chance to be 2 standard deviations from the mean on either side."),
         (0.05, "That is the chance to be 2 standard deviations from the mean on either side."),
-        (36.1, "As a share, between 0 and 1: 0.36."),
         (0.7227, "That doubles the right value: only one end of the interval is near the truths."),
         (0.45, "Half of 90 %? The interval's upper end lies 0.355 below the truths' mean."),
         (0.5, "The upper end, 1.645, would have to be at the truths' mean, 2."),
     ],
+    also_right=["36 %", "0,361", 0.36],
     hints=[
         "The share of N(2, 1) between -1.645 and 1.645.",
         "Phi(1.645 - 2) - Phi(-1.645 - 2), with Phi the distribution function of the standard normal.",
@@ -165,6 +221,18 @@ q5 = function(
         mistake(lambda seconds, watts, images: seconds * watts / 3.6e6, "many images", "of one image"),
         mistake(lambda seconds, watts, images: watts * images / seconds / 1000, "an hour", "power over time"),
         mistake(lambda seconds, watts, images: seconds * watts * max(images, 1) / 3.6e6, "none", "at least one"),
+        mistake(lambda seconds, watts, images: seconds * watts * images / 3.6e3 / 3600, "an hour", "3600 twice"),
+        mistake(lambda seconds, watts, images: seconds / 3600 * watts * images, "an hour", "watt-hours"),
+        mistake(
+            lambda seconds, watts, images: seconds * watts / images / 3.6e6, "many images", "divided by the images"
+        ),
+        mistake(lambda seconds, watts, images: seconds * images / 3600, "many images", "no watts"),
+        mistake(lambda seconds, watts, images: seconds * watts * (images + 1) / 7.2e6, "many images", "one image more"),
+    ],
+    also_right=[
+        lambda seconds, watts, images: seconds / 3600 * watts / 1000 * images,
+        lambda seconds, watts, images: Fraction(float(seconds) * float(watts) * images) / 3_600_000,
+        lambda seconds, watts, images: torch.as_tensor(images) * torch.mul(seconds, watts) / (1000 * 60 * 60),
     ],
     hints=["Joules are watts times seconds.", "1 kWh = 3.6 million joules."],
     explanation="Seconds are measured, watts are assumed: report both, so that a reader can put in another processor. "

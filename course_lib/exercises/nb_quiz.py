@@ -51,6 +51,7 @@ q1 = _ask(
         (4096, "The sum of squares enters log p with the factor 1/2."),
         (64, "Distances go like the root of the number of pixels; log p goes with their squares."),
     ],
+    also_right=["2048", 64 * 64 / 2],
     hints=["log p(x) = -||x||^2 / 2 + a constant.", "||x||^2 is 0 for one picture and about 64 * 64 for the other."],
     explanation="4096 / 2 = 2048 nats: the picture that never occurs is more likely, as a density, than every picture "
     "that does. Typical draws lie in a shell away from the peak. A low log p is no definition of strange, and a high "
@@ -132,6 +133,7 @@ q4 = _ask(
         (0.5, "Midway between the values. But they are not equally frequent."),
         (0.9, "That is the share of patients without the lesion. Weigh the values with the shares."),
     ],
+    also_right=["10 %", "1/10"],
     hints=["D = E[x_0 | x_t]. What does x_t say about x_0 at pure noise?", "0.9 * 0 + 0.1 * 1."],
     explanation="0.1, a value that no patient has: a faint shadow of the lesion. One look shows the mean over "
     "everybody who is possible; only on the way down does the sampler settle for one patient. The first answer of a "
@@ -239,6 +241,7 @@ q8 = _ask(
         (54, "Decibels do not double: half of the squared error adds 10 log10(2)."),
         (28.25, "That is for the mean of two samples: (1 + 1/2) in place of 2."),
     ],
+    also_right=["30.01", "30,01", 27 + 10 * math.log10(2)],
     hints=[
         "The truth is one more draw from the posterior: a sample is as far from it as from another sample.",
         "A sample has twice the squared error of the posterior mean.",
@@ -271,6 +274,7 @@ q9 = _ask(
             "Weigh the raters: six of ten draw the large one. No mask between the two does better than that one.",
         ),
     ],
+    also_right=["0.867", "13/15"],
     hints=["Dice = 2 |a and b| / (|a| + |b|).", "The large mask: 0.6 * 1 + 0.4 * 2 * 50 / 150."],
     explanation="0.6 + 0.4 * 2/3 = 0.867, always the large mask. A network that reports 0.867 here is perfect, "
     "and one that reports more has been lucky, or has seen the test. Its mean area is too large, too: 100 pixels for "
@@ -363,6 +367,7 @@ q12 = _ask(
         (2, "That is w = 0, everybody."),
         (0.3536, "That is the standard deviation; asked is the variance."),
     ],
+    also_right=["1/8", 2**-3, "0,125"],
     hints=[
         "The shift of the mean does not enter the variance: it is the case of notebook 05 with another mean.",
         "2^(1 - w).",
@@ -444,6 +449,7 @@ q15 = _ask(
         (2 * math.log(4), "That is the shift. Add it to -2."),
         (2, "The factor multiplies the signal; in the logarithm 2 ln 4 is added, not 4."),
     ],
+    also_right=["0.77", 4 * math.log(2) - 2],
     hints=["SNR = s^2 alpha^2 / sigma^2, for latents of standard deviation s.", "-2 + 2 ln 4."],
     explanation="0.77: the network is told that noise prevails, and sees more signal than noise. Every level is "
     "misread by 2 ln 4 = 2.77, and no error message appears. Compute 1/std(z) and store it beside the weights: MONAI "
