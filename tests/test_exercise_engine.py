@@ -443,6 +443,46 @@ def test_memory_without_end_is_refused(module, absurd):
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
+KERNEL = """
+import time
+import numpy as np
+from course_lib.exercises import nb00
+def greets(x_0, eps, alpha):
+    print("hello")
+    return alpha * x_0 + (1 - alpha**2).sqrt() * eps
+def forever(x_0, eps, alpha):
+    while True: print("x" * 999)
+for answer in (greets, forever, lambda x_0, eps, alpha: np.ones(10**10)):
+    start = time.monotonic()
+    nb00.q1.check(answer)
+    print("in time:", time.monotonic() - start < 3.5)
+"""
+
+
+def test_the_limits_hold_in_a_jupyter_kernel():
+    manager = pytest.importorskip("jupyter_client.manager")
+    pytest.importorskip("ipykernel")
+    kernel, client = manager.start_new_kernel(kernel_name="python3")
+    shown = []
+
+    def keep(message):
+        content = message["content"]
+        shown.append(content.get("text") or content.get("data", {}).get("text/plain") or content.get("evalue", ""))
+
+    try:
+        client.execute_interactive(KERNEL, output_hook=keep, timeout=120)
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
+    text = "".join(shown)
+    assert text.count("in time: True") == 3
+    assert text.count("hello") >= 4, "what an honest answer prints is seen"
+    assert "q1: right" in text
+    assert "was stopped. Does a loop never end" in text
+    assert ("a check allows 2 GB" in text) == (sys.platform == "linux")
+    assert len(text) < 8000
+
+
 def test_the_learner_may_interrupt_a_check(module, monkeypatch):
     monkeypatch.setattr(threading.Thread, "join", lambda self, timeout=None: exec("raise KeyboardInterrupt"))
     with pytest.raises(KeyboardInterrupt):

@@ -6,7 +6,7 @@ import pkgutil
 import pytest
 
 import course_lib.exercises
-from course_lib.exercises.engine import self_test
+from course_lib.exercises.engine import Exercise, self_test
 
 MODULES = sorted(m.name for m in pkgutil.iter_modules(course_lib.exercises.__path__) if m.name.startswith("nb"))
 
@@ -20,3 +20,18 @@ def promises():
 @pytest.mark.parametrize("promise", list(promises()))
 def test_exercise(promise):
     promise()
+
+
+def exercises():
+    for name in MODULES:
+        for value in vars(importlib.import_module(f"course_lib.exercises.{name}")).values():
+            if isinstance(value, Exercise):
+                yield pytest.param(value, id=f"{name} {value.name}")
+
+
+@pytest.mark.parametrize("exercise", list(exercises()))
+def test_right_answers_in_other_forms_are_listed(exercise):
+    if not exercise.options:
+        assert exercise.also_right, "list right answers in another form than the solution's: also_right=[...]"
+    if callable(exercise.answer):
+        assert len(exercise.mistakes) >= 5, "list at least five wrong answers that a learner would give"

@@ -8,6 +8,7 @@ raised inside the thread, which ends any loop written in Python. Two things rema
   PyTorch), the check ends in time, says that the answer goes on in the background, and the exception waits for the
   call's end. The same holds for a loop with a bare `except:` inside.
 - If it does not (`10**10**9`, `sum(itertools.count())`), no part of Python can act: only a restart of the kernel helps.
+  `list(itertools.count())` ends at the limit of memory, after some seconds.
 
 Memory is limited on Linux, which Colab is too, where the system would otherwise end the whole kernel. Elsewhere the
 system's own limit holds.
@@ -70,7 +71,7 @@ def limited(work):
 
 def _stop(worker):
     """End the thread if it still runs -> whether it ended. An answer may catch the first exception: try again."""
-    for seconds in (0.3, 0.1):
+    for seconds in (0.2, 0.1):
         if worker.is_alive():
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(worker.ident), ctypes.py_object(Stop))
             worker.join(seconds)
