@@ -120,7 +120,7 @@ def _zip_members(path, file):
         for count, member in enumerate(archive.infolist()):
             _refuse_outside(path, member.filename)
             _refuse_many(path, count)
-            if member.is_dir():
+            if member.filename and member.is_dir():
                 continue
             _refuse_nameless(path, member.filename)
             _refuse_huge(path, member.filename, member.file_size)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,24 @@ def test_a_file_system_without_locks_is_used_without(archive, monkeypatch):  # n
     monkeypatch.setattr(store, "_try_lock", unsupported)
     download.import_archive(archive)
     store.verify("mednist")
+
+
+def test_locks_as_windows_has_them(monkeypatch, capsys):
+    """One byte of the file is locked; as long as another process has it, the call is refused."""
+    answers, asked = [PermissionError(13, "Permission denied"), None], []
+
+    def locking(descriptor, mode, count):
+        asked.append((os.fstat(descriptor).st_ino, mode, count))
+        if answer := answers.pop(0):
+            raise answer
+
+    monkeypatch.setattr(store, "fcntl", None)
+    monkeypatch.setattr(store, "msvcrt", types.SimpleNamespace(locking=locking, LK_NBLCK=2), raising=False)
+    monkeypatch.setattr(store, "_LOCKED_BY_ANOTHER", PermissionError)
+    with store.locked("mednist") as alone:
+        assert alone
+    assert asked == 2 * [((store.root() / "mednist.lock").stat().st_ino, 2, 1)]
+    assert "Waiting for another process that writes MedNIST" in capsys.readouterr().err
 
 
 def test_a_process_may_lock_twice(cache):  # noqa: F811

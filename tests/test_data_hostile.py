@@ -101,6 +101,13 @@ def test_a_file_without_a_name_is_refused_or_passed_over(name, kind, tmp_path, c
         refusal(write_zip(tmp_path / "a.zip", members), capsys, "outside|no name")
 
 
+def test_a_zip_member_whose_name_has_no_letter(tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("MedNIST/a", b"x")
+        file.infolist()[0].filename = ""  # the list of members is written at the end
+    refusal(tmp_path / "a.zip", capsys, "no name")
+
+
 def test_folders_of_that_name_are_what_tar_writes(tmp_path):
     """`tar -cf a.tar .` writes a folder "." and a "./" before every name."""
     path = tmp_path / "a.tar"
