@@ -2,6 +2,7 @@
 
 import gzip
 import math
+from io import BytesIO
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from data_fetch.errors import DataError
 from data_fetch.scans import LIMIT, check_size, is_placement, reading, volume
 
 _CHUNK = 1 << 20
+_HEADER = 1 << 24  # bytes for a header with its extensions
 
 
 def read(file):
@@ -17,20 +19,33 @@ def read(file):
     The position is the sform's, or the qform's where the sform is not usable. The checksum of a .nii.gz is checked.
     Raises DataError, naming the file.
     """
-    import nibabel
-
     with reading(file, "is no readable NIfTI file"):
-        with open(file, "rb"):  # nibabel would call a file that may not be read "no file of a known type"
-            image = nibabel.load(file)
+        packed = file.name.lower().endswith(".gz")
+        image = _header(file, packed)
         proxy = image.dataobj
         if len(proxy.shape) < 3 or 0 in proxy.shape:
             raise DataError(f"{file} has shape {proxy.shape}; a volume of three dimensions is needed.")
         if proxy.dtype.names:
             raise DataError(f"{file} is a colour NIfTI file; convert it to grey values first.")
         check_size(file, math.prod(proxy.shape[:3]), proxy.dtype.itemsize)
-        stored = _unpacked(file, proxy) if file.name.lower().endswith(".gz") else _mapped(file, proxy)
+        stored = _unpacked(file, proxy) if packed else _mapped(file, proxy)
         source = f"{file} (magnitude)" if proxy.dtype.kind == "c" else str(file)
         return volume(source, stored, _affine(image), float(proxy.slope), float(proxy.inter))
+
+
+def _header(file, packed):
+    """nibabel's image of the file, whose voxels nobody has read.
+
+    nibabel gets the first part of the file alone, since it reads as much for an extension of the header as that says.
+    """
+    import nibabel
+
+    with gzip.open(file) if packed else open(file, "rb") as stream:
+        start = stream.read(_HEADER)
+    for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image):
+        if kind.header_class.may_contain_header(start):
+            return kind.from_stream(BytesIO(start))
+    raise DataError(f"{file} is no readable NIfTI file (it has no header of one); export it again.")
 
 
 def _affine(image):

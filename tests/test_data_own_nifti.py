@@ -217,3 +217,19 @@ def test_what_unpacks_without_end_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(nifti_files, "LIMIT", 1 << 20)
     with pytest.raises(DataError, match=r"more\.nii\.gz unpacks to far more than its header says"):
         own_images.load(path)
+
+
+def test_a_header_cannot_ask_for_more_memory_than_a_header_needs(tmp_path):
+    """An extension of the header says itself how long it is."""
+    path = save(tmp_path / "plain.nii", marked())
+    content = bytearray(path.read_bytes())
+    content[108:112] = struct.pack("<f", 352 + 64)  # where the voxels begin
+    content[348:352] = b"\1\0\0\0"  # an extension follows
+    extended = content[:352] + struct.pack("<ii", 64, 6) + b"a comment".ljust(56) + content[352:]
+    (tmp_path / "extended.nii.gz").write_bytes(gzip.compress(extended))
+    found = own_images.load(tmp_path / "extended.nii.gz").images
+    assert np.array_equal(found, own_images.load(path).images)
+    extended[352:356] = struct.pack("<i", 1 << 25)
+    (tmp_path / "odd.nii.gz").write_bytes(gzip.compress(extended + bytes(1 << 25)))
+    with pytest.raises(DataError, match=r"odd\.nii\.gz is no readable NIfTI file \(failed to read extension"):
+        own_images.load(tmp_path / "odd.nii.gz")
