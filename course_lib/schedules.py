@@ -8,6 +8,11 @@ import math
 
 import torch
 
+from course_lib.arguments import positive, whole
+
+NO_SIGNAL = 1e-8  # an alpha_t below it is rounding: nothing may be divided by it
+_SLACK = 1e-5  # in log-SNR: what the rounding of single precision may add to the ends of a schedule
+
 
 def match_dims(a, x):
     """Reshape a per-example coefficient a (B,) to (B, 1, ..., 1), so that it multiplies x (B, ...); scalars pass
@@ -17,7 +22,10 @@ def match_dims(a, x):
 
 
 class Schedule:
-    """Base class: a subclass gives alpha(t) and sigma(t); t is a float or a tensor of any shape, in [0, 1]."""
+    """Base class: a subclass gives alpha(t) and sigma(t); t is a float or a tensor of any shape, in [0, 1].
+
+    Times outside [0, 1] raise ValueError, unless they are a tensor on an accelerator, which a look at it would stop.
+    """
 
     def alpha(self, t):
         """Signal level alpha_t, the shape of t."""
@@ -32,9 +40,26 @@ class Schedule:
         signal."""
         return 2 * (torch.log(self.alpha(t)) - torch.log(self.sigma(t)))
 
+    def log_snr_range(self):
+        """(lambda_1, lambda_0): the least and the greatest log-SNR of the schedule, floats. -inf where no signal is left
+        at t = 1, +inf where no noise is left at t = 0."""
+        least, most = self.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
+        return (-math.inf if has_no_signal(self, 1.0) else least), most
+
     def time(self, log_snr):
-        """The t in [0, 1] at which lambda_t equals log_snr (float64, the shape of log_snr), by bisection to 1e-15."""
+        """The t in [0, 1] at which lambda_t equals log_snr (float64, the shape of log_snr), by bisection to 1e-15.
+
+        Raises ValueError for a log-SNR that the schedule does not reach; ``log_snr.clamp(*schedule.log_snr_range())``
+        asks for the nearest one that it does.
+        """
         target = torch.as_tensor(log_snr, dtype=torch.float64)
+        least, most = self.log_snr_range()
+        if not ((target >= least - _SLACK) & (target <= most + _SLACK)).all():
+            low, high = (f"{float(end):.4g}" for end in target.aminmax())
+            raise ValueError(
+                f"log-SNR {low if low == high else f'from {low} to {high}'} is out of reach: this schedule goes from "
+                f"{least:.4g} at t = 1 to {most:.4g} at t = 0"
+            )
         low, high = torch.zeros_like(target), torch.ones_like(target)
         for _ in range(50):
             middle = (low + high) / 2
@@ -47,8 +72,22 @@ class Schedule:
         return match_dims(self.alpha(t), x_0) * x_0 + match_dims(self.sigma(t), x_0) * eps
 
 
-def _tensor(t):
-    return t if torch.is_tensor(t) else torch.tensor(t, dtype=torch.float64)
+def has_no_signal(schedule, t):
+    """Whether alpha_t is zero, up to rounding, for any t: formulas that divide by alpha_t have no value there."""
+    return bool((schedule.alpha(t) < NO_SIGNAL).any())
+
+
+def _time(t):
+    """t as a tensor: float64 unless it is one of floats. Raises ValueError outside [0, 1], beyond rounding."""
+    t = t if torch.is_tensor(t) else torch.as_tensor(t, dtype=torch.float64)
+    t = t if t.is_floating_point() else t.double()
+    if t.device.type == "cpu" and not ((t >= -1e-6) & (t <= 1 + 1e-6)).all():
+        wrong = t[~((t >= -1e-6) & (t <= 1 + 1e-6))]
+        raise ValueError(
+            f"t must lie in [0, 1], where 1 is noise, got {float(wrong.flatten()[0]):g}: index k of a table of T steps, "
+            "as MONAI and diffusers count, is t = (k + 1) / T"
+        )
+    return t
 
 
 class VariancePreserving(Schedule):
@@ -63,10 +102,10 @@ class VariancePreserving(Schedule):
         raise NotImplementedError
 
     def alpha(self, t):
-        return torch.exp(-self.integral_of_beta(_tensor(t)) / 2)
+        return torch.exp(-self.integral_of_beta(_time(t)) / 2)
 
     def sigma(self, t):
-        return torch.sqrt(-torch.expm1(-self.integral_of_beta(_tensor(t))))  # expm1 keeps small noise levels exact
+        return torch.sqrt(-torch.expm1(-self.integral_of_beta(_time(t))))  # expm1 keeps small noise levels exact
 
 
 class Linear(VariancePreserving):
@@ -81,8 +120,11 @@ class Linear(VariancePreserving):
 
 
 class ScaledLinear(VariancePreserving):
-    """sqrt(beta(t)) linear, the schedule of latent diffusion (Rombach et al., CVPR 2022); defaults as there, times T
-    = 1000."""
+    """sqrt(beta(t)) linear, the schedule of latent diffusion (Rombach et al., CVPR 2022).
+
+    The defaults are Stable Diffusion's betas, 0.00085 to 0.012, times T = 1000. The first latent diffusion models and
+    MONAI's generative tutorials have 0.0015 to 0.0195; MONAI's own default is 0.0001 to 0.02.
+    """
 
     def __init__(self, beta_min=0.85, beta_max=12.0):
         self.beta_min, self.beta_max = beta_min, beta_max
@@ -99,10 +141,10 @@ class Cosine(Schedule):
     """
 
     def alpha(self, t):
-        return torch.cos(_tensor(t) * (math.pi / 2)).clamp(min=0)  # rounding makes cos(pi / 2) negative
+        return torch.cos(_time(t) * (math.pi / 2)).clamp(min=0)  # rounding makes cos(pi / 2) negative
 
     def sigma(self, t):
-        return torch.sin(_tensor(t) * (math.pi / 2))
+        return torch.sin(_time(t) * (math.pi / 2))
 
 
 class RectifiedFlow(Schedule):
@@ -110,10 +152,10 @@ class RectifiedFlow(Schedule):
     2023)."""
 
     def alpha(self, t):
-        return 1 - _tensor(t)
+        return 1 - _time(t)
 
     def sigma(self, t):
-        return _tensor(t)
+        return _time(t)
 
 
 class VarianceExploding(Schedule):
@@ -124,10 +166,10 @@ class VarianceExploding(Schedule):
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
 
     def alpha(self, t):
-        return torch.ones_like(_tensor(t))
+        return torch.ones_like(_time(t))
 
     def sigma(self, t):
-        return self.sigma_min * (self.sigma_max / self.sigma_min) ** _tensor(t)
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** _time(t)
 
 
 class Discrete(Schedule):
@@ -143,7 +185,7 @@ class Discrete(Schedule):
 
     def __init__(self, betas):
         betas = torch.as_tensor(betas, dtype=torch.float64)
-        if betas.ndim != 1 or not ((betas > 0) & (betas < 1)).all():
+        if betas.ndim != 1 or not len(betas) or not ((betas > 0) & (betas < 1)).all():
             raise ValueError(f"betas must be a vector with every entry in (0, 1); got shape {tuple(betas.shape)}")
         self.betas = betas
         self.log_abar = torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-betas).cumsum(0)])  # (T + 1,)
@@ -155,7 +197,7 @@ class Discrete(Schedule):
 
     @classmethod
     def scaled_linear(cls, T=1000, beta_start=0.00085, beta_end=0.012):
-        """sqrt(beta_i) linear in i, the defaults of Rombach et al. (2022)."""
+        """sqrt(beta_i) linear in i (Rombach et al., 2022), the defaults of Stable Diffusion."""
         return cls(torch.linspace(beta_start**0.5, beta_end**0.5, T, dtype=torch.float64) ** 2)
 
     @property
@@ -164,43 +206,79 @@ class Discrete(Schedule):
         return len(self.betas)
 
     def _log_abar(self, t):
-        position = _tensor(t).double() * self.T
+        position = _time(t).double() * self.T
         left = position.floor().clamp(0, self.T - 1).long()
         table = self.log_abar.to(position.device)
         return torch.lerp(table[left], table[left + 1], position - left)
 
     def alpha(self, t):
-        return torch.exp(self._log_abar(t) / 2).to(_tensor(t).dtype)
+        return torch.exp(self._log_abar(t) / 2).to(_time(t).dtype)
 
     def sigma(self, t):
-        return torch.sqrt(-torch.expm1(self._log_abar(t))).to(_tensor(t).dtype)
+        return torch.sqrt(-torch.expm1(self._log_abar(t))).to(_time(t).dtype)
 
 
 def uniform_times(n):
-    """n + 1 times from 1 to 0, evenly spaced (float64)."""
+    """n + 1 times from 1 to 0, evenly spaced (float64). Raises ValueError unless n is a whole number from 1 on."""
+    whole(n=n)
     return torch.linspace(1, 0, n + 1, dtype=torch.float64)
 
 
-def log_snr_times(schedule, n, log_snr_min=-10.0, log_snr_max=10.0):
+def log_snr_times(schedule, n, log_snr_min=None, log_snr_max=None):
     """n times evenly spaced in lambda_t from log_snr_min (noise) to log_snr_max, then 0: n + 1 in all (float64).
 
-    The grid of DPM-Solver (Lu et al., NeurIPS 2022, sec. 3.3).
+    The grid of DPM-Solver (Lu et al., NeurIPS 2022, sec. 3.3). Left out, the range is -10 to 10, or what the schedule
+    reaches of it. Where it ends with the schedule itself, which keeps some noise at t = 0, that 0 is its last time.
+    Raises ValueError for a range that the schedule does not reach, or that does not rise.
     """
-    times = schedule.time(torch.linspace(log_snr_min, log_snr_max, n, dtype=torch.float64))
+    whole(n=n)
+    least, most = schedule.log_snr_range()
+    low = max(-10.0, least) if log_snr_min is None else float(log_snr_min)
+    high = min(10.0, most) if log_snr_max is None else float(log_snr_max)
+    if not low < high:
+        raise ValueError(f"log_snr_min must lie below log_snr_max, got {low:.4g} and {high:.4g}")
+    points = n + 1 if high > most - _SLACK else n
+    times = schedule.time(torch.linspace(low, high, points, dtype=torch.float64)[:n])
     return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
 
 
 def karras_levels(schedule, n):
     """n times for n evaluations: :func:`karras_times` without its last noisy one, at which there is nothing left to
     denoise, and without its 0: (n,) float64. The answer is the denoised image at the last of them."""
-    return karras_times(schedule, n + 1)[:n]
+    whole(n=n)
+    sigma_min, sigma_max = _karras_range(schedule, None, None)
+    return schedule.time(-2 * torch.log(_karras_ramp(n + 1, sigma_min, sigma_max, 7.0)[:n]))
 
 
-def karras_times(schedule, n, sigma_min=0.002, sigma_max=80.0, rho=7.0):
+def karras_times(schedule, n, sigma_min=None, sigma_max=None, rho=7.0):
     """n times at which sigma_t / alpha_t follows eq. 5 of Karras et al. (NeurIPS 2022), then 0: n + 1 in all (float64).
 
     sigma_i = (sigma_max^(1/rho) + i / (n - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho,  i = 0 .. n - 1.
+
+    Left out, the range is 0.002 to 80, or what the schedule reaches of it. Where sigma_min is the noise that the
+    schedule keeps at t = 0, that 0 is sigma_n, the last of n + 1 levels. Raises ValueError for a range that the schedule
+    does not reach, or that does not rise from above 0.
     """
-    ramp = torch.linspace(0, 1, n, dtype=torch.float64)
-    sigmas = (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
+    whole(n=n)
+    sigma_min, sigma_max = _karras_range(schedule, sigma_min, sigma_max)
+    positive(sigma_min=sigma_min, rho=rho)
+    if not sigma_min < sigma_max:
+        raise ValueError(f"sigma_min must lie below sigma_max, got {sigma_min:.4g} and {sigma_max:.4g}")
+    ends = -2 * math.log(sigma_min) > schedule.log_snr_range()[1] - _SLACK
+    sigmas = _karras_ramp(n + 1 if ends else n, sigma_min, sigma_max, rho)[:n]
     return torch.cat([schedule.time(-2 * torch.log(sigmas)), torch.zeros(1, dtype=torch.float64)])
+
+
+def _karras_range(schedule, sigma_min, sigma_max):
+    """The two, or what the schedule reaches of 0.002 to 80 where they are left out."""
+    least, most = schedule.log_snr_range()
+    if sigma_min is None:
+        sigma_min = 0.002 if -2 * math.log(0.002) < most + _SLACK else math.exp(-most / 2)
+    if sigma_max is None:
+        sigma_max = 80.0 if -2 * math.log(80.0) > least - _SLACK else math.exp(-least / 2)
+    return sigma_min, sigma_max
+
+
+def _karras_ramp(n, sigma_min, sigma_max, rho):
+    ramp = torch.linspace(0, 1, n, dtype=torch.float64)
+    return (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
