@@ -7,7 +7,8 @@ All work with any schedule: a denoiser is built for one, and its noise levels ar
 
 import torch
 
-from course_lib.predictions import to_x0
+from course_lib.arguments import one_of
+from course_lib.predictions import KINDS, to_x0
 from course_lib.schedules import match_dims
 
 
@@ -16,18 +17,25 @@ class GaussianDenoiser:
 
     D(x_t, t) = mean + alpha cov (alpha^2 cov + sigma^2 I)^-1 (x_t - alpha mean)
 
-    mean (d,) and cov (d, d), symmetric and positive semi-definite; x_t is (B, d).
-    In the axes of cov the inverse is diagonal.
+    mean (d,) and cov (d, d), symmetric and positive semi-definite, up to rounding; x_t is (B, d). Raises ValueError
+    otherwise. In the axes of cov the inverse is diagonal; a direction without variance keeps its mean.
     """
 
     def __init__(self, mean, cov, schedule):
         self.mean, self.schedule = mean, schedule
+        if cov.shape != (len(mean), len(mean)) or not torch.allclose(cov, cov.T, 1e-4, 1e-5 * float(cov.abs().max())):
+            raise ValueError(
+                f"cov must be symmetric, one row for each of the {len(mean)} means; got {tuple(cov.shape)}"
+            )
         variances, axes = torch.linalg.eigh(cov.double())  # in single precision it fails on pixels that never change
+        if variances[0] < -1e-3 * variances[-1].abs():
+            raise ValueError(f"cov must not have negative variances; the least eigenvalue is {float(variances[0]):.3g}")
         self.variances, self.axes = variances.clamp(min=0).to(cov.dtype), axes.to(cov.dtype)  # (d,), (d, d)
 
     def __call__(self, x_t, t):
         alpha, sigma = (match_dims(c, x_t) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
-        gain = alpha * self.variances / (alpha**2 * self.variances + sigma**2)  # (d,) or (B, d)
+        total = alpha**2 * self.variances + sigma**2  # (d,) or (B, d); zero where neither data nor noise vary
+        gain = torch.where(total > 0, alpha * self.variances / total, 0.0)
         return self.mean + ((x_t - alpha * self.mean) @ self.axes * gain) @ self.axes.T
 
 
@@ -36,17 +44,22 @@ class MixtureDenoiser:
 
     Given component k, E[x_0 | x_t, k] is the Gaussian answer; D averages it over p(k | x_t).
 
-    weights (K,) summing to 1, means (K, d), std a number or (K,); x_t is (B, d).
+    weights (K,), none negative, summing to 1; means (K, d); std a number or (K,), not negative; x_t is (B, d). Raises
+    ValueError otherwise.
     """
 
     def __init__(self, weights, means, std, schedule):
         self.weights, self.means, self.schedule = weights, means, schedule
+        if not (weights >= 0).all() or not abs(float(weights.sum()) - 1) < 1e-4:
+            raise ValueError(f"weights must not be negative and must sum to 1; their sum is {float(weights.sum()):.4g}")
+        if means.shape[:1] != weights.shape or not (torch.as_tensor(std) >= 0).all():
+            raise ValueError("means must have a row for each weight, and no std may be negative")
         self.variances = torch.as_tensor(std, dtype=means.dtype).expand(len(weights)) ** 2  # (K,)
 
     def _noisy(self, x_t, t):
         """alpha, and the log of weights_k N(x_t; alpha means_k, s_k I) with s_k = alpha^2 variances_k + sigma^2."""
         alpha, sigma = (match_dims(c, x_t) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
-        s = alpha**2 * self.variances + sigma**2  # (K,) or (B, K)
+        s = (alpha**2 * self.variances + sigma**2).clamp(min=1e-30)  # (K,) or (B, K); a point without noise is no 0/0
         offset = x_t[:, None] - alpha.reshape(-1, 1, 1) * self.means  # (B, K, d)
         d = x_t.shape[1]
         log_joint = self.weights.log() - offset.square().sum(-1) / (2 * s) - d / 2 * torch.log(2 * torch.pi * s)
@@ -87,6 +100,7 @@ class EmpiricalDenoiser:
             self.data.flatten(1).double(),
         )  # (B, D), (N, D); double: it divides by sigma^2
         alpha, sigma = (match_dims(c, x) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
+        sigma = sigma.clamp(min=1e-15)  # without noise: the nearest of the data
         # -||x - alpha data_i||^2 / 2 without ||x||^2, which is the same for every i
         logits = (alpha * (x @ data.T) - alpha**2 * data.square().sum(1) / 2) / sigma**2  # (B, N)
         return (logits.softmax(1) @ data).reshape(x_t.shape).to(x_t.dtype)
@@ -99,12 +113,15 @@ class NetworkDenoiser:
     ----------
     net : net(x_t, t, y) -> prediction of the given kind (see :mod:`course_lib.predictions`), the shape of x_t.
     schedule : the schedule that the network was trained with.
+    kind : one of :data:`~course_lib.predictions.KINDS`. "eps" and "score" give no x_0 where alpha_t = 0: a call there
+        raises ValueError, clipped or not, since what is clipped is enlarged rounding.
     clip : clamp D to [-1, 1], the range of images; leave it off for latents and label maps, whose range is another.
 
     Gradients are kept only where x_t asks for them (``x_t.requires_grad``).
     """
 
     def __init__(self, net, schedule, kind="v", clip=False):
+        one_of(KINDS, kind=kind)
         self.net, self.schedule, self.kind, self.clip = net, schedule, kind, clip
 
     def __call__(self, x_t, t, y=None):

@@ -12,15 +12,36 @@ score  -eps / sigma               (x_t + sigma^2 score) / alpha
 flow   u = eps - x_0              (x_t - sigma u) / (alpha + sigma)
 =====  =========================  ===========================================
 
-alpha^2 + sigma^2 is 1 when the schedule preserves variance.
+alpha^2 + sigma^2 is 1 when the schedule preserves variance. Where alpha = 0, eps and score say nothing of x_0; where
+sigma = 0, x_0 says nothing of eps: functions that would divide by zero raise ValueError.
 Sources: v, Salimans & Ho (ICLR 2022); flow, Lipman et al. (ICLR 2023).
 """
+
+import torch
+
+from course_lib.schedules import NO_SIGNAL
 
 KINDS = ("x0", "eps", "v", "score", "flow")
 
 
 def _unknown(kind):
     return ValueError(f"unknown prediction kind {kind!r}: choose one of {', '.join(KINDS)}")
+
+
+def _signal(alpha, kind):
+    """alpha, to divide by. Raises ValueError where it is zero."""
+    if (torch.as_tensor(alpha) < NO_SIGNAL).any():
+        raise ValueError(
+            f"no signal where alpha = 0 (t = 1): {kind} gives no x_0 there; start later, as log_snr_times does"
+        )
+    return alpha
+
+
+def _noise(sigma):
+    """sigma, to divide by. Raises ValueError where it is zero."""
+    if (torch.as_tensor(sigma) == 0).any():
+        raise ValueError("no noise where sigma = 0 (t = 0): there is no eps to be found; start a little above t = 0")
+    return sigma
 
 
 def target(kind, x_0, eps, alpha, sigma):
@@ -32,7 +53,7 @@ def target(kind, x_0, eps, alpha, sigma):
     if kind == "v":
         return alpha * eps - sigma * x_0
     if kind == "score":
-        return -eps / sigma
+        return -eps / _noise(sigma)
     if kind == "flow":
         return eps - x_0
     raise _unknown(kind)
@@ -43,11 +64,11 @@ def to_x0(kind, output, x_t, alpha, sigma):
     if kind == "x0":
         return output
     if kind == "eps":
-        return (x_t - sigma * output) / alpha
+        return (x_t - sigma * output) / _signal(alpha, kind)
     if kind == "v":
         return (alpha * x_t - sigma * output) / (alpha**2 + sigma**2)
     if kind == "score":
-        return (x_t + sigma**2 * output) / alpha
+        return (x_t + sigma**2 * output) / _signal(alpha, kind)
     if kind == "flow":
         return (x_t - sigma * output) / (alpha + sigma)
     raise _unknown(kind)
@@ -55,12 +76,12 @@ def to_x0(kind, output, x_t, alpha, sigma):
 
 def eps_from_x0(x_t, x_0, alpha, sigma):
     """eps = (x_t - alpha x_0) / sigma: the noise that a denoised image implies."""
-    return (x_t - alpha * x_0) / sigma
+    return (x_t - alpha * x_0) / _noise(sigma)
 
 
 def from_x0(kind, x_0, x_t, alpha, sigma):
     """The prediction of the given kind that a clean image x_0 stands for at x_t: the inverse of :func:`to_x0`."""
-    return target(kind, x_0, eps_from_x0(x_t, x_0, alpha, sigma), alpha, sigma)
+    return x_0 if kind == "x0" else target(kind, x_0, eps_from_x0(x_t, x_0, alpha, sigma), alpha, sigma)
 
 
 def preconditioning(sigma, sigma_data):

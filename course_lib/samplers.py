@@ -13,20 +13,44 @@ consistency_step       yes          -      Song et al. (ICML 2023), Algorithm 1;
 
 Every step has the signature step(denoiser, x_t, t, s, schedule, previous=None, generator=None) and returns x_s and the
 denoised image D(x_t, t). ``previous`` is the pair (time, denoised image) of the step before, which 2M needs. t and s
-are scalars with t > s, floats or 0-d tensors (float64 keeps more digits); at s = 0, where there is no noise, every step
-returns D. The generator lives on the CPU. The order is that of the global error on a smooth problem.
+are scalars, floats or 0-d tensors (float64 keeps more digits); where s has no noise, every step returns D. Random steps
+go down, from t to s < t. The others go up as well, which encodes an image in noise, from a t that has some. A step that
+cannot be made raises ValueError. The generator lives on the CPU. The order is that of the global error on a smooth
+problem.
 """
 
 from dataclasses import dataclass
 
 import torch
 
+from course_lib.arguments import one_of, within
 from course_lib.predictions import eps_from_x0
+from course_lib.schedules import has_no_signal
 
 
 def noise_like(x, generator):
     """Standard normal noise of the shape, dtype and device of x, drawn on the CPU."""
     return torch.randn(x.shape, dtype=x.dtype, generator=generator).to(x.device)
+
+
+def falls(t, s):
+    """Raises ValueError unless s < t, for scalars or tensors of one shape: the way of every random step."""
+    if not torch.as_tensor(s < t).all():
+        raise ValueError(
+            "a random step goes down, from a time t to an earlier s < t: let the times fall, as from 1 to 0"
+        )
+
+
+def _has_signal(schedule, t):
+    if has_no_signal(schedule, t):
+        raise ValueError(f"no signal at t = {float(t):g}: this step keeps a little below it, as log_snr_times does")
+
+
+def _has_noise(schedule, t):
+    if schedule.sigma(t) == 0:
+        raise ValueError(
+            f"no noise at t = {float(t):g}: a step starts from a t with some; up from an image, a little above"
+        )
 
 
 def reverse_moments(schedule, t, s):
@@ -37,8 +61,10 @@ def reverse_moments(schedule, t, s):
         a = alpha_ts sigma_s^2 / sigma_t^2,   b = alpha_s large / sigma_t^2,   small = large sigma_s^2 / sigma_t^2
 
     Kingma et al. (NeurIPS 2021), eq. 25 and 26; for neighbours in a table, Ho et al. (NeurIPS 2020), eq. 7.
-    Returns (a, b, small, large), scalars. At s = 0: a = 0, b = 1, small = 0.
+    Returns (a, b, small, large), scalars, or of the shape of t and s. Without noise at s: a = 0, b = 1, small = 0.
+    Raises ValueError unless s < t.
     """
+    falls(t, s)
     alpha_t, alpha_s, var_t, var_s = (
         schedule.alpha(t),
         schedule.alpha(s),
@@ -59,18 +85,20 @@ def ddpm_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, vari
         mean = (alpha_ts sigma_s^2 x_t + alpha_s sigma_ts^2 D) / sigma_t^2
         variance "small": sigma_ts^2 sigma_s^2 / sigma_t^2, the posterior's;  "large": sigma_ts^2
     """
+    one_of(("small", "large"), variance=variance)
     x_0 = denoiser(x_t, t)
     a, b, small, large = reverse_moments(schedule, t, s)
     mean, var = a * x_t + b * x_0, small if variance == "small" else large
-    return (mean + var.sqrt() * noise_like(x_t, generator) if s > 0 else mean), x_0
+    return (mean + var.sqrt() * noise_like(x_t, generator) if schedule.sigma(s) > 0 else mean), x_0
 
 
 def ddim_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, eta=0.0):
     """DDIM: x_s = alpha_s D + sqrt(sigma_s^2 - sigma_eta^2) eps + sigma_eta z, with eps = (x_t - alpha_t D) / sigma_t.
 
     sigma_eta = eta * the standard deviation of :func:`ddpm_step` ("small"), so that eta = 0 is deterministic and eta
-    = 1 is DDPM.
+    = 1 is DDPM. Raises ValueError for any other eta: above 1 it would exceed sigma_s.
     """
+    within(0, 1, eta=eta)
     x_0 = denoiser(x_t, t)
     alpha_t, alpha_s, sigma_t, sigma_s = schedule.alpha(t), schedule.alpha(s), schedule.sigma(t), schedule.sigma(s)
     eps = eps_from_x0(x_t, x_0, alpha_t, sigma_t)
@@ -87,8 +115,9 @@ def euler_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
     dz/dr = (z - D) / r, so that z_s = z_t + (r_s - r_t) (z_t - D) / r_t. Equal to DDIM with eta = 0. Raises
     ValueError where alpha_t = 0, since z is not defined there.
     """
-    if schedule.alpha(t) < 1e-8:
-        raise ValueError(f"no signal at t = {float(t):g}: Euler and Heun start a little later, as log_snr_times does")
+    _has_signal(schedule, t)
+    _has_signal(schedule, s)
+    _has_noise(schedule, t)
     x_0 = denoiser(x_t, t)
     alpha_s = schedule.alpha(s)
     r_t, r_s = schedule.sigma(t) / schedule.alpha(t), schedule.sigma(s) / alpha_s
@@ -122,6 +151,8 @@ def dpmpp_2m_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
 
     The first step, and the last one to s without noise, where lambda is infinite, are of first order (DDIM).
     """
+    _has_signal(schedule, s)
+    _has_noise(schedule, t)
     x_0 = denoiser(x_t, t)
     alpha_t, alpha_s, sigma_t, sigma_s = schedule.alpha(t), schedule.alpha(s), schedule.sigma(t), schedule.sigma(s)
     exp_minus_h = alpha_t * sigma_s / (alpha_s * sigma_t)
@@ -139,6 +170,7 @@ def consistency_step(denoiser, x_t, t, s, schedule, previous=None, generator=Non
 
     For a ``denoiser`` that is a student's f(x_t, t), the end of the path through x_t: an image, where D is a mean.
     """
+    falls(t, s)
     x_0 = denoiser(x_t, t)
     return schedule.alpha(s) * x_0 + schedule.sigma(s) * noise_like(x_t, generator), x_0
 
@@ -169,10 +201,16 @@ def sample(denoiser, schedule, x_t, times, step=ddim_step, generator=None):
     ----------
     denoiser : D(x_t, t); bind a condition first, with ``functools.partial(denoiser, y=y)``.
     x_t : start (B, ...) at times[0]; for times[0] = 1 and a variance-preserving schedule, standard normal noise.
-    times : falling times (n + 1,), such as ``uniform_times(n)``; the last is usually 0.
+    times : falling times (n + 1,) in [0, 1], such as ``uniform_times(n)``; the last is usually 0. They rise where a
+        deterministic step encodes an image, and turn back with :func:`~course_lib.inverse.repaint_times`.
     step : one of this module's steps; bind its options with ``functools.partial(ddim_step, eta=0.5)``.
     generator : source of the noise of the random steps.
+
+    Raises ValueError for times that are no vector or that stand still.
     """
+    line = torch.as_tensor(times)
+    if line.ndim != 1 or not len(line) or (line.diff() == 0).any():
+        raise ValueError("times must be a vector of at least one time, and no time may follow itself")
     previous = None
     yield State(times[0], x_t, None)
     for t, s in zip(times[:-1], times[1:]):
