@@ -12,22 +12,26 @@ Extrapolated             D_weak + w (D_good - D_weak)                  1 each; a
                                                                        only the one needed
 =======================  ============================================  ===================  ==========================
 
-The scale w is a number, or a function of t such as :func:`interval`. Guidance leaves the range of images: a clamp that
-belongs to the sampler's D comes last, as :class:`Clipped` around the guided denoiser.
+The scale w is a number, or a function of t such as :func:`interval`; below 0 it pulls away from y. Guidance leaves the
+range of images: a clamp that belongs to the sampler's D comes last, as :class:`Clipped` around the guided denoiser.
 """
+
+import math
 
 import torch
 
-from course_lib.schedules import match_dims
+from course_lib.schedules import has_no_signal, match_dims
 
 
 def scale_at(w, t):
-    """The scale at time t: w itself, or w(t) if it is a function. Raises ValueError where that is not one number."""
-    if not callable(w):
-        return float(w)
-    if torch.as_tensor(t).numel() != 1:
+    """The scale at time t: w itself, or w(t) if it is a function. Raises ValueError where that is not one finite
+    number."""
+    if callable(w) and torch.as_tensor(t).numel() != 1:
         raise ValueError("a scale that depends on t needs one t for the whole batch; pass t as a number")
-    return float(w(float(t)))
+    scale = float(w(float(t)) if callable(w) else w)
+    if not math.isfinite(scale):
+        raise ValueError(f"the scale w must be a finite number, got {scale}")
+    return scale
 
 
 def interval(w, low, high, outside=1.0):
@@ -103,7 +107,8 @@ class ClassifierGuided:
     worth sigma_t^2 s / alpha_t in the denoised image. The classifier must know noisy images: it is asked at x_t.
 
     denoiser : D(x_t, t); logits : function (x_t, t) -> (B, classes), logits or log-probabilities, differentiable;
-    schedule : that of the denoiser; w : number or function of t. At w = 0 the classifier is not asked.
+    schedule : that of the denoiser; w : number or function of t. At w = 0 the classifier is not asked. Raises
+    ValueError where alpha_t = 0, since no classifier's gradient is exactly zero there.
     """
 
     def __init__(self, denoiser, logits, schedule, w):
@@ -114,25 +119,37 @@ class ClassifierGuided:
         D = self.denoiser(x_t, t)
         if w == 0:
             return D
+        if has_no_signal(self.schedule, t):
+            raise ValueError("no signal at t = 1: classifier guidance starts a little later, as log_snr_times does")
         alpha, sigma = (match_dims(c, x_t) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
         return D + w * sigma**2 / alpha * log_prob_gradient(self.logits, x_t, t, y)
 
 
 def log_prob_gradient(logits, x_t, t, y):
-    """grad_x log p(y | x_t), the shape of x_t. Each example must be judged by itself (no batch normalisation)."""
+    """grad_x log p(y | x_t), the shape of x_t. Each example must be judged by itself (no batch normalisation).
+
+    y (B,), whole numbers from 0 to classes - 1. Raises ValueError for others.
+    """
     with torch.enable_grad():
         x = x_t.detach().requires_grad_(True)
         log_p = logits(x, t).log_softmax(1)  # leaves log-probabilities as they are
+        if y.shape != log_p.shape[:1] or not ((y >= 0) & (y < log_p.shape[1])).all():
+            raise ValueError(
+                f"y must hold a class from 0 to {log_p.shape[1] - 1} for each of {len(log_p)} images; got {y.tolist()}"
+            )
         return torch.autograd.grad(log_p.gather(1, y[:, None]).sum(), x)[0]
 
 
 class Clipped:
     """clamp(D, low, high): the clamp after guidance, for images whose range is known (Saharia et al., 2022, sec. 2.3).
 
-    Clamping the parts instead does not bound D_w: extrapolation leaves the range again.
+    Clamping the parts instead does not bound D_w: extrapolation leaves the range again. Raises ValueError unless
+    low < high.
     """
 
     def __init__(self, denoiser, low=-1.0, high=1.0):
+        if not low < high:
+            raise ValueError(f"low must lie below high, got {low!r} and {high!r}")
         self.denoiser, self.low, self.high = denoiser, low, high
 
     @property

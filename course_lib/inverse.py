@@ -16,30 +16,35 @@ tv             an image, no prior     Rudin et al. (1992), by FISTA (Beck & Tebo
 
     A = Mask(known)
     step = replacement(A, A(x_true))
-    x = last(sample(denoiser, schedule, noise, uniform_times(50), step))                                 # replacement
-    x = last(sample(denoiser, schedule, noise, repaint_times(uniform_times(50), rounds=10), step))       # RePaint
-    x = last(sample(ddnm(denoiser, A, A(x_true)), schedule, noise, uniform_times(50), ddpm_step))        # DDNM
-    x = last(sample(pigdm(denoiser, A, y, noise), schedule, noise, log_snr_times(schedule, 20)))         # PiGDM
-    x = last(sample(diffpir(denoiser, A, y, noise), schedule, noise, uniform_times(20), diffpir_step))   # DiffPIR
+    x = last(sample(denoiser, schedule, eps, uniform_times(50), step))                                   # replacement
+    x = last(sample(denoiser, schedule, eps, repaint_times(uniform_times(50), rounds=10), step))         # RePaint
+    x = last(sample(ddnm(denoiser, A, A(x_true)), schedule, eps, uniform_times(50), ddpm_step))          # DDNM
+    x = last(sample(denoiser, schedule, eps, uniform_times(50), dps_step(A, y, scale=0.5)))              # DPS
+    x = last(sample(pigdm(denoiser, A, y, sigma_y), schedule, eps, log_snr_times(schedule, 20)))         # PiGDM
+    x = last(sample(diffpir(denoiser, A, y, sigma_y), schedule, eps, uniform_times(20), diffpir_step))   # DiffPIR
 
-Letters: y = A x_0 + n is the measurement, A^+ the pseudo-inverse, sigma_y the standard deviation of n (``noise``),
-which is white and Gaussian; where y is complex, of its real and of its imaginary part. D = D(x_t, t). None needs
+Letters: eps is the noise at t = 1, y = A x_0 + n the measurement, A^+ the pseudo-inverse, sigma_y the standard
+deviation of n (the argument ``noise``), which is white and Gaussian; where y is complex, of its real and of its
+imaginary part. D = D(x_t, t). Where alpha_t = 0, PiGDM and DiffPIR have limits, and take them. None needs
 training, none knows the network. dps, dps_step and pigdm differentiate the denoiser, at about three times the cost;
 give them one that does not clip its answer, since a clipped pixel has no gradient.
 """
 
 import torch
 
+from course_lib.arguments import positive, whole, within
 from course_lib.operators import conjugate_gradients
 from course_lib.predictions import eps_from_x0
-from course_lib.samplers import ddpm_step, noise_like
+from course_lib.samplers import ddpm_step, falls, noise_like
+from course_lib.schedules import has_no_signal
 
 
 def renoise(x_s, s, t, schedule, generator=None):
     """The forward process from s to a later t > s: x_t = alpha_ts x_s + sqrt(sigma_t^2 - alpha_ts^2 sigma_s^2) z.
 
-    alpha_ts = alpha_t / alpha_s. x_s (B, ...); returns x_t of its shape.
+    alpha_ts = alpha_t / alpha_s. x_s (B, ...); returns x_t of its shape. Raises ValueError unless s < t.
     """
+    falls(t, s)
     alpha_ts = schedule.alpha(t) / schedule.alpha(s)
     var_ts = schedule.sigma(t) ** 2 - alpha_ts**2 * schedule.sigma(s) ** 2
     return alpha_ts * x_s + var_ts.sqrt() * noise_like(x_s, generator)
@@ -74,10 +79,12 @@ def repaint_times(times, rounds=10, jump=1):
     sampler evaluates the denoiser ``rounds`` (n - 1) times on n times. Lugmayr et al. use rounds 10 (their r) and
     stretches of 10 of 250 steps (their j); unlike them, the stretch that ends at t = 0 is repeated too.
 
-    times (n,), falling. Returns a tensor of the same type. Raises ValueError if rounds or jump is below 1.
+    times (n,), falling. Returns a tensor of the same type. Raises ValueError if they do not fall, or if rounds or jump
+    is below 1.
     """
-    if rounds < 1 or jump < 1:
-        raise ValueError(f"rounds and jump are whole numbers from 1 on; got {rounds!r} and {jump!r}")
+    whole(rounds=rounds, jump=jump)
+    if not (times.diff() < 0).all():
+        raise ValueError("times must fall, as uniform_times(50) does: turning back is what repaint_times adds")
     walk = [times[:1]]
     for start in range(0, len(times) - 1, jump):
         down = times[start + 1 : start + 1 + jump]
@@ -127,10 +134,9 @@ def _solve(operator, b, weight):
     return conjugate_gradients(lambda x: operator.adjoint(operator(x)) + weight * x, b, 100)
 
 
-def _positive(**values):
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value!r}; for a measurement without noise use ddnm")
+def _noisy(noise):
+    if not noise > 0:
+        raise ValueError(f"noise must be positive, got {noise!r}; for a measurement without noise use ddnm")
 
 
 def dps(denoiser, operator, y, noise):
@@ -138,11 +144,14 @@ def dps(denoiser, operator, y, noise):
 
     The gradient of log p(y | x_t), if x_0 were known to be D: the covariance of x_0 given x_t is left out. So it is
     :func:`pigdm` with r_t = 0. It trusts the measurement too much, and with strong data (A^T A / sigma_y^2 large) needs
-    very many steps; on images use :func:`dps_step`. noise : sigma_y > 0. Raises ValueError otherwise.
+    very many steps; on images use :func:`dps_step`. noise : sigma_y > 0. Raises ValueError otherwise, and where
+    alpha_t = 0: start a little later, as log_snr_times does.
     """
-    _positive(noise=noise)
+    _noisy(noise)
 
     def guided(x_t, t, **cond):
+        if has_no_signal(denoiser.schedule, t):
+            raise ValueError(f"no signal at t = {float(t):g}: DPS starts a little later, as log_snr_times does")
         x_0, transposed = _with_gradient(denoiser, x_t, t, cond)
         alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
         return x_0 + (sigma**2 / alpha).to(x_0) * transposed(operator.adjoint(_rest(operator, y, x_0))) / noise**2
@@ -150,18 +159,27 @@ def dps(denoiser, operator, y, noise):
     return guided
 
 
+def _norms(y, ndim):
+    """The norm of each of y (B, ...), in a tensor (B, 1, ..., 1) of that many dimensions."""
+    return y.abs().square().flatten(1).sum(1).sqrt().reshape(-1, *[1] * (ndim - 1))
+
+
 def dps_step(operator, y, scale, step=ddpm_step):
     """Diffusion posterior sampling as published: after ``step``, x_s <- x_s - scale grad ||y - A D(x_t, t)||.
 
-    The norm is that of each image, its gradient is with respect to x_t. ``scale`` (zeta' of the paper) stands for all
-    that :func:`dps` leaves out, and is tuned. Steps that need ``previous`` (2M) are not meant.
+    The norm is that of each image, its gradient is with respect to x_t; it is 0 where y = A D up to rounding. ``scale``
+    (zeta' of the paper) stands for all that :func:`dps` leaves out, and is tuned: 0 or more, or ValueError. Steps that
+    need ``previous`` (2M) are not meant.
     """
+    if not scale >= 0:
+        raise ValueError(f"scale must be 0 or more, got {scale!r}: a step below 0 leaves the measurement")
 
     def guided(denoiser, x_t, t, s, schedule, previous=None, generator=None):
         x_0, transposed = _with_gradient(denoiser, x_t, t, {})
         rest = _rest(operator, y, x_0)
-        size = rest.abs().square().flatten(1).sum(1).sqrt().reshape(-1, *[1] * (x_t.ndim - 1))
-        uphill = transposed(operator.adjoint(rest)) / size.to(x_0)
+        size, measured = (_norms(v, x_t.ndim).to(x_0) for v in (rest, y))
+        met = size <= 10 * torch.finfo(x_0.dtype).eps * measured
+        uphill = torch.where(met, 0.0, transposed(operator.adjoint(rest)) / torch.where(met, 1.0, size))
         x_s, _ = step(lambda *_: x_0, x_t, t, s, schedule, generator=generator)
         return x_s + scale * uphill.to(x_s), x_0
 
@@ -172,11 +190,13 @@ def pigdm(denoiser, operator, y, noise, spread=1.0):
     """Pseudo-inverse guidance: D + (sigma_t^2 / alpha_t) J^T A^T (r_t^2 A A^T + sigma_y^2 I)^-1 (y - A D).
 
     The gradient of log p(y | x_t) if x_0 given x_t were N(D, r_t^2 I) with r_t^2 = c^2 sigma_t^2 / (c^2 alpha_t^2 +
-    sigma_t^2), which is its variance for data N(0, c^2 I); the paper has c = 1. Exact for such data.
+    sigma_t^2), which is its variance for data N(0, c^2 I); the paper has c = 1. Exact for such data. Where alpha_t = 0
+    J is zero too, and (sigma_t^2 / alpha_t) J^T, the covariance of x_0 given x_t, is taken at the same word: r_t^2 I.
 
     noise : sigma_y > 0. spread : c > 0. Raises ValueError otherwise.
     """
-    _positive(noise=noise, spread=spread)
+    _noisy(noise)
+    positive(spread=spread)
 
     def guided(x_t, t, **cond):
         x_0, transposed = _with_gradient(denoiser, x_t, t, cond)
@@ -184,6 +204,8 @@ def pigdm(denoiser, operator, y, noise, spread=1.0):
         r2 = float(spread**2 * sigma**2 / (spread**2 * alpha**2 + sigma**2))
         # A^T (r2 A A^T + sigma_y^2 I)^-1 = (A^T A + (sigma_y^2 / r2) I)^-1 A^T / r2
         pull = _solve(operator, operator.adjoint(_rest(operator, y, x_0)), noise**2 / r2) / r2
+        if has_no_signal(denoiser.schedule, t):
+            return x_0 + r2 * pull.to(x_0)
         return x_0 + (sigma**2 / alpha).to(x_0) * transposed(pull)
 
     return guided
@@ -195,14 +217,18 @@ def diffpir(denoiser, operator, y, noise, weight=1.0):
         argmin_x ||y - A x||^2 + rho ||x - D||^2 = (A^T A + rho I)^-1 (A^T y + rho D),
         rho = weight sigma_y^2 alpha_t^2 / sigma_t^2
 
-    That is the posterior mean if x_0 given x_t were N(D, sigma_t^2 / (weight alpha_t^2) I).
+    That is the posterior mean if x_0 given x_t were N(D, sigma_t^2 / (weight alpha_t^2) I). Where alpha_t = 0 it is the
+    limit for rho -> 0, D + A^+ (y - A D): of all images that fit y best, the nearest to D.
 
     noise : sigma_y > 0. weight : lambda of the paper, > 0. Raises ValueError otherwise.
     """
-    _positive(noise=noise, weight=weight)
+    _noisy(noise)
+    positive(weight=weight)
 
     def fitted(x_t, t, **cond):
         x_0 = denoiser(x_t, t, **cond)
+        if has_no_signal(denoiser.schedule, t):
+            return x_0 + operator.pinv(_rest(operator, y, x_0)).to(x_0)
         rho = float(weight * noise**2 * denoiser.schedule.alpha(t) ** 2 / denoiser.schedule.sigma(t) ** 2)
         # the same, written as a change of D: float rounding then scales with what changes
         return x_0 + _solve(operator, operator.adjoint(_rest(operator, y, x_0)), rho).to(x_0)
@@ -213,8 +239,11 @@ def diffpir(denoiser, operator, y, noise, weight=1.0):
 def diffpir_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, zeta=0.3):
     """The other half: x_s = alpha_s D + sigma_s (sqrt(1 - zeta) eps + sqrt(zeta) z), eps = (x_t - alpha_t D) / sigma_t.
 
-    zeta from 0 (DDIM) to 1: the share of the noise that is drawn anew.
+    zeta from 0 (DDIM) to 1: the share of the noise that is drawn anew. Raises ValueError for any other, and unless
+    s < t.
     """
+    within(0, 1, zeta=zeta)
+    falls(t, s)
     x_0 = denoiser(x_t, t)
     eps = eps_from_x0(x_t, x_0, schedule.alpha(t), schedule.sigma(t))
     noise = (1 - zeta) ** 0.5 * eps + zeta**0.5 * noise_like(x_t, generator)
@@ -226,8 +255,11 @@ def tv(operator, y, weight, iterations=60, start=None):
     flat. x (B, C, H, W).
 
     FISTA: a gradient step of length 1/L, with L the largest eigenvalue of A^T A by power iteration, then scikit-image's
-    ``denoise_tv_chambolle`` (isotropic TV) of strength weight / L. start : left out, A^T y / L.
+    ``denoise_tv_chambolle`` (isotropic TV) of strength weight / L. start : left out, A^T y / L. Raises ValueError
+    unless weight is positive and iterations a whole number from 1 on.
     """
+    positive(weight=weight)
+    whole(iterations=iterations)
     from skimage.restoration import denoise_tv_chambolle
 
     back = operator.adjoint(y)

@@ -20,7 +20,9 @@ from dataclasses import dataclass
 
 import torch
 
+from course_lib.arguments import whole
 from course_lib.samplers import noise_like, reverse_moments
+from course_lib.schedules import has_no_signal
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -30,7 +32,10 @@ def bits_per_dim(nats, dims, levels=None):
 
     ``levels``: give 256 for 8-bit images that were scaled to [-1, 1] (with uniform dequantisation): each pixel value
     then fills 2 / 256, and log2(256 / 2) = 7 bits are added (Theis et al., ICLR 2016, sec. 3.1). None: no such shift.
+    Raises ValueError unless dims and levels are whole numbers from 1 on.
     """
+    whole(dims=dims)
+    whole(levels=1 if levels is None else levels)
     return nats / (dims * math.log(2)) + (0.0 if levels is None else math.log2(levels / 2))
 
 
@@ -67,7 +72,7 @@ def optimal_variance(schedule, t, s, data_variance):
 def model_variance(schedule, t, s, variance="small"):
     """The model's variance of the step from t to s: "small", "large", or ``variance(t, s)`` if that is a function.
 
-    t and s are scalars or tensors of one shape.
+    t and s are scalars or tensors of one shape. Raises ValueError for another name, and unless s < t.
     "small" is zero at s = 0, where the model must say how sharp its last answer is; there "large" stands in.
     """
     if callable(variance):
@@ -91,12 +96,14 @@ def elbo_terms(denoiser, x_0, schedule, times, variance="small", eps=None, gener
     ----------
     denoiser : D(x_t, t); every one will do, and only the exact one with the right variance makes the bound tight.
     x_0 : (B, ...).
-    times : falling times (T + 1,), the last 0.
+    times : falling times (T + 1,), the last 0; ValueError otherwise.
     variance : v, see :func:`model_variance`.
     eps : noise (B, ...) to use at every step, for quadrature or to compare models; left out, each step draws its own.
 
     Returns (T + 1, B): the prior first, then the steps in the order of ``times``, so the last row is the last step.
     """
+    if times[-1] != 0:
+        raise ValueError(f"the last of the times must be 0, where the bound ends, got {float(times[-1]):g}")
     draw = (lambda: noise_like(x_0, generator)) if eps is None else (lambda: eps)
     start = times[0]
     zero = torch.zeros_like(x_0)
@@ -158,14 +165,23 @@ def ode_log_likelihood(
     ----------
     denoiser : D(x_t, t), differentiable in x_t (wrap no ``no_grad`` around it).
     x : (B, ...), double precision if you want digits.
-    t_max : end of the path; alpha must not be zero there.
+    steps : a whole number from 1 on.
+    t_min, t_max : ends of the path, 0 <= t_min < t_max <= 1, with some noise at t_min and some signal at t_max.
     log_prior : log density at t_max, (B, ...) -> (B,). The exact log p_t leaves only the solver's error; the standard
         normal, which a sampler starts from, adds the prior mismatch log p_t(x_end) - log N(x_end; 0, I).
     probes : None for the exact divergence, d backward passes an evaluation; or K for Hutchinson's estimator, the mean
         of K values of v^T J v with random signs v that are kept along the path (Grathwohl et al., ICLR 2019, eq. 8).
+
+    Raises ValueError for steps, ends or probes of other values.
     """
+    whole(steps=steps)
+    if not 0 <= t_min < t_max <= 1 or has_no_signal(schedule, t_max) or schedule.sigma(t_min) == 0:
+        raise ValueError(
+            f"the path needs 0 <= t_min < t_max <= 1, noise at t_min and signal at t_max; got {t_min!r} and {t_max!r}"
+        )
     signs = None
     if probes is not None:
+        whole(probes=probes)
         signs = torch.randint(2, (probes, *x.shape), generator=generator).to(x) * 2 - 1
     ends = torch.tensor([t_min, t_max], dtype=torch.float64)
     alpha_start, alpha_end = schedule.alpha(ends)

@@ -25,6 +25,16 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from course_lib.arguments import positive, whole, within
+
+
+def _fits(mask, x, name):
+    """The mask. Raises ValueError where it does not broadcast against x, or would make x larger."""
+    sides = zip(reversed(mask.shape), reversed(x.shape))
+    if mask.ndim > x.ndim or any(m not in (1, side) for m, side in sides):
+        raise ValueError(f"{name} of shape {tuple(mask.shape)} do not fit images of shape {tuple(x.shape)}")
+    return mask
+
 
 class Mask:
     """Inpainting: A x = m x. The measurement has the shape of x, and is zero where nothing is known.
@@ -42,7 +52,7 @@ class Mask:
 
     def __call__(self, x):
         """x (B, ...) -> (B, ...)."""
-        return self.known.to(x) * x
+        return _fits(self.known, x, "known pixels").to(x) * x
 
     adjoint = pinv = __call__
 
@@ -85,8 +95,7 @@ class Blur:
     """
 
     def __init__(self, std, least=0.02):
-        if not std > 0:
-            raise ValueError(f"std must be a positive number of pixels, got {std!r}")
+        positive(std=std)
         if not 0 < least < 1:
             raise ValueError(f"least must lie between 0 and 1, got {least!r}")
         self.std, self.least = float(std), float(least)
@@ -117,13 +126,13 @@ class Blur:
 class KSpace:
     """Single-coil Cartesian MRI: A x = the centred, orthonormal Fourier transform of x, on the measured lines.
 
-    A line is a column of k-space (one phase-encoding step); zero frequency is column W / 2. The measurement is complex,
-    of the shape of x, and zero on the lines that were not measured. x is real: a picture without phase. Then y at -k is
-    the complex conjugate of y at k, and a line gives its mirror line for nothing. A^T A multiplies frequency k by
+    A line is a column of k-space (one phase-encoding step); zero frequency is column W // 2. The measurement is
+    complex, of the shape of x, and zero on the lines that were not measured. x is real: a picture without phase. Then y
+    at -k is the complex conjugate of y at k, and a line gives its mirror line for nothing. A^T A multiplies frequency k by
     (m(k) + m(-k)) / 2, a projection only where the mask is its own mirror image, as those of :func:`sampled_lines` are.
 
-    lines : tensor of 0 and 1 that broadcasts against x: (W,), or (B, 1, 1, W) for a mask an image. Raises ValueError
-        for other values.
+    lines : tensor of 0 and 1 that broadcasts against x: (W,), (B, 1, 1, W) for a mask an image, or (H, W) for single
+        points of k-space. Raises ValueError for other values, and where they do not fit x.
     """
 
     def __init__(self, lines):
@@ -131,11 +140,11 @@ class KSpace:
         if not ((lines == 0) | (lines == 1)).all():
             raise ValueError("a sampling mask holds 0 (not measured) and 1 (measured) alone")
         self.lines = lines.float()
-        self.gram = (self.lines + self.lines.flip(-1).roll(1, -1)) / 2  # of A^T A: -k stands at column W - k
+        self.gram = (self.lines + _mirrored(self.lines)) / 2  # of A^T A
 
     def __call__(self, x):
         """x (B, C, H, W) real -> (B, C, H, W) complex."""
-        return self.lines.to(x) * to_kspace(x)
+        return _fits(self.lines, x, "lines").to(x) * to_kspace(x)
 
     def adjoint(self, y):
         """y (B, C, H, W) complex -> (B, C, H, W) real: the zero-filled picture."""
@@ -151,6 +160,13 @@ class KSpace:
     def solve(self, b, weight):
         """(A^T A + weight I)^-1 b for real b (B, C, H, W), weight > 0: a division at each frequency."""
         return self._filter(b, 1 / (self.gram + weight))
+
+
+def _mirrored(lines):
+    """What stands at -k, for each k: in column W - j for column j if W is even, and in W - 1 - j if it is odd."""
+    for axis in range(-min(2, lines.ndim), 0):
+        lines = lines.flip(axis).roll(1 - lines.shape[axis] % 2, axis)
+    return lines
 
 
 def to_kspace(x):
@@ -170,13 +186,17 @@ def sampled_lines(size, acceleration, generator=None, centre=0.32):
     et al., 2018). Lines come in pairs k and -k: a picture without phase would else give one for the other, and the
     acceleration would be about half of what it says. So their number is odd: 23 of 96 at 4 and 11 of 96 at 8.
 
-    Raises ValueError where fewer than 3 lines would be left, or size is odd.
+    size : even or odd. acceleration : from 1 on. Raises ValueError below, and where fewer than 3 lines would be left.
     """
+    whole(size=size)
+    within(0, 1, centre=centre)
+    if not 1 <= acceleration <= size / 3:
+        raise ValueError(
+            f"acceleration must be at least 1, and size at least 3 acceleration; got {acceleration!r} and size {size!r}"
+        )
     pairs = int((size / acceleration - 1) / 2)
-    if size % 2 or pairs < 1:
-        raise ValueError(f"size must be even and at least 3 acceleration; got size {size!r}, {acceleration!r}")
     low = min(max(1, round(centre * size / acceleration / 2)), pairs)
-    others = low + 1 + torch.randperm(size // 2 - 1 - low, generator=generator)[: pairs - low]
+    others = low + 1 + torch.randperm((size - 1) // 2 - low, generator=generator)[: pairs - low]
     offsets = torch.cat([torch.arange(low + 1), others])
     lines = torch.zeros(size)
     lines[size // 2 + offsets] = lines[size // 2 - offsets] = 1
@@ -189,12 +209,13 @@ class Radon:
     The picture is turned about pixel (size // 2, size // 2) by bilinear interpolation and its columns are added up, as
     ``skimage.transform.radon(circle=True)`` does. All of it is one sparse matrix, so the adjoint is exact.
 
-    size : pixels a side. angles : number of views, evenly over 180 degrees. Raises ValueError below 1.
+    size : pixels a side, from 2 on. angles : number of views, from 1 on, evenly over 180 degrees. Raises ValueError
+        otherwise, and for pictures and sinograms of another size.
     """
 
     def __init__(self, size, angles):
-        if size < 2 or angles < 1:
-            raise ValueError(f"size must be at least 2 and angles at least 1; got {size!r} and {angles!r}")
+        whole(2, size=size)
+        whole(angles=angles)
         self.size, self.angles = int(size), int(angles)
         self.theta = np.arange(angles) * np.pi / angles  # radians
         forward, self._ramp = self._matrix(), _ramp(size)
@@ -229,6 +250,9 @@ class Radon:
 
     def _apply(self, name, x, shape):
         """A sparse matrix times each image of x (B, C, ...); in the precision of x, on the CPU."""
+        sides = (self.size if name == "forward" else self.angles, self.size)
+        if x.ndim != 4 or x.shape[2:] != sides:
+            raise ValueError(f"this scanner takes (B, C, {sides[0]}, {sides[1]}), got {tuple(x.shape)}")
         flat = x.detach().cpu().flatten(2).flatten(0, 1).numpy()
         found = (self._matrices[name, str(flat.dtype)] @ flat.T).T
         return torch.as_tensor(np.ascontiguousarray(found)).reshape(*x.shape[:2], *shape).to(x.device)
@@ -312,14 +336,16 @@ def conjugate_gradients(apply, b, steps, tolerance=1e-6):
 
 def rectangle(size, row, column, height, width):
     """Known pixels (size, size), float: 0 in the rectangle of that centre and those sides in pixels (one less if
-    even), 1 elsewhere."""
+    even), 1 elsewhere. Raises ValueError unless the sides are positive."""
+    positive(height=height, width=width)
     down, right = _offsets(size, row, column)
     return 1 - ((2 * down.abs() < height) & (2 * right.abs() < width)).float()
 
 
 def ellipse(size, row, column, height, width):
     """Known pixels (size, size), float: 0 in the ellipse of that centre and those diameters in pixels (one less if
-    even), 1 elsewhere."""
+    even), 1 elsewhere. Raises ValueError unless the diameters are positive."""
+    positive(height=height, width=width)
     down, right = _offsets(size, row, column)
     return 1 - ((2 * down / height) ** 2 + (2 * right / width) ** 2 < 1).float()
 

@@ -41,8 +41,8 @@ class Schedule:
         return 2 * (torch.log(self.alpha(t)) - torch.log(self.sigma(t)))
 
     def log_snr_range(self):
-        """(lambda_1, lambda_0): the least and the greatest log-SNR of the schedule, floats. -inf where no signal is left
-        at t = 1, +inf where no noise is left at t = 0."""
+        """(lambda_1, lambda_0): the least and the greatest log-SNR of the schedule, floats; -inf where no signal is
+        left at t = 1, +inf where no noise is left at t = 0."""
         least, most = self.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
         return (-math.inf if has_no_signal(self, 1.0) else least), most
 
@@ -84,8 +84,8 @@ def _time(t):
     if t.device.type == "cpu" and not ((t >= -1e-6) & (t <= 1 + 1e-6)).all():
         wrong = t[~((t >= -1e-6) & (t <= 1 + 1e-6))]
         raise ValueError(
-            f"t must lie in [0, 1], where 1 is noise, got {float(wrong.flatten()[0]):g}: index k of a table of T steps, "
-            "as MONAI and diffusers count, is t = (k + 1) / T"
+            f"t must lie in [0, 1], where 1 is noise, got {float(wrong.flatten()[0]):g}: index k of a table of T "
+            "steps, as MONAI and diffusers count, is t = (k + 1) / T"
         )
     return t
 
@@ -256,8 +256,8 @@ def karras_times(schedule, n, sigma_min=None, sigma_max=None, rho=7.0):
     sigma_i = (sigma_max^(1/rho) + i / (n - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho,  i = 0 .. n - 1.
 
     Left out, the range is 0.002 to 80, or what the schedule reaches of it. Where sigma_min is the noise that the
-    schedule keeps at t = 0, that 0 is sigma_n, the last of n + 1 levels. Raises ValueError for a range that the schedule
-    does not reach, or that does not rise from above 0.
+    schedule keeps at t = 0, that 0 is sigma_n, the last of n + 1 levels. Raises ValueError for a range that the
+    schedule does not reach, or that does not rise from above 0.
     """
     whole(n=n)
     sigma_min, sigma_max = _karras_range(schedule, sigma_min, sigma_max)

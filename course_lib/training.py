@@ -135,7 +135,7 @@ class EDMLoss:
     def times(self, n, generator):
         """n times, their ln sigma_t in n strata of equal probability, in random order."""
         log_sigma = self.mean + self.std * torch.special.ndtri(stratified_times(n, generator).double())
-        return self.schedule.time(-2 * log_sigma).float()
+        return self.schedule.time((-2 * log_sigma).clamp(*self.schedule.log_snr_range())).float()
 
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and its time (B,). batch: x_0 (B, C, H, W), and classes y (B,) or None."""
