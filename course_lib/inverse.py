@@ -19,7 +19,7 @@ tv             an image, no prior     Rudin et al. (1992), by FISTA (Beck & Tebo
     x = last(sample(denoiser, schedule, eps, uniform_times(50), step))                                   # replacement
     x = last(sample(denoiser, schedule, eps, repaint_times(uniform_times(50), rounds=10), step))         # RePaint
     x = last(sample(ddnm(denoiser, A, A(x_true)), schedule, eps, uniform_times(50), ddpm_step))          # DDNM
-    x = last(sample(denoiser, schedule, eps, uniform_times(50), dps_step(A, y, scale=0.5)))              # DPS
+    x = last(sample(denoiser, schedule, eps, uniform_times(50), dps_step(A, y, scale=0.2)))              # DPS
     x = last(sample(pigdm(denoiser, A, y, sigma_y), schedule, eps, log_snr_times(schedule, 20)))         # PiGDM
     x = last(sample(diffpir(denoiser, A, y, sigma_y), schedule, eps, uniform_times(20), diffpir_step))   # DiffPIR
 
@@ -127,8 +127,11 @@ def _rest(operator, y, x_0):
     return y.to(x_0.device) - operator(x_0)
 
 
-def _solve(operator, b, weight):
-    """(A^T A + weight I)^-1 b, by the operator's own ``solve`` or by conjugate gradients."""
+def _fit(operator, y, weight):
+    """(A^T A + weight I)^-1 A^T y, by the operator's own ``fit`` or ``solve``, or by conjugate gradients."""
+    if hasattr(operator, "fit"):
+        return operator.fit(y, weight)
+    b = operator.adjoint(y)
     if hasattr(operator, "solve"):
         return operator.solve(b, weight)
     return conjugate_gradients(lambda x: operator.adjoint(operator(x)) + weight * x, b, 100)
@@ -203,7 +206,7 @@ def pigdm(denoiser, operator, y, noise, spread=1.0):
         alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
         r2 = float(spread**2 * sigma**2 / (spread**2 * alpha**2 + sigma**2))
         # A^T (r2 A A^T + sigma_y^2 I)^-1 = (A^T A + (sigma_y^2 / r2) I)^-1 A^T / r2
-        pull = _solve(operator, operator.adjoint(_rest(operator, y, x_0)), noise**2 / r2) / r2
+        pull = _fit(operator, _rest(operator, y, x_0), noise**2 / r2) / r2
         if has_no_signal(denoiser.schedule, t):
             return x_0 + r2 * pull.to(x_0)
         return x_0 + (sigma**2 / alpha).to(x_0) * transposed(pull)
@@ -231,7 +234,7 @@ def diffpir(denoiser, operator, y, noise, weight=1.0):
             return x_0 + operator.pinv(_rest(operator, y, x_0)).to(x_0)
         rho = float(weight * noise**2 * denoiser.schedule.alpha(t) ** 2 / denoiser.schedule.sigma(t) ** 2)
         # the same, written as a change of D: float rounding then scales with what changes
-        return x_0 + _solve(operator, operator.adjoint(_rest(operator, y, x_0)), rho).to(x_0)
+        return x_0 + _fit(operator, _rest(operator, y, x_0), rho).to(x_0)
 
     return fitted
 

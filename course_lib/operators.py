@@ -18,7 +18,8 @@ Radon          sums along rays at n angles         smears each y along its ray c
 =============  ==================================  =========================  ==========================
 
 The adjoint is the gradient of <A x, y> with respect to x. Where y is complex (KSpace), <a, b> is the real part of
-sum a conj(b). KSpace and Radon also have A.solve(b, w), which is (A^T A + w I)^-1 b. Nothing here knows a network.
+sum a conj(b). KSpace and Radon also have A.solve(b, w), which is (A^T A + w I)^-1 b, KSpace A.fit(y, w), which is that
+of b = A^T y. Nothing here knows a network.
 """
 
 import numpy as np
@@ -128,8 +129,9 @@ class KSpace:
 
     A line is a column of k-space (one phase-encoding step); zero frequency is column W // 2. The measurement is
     complex, of the shape of x, and zero on the lines that were not measured. x is real: a picture without phase. Then y
-    at -k is the complex conjugate of y at k, and a line gives its mirror line for nothing. A^T A multiplies frequency k by
-    (m(k) + m(-k)) / 2, a projection only where the mask is its own mirror image, as those of :func:`sampled_lines` are.
+    at -k is the complex conjugate of y at k, and a line gives its mirror line for nothing. A^T A multiplies frequency k
+    by (m(k) + m(-k)) / 2, a projection only where the mask is its own mirror image, as those of :func:`sampled_lines`
+    are.
 
     lines : tensor of 0 and 1 that broadcasts against x: (W,), (B, 1, 1, W) for a mask an image, or (H, W) for single
         points of k-space. Raises ValueError for other values, and where they do not fit x.
@@ -155,7 +157,12 @@ class KSpace:
 
     def pinv(self, y):
         """y (B, C, H, W) complex -> (B, C, H, W) real; equal to the adjoint for a mask that is its own mirror image."""
-        return self._filter(self.adjoint(y), torch.where(self.gram > 0, 1 / self.gram, 0.0))
+        return self.fit(y, 0.0)
+
+    def fit(self, y, weight):
+        """(A^T A + weight I)^-1 A^T y, weight >= 0: :meth:`solve` with b = A^T y, but right for any small weight, since
+        what rounding leaves of A^T y on lines that were not measured is not divided by it."""
+        return self._filter(self.adjoint(y), torch.where(self.gram > 0, 1 / (self.gram + weight), 0.0))
 
     def solve(self, b, weight):
         """(A^T A + weight I)^-1 b for real b (B, C, H, W), weight > 0: a division at each frequency."""

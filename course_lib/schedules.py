@@ -238,7 +238,7 @@ def log_snr_times(schedule, n, log_snr_min=None, log_snr_max=None):
     if not low < high:
         raise ValueError(f"log_snr_min must lie below log_snr_max, got {low:.4g} and {high:.4g}")
     points = n + 1 if high > most - _SLACK else n
-    times = schedule.time(torch.linspace(low, high, points, dtype=torch.float64)[:n])
+    times = schedule.time(torch.linspace(low, high, points, dtype=torch.float64))[:n]
     return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
 
 
@@ -265,8 +265,8 @@ def karras_times(schedule, n, sigma_min=None, sigma_max=None, rho=7.0):
     if not sigma_min < sigma_max:
         raise ValueError(f"sigma_min must lie below sigma_max, got {sigma_min:.4g} and {sigma_max:.4g}")
     ends = -2 * math.log(sigma_min) > schedule.log_snr_range()[1] - _SLACK
-    sigmas = _karras_ramp(n + 1 if ends else n, sigma_min, sigma_max, rho)[:n]
-    return torch.cat([schedule.time(-2 * torch.log(sigmas)), torch.zeros(1, dtype=torch.float64)])
+    sigmas = _karras_ramp(n + 1 if ends else n, sigma_min, sigma_max, rho)
+    return torch.cat([schedule.time(-2 * torch.log(sigmas))[:n], torch.zeros(1, dtype=torch.float64)])
 
 
 def _karras_range(schedule, sigma_min, sigma_max):

@@ -90,6 +90,25 @@ def test_gradient_of_the_classifier_by_finite_differences():
         torch.testing.assert_close(gradient[:, axis], (up - down) / (2 * h), rtol=1e-6, atol=1e-8)
 
 
+def test_what_guidance_cannot_be_told():
+    whole, parts = mixture(Cosine())
+    guided = guidance.ClassifierGuided(whole, exact_log_prob(parts), Cosine(), w=1)
+    for y in ([0, 1, 2, 0], [0, -1, 1, 0], [0, 1]):
+        with pytest.raises(ValueError, match="y must hold a class from 0 to 1 for each of 4 images"):
+            guided(points(4), 0.3, y=torch.tensor(y))
+    for w in (float("nan"), float("inf"), lambda t: float("nan")):
+        with pytest.raises(ValueError, match="scale w must be a finite number"):
+            guidance.Extrapolated(whole, parts[0], w)(points(4), 0.3)
+    with pytest.raises(ValueError, match="low must lie below high"):
+        guidance.Clipped(whole, 1.0, -1.0)
+
+
+def test_a_scale_below_zero_pulls_away():
+    whole, parts = mixture(Cosine())
+    away = guidance.Extrapolated(whole, parts[0], -1.0)(points(), 0.3) - whole(points(), 0.3)
+    torch.testing.assert_close(away, whole(points(), 0.3) - parts[0](points(), 0.3))
+
+
 def test_gradient_is_found_where_gradients_are_off_and_leaves_its_input_alone():
     _, parts = mixture(Cosine())
     x = points(4)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from course_lib import inverse
 from course_lib.denoisers import Counted, GaussianDenoiser
 from course_lib.inverse import (
     ddnm,
@@ -20,7 +21,7 @@ from course_lib.inverse import (
 )
 from course_lib.operators import Downsample, KSpace, Mask, sampled_lines
 from course_lib.samplers import ddim_step, ddpm_step, last, reverse_moments, sample
-from course_lib.schedules import Cosine, Discrete, Linear, log_snr_times, uniform_times
+from course_lib.schedules import Cosine, Discrete, Linear, RectifiedFlow, log_snr_times, uniform_times
 
 RHO, KNOWN = 0.9, 1.5
 COV = torch.tensor([[1.0, RHO], [RHO, 1.0]], dtype=torch.float64)
@@ -325,3 +326,145 @@ def test_tv_cannot_be_improved():
         change = noise(24, 24, seed).reshape(1, 1, 24, 24)
         assert objective(x + 1e-3 * change) > best - 1e-4
     assert (x - truth).square().mean() < 0.2 * (A.adjoint(y) - truth).square().mean()
+
+
+# ---- the ends of the schedule, and measurements that are met ---------------------------------------------------------
+
+
+class Smooth:
+    """A denoiser that is no line, with its schedule."""
+
+    def __init__(self, schedule):
+        self.schedule = schedule
+
+    def __call__(self, x_t, t):
+        return 0.5 * torch.tanh(x_t) + 0.1 * x_t.roll(1, -1)
+
+
+def pictures(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+OPERATORS = {
+    "k-space": KSpace(sampled_lines(12, 3, torch.Generator().manual_seed(0))),
+    "k-space, odd sides": KSpace(sampled_lines(15, 3, torch.Generator().manual_seed(0))),
+    "mask": Mask(torch.arange(12) % 3 > 0),
+    "mean over 2 x 2": Downsample(2),
+}
+
+
+@pytest.mark.parametrize("schedule", [Cosine(), RectifiedFlow()], ids=["cosine", "flow"])
+@pytest.mark.parametrize("A", OPERATORS.values(), ids=OPERATORS)
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_diffpir_without_signal_is_its_limit(schedule, A, kind):
+    """Of all images that fit y, the nearest to D; and what a vanishing rho gives, in double precision."""
+    side = 15 if A is OPERATORS["k-space, odd sides"] else 12
+    D, x_t, y = Smooth(schedule), pictures(2, 1, side, side), A(pictures(2, 1, side, side, seed=1))
+    found = diffpir(D, A, y, SIGMA_Y)(x_t, torch.tensor(1.0, dtype=kind))
+    torch.testing.assert_close(A(found), y, rtol=0, atol=1e-12)
+    change = found - D(x_t, 1.0)
+    torch.testing.assert_close(A.pinv(A(change)), change, rtol=0, atol=1e-12)
+    near = diffpir(D, A, y, SIGMA_Y)(x_t, schedule.time(-14.0))
+    torch.testing.assert_close(found, near, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("schedule", [Cosine(), RectifiedFlow()], ids=["cosine", "flow"])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("spread", [1.0, 0.4])
+def test_pigdm_without_signal_is_the_posterior_mean_of_its_own_data(schedule, kind, spread):
+    """Without a look at x_0, N(0, c^2 I) given y has the mean c^2 A^T (c^2 A A^T + sigma_y^2 I)^-1 y."""
+    D = GaussianDenoiser(torch.zeros(4).double(), spread**2 * torch.eye(4).double(), schedule)
+    A, y = Mask(torch.tensor([1, 0, 1, 1])), pictures(5, 4, seed=2) * torch.tensor([1, 0, 1, 1])
+    found = pigdm(D, A, y, SIGMA_Y, spread)(pictures(5, 4), torch.tensor(1.0, dtype=kind))
+    torch.testing.assert_close(found, spread**2 / (spread**2 + SIGMA_Y**2) * y, rtol=0, atol=1e-6)
+    near = pigdm(D, A, y, SIGMA_Y, spread)(pictures(5, 4), schedule.time(-16.0))
+    torch.testing.assert_close(found, near, rtol=0, atol=1e-2)
+
+
+def test_dps_has_no_limit_without_signal_and_says_so():
+    with pytest.raises(ValueError, match="no signal at t = 1: DPS starts a little later"):
+        dps(standard(Cosine()), ALL, Y, SIGMA_Y)(Y, 1.0)
+
+
+@pytest.mark.parametrize("A", OPERATORS.values(), ids=OPERATORS)
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_dps_leaves_a_met_measurement_alone(A, kind):
+    """The norm of y - A D has no slope at zero but 0: the step is plain DDPM there, image by image."""
+    side = 15 if A is OPERATORS["k-space, odd sides"] else 12
+    D, schedule, x_t = Smooth(Cosine()), Cosine(), pictures(3, 1, side, side).to(kind)
+    y = A(D(x_t, 0.5)).clone()
+    y[2] += A(pictures(1, 1, side, side, seed=4).to(kind))[0]
+    g = lambda: torch.Generator().manual_seed(1)  # noqa: E731
+    found, _ = dps_step(A, y, 0.5)(D, x_t, 0.5, 0.4, schedule, generator=g())
+    plain, _ = ddpm_step(D, x_t, 0.5, 0.4, schedule, generator=g())
+    torch.testing.assert_close(found[:2], plain[:2], rtol=0, atol=0)
+    assert found.isfinite().all() and float((found[2] - plain[2]).norm()) > 0.05
+
+
+def test_dps_with_nothing_known_is_the_prior():
+    D, schedule, x = standard(Cosine()), Cosine(), noise(8, 1)
+    nothing, g = Mask(torch.zeros(1)), lambda: torch.Generator().manual_seed(1)
+    found, plain = (
+        last(sample(D, schedule, x, uniform_times(10), step, g()))
+        for step in (dps_step(nothing, torch.zeros(1, 1), 0.5), ddpm_step)
+    )
+    torch.testing.assert_close(found, plain, rtol=0, atol=0)
+
+
+LINES = [line.strip() for line in inverse.__doc__.splitlines() if line.startswith("    ")]
+SETTINGS = [line for line in LINES if not line.startswith("x = ")]
+
+
+@pytest.mark.parametrize("schedule", [Cosine(), RectifiedFlow(), Discrete.linear()], ids=["cosine", "flow", "table"])
+@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("x = ")], ids=lambda line: line.split()[-1])
+def test_the_lines_of_the_modules_docstring_work_as_they_stand(schedule, line):
+    """Pixels N(0, 1/4), three in four known: all lines fill the rest with what the prior has."""
+    assert len(LINES) == 8
+    x_true = 0.5 * pictures(2, 1, 24, 24, seed=7)
+    known, sigma_y, eps = torch.arange(24) % 4 > 0, 0.05, pictures(2, 1, 24, 24, seed=8)
+    flat = GaussianDenoiser(torch.zeros(1).double(), 0.25 * torch.eye(1).double(), schedule)
+
+    def denoiser(x_t, t):
+        return flat(x_t.reshape(-1, 1), t).reshape(x_t.shape)
+
+    denoiser.schedule = schedule
+    names = {**vars(inverse), "Mask": Mask, "last": last, "sample": sample, "uniform_times": uniform_times}
+    names |= {"log_snr_times": log_snr_times, "denoiser": denoiser, "schedule": schedule, "eps": eps, "known": known}
+    names |= {"x_true": x_true, "sigma_y": sigma_y, "y": Mask(known)(x_true)}
+    torch.manual_seed(0)
+    for code in [*SETTINGS, line]:
+        exec(code, names)
+    x = names["x"]
+    apart = float((x - x_true)[..., known].std())  # 0.7 without a measurement; PiGDM takes the data for N(0, 1)
+    assert apart < {"DPS": 0.5, "PiGDM": 0.1}.get(line.split()[-1], 0.06)
+    assert 0.2 < float(x[..., ~known].std()) < 0.7
+
+
+def test_arguments_of_inverse_problems_beyond_their_range():
+    D = standard(Cosine())
+    for sentence, make in {
+        "spread must be positive": lambda: pigdm(D, ALL, Y, SIGMA_Y, spread=0.0),
+        "weight must be positive": lambda: diffpir(D, ALL, Y, SIGMA_Y, weight=-1.0),
+        "scale must be 0 or more": lambda: dps_step(ALL, Y, -0.5),
+        "noise must be positive, got nan": lambda: diffpir(D, ALL, Y, math.nan),
+        "times must fall": lambda: repaint_times(uniform_times(5).flip(0)),
+        "rounds must be a whole number from 1 on, got 2.5": lambda: repaint_times(uniform_times(5), 2.5),
+        "let the times fall": lambda: renoise(Y, 0.5, 0.4, Cosine()),
+        "iterations must be a whole number": lambda: tv(ALL, Y, 0.1, iterations=0),
+    }.items():
+        with pytest.raises(ValueError, match=sentence):
+            make()
+    with pytest.raises(ValueError, match="weight must be positive"):
+        tv(ALL, Y, -0.1)
+    with pytest.raises(ValueError, match="let the times fall"):
+        last(sample(D, Cosine(), noise(4, 1), repaint_times(uniform_times(5)), ddpm_step))
+
+
+@pytest.mark.parametrize("log_snr", [-20.0, -8.0, -4.0, 0.0, 8.0])
+def test_diffpir_is_right_in_single_precision_however_little_the_denoiser_counts(log_snr):
+    """Against double precision: rho goes down to 1e-12, and nothing that rounding left is divided by it."""
+    A, D = KSpace(sampled_lines(96, 4, torch.Generator().manual_seed(0))), Smooth(Cosine())
+    x_t, y = pictures(1, 1, 96, 96), A(pictures(1, 1, 96, 96, seed=1))
+    t = Cosine().time(log_snr)
+    single = diffpir(D, A, y.to(torch.complex64), 0.02, 0.3)(x_t.float(), t)
+    torch.testing.assert_close(single.double(), diffpir(D, A, y, 0.02, 0.3)(x_t, t), rtol=0, atol=1e-4)

@@ -213,3 +213,21 @@ def test_images_keep_their_shape():
     torch.testing.assert_close(result.log_p, ode_log_likelihood(flat, x.flatten(1), schedule, 100).log_p)
     random = ode_log_likelihood(denoiser, x, schedule, 100, probes=2)  # an isotropic Gaussian: every probe is exact
     torch.testing.assert_close(random.log_p, result.log_p, rtol=0, atol=1e-9)
+
+
+def test_likelihood_names_what_does_not_fit():
+    schedule, x = schedules.Cosine(), torch.zeros(2, 1).double()
+    D = gaussian(schedule)
+    for sentence, make in {
+        "steps must be a whole number from 1 on": lambda: ode_log_likelihood(D, x, schedule, 0, 1e-4, 0.9),
+        "probes must be a whole number from 1 on": lambda: ode_log_likelihood(D, x, schedule, 5, 1e-4, 0.9, probes=0),
+        "signal at t_max; got 0.0001 and 1.0": lambda: ode_log_likelihood(D, x, schedule, 5),
+        "noise at t_min": lambda: ode_log_likelihood(D, x, schedule, 5, 0.0, 0.9),
+        "t_min < t_max": lambda: ode_log_likelihood(D, x, schedule, 5, 0.9, 0.1),
+        "the last of the times must be 0": lambda: elbo_terms(D, x, schedule, uniform_times(5)[:-1]),
+        "let the times fall": lambda: elbo_terms(D, x, schedule, torch.tensor([0.5, 0.7, 0.0])),
+        "dims must be a whole number from 1 on": lambda: bits_per_dim(1.0, 0),
+        "levels must be a whole number from 1 on": lambda: bits_per_dim(1.0, 4, levels=0),
+    }.items():
+        with pytest.raises(ValueError, match=sentence):
+            make()

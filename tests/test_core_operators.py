@@ -119,16 +119,43 @@ def test_what_cannot_be_measured_is_refused():
         Blur(0)
     with pytest.raises(ValueError, match="between 0 and 1"):
         Blur(1.0, least=0)
+    for known in (torch.ones(8, 9), torch.ones(4, 1, 8, 8), torch.ones(1, 2, 1, 8, 8)):
+        with pytest.raises(ValueError, match="known pixels of shape .* do not fit images of shape"):
+            Mask(known)(torch.zeros(2, 1, 8, 8))
+    with pytest.raises(ValueError, match="lines of shape .* do not fit images of shape"):
+        KSpace(torch.ones(8))(torch.zeros(2, 1, 8, 9))
+    for shape in (rectangle, ellipse):
+        with pytest.raises(ValueError, match="height must be positive"):
+            shape(16, 8, 8, 0, 4)
+
+
+@pytest.mark.parametrize("size", [25, 97, 24])
+def test_lines_of_every_width_come_in_pairs(size):
+    """Column j of frequency k = j - size // 2: k and -k are measured together."""
+    lines = sampled_lines(size, 4, torch.Generator().manual_seed(0))
+    k = torch.arange(size) - size // 2
+    measured = set(k[lines > 0].tolist())
+    assert measured == {-j for j in measured} and 0 in measured and len(measured) <= size / 4
 
 
 # ---- k-space and rays ------------------------------------------------------------------------------------------------
 
 LINES = (torch.rand(24, generator=torch.Generator().manual_seed(5)) > 0.6).float()  # not its own mirror image
+POINTS = (torch.rand(8, 10, generator=torch.Generator().manual_seed(6)) > 0.6).float()
 SCANS = {
     "k-space": (KSpace(LINES), (3, 2, 16, 24)),
     "k-space, a mask an image": (KSpace(torch.stack([LINES, 1 - LINES, LINES.flip(0)])[:, None, None]), (3, 2, 16, 24)),
     "k-space, mirrored lines": (KSpace(sampled_lines(24, 3, torch.Generator().manual_seed(0))), (3, 2, 16, 24)),
+    "k-space, odd width": (KSpace(LINES[:23]), (3, 2, 16, 23)),
+    "k-space, odd width and height": (KSpace(LINES[:9]), (3, 2, 7, 9)),
+    "k-space, mirrored lines of an odd width": (
+        KSpace(sampled_lines(25, 3, torch.Generator().manual_seed(0))),
+        (3, 2, 8, 25),
+    ),
+    "k-space, single points": (KSpace(POINTS), (3, 2, 8, 10)),
+    "k-space, single points, odd sides": (KSpace(POINTS[:7, :9]), (3, 2, 7, 9)),
     "rays": (Radon(16, 5), (3, 2, 16, 16)),
+    "rays, odd side": (Radon(15, 5), (3, 2, 15, 15)),
 }
 scans = pytest.mark.parametrize(("A", "shape"), SCANS.values(), ids=SCANS.keys())
 
@@ -161,7 +188,7 @@ def test_solving_undoes_the_gram_matrix_with_a_weight(A, shape):
 @scans
 def test_pseudo_inverses_of_scans_are_those_of_their_matrices(A, shape):
     """Against NumPy: the real matrix of A, real and imaginary parts one below the other."""
-    if getattr(A, "lines", torch.zeros(1)).ndim > 1:
+    if getattr(A, "lines", torch.zeros(1)).ndim == 4:
         A = KSpace(A.lines[1, 0, 0])
     side = shape[2:]
     basis = torch.eye(int(np.prod(side)), dtype=torch.float64).reshape(-1, 1, *side)
@@ -194,8 +221,13 @@ def test_sampled_lines_are_pairs_around_a_full_middle(acceleration, count, low):
     assert not torch.equal(lines, sampled_lines(96, acceleration, torch.Generator().manual_seed(1)))
     A = KSpace(lines)
     assert torch.equal(A.gram, lines)  # a projection: no frequency is known by halves
-    with pytest.raises(ValueError, match="at least 3 acceleration"):
-        sampled_lines(96, 40)
+    for acceleration in (40, 0.5, -2, float("nan")):
+        with pytest.raises(ValueError, match="acceleration must be at least 1, and size at least 3 acceleration"):
+            sampled_lines(96, acceleration)
+    with pytest.raises(ValueError, match="centre must lie from 0 to 1"):
+        sampled_lines(96, 4, centre=2)
+    with pytest.raises(ValueError, match="size must be a whole number"):
+        sampled_lines(96.5, 4)
     with pytest.raises(ValueError, match="0 .not measured. and 1"):
         KSpace(torch.tensor([0.5, 1.0]))
 
@@ -239,8 +271,13 @@ def test_back_projection_finds_the_picture_with_many_views():
 def test_rays_keep_the_precision_and_name_bad_sizes():
     A = Radon(16, 4)
     assert A(torch.zeros(1, 1, 16, 16)).dtype == A.fbp(torch.zeros(1, 1, 4, 16)).dtype == torch.float32
-    with pytest.raises(ValueError, match="angles at least 1"):
+    with pytest.raises(ValueError, match="angles must be a whole number from 1 on"):
         Radon(16, 0)
+    with pytest.raises(ValueError, match="size must be a whole number from 2 on"):
+        Radon(1, 4)
+    for apply, shape in ((A, (1, 1, 16, 15)), (A, (16, 16)), (A.adjoint, (1, 1, 16, 4)), (A.fbp, (1, 1, 3, 16))):
+        with pytest.raises(ValueError, match=r"takes \(B, C, (4|16), 16\), got"):
+            apply(torch.zeros(shape))
 
 
 def test_conjugate_gradients_solve_each_image_on_its_own():
