@@ -19,7 +19,7 @@ tv             an image, no prior     Rudin et al. (1992), by FISTA (Beck & Tebo
     x = last(sample(denoiser, schedule, eps, uniform_times(50), step))                                   # replacement
     x = last(sample(denoiser, schedule, eps, repaint_times(uniform_times(50), rounds=10), step))         # RePaint
     x = last(sample(ddnm(denoiser, A, A(x_true)), schedule, eps, uniform_times(50), ddpm_step))          # DDNM
-    x = last(sample(denoiser, schedule, eps, uniform_times(50), dps_step(A, y, scale=0.2)))              # DPS
+    x = last(sample(denoiser, schedule, eps, uniform_times(50), dps_step(A, y, scale=0.5)))              # DPS
     x = last(sample(pigdm(denoiser, A, y, sigma_y), schedule, eps, log_snr_times(schedule, 20)))         # PiGDM
     x = last(sample(diffpir(denoiser, A, y, sigma_y), schedule, eps, uniform_times(20), diffpir_step))   # DiffPIR
 

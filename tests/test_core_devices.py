@@ -108,7 +108,7 @@ def test_guidance():
         guidance.ClassifierFree(denoiser, none=2, w=2.0),
         guidance.ClassifierGuided(denoiser, judge, SCHEDULE, w=guidance.interval(2.0, 0.1, 0.9)),
     ):
-        x = last(sample(partial(guided, y=y), SCHEDULE, images(2, 1, 16, 16), uniform_times(2)))
+        x = last(sample(partial(guided, y=y), SCHEDULE, images(2, 1, 16, 16), log_snr_times(SCHEDULE, 2)))
         assert x.device.type == DEVICE
 
 

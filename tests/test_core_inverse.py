@@ -436,7 +436,7 @@ def test_the_lines_of_the_modules_docstring_work_as_they_stand(schedule, line):
         exec(code, names)
     x = names["x"]
     apart = float((x - x_true)[..., known].std())  # 0.7 without a measurement; PiGDM takes the data for N(0, 1)
-    assert apart < {"DPS": 0.5, "PiGDM": 0.1}.get(line.split()[-1], 0.06)
+    assert apart < {"DPS": 0.6, "PiGDM": 0.1}.get(line.split()[-1], 0.06)
     assert 0.2 < float(x[..., ~known].std()) < 0.7
 
 
