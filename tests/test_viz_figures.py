@@ -173,6 +173,16 @@ def test_an_outline_runs_around_the_mask_of_its_column():
     assert len(fig.axes[0].collections) == 2
 
 
+def test_rows_around_lesions_are_close_ups_outlined_with_errors_below():
+    images, masks = RANDOM.uniform(-1, 1, (2, 3, 20, 20)), np.zeros((3, 20, 20))
+    masks[:, 4:7, 9:12] = 1
+    fig = figures.lesion_rows({"a": images[0]}, {"error": images[1] ** 2}, masks, side=8, title="Close", size=1.0)
+    ax = fig.axes[0]
+    np.testing.assert_allclose(ax.images[0].get_array(), images[0, 0, 1:9, 6:14])
+    assert [(im.cmap.name, im.norm.vmin, im.norm.vmax) for im in ax.images[::3]] == [("gray", -1, 1), ("magma", 0, 0.8)]
+    assert len(ax.collections) == 6 and [t.get_text() for t in ax.get_yticklabels()] == ["a", "error"]
+
+
 def test_a_legend_below_covers_no_line():
     fig = figures.curves(X, {"a": X, "b": 1 - X}, xlabel="x", ylabel="y", title="Lines", legend="below")
     figures.figure_pixels(fig)

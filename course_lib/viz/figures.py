@@ -34,6 +34,7 @@ __all__ = [
     "house_style",
     "image_grid",
     "image_rows",
+    "lesion_rows",
     "loss_curve",
     "picture",
     "png_bytes",
@@ -155,6 +156,21 @@ def image_rows(
     if column_labels is not None:
         ax.set_xticks([(column * 1.06 + 0.5) * width for column in range(count)], [str(text) for text in column_labels])
     return fig
+
+
+def lesion_rows(pictures, errors, masks, *, side=48, worst=0.8, **options):
+    """Close-ups of pictures {label: (N, H, W)} around masks (N, H, W), which are outlined; below, maps of errors
+    {label: (N, H, W)} from 0 (black) to ``worst``. ``options`` are those of :func:`image_rows`."""
+    rows = {label: close_ups(row, masks, side) for label, row in (pictures | errors).items()}
+    grey, hot = len(pictures), len(errors)
+    return image_rows(
+        rows,
+        vmin=[-1] * grey + [0] * hot,
+        vmax=[1] * grey + [worst] * hot,
+        cmap=["gray"] * grey + ["magma"] * hot,
+        outlines=close_ups(masks, masks, side),
+        **options,
+    )
 
 
 def _picture_axes(width, height, title):
