@@ -2,10 +2,12 @@
 
 ``python -m course_lib.bench 14_challenges`` remakes it (about an hour and a half on one free core, most of it
 training). It may be interrupted: rows that are there, and were made with the networks as they are now, are not computed
-anew. Five kinds of rows:
+anew. Seven kinds of rows:
 
 - "lesion": the 32 subjects of notebook 09 from MRI scans at several accelerations, with their lesion and without;
+- "reader": the same pictures before a segmenter at rising thresholds: lesions found, and findings in the healthy;
 - "shift": 32 images each of anatomy and contrast that the prior never saw, at R = 4;
+- "band": of these images, and of lesions, the share of pixels that lie within so much of a reconstruction;
 - "copies": networks trained on 10 to 10,000 brains, here and now, or before by ``python -m course_lib.train
   copies_10_3000`` and so on, whose checkpoints in ``runs`` serve: they are good for nothing else, and do not ship;
 - "guidance": pixels of MedNIST samples over the guidance scale;
@@ -18,12 +20,15 @@ import functools
 import json
 import time
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch.nn import functional as F
 
 from course_lib import bench_guidance, pretrained, runtime, train
 from course_lib import bench_reconstruction as lab
 from course_lib.anomaly import brain
+from course_lib.metrics.detection import false_alarms
 from course_lib.metrics.images import contrast_kept, coverage, prediction_interval, psnr
 from course_lib.operators import to_kspace
 from course_lib.recipes import (
@@ -53,6 +58,28 @@ SHIFT_R = 4
 LEVEL = {"skull base": -30.0, "vertex": 58.0}  # mm; training slices lie between 0 and 32
 HAND = 4  # class of MedNIST
 RINGS = 4  # of k-space, of equal width
+LEVELS = (
+    0.001,
+    0.003,
+    0.01,
+    0.03,
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    0.97,
+    0.99,
+    0.997,
+    0.999,
+)  # of the reader
+SMALLEST = 3  # pixels (12 mm^2) that make a finding
+HALF_WIDTHS = (0.03, 0.06, 0.09, 0.12, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8)  # of bands around a picture
+BANDS = ("TV", "DiffPIR")
 GUIDED = (
     ("classifier-free", 1),
     ("classifier-free", 3),
@@ -114,6 +141,38 @@ def lesion_pixels(images):
     """Where the segmenter sees a lesion in images (N, 1, 96, 96): bool (N, 1, 96, 96)."""
     labels = in_parts(pretrained.load("brain_segmenter").labels, images[:, 0].numpy())
     return (labels == BRAIN_TISSUES.index("lesion"))[:, None]
+
+
+def lesion_probability(images):
+    """The probability that the segmenter gives the lesion in images (N, 1, 96, 96): (N, 96, 96)."""
+
+    def softmax(x):
+        return pretrained.load("brain_segmenter")(x).softmax(1)[:, BRAIN_TISSUES.index("lesion")]
+
+    return in_parts(softmax, images[:, 0].numpy())
+
+
+def touched(above, mask):
+    """Whether a finding in ``above`` (H, W), a connected piece of at least SMALLEST pixels, touches a mask (H, W)."""
+    numbered, _ = ndimage.label(above, np.ones((3, 3)))
+    sizes = np.bincount(numbered.ravel())
+    return bool((sizes[np.unique(numbered[above & mask])] >= SMALLEST).any())
+
+
+def reader_row(R, method):
+    """A row "reader": for each subject and each of LEVELS, whether the segmenter finds the lesion, and how many
+    findings it has without one. A finding is a connected piece of at least SMALLEST pixels at or above the level; a
+    lesion is found if one of them touches it. Sensitivity against findings an image is the FROC curve."""
+    masks = lab.subjects()[2][:, 0].numpy()
+    maps = [
+        torch.cat([lesion_probability(reconstructions(R, method, g, sick)[0][0]) for g in range(CASES // GROUP)])
+        for sick in (False, True)
+    ]
+    healthy, sick = ([(p >= level).numpy() for level in LEVELS] for p in maps)
+    return {
+        "found": [[int(touched(above[n], masks[n])) for above in sick] for n in range(CASES)],
+        "false_findings": [[false_alarms(above[n], SMALLEST) for above in healthy] for n in range(CASES)],
+    }, {}
 
 
 def _rounded(values, digits=3):
@@ -209,6 +268,21 @@ def shift_row(shift, method):
     return found, kept | {"sample": samples[0, :SHOWN]}
 
 
+def band_row(name, method):
+    """A row "band": the share of each case's pixels whose true value lies within each of HALF_WIDTHS of one
+    reconstruction at R = SHIFT_R, in the brain of the images of a shift, or in the lesions if ``name`` is "lesion"."""
+    groups = range(CASES // GROUP)
+    if name == "lesion":
+        _, truth, inside, _ = lab.subjects()
+        found = torch.cat([reconstructions(SHIFT_R, method, g, sick=True)[0][0] for g in groups])
+    else:
+        truth = images_of(name)
+        inside, found = brain(truth), torch.cat([shifted(name, method, g)[0][0] for g in groups])
+    error = (found - truth).abs()
+    hits = [((error <= half) & inside).flatten(1).sum(1) / inside.flatten(1).sum(1) for half in HALF_WIDTHS]
+    return {"share_within": [_rounded(case) for case in torch.stack(hits, 1)]}, {}
+
+
 def sharpness(x, truth):
     """Energy of images (N, 1, n, n) in the outer half of k-space over the truth's, (N,): 1 is as sharp as the truth."""
     n = truth.shape[-1]
@@ -265,6 +339,7 @@ def rare_row(name):
 # ---- The bank --------------------------------------------------------------------------------------------------------
 
 NETWORKS = ("brain", "brain_segmenter", "brain_features", "mednist", "mednist_features")
+SCANNED = {"lesion": lesion_row, "reader": reader_row, "shift": shift_row, "band": band_row}  # rows of reconstructions
 
 
 def plan():
@@ -274,20 +349,20 @@ def plan():
         rows += [("lesion", R, method) for method in METHODS if method != "U-Net" or R in TRAINED]
     rows += [("rare", name, "") for name in RARE]
     rows += [("shift", shift, method) for shift in SHIFTS for method in METHODS]
-    return rows + [("copies", n, steps) for n, steps in COPIES] + [("guidance", w, method) for method, w in GUIDED]
+    rows += [("copies", n, steps) for n, steps in COPIES] + [("guidance", w, method) for method, w in GUIDED]
+    rows += [("reader", 1, TRUTH)] + [("reader", R, method) for R in TRAINED for method in METHODS]
+    return rows + [("band", name, method) for name in (*SHIFTS, "lesion") for method in BANDS]
 
 
 def needs(kind, method):
     """sha256 of the network that a row uses besides the bank's own; None where that network is not there."""
-    return lab.needs(problem_of(WORST), method) if kind in ("lesion", "shift") else {}
+    return lab.needs(problem_of(WORST), method) if kind in SCANNED else {}
 
 
 def row(kind, name, method):
     """One row of the bank, computed, and its tensors."""
-    if kind == "lesion":
-        return lesion_row(name, method)
-    if kind == "shift":
-        return shift_row(name, method)
+    if kind in SCANNED:
+        return SCANNED[kind](name, method)
     if kind == "copies":
         return copies_row(name, method)
     return guidance_row(method, name) if kind == "guidance" else rare_row(name)

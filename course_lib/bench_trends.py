@@ -15,7 +15,7 @@ import torch
 from course_lib import pretrained, runtime
 from course_lib.metrics.distribution import Moments, frechet_distance, moments
 from course_lib.metrics.intervals import jackknife
-from course_lib.recipes import FD_IMAGES, TREND_SIZE, small_judged, small_reference
+from course_lib.recipes import FD_IMAGES, TREND_SIZE, mednist_small, random_of_each_class, small_judged, small_reference
 from course_lib.sample import draw_along
 from course_lib.samplers import consistency_step, ddim_step, ddpm_step, dpmpp_2m_step, heun_step
 from course_lib.schedules import karras_levels, uniform_times
@@ -161,6 +161,16 @@ def pictures(path, method, sampler, nfe):
     return read_tensors(path.with_suffix(".safetensors"))[0][key(method, sampler, nfe)]
 
 
+def test_split(reference):
+    """Fréchet distances of five sets of as many images of MedNIST's test split, 100 of each class: unseen images, where
+    the floor's are neighbours of the reference."""
+    images, labels = mednist_small("test")
+    labels, generator = torch.as_tensor(labels), runtime.seeded(0)
+    draws = [random_of_each_class(labels, FD_IMAGES // 6, generator) for _ in range(5)]
+    distances = [frechet_distance(moments(small_judged(images[chosen.numpy()])[0]), reference) for chosen in draws]
+    return [round(distance, 4) for distance in distances]
+
+
 def make(path):
     """Compute the rows that the bank at ``path`` lacks, and write it after each of them."""
     tensors_path = path.with_suffix(".safetensors")
@@ -185,6 +195,9 @@ def make(path):
 
     bank["rows"] = [entry for entry in bank["rows"] if as_it_was(entry)]
     reference = Moments(tensors["reference.mean"], tensors["reference.cov"], int(tensors["reference.n"]))
+    if "test_split" not in bank:
+        bank["test_split"] = test_split(reference)
+        write_rows(path, bank)
     done = {(r["method"], r["sampler"], r["nfe"]) for r in bank["rows"]}
     for wanted in plan():
         if wanted in done or not set(WAYS[wanted[:2]].networks) <= set(pretrained.names()):

@@ -8,13 +8,16 @@ grey matter, 3 white matter), and what is the person's own is what the map leave
 name           abduction               prediction
 =============  ======================  ====================================================================
 fresh          none: other noise       a sample given the edited map
-inverted       DDIM under the factual  DDIM back under the edited map (Pawlowski et al., NeurIPS 2020; Sanchez
-               map, up to t_0          & Tsaftaris, CLeaR 2022; here with a ControlNet)
+inverted       DDIM under the factual  DDIM back under the edited map (a pair of conditional models, as the dual
+               map, up to t_0          bridges of Su et al., ICLR 2023; here one ControlNet under two maps)
 sdedit         the painted image,      sampled back under the edited map (Meng et al., ICLR 2022)
                noised to t_0
 painted        (the image itself)      new CSF gets the brightness of CSF
 pushed         (the image itself)      the tissue moves away from the ventricles: a mechanism, and no network
 =============  ======================  ====================================================================
+
+Pawlowski et al. (NeurIPS 2020) compute the three steps with flows and VAEs. Diff-SCM (Sanchez & Tsaftaris, CLeaR 2022)
+inverts without a condition, and intervenes on the way back by the gradient of a predictor of the cause.
 
 Lengths are in mm; a pixel of 96 x 96 is 2 mm. Label maps are (B, H, W) integer tensors, images (B, 1, H, W).
 """

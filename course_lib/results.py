@@ -7,6 +7,7 @@ import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from course_lib import (
@@ -18,6 +19,7 @@ from course_lib import (
     bench_segmentation,
     bench_synthesis,
     bench_trends,
+    pretrained,
     restore,
 )
 from course_lib.metrics.detection import auroc
@@ -40,7 +42,8 @@ Every number of this page is computed from the stored measurements in `course_li
 - *Minus X* is the mean difference to method X **on the same cases**, with its interval; if that holds zero, these cases
   show no difference. The intervals know nothing of other seeds, other trainings and other data.
 - ↑: higher is better; ↓: lower is better. **Bold**: the best of those that compete; floors, ceilings and methods that
-  were given more do not. *Simple*: without a trained network.
+  were given more do not. *Simple*: without a trained network. A *floor* is what real data score against real data, the
+  best that can be reached; the *chance level* is what a blind method scores.
 - Evaluations are network evaluations a case. *s* are processor seconds a case on the machine that made the table, under
   the load it had. Tables come from different sessions: compare within a table, never between two."""
 
@@ -154,6 +157,15 @@ def settings(row):
     return ", ".join(f"{key} = {value}" for key, value in row["setting"].items())
 
 
+def prior_quality():
+    """A sentence on how good the prior of the brains is, from its card."""
+    card = pretrained.card("brain")
+    return (
+        f"The prior *brain* is small and was trained briefly: {card['images']} of its samples have a Fréchet distance "
+        f"of {number(card['frechet_distance'], 0)}, other slices of the cohort {number(card['floor'], 0)} (the floor)."
+    )
+
+
 def missing(names):
     """A line on rows that a bank lacks; no line for no names."""
     return [f"*Not in the bank yet: {'; '.join(names)}.*"] if names else []
@@ -176,7 +188,7 @@ def sets(bank, tensors):
         if name in bench_synthesis.DRAWN:
             evaluations = bank["steps"] if name in bench_synthesis.NETWORKS else int(name == "VAE")
             cost = [evaluations, number(row["seconds_an_image"], 3)]
-        label = name + {"real again": " (floor)", "PCA-Gaussian": " (simple)"}.get(name, "")
+        label = name + {"real again": " (floor)", "held out": " (unseen)", "PCA-Gaussian": " (simple)"}.get(name, "")
         limit = extrapolated(bank["sizes"][1:], row["frechet_distance"][1:])[0]
         lines.append([label, number(row["frechet_distance"][-1]), number(limit), *cells, *cost])
     best, simple = min(bench_synthesis.DRAWN, key=lambda name: kernel[name][0]), "PCA-Gaussian"
@@ -197,14 +209,15 @@ def synthesis(bank, tensors):
     use = Contest(used, ("PCA-Gaussian",), apart=held, **points)
     of_real = {"minus real": {arm: use.minus(arm, "real") for arm in used}}
     sizes = {"images": {row["name"]: row["images"] for row in bank["rows"] if row["kind"] == "classifier"}}
-    floor = ["floor: always the commonest class", number(100 * labels.bincount().max() / len(labels), 1)]
+    chance = ["chance level: always the commonest class", number(100 * labels.bincount().max() / len(labels), 1)]
     found = {arm: 100 * tensors[f"rare/{arm}/own"].double() / bank["rare_seeds"] for arm in bench_synthesis.RARE_ARMS}
     simple = "oversampled", "oversampled, shifted", "Gaussian of the few"
-    rare = Contest(found, simple, "oversampled", {"as it is": "floor", "real": "ceiling"}, **points)
+    rare = Contest(found, simple, "oversampled", {"as it is": "nothing done", "real": "ceiling"}, **points)
     return [
         f"**Real data**: MedNIST, sets of {bank['images']} images, the six classes in turn, against "
-        f"{bank['training_images']:,} training images. The {bank['steps']} steps of the samplers were set beforehand; "
-        "nothing was tuned on test images.",
+        f"{bank['training_images']:,} training images: *real again* are other images of the same split, *held out* are "
+        f"those of the test split, on which no network was trained. The {bank['steps']} steps of the samplers were set "
+        "beforehand; nothing was tuned on test images.",
         "Fréchet distance ↓ (do mean and covariance of features agree? extrapolated to infinitely many images, too; no "
         "interval, since a bootstrap draws images twice), kernel distance ↓ (the same without bias; ± standard error), "
         f"precision ↑ (share of images that are plausible), coverage ↑ (share of real images that one comes near to), "
@@ -214,7 +227,7 @@ def synthesis(bank, tensors):
         "### Train on synthetic, test on real",
         f"Accuracy ↑ in % (share of {len(labels):,} real test images that a small classifier recognises); "
         f"{bank['seeds']} seeds; intervals draw blocks of {bank['block']} neighbours.",
-        use.table("accuracy, % ↑", of_real | sizes, [[*floor, *[NONE] * 3]]),
+        use.table("accuracy, % ↑", of_real | sizes, [[*chance, *[NONE] * 3]]),
         f"{use.verdict()} Added to few real images: {use.against('real, few + diffusion', 'real, few')}.",
         "### A rare class",
         f"Each class in turn has {bank['few']} real images. Recognised ↑ (share of the rare class's test images that a "
@@ -283,7 +296,7 @@ def reconstruction(bank, tensors):
     return [
         f"**Made data**: {bank['cases']} healthy test subjects. Settings were chosen on {lab.GROUP} validation "
         "subjects, from small grids. The U-Nets were trained for these very scans, the prior of DPS, PiGDM and DiffPIR "
-        "for none; evaluations of DPS and PiGDM are differentiated too.",
+        f"for none; evaluations of DPS and PiGDM are differentiated too. {prior_quality()}",
         "PSNR ↑ (how near to the truth) and SSIM ↑ (how alike in local structure) of one sample, or of the mean of "
         "several.",
         *itertools.chain.from_iterable([f"### {p}", *scan(rows)] for p, rows in scans.items() if rows),
@@ -378,10 +391,11 @@ def segmentation(bank, tensors):
         blocks += [
             "### Hippocampus",
             f"**Real data**: {row['volumes']} volumes of {row['persons']} test persons (Medical Segmentation "
-            "Decathlon). Dice ↑ (overlap with the outline; floor 0) of volumes, the mean over parts and over persons. "
+            "Decathlon). Dice ↑ (overlap with the outline; 0 is none) of volumes, the mean over parts and persons. "
             "Each method's threshold is the best on validation persons. Evaluations and seconds are those of a slice.",
             contest.table("Dice ↑", more),
-            contest.verdict(),
+            f"{contest.verdict()} The mask diffusion was trained with uniform times, of which notebook 10 (section 4) "
+            "warns; this row is no verdict on the method.",
         ]
     return [*blocks, *missing([name for name in lab.names() if name not in rows])]
 
@@ -406,7 +420,7 @@ def costs(found, methods):
         seconds = average([found[m, family]["seconds"] for family in lab.FAMILIES], 4)
         lines.append([m, settings(healthy) or NONE, *cells, lab.METHODS[m].evaluations, seconds])
     if untouched := next(filter(None, (joined(m, "untouched_in_lesion") for m in methods)), None):
-        lines.insert(0, ["floor: the image untouched", *[NONE] * 3, interval(untouched), *[NONE] * 5])
+        lines.insert(0, ["the image untouched", *[NONE] * 3, interval(untouched), *[NONE] * 5])
     header = "setting", "Dice ↑", "Dice, oracle ↑", "error in lesion ↓", "elsewhere ↓", "findings ↓", "AUROC ↑"
     return table(["", *header, "evaluations", "s"], lines)
 
@@ -423,21 +437,23 @@ def anomaly(bank, tensors):
     contests = {family: Contest(scores, simple, apart=apart) for family, scores in precision.items()}
     *each, overall = contests.values()
     chance = [found[methods[0], f]["prevalence"] for f in lab.FAMILIES] if methods else []
-    floor = ["floor: prevalence", *(average(values, 3) for values in [list(itertools.chain(*chance)), *chance])]
+    blind = ["chance level: prevalence", *(average(values, 3) for values in [list(itertools.chain(*chance)), *chance])]
     more = {family: {m: contest.mean(m) for m in methods} for family, contest in zip(lab.FAMILIES, each)}
     return [
         f"**Made data**: {bank['cases']['test']} test subjects with a lesion of each of {len(lab.FAMILIES)} families, "
         f"and {bank['healthy']} healthy ones. Settings, and one threshold for all families, were chosen on "
         f"{len(lab.FAMILIES) * bank['cases']['validation']} validation subjects. The inversions were told which "
-        "training images have a lesion, the segmenter where; the others were told neither.",
-        "Average precision ↑ (does the score rank the lesion's pixels first? a blind score has the prevalence).",
-        overall.table("all families ↑", more, [[*floor[:2], NONE, *floor[2:]]] if methods else []),
+        f"training images have a lesion, the segmenter where; the others were told neither. {prior_quality()}",
+        "Average precision ↑ (does the score rank the lesion's pixels first? its chance level is the prevalence). The "
+        "network of the classifier-free inversion had not learnt its two classes (notebook 11, section 6): that row is "
+        "no verdict on the method.",
+        overall.table("all families ↑", more, [[*blind[:2], NONE, *blind[2:]]] if methods else []),
         "\n".join(f"- *{family}*: {contest.verdict()}" for family, contest in contests.items()),
         "### Thresholds, healing and healthy people",
-        "Dice ↑ (overlap with the lesion; floor 0) at the threshold from validation, and at the one that is best for "
+        "Dice ↑ (overlap with the lesion; 0 is none) at the threshold from validation, and at the one that is best for "
         "the family, which nobody knows; error ↓ (how far is the guessed healthy twin from the true one? images lie in "
         "-1 to 1) in the lesion and elsewhere; findings ↓ (pieces flagged in a healthy image); AUROC ↑ (does the "
-        "highest score of an image tell ill from healthy? floor 0.5).",
+        "highest score of an image tell ill from healthy? chance level 0.5).",
         costs(found, methods),
         *missing([m for m in lab.METHODS if m not in methods]),
     ]
@@ -484,8 +500,10 @@ STYLES = {
     ),
     "larger ventricles": Style(
         "Counterfactuals: larger ventricles",
-        "The same subject with wider ventricles, against the true counterfactual. Error ↓ (mean absolute) near the "
-        "ventricles and far from them, and the area in mm² that the segmenter finds, to be that of the truth.",
+        "The same subject with wider ventricles, against the true counterfactual. *Pushed* has the cohort's own "
+        "mechanism; *inverted further* is held to 80 % of the effect on validation, where the others are chosen by "
+        "PSNR. Error ↓ (mean absolute) near the ventricles and far from them, and the area in mm² that the segmenter "
+        "finds, to be that of the truth.",
         more={
             "near ↓": ("error_near", 3),
             "far ↓": ("error_far", 3),
@@ -524,7 +542,7 @@ def task_table(style, rows):
     }
     setting = {name: settings(row) for name, (row, _, _) in entries.items() if row["setting"]}
     unit = " dB" if key == "psnr" else ""
-    contest = Contest(scores, style.simple, style.to, {"nothing": "floor"} | style.apart, digits, up=up, unit=unit)
+    contest = Contest(scores, style.simple, style.to, {"nothing": "untouched"} | style.apart, digits, up=up, unit=unit)
     more |= {"setting": setting} if setting else {}
     return [contest.table(heading, more | cost(entries)), contest.verdict()]
 
@@ -544,7 +562,8 @@ def applications(bank, tensors):
     plan = [(task, method) for task, about in lab.TASKS.items() for method in about.methods]
     return [
         f"**Made data**. Settings were chosen on validation subjects ({bank['cases']['validation']} a task); the test "
-        "subjects were looked at once. The area asked for and the place of a lesion are known to all methods.",
+        "subjects were looked at once. The area asked for and the place of a lesion are known to all methods. "
+        f"{prior_quality()}",
         *blocks,
         *missing([f"{task}: {method}" for task, method in plan if method not in found.get(task, ())]),
     ]
@@ -556,7 +575,7 @@ def applications(bank, tensors):
 def trends(bank, tensors):
     """Four networks of one size and one length of training, by number of evaluations."""
     rows = {(row["method"], row["sampler"], row["nfe"]): row for row in bank["rows"]}
-    floor, blocks = bank["floor"], []
+    floor, unseen, blocks = bank["floor"], bank["test_split"], []
     single = [way for way in bench_trends.WAYS if way[0] in bench_trends.NETWORKS]
     for title, ways in (
         ("Each with the sampler that it was made for", [way for way in single if way[1] != "2M"]),
@@ -581,13 +600,52 @@ def trends(bank, tensors):
         "which noise they trained at, not in size, images or steps; the student also needs its teacher, *flow*.",
         "Fréchet distance ↓ ± jackknife error (do mean and covariance of features agree?), recognised ↑ (share of "
         f"images that a classifier takes for their class). Floor: {number(min(floor))} to {number(max(floor))}, "
-        f"{len(floor)} sets of as many real images.",
+        f"{len(floor)} sets of as many other images of the training split. Unseen images, of the test split: "
+        f"{number(min(unseen))} to {number(max(unseen))}.",
         *blocks,
         *missing([f"{method} with {sampler} at {nfe}" for method, sampler, nfe in plan]),
     ]
 
 
 # ---- Notebook 14 -----------------------------------------------------------------------------------------------------
+
+
+AFFORDED = 0.25  # false findings a healthy image
+
+
+def reader(rows):
+    """Lines of the reader's table: lesions found and false findings at AFFORDED, and at the segmenter's own cut."""
+    lab, names, lines = bench_challenges, {"zeros or FBP": "zero filling"}, []
+    for R, method in [(1, lab.TRUTH), *itertools.product(lab.TRAINED, lab.METHODS)]:
+        if row := rows.get(("reader", R, method)):
+            found = 100 * torch.tensor(row["found"]).double()[::2]  # large lesions: every other subject
+            false = torch.tensor(row["false_findings"]).double().mean(0)
+            after = int((false > AFFORDED).nonzero().max()) + 1 if (false > AFFORDED).any() else 0
+            own = lab.LEVELS.index(0.5)
+            cells = [[interval(found[:, k], 0), number(false[k])] for k in (min(after, len(false) - 1), own)]
+            lines.append([f"R = {R}: {names.get(method, method)}", *cells[0], *cells[1]])
+    return lines
+
+
+def fixed_bands(rows):
+    """Header and lines of the table of intervals of one half-width."""
+    lab = bench_challenges
+    within = {key[1:]: torch.tensor(row["share_within"]).double() for key, row in rows.items() if key[0] == "band"}
+    lines, header, half = [], [""], bench_challenges.CASES // 2
+    if not within:
+        return ["", "not measured yet"], lines
+    width = {m: np.interp(0.9, within["as trained", m][:half].mean(0), lab.HALF_WIDTHS) for m in lab.BANDS}
+    bands = [*width.items(), ("DiffPIR", width["TV"])]
+    parts = {name: (name, slice(half * (name == lab.SHIFTS[0]), None)) for name in lab.SHIFTS}
+    parts |= {f"{size} lesions": ("lesion", slice(k, None, 2)) for k, size in enumerate(("large", "tiny"))}
+    for label, (name, part) in parts.items():
+        cells = []
+        for method, size in bands:
+            cells.append(
+                interval([100 * np.interp(size, lab.HALF_WIDTHS, case) for case in within[name, method][part]], 0)
+            )
+        lines.append([label, *cells])
+    return [*header, *(f"{method} ± {number(size)}" for method, size in bands)], lines
 
 
 def challenges(bank, tensors):
@@ -612,6 +670,7 @@ def challenges(bank, tensors):
             covered = interval([100 * share for share in row["coverage"]], 0) if "coverage" in row else NONE
             cells = [contest.mean(method), contest.minus(method, "TV"), average(row["misfit"]), covered]
             shifts.append([f"{shift}: {names.get(method, method)}", *cells])
+    found, bands = reader(rows), fixed_bands(rows)
     return [
         f"**Made data**, but for the hands. {bank['cases']} images each.",
         "### Copies",
@@ -622,10 +681,18 @@ def challenges(bank, tensors):
         "### Lesions, by acceleration",
         "Contrast kept ↑ of lesions that no network was trained on.",
         table(["", "large lesions ↑", "tiny lesions ↑"], lesions),
+        "### Lesions found, at equal false findings",
+        f"A segmenter looks at each reconstruction. At its lowest threshold with at most {AFFORDED} false findings a "
+        "healthy image (pieces of at least 12 mm²): share of the large lesions that it finds. And at its own cut, "
+        "where methods differ in false findings.",
+        table(["", "found, % ↑", "false findings", "at its own cut: found, %", "false findings"], found),
         "### Anatomy and contrast that the prior never saw",
         f"R = {lab.SHIFT_R}. PSNR ↑; misfit to the measured lines in units of the noise, right at 1; coverage of 90 % "
         "intervals from four samples, right at 90.",
         table(["", "PSNR, dB ↑", "minus TV", "misfit", "coverage, %"], shifts),
+        "Intervals of one half-width for all pixels, chosen so that half of the cases as trained are covered at 90 %; "
+        "coverage of the other half, of the shifts, and of the pixels of lesions, in %.",
+        table(*bands),
         *missing(["; ".join(map(str, which)) for which in lab.plan() if which not in rows]),
     ]
 

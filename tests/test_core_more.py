@@ -230,6 +230,19 @@ def test_sdedit_without_a_map_is_noise_and_denoise():
     torch.testing.assert_close(counterfactual.sdedit(denoiser, x, 0.4, 5, torch.Generator().manual_seed(3)), expected)
 
 
+def test_a_method_that_is_held_to_an_effect_takes_the_best_setting_that_obtains_it():
+    task, method = "larger ventricles", "inverted further, pushed map"
+    assert bench_more.TASKS[task].least[method] == 0.8
+    rows = [
+        {"task": task, "method": method, "split": "validation", "setting": {"t_0": t_0}, "psnr": [quality, quality]}
+        | {"area_before": [100.0, 300.0], "area_of_truth": [200.0, 500.0], "area": area}
+        for t_0, quality, area in ((0.4, 31, [150.0, 450.0]), (0.6, 29, [190.0, 460.0]), (0.8, 28, [200.0, 500.0]))
+    ]
+    shares = [bench_more.effect(row) for row in rows]
+    np.testing.assert_allclose(shares, [200 / 300, 250 / 300, 1.0])
+    assert bench_more.chosen(rows, task, method) == {"t_0": 0.6}
+
+
 # ---- the bank --------------------------------------------------------------------------------------------------------
 
 
@@ -263,6 +276,7 @@ def test_bank_is_whole_and_of_the_networks_that_are_here():
         ("magnitude", "denoised, then corrected", 0.3),
         ("larger ventricles", "pushed", 0.02),
         ("larger ventricles", "inverted, pushed map", 0.5),
+        ("larger ventricles", "inverted further, pushed map", 0.5),
         ("removed, mass", "biharmonic", 0.05),
         ("T1 to T2", "regression", 0.3),
         ("T1 to T2", "one curve", 0.02),

@@ -143,7 +143,7 @@ def test_synthesis():
         if arm not in ("real", "PCA-Gaussian"):
             assert first(use[arm]["minus real"]) == near(values - hits["real"], 1)
             assert first(use[arm]["minus PCA-Gaussian"]) == near(values - hits["PCA-Gaussian"], 1)
-    assert first(use["floor: always the commonest class"]["accuracy, % ↑"]) == near(500 / 9, 1)
+    assert first(use["chance level: always the commonest class"]["accuracy, % ↑"]) == near(500 / 9, 1)
     for arm in bench_synthesis.RARE_ARMS:
         assert first(rare[arm]["recognised, % ↑"]) == near(100 * tensors[f"rare/{arm}/own"].numpy(), 1)
 
@@ -281,9 +281,9 @@ def test_anomaly():
         assert first(line["AUROC ↑"]) == near(sick[:, None] > well)
         assert first(line["findings ↓"]) == near(rows[method, None]["false_alarms"], 1)
         assert line["evaluations"] == str(lab.METHODS[method].evaluations) and line["setting"] == "t_0 = 0.3"
-    floor = [rows["bright threshold", family]["prevalence"] for family in lab.FAMILIES]
-    assert first(precision["floor: prevalence"]["all families ↑"]) == near(np.concatenate(floor), 3)
-    assert first(precision["floor: prevalence"]["mass"]) == near(floor[lab.FAMILIES.index("mass")], 3)
+    chance = [rows["bright threshold", family]["prevalence"] for family in lab.FAMILIES]
+    assert first(precision["chance level: prevalence"]["all families ↑"]) == near(np.concatenate(chance), 3)
+    assert first(precision["chance level: prevalence"]["mass"]) == near(chance[lab.FAMILIES.index("mass")], 3)
 
 
 def test_applications():
@@ -324,6 +324,7 @@ def test_trends():
         for k, (m, s, n) in enumerate(plan)
     ]
     bank = {"rows": rows[:-1], "floor": [0.4, 0.6, 0.5], "images": 600, "reference_images": 30_000}
+    bank["test_split"] = [1.9, 2.1]
     blocks = results.trends(bank, {})
     lines = [line for block in blocks if block.startswith("|") for line in block.split("\n")[2:]]
     own_first = sorted(range(len(plan)), key=lambda k: 2 if plan[k][0] == bench_trends.MENDED else plan[k][1] == "2M")
@@ -331,6 +332,7 @@ def test_trends():
         method, sampler, nfe = plan[k]
         assert line == f"| {method}, {sampler} | {nfe} | {3 + k:.2f} ± 0.25 | 50.0 | 1.0000 |"
     assert len(lines) == len(plan) - 1 and "Floor: 0.40 to 0.60, 3 sets" in blocks[1]
+    assert "Unseen images, of the test split: 1.90 to 2.10." in blocks[1]
     assert blocks[-1] == f"*Not in the bank yet: {bench_trends.MENDED} with ancestral at 15.*"
 
 
@@ -347,9 +349,33 @@ def test_challenges():
             values["coverage"] = draw.uniform(0, 1, 32).tolist()
         if kind in ("lesion", "shift") and (kind, name) != ("lesion", 12):
             rows.append({"kind": kind, "name": name, "method": method} | values)
+    for R, method in [(1, lab.TRUTH), *((R, m) for R in lab.TRAINED for m in lab.METHODS)]:
+        falling = (np.linspace(3, 0, len(lab.LEVELS)) + draw.uniform(0, 0.1, (32, 1))).tolist()
+        hits = (draw.uniform(0, 1, (32, 1)) > np.linspace(0, 1, len(lab.LEVELS))).astype(int).tolist()
+        rows.append({"kind": "reader", "name": R, "method": method, "found": hits, "false_findings": falling})
+    for name in (*lab.SHIFTS, "lesion"):
+        for method in lab.BANDS:
+            shares = np.sort(draw.uniform(0, 1, (32, len(lab.HALF_WIDTHS))), 1).tolist()
+            rows.append({"kind": "band", "name": name, "method": method, "share_within": shares})
     found = {(row["kind"], row["name"], row["method"]): row for row in rows}
     blocks = results.challenges({"rows": rows, "cases": 32}, {})
-    copies, lesions, shifts = tables(blocks)
+    copies, lesions, reader, shifts, bands = tables(blocks)
+    row, line = found["reader", 8, "TV"], reader["R = 8: TV"]
+    false = np.mean(row["false_findings"], 0)
+    first_afforded = int(np.argmax(false <= results.AFFORDED))
+    assert first(line["found, % ↑"]) == near(100 * np.array(row["found"])[::2, first_afforded], 0)
+    assert first(line["at its own cut: found, %"]) == near(100 * np.array(row["found"])[::2, lab.LEVELS.index(0.5)], 0)
+    assert first(line["false findings"]) == near(false[lab.LEVELS.index(0.5)])
+    shares = {
+        key: np.array(found[("band", *key)]["share_within"]) for key in (("as trained", "TV"), ("lesion", "DiffPIR"))
+    }
+    width = np.interp(0.9, shares["as trained", "TV"][:16].mean(0), lab.HALF_WIDTHS)
+    names = list(bands["hands"])[1:]
+    assert names[0] == f"TV ± {width:.2f}" and names[2] == f"DiffPIR ± {width:.2f}"
+    half = [np.interp(width, lab.HALF_WIDTHS, case) for case in shares["as trained", "TV"][16:]]
+    assert first(bands["as trained"][names[0]]) == near(100 * np.array(half), 0)
+    tiny = [np.interp(width, lab.HALF_WIDTHS, case) for case in shares["lesion", "DiffPIR"][1::2]]
+    assert first(bands["tiny lesions"][names[2]]) == near(100 * np.array(tiny), 0)
     for n, steps in lab.COPIES:
         assert first(copies[f"{n:,} subjects, {steps:,} steps"]["copies, %"]) == near([100 / n], 1)
     for name, method in (("R = 8: TV", "TV"), ("R = 8: zero filling", "zeros or FBP")):

@@ -159,8 +159,12 @@ def image_rows(
 
 
 def lesion_rows(pictures, errors, masks, *, side=48, worst=0.8, **options):
-    """Close-ups of pictures {label: (N, H, W)} around masks (N, H, W), which are outlined; below, maps of errors
-    {label: (N, H, W)} from 0 (black) to ``worst``. ``options`` are those of :func:`image_rows`."""
+    """Close-ups of pictures {label: (N, H, W)} around masks (N, H, W), outlined two pixels away so that the line covers
+    nothing of a tiny one; below, maps of errors {label: (N, H, W)} from 0 (black) to ``worst``. ``options`` are those
+    of :func:`image_rows`."""
+    from scipy.ndimage import binary_dilation
+
+    around = np.stack([binary_dilation(mask, iterations=2) for mask in as_array(masks) > 0])
     rows = {label: close_ups(row, masks, side) for label, row in (pictures | errors).items()}
     grey, hot = len(pictures), len(errors)
     return image_rows(
@@ -168,7 +172,7 @@ def lesion_rows(pictures, errors, masks, *, side=48, worst=0.8, **options):
         vmin=[-1] * grey + [0] * hot,
         vmax=[1] * grey + [worst] * hot,
         cmap=["gray"] * grey + ["magma"] * hot,
-        outlines=close_ups(masks, masks, side),
+        outlines=close_ups(around, masks, side),
         **options,
     )
 
