@@ -405,9 +405,9 @@ def test_each_recipe_trains_ships_and_is_measured(few_images, monkeypatch):
 def resumed_bank(folder, monkeypatch):
     """The rows of a bank of these networks, stopped after the first and made again after the second has changed."""
     path = folder / "banks" / "13_trends.json"
-    monkeypatch.setattr(bench_trends, "FD_IMAGES", 24)
-    monkeypatch.setattr(bench_trends, "classes_in_turn", lambda n=24: torch.arange(n) % 6)
-    monkeypatch.setattr(bench_trends.draw_set, "__defaults__", (24, 0))
+    monkeypatch.setattr(bench_trends, "FD_IMAGES", 60)
+    monkeypatch.setattr(bench_trends, "classes_in_turn", lambda n=60: torch.arange(n) % 6)
+    monkeypatch.setattr(bench_trends.draw_set, "__defaults__", (60, 0))
     monkeypatch.setattr(bench_trends, "plan", lambda: [("DDPM", "DDIM", 1)])
     bench_trends.make(path)
     plan = [("DDPM", "DDIM", 1), ("EDM", "Heun", 3), ("flow", "Euler", 2), ("student", "consistency", 2)]
@@ -416,6 +416,7 @@ def resumed_bank(folder, monkeypatch):
     bank = json.loads(path.read_text())
     assert [(r["method"], r["sampler"], r["nfe"]) for r in bank["rows"]] == plan
     assert bench_trends.pictures(path, "EDM", "Heun", 3).shape == (12, 32, 32)
+    assert len(bank["test_split"]) == 5 and all(math.isfinite(value) for value in bank["test_split"])
     bank["rows"][1]["needs"] = {"trend_edm": "another"}
     path.write_text(json.dumps(bank))
     asked, row = [], bench_trends.row
