@@ -133,13 +133,14 @@ class DiffusionUNet(nn.Module):
         return unfold(out, self.patch)
 
     def _check_classes(self, y, n):
-        """Raises ValueError unless y holds n known classes. On a GPU only the shape is looked at: a value would have to
-        be waited for."""
-        fits = y.shape == (n,) and not y.is_floating_point()
-        if not fits or (y.device.type == "cpu" and n and not 0 <= int(y.min()) <= int(y.max()) <= self.num_classes):
+        """Raises ValueError unless y holds n known classes, or one for all. On a GPU only the shape is looked at: a
+        value would have to be waited for."""
+        fits = y.shape in ((n,), (1,), ()) and not y.is_floating_point()
+        known = self.num_classes
+        if not fits or (y.device.type == "cpu" and n and not 0 <= int(y.min()) <= int(y.max()) <= known):
             raise ValueError(
-                f"y must be {n} whole numbers, one an image, in 0..{self.num_classes - 1} or {self.num_classes} for "
-                f"none; got {y.tolist() if y.numel() <= 8 else tuple(y.shape)}"
+                f"y must be {n} whole numbers, one an image, or one for all, in 0..{known - 1} or {known} for none; got "
+                f"{y.tolist() if y.numel() <= 8 else tuple(y.shape)}"
             )
 
 

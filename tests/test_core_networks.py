@@ -235,7 +235,7 @@ def test_psnr_by_hand():
         (lambda net: net(noise(1, 2, 8, 8), 0.5), "x_t must have 1 channels"),
         (lambda net: net(noise(2, 1, 8, 8), 0.5, torch.tensor([0, 3])), r"in 0..1 or 2 for none; got \[0, 3\]"),
         (lambda net: net(noise(2, 1, 8, 8), 0.5, torch.tensor([0, -1])), r"got \[0, -1\]"),
-        (lambda net: net(noise(2, 1, 8, 8), 0.5, torch.tensor([0])), "y must be 2 whole numbers"),
+        (lambda net: net(noise(2, 1, 8, 8), 0.5, torch.tensor([0, 1, 0])), "y must be 2 whole numbers"),
         (lambda net: net(noise(2, 1, 8, 8), 0.5, torch.tensor([0.0, 1.0])), "y must be 2 whole numbers"),
     ],
 )
@@ -272,3 +272,9 @@ def test_every_side_that_divides_is_taken():
     """Sides need not be equal, nor powers of two."""
     net = DiffusionUNet(**SMALL, num_classes=2)
     assert net(noise(2, 1, 12, 20), 0.5, torch.tensor([1, 2])).shape == (2, 1, 12, 20)
+
+
+def test_one_class_may_stand_for_all():
+    net, x = randomised(DiffusionUNet(**SMALL, num_classes=2)), noise(2, 1, 8, 8)
+    for y in (torch.tensor([1]), torch.tensor(1), 1):
+        torch.testing.assert_close(net(x, 0.5, y), net(x, 0.5, torch.tensor([1, 1])))
