@@ -139,8 +139,8 @@ class DiffusionUNet(nn.Module):
         known = self.num_classes
         if not fits or (y.device.type == "cpu" and n and not 0 <= int(y.min()) <= int(y.max()) <= known):
             raise ValueError(
-                f"y must be {n} whole numbers, one an image, or one for all, in 0..{known - 1} or {known} for none; got "
-                f"{y.tolist() if y.numel() <= 8 else tuple(y.shape)}"
+                f"y must be {n} whole numbers, one an image, or one for all, in 0..{known - 1} or {known} for none; "
+                f"got {y.tolist() if y.numel() <= 8 else tuple(y.shape)}"
             )
 
 
