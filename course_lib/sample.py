@@ -23,7 +23,8 @@ AUTOENCODER = "brain_autoencoder"  # of the networks that draw latents
 def generate(denoiser, noise, y=None, nfe=25, batch_size=100):
     """Samples of the shape of ``noise`` (N, C, ...), by DPM-Solver++(2M), ``nfe`` evaluations evenly spaced in log-SNR.
 
-    denoiser : a :class:`~course_lib.denoisers.NetworkDenoiser`; y : its condition, (N, ...) or None.
+    denoiser : a :class:`~course_lib.denoisers.NetworkDenoiser`; y : its condition, (N, ...) or None. noise : standard
+    normal; the start is noise sqrt(alpha_t^2 + sigma_t^2), which has the variance that data of variance 1 has there.
     Returns float32 on the CPU. Raises ValueError where y is not of as many as noise, or batch_size is below 1.
     """
     if batch_size < 1 or (y is not None and len(y) != len(noise)):
@@ -32,15 +33,15 @@ def generate(denoiser, noise, y=None, nfe=25, batch_size=100):
             f"{batch_size}" + (f" and {len(y)} of y" if y is not None else "")
         )
     times = log_snr_times(denoiser.schedule, nfe)
+    scale = (denoiser.schedule.alpha(times[0]) ** 2 + denoiser.schedule.sigma(times[0]) ** 2).sqrt()
     where = runtime.device()
     parts = []
     for start in range(0, len(noise), batch_size):
         part = slice(start, start + batch_size)
         bound = denoiser if y is None else partial(denoiser, y=y[part].to(where))
         with runtime.fast():
-            parts.append(
-                last(sample(bound, denoiser.schedule, noise[part].to(where), times, dpmpp_2m_step)).float().cpu()
-            )
+            x_t = scale * noise[part].to(where)
+            parts.append(last(sample(bound, denoiser.schedule, x_t, times, dpmpp_2m_step)).float().cpu())
     return torch.cat(parts)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from course_lib import pretrained, sample
 from course_lib.networks import build
+from course_lib.schedules import Cosine, Linear, RectifiedFlow, ScaledLinear, VarianceExploding
 from course_lib.volumes import HIPPOCAMPUS_SHAPE, label_volumes, load_nifti
 
 TINY = {"channels": (32, 32), "num_res_blocks": 1}
@@ -190,3 +191,23 @@ def test_classes_that_the_network_does_not_know(y, message):
 def test_conditions_are_as_many_as_the_noise():
     with pytest.raises(ValueError, match="y of as many as there is noise, 3; got batch_size 100 and 2 of y"):
         sample.generate(pretrained.load_denoiser("classed"), torch.zeros(3, 1, 32, 32), torch.tensor([0, 1]), 2)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [Cosine(), Linear(), RectifiedFlow(), VarianceExploding(), ScaledLinear()],
+    ids=lambda schedule: type(schedule).__name__,
+)
+def test_samples_of_every_schedule_have_the_spread_of_their_data(schedule):
+    """The exact denoiser of data N(0, 1/4): its samples must have standard deviation 1/2."""
+
+    class Exact:
+        def __init__(self):
+            self.schedule = schedule
+
+        def __call__(self, x_t, t):
+            alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+            return (alpha / 4 / (alpha**2 / 4 + sigma**2)).float() * x_t
+
+    noise = torch.randn(4000, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    assert float(sample.generate(Exact(), noise, nfe=40).std()) == pytest.approx(0.5, rel=0.03)
