@@ -271,6 +271,11 @@ def test_a_stub_is_unanswered(module, stub):
     assert module.q1.grade(stub).status == "unanswered"
 
 
+def test_a_wrong_index_is_no_stub(module):
+    verdict = module.q1.grade(lambda x_0, eps, alpha, sigma: x_0[alpha + 0.5])  # its message, too, says "ellipsis"
+    assert verdict.test == "error"
+
+
 def forgets_return(x_0, eps, alpha, sigma):
     x_0 = alpha * x_0 + sigma * eps
 

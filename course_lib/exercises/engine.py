@@ -516,7 +516,7 @@ def _call(answer, args):
         raise
     except BaseException as error:  # SystemExit is no Exception
         text = _error_text(error)
-        if "ellipsis" in text.lower():  # a stub's `...` met arithmetic
+        if isinstance(error, TypeError) and "ellipsis" in text.lower():  # a stub's `...` met arithmetic
             raise Unanswered from error
         raise Refusal("error", f"Your function stopped with {text}{_line_of(error, answer)}.") from error
     if _has_gap(result) and result is not None:

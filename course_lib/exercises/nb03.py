@@ -225,7 +225,7 @@ q3 = function(
         ),
         case(
             "its own level",
-            (_half, RAMP, WAVE, torch.tensor([1, 8]), ABAR),
+            (_half, RAMP.exp(), WAVE, torch.tensor([1, 8]), ABAR),
             "Each image of the batch has its own step: abar[i], not one for all.",
         ),
         case(
@@ -261,8 +261,20 @@ q3 = function(
         ),
         mistake(
             lambda net, x_0, eps, i, abar: loss_mended(net, x_0, eps, i.flip(0), abar),
-            "the time",
+            "its own level",
             "another's step",
+        ),
+        mistake(
+            lambda net, x_0, eps, i, abar: (
+                (
+                    net(abar[i].sqrt().reshape(1, -1, 1, 1) * x_0 + (1 - abar[i]).sqrt().reshape(1, -1, 1, 1) * eps, i)
+                    - eps
+                )
+                .square()
+                .mean()
+            ),
+            "its own level",
+            "levels along the channels",
         ),
     ],
     also_right=[

@@ -226,6 +226,11 @@ q5 = function(
             "Three of four fell a little and one rose far: the average ends higher. Average the values, do not count.",
         ),
         case("the end", (DETOUR, LOW), "What counts is the image at the end of the run, not the way there."),
+        case(
+            "the end without guidance",
+            (LOW, DETOUR),
+            "The unguided run, too, counts by its last row: it ended higher, whatever it did on the way.",
+        ),
         case("no difference", (LOW, LOW), "Equal ends are no fault: True is for less, not for as much."),
     ],
     mistakes=[
@@ -260,6 +265,14 @@ q5 = function(
         mistake(lambda guided, unguided: torch.tensor(False), "flipped", "sleeps"),
         mistake(lambda guided, unguided: guided[-1].mean() <= unguided[-1].mean(), "no difference", "or as much"),
         mistake(lambda guided, unguided: guided[-1] < unguided[-1], "shape", "one answer for each image"),
+        mistake(
+            lambda guided, unguided: guided[-1].mean() < unguided[-2].mean(),
+            "the end without guidance",
+            "a row too early",
+        ),
+        mistake(
+            lambda guided, unguided: guided[-1].mean() < unguided.mean(), "the end without guidance", "the run's mean"
+        ),
     ],
     also_right=[
         lambda guided, unguided: bool(guided[-1].mean() < unguided[-1].mean()),

@@ -314,9 +314,9 @@ q5 = function(
             "n = 49: 0.05 * 50 is 2.5, and the rank 2. Rounded up, more than one in twenty would be flagged.",
         ),
         case(
-            "fifty-four",
-            (torch.arange(54, dtype=torch.float64), 0.05),
-            "n = 54: 0.05 * 55 is 2.75, and the rank 2. Round down, not to the nearest.",
+            "fifty-eight",
+            (torch.arange(58, dtype=torch.float64), 0.05),
+            "n = 58: 0.05 * 59 is 2.95, and the rank 2. Round down, not to the nearest.",
         ),
     ],
     mistakes=[
@@ -332,7 +332,7 @@ q5 = function(
             "a rank off",
         ),
         mistake(
-            lambda null, level: null.sort().values[round(float(level) * (len(null) + 1)) - 1], "fifty-four", "rounded"
+            lambda null, level: null.sort().values[round(float(level) * (len(null) + 1)) - 1], "fifty-eight", "rounded"
         ),
         mistake(
             lambda null, level: null.sort().values[math.ceil(level * (len(null) + 1) - 1e-9) - 1],
@@ -347,6 +347,7 @@ q5 = function(
             lambda null, level: null.quantile(float(level), interpolation="lower"), "forty-nine", "a lower quantile"
         ),
         mistake(lambda null, level: null.quantile(float(level)), "five in a hundred", "a quantile between two values"),
+        mistake(lambda null, level: null.sort().values[int(level * (len(null) + 2)) - 1], "fifty-eight", "n + 2"),
     ],
     also_right=[
         lambda null, level: null.kthvalue(int(level * (len(null) + 1) + 1e-9)).values,

@@ -36,7 +36,7 @@ q1 = number(
 
 X = torch.linspace(-1, 1, 24, dtype=torch.float64).reshape(2, 1, 3, 4)
 EPS = torch.cos(9 * X)
-TIMES = torch.tensor([0.5, 0.3, 0.1, 0.0], dtype=torch.float64)
+TIMES = torch.tensor([0.6, 0.3, 0.1, 0.0], dtype=torch.float64)
 
 
 def alpha(t):
@@ -148,6 +148,20 @@ q2 = function(
             "the denoised image alone",
         ),
         mistake(_wrong_level, "three steps", "the noise worked out at s"),
+        mistake(
+            lambda D, x, eps, times, alpha, sigma: restored(
+                D, sigma(times[0]) / alpha(times[0]) * x, eps, times, alpha, sigma
+            ),
+            "one step",
+            "sigma for alpha at the start",
+        ),
+        mistake(
+            lambda D, x, eps, times, alpha, sigma: restored(
+                D, x, alpha(times[0]) / sigma(times[0]) * eps, times, alpha, sigma
+            ),
+            "one step",
+            "alpha for sigma at the start",
+        ),
     ],
     also_right=[
         _from_slopes,

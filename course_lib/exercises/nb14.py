@@ -59,7 +59,7 @@ def _rank(level, n):
 
 
 NULL = torch.linspace(0.5, 1.0, 99)[torch.randperm(99, generator=torch.Generator().manual_seed(0))]
-EIGHTHS = torch.arange(53, -1, -1) / 8
+EIGHTHS = torch.arange(57, -1, -1) / 8
 MIXED = torch.cat([torch.linspace(0.1, 0.3, 30), torch.linspace(0.6, 0.95, 70)])
 
 q2 = function(
@@ -78,9 +78,9 @@ q2 = function(
         ),
         case(
             "a rank rounded down",
-            (EIGHTHS, EIGHTHS, 0.05),
-            "n = 54: 0.05 * 55 is 2.75, so the rank is 2, and 1 of these 54 lies below that value. Round down, and "
-            "count the ranks from 1 with n + 1.",
+            (torch.cat([EIGHTHS, EIGHTHS]), EIGHTHS, 0.05),
+            "n = 58: 0.05 * 59 is 2.95, so the rank is 2, and 2 of the 116 samples lie below that value. Round down, "
+            "and take n + 1 of the held-out images, not of the samples.",
         ),
     ],
     mistakes=[
@@ -126,6 +126,12 @@ q2 = function(
             "copies",
             "not sorted",
         ),
+        mistake(
+            lambda relative, null, level: (relative < null.sort().values[_rank(level, len(relative))]).float().mean(),
+            "a rank rounded down",
+            "the samples counted, not the null",
+        ),
+        mistake(_flags(lambda level, n: int(level * (n + 2)) - 1), "a rank rounded down", "n + 2"),
     ],
     also_right=[
         lambda relative, null, level: (
