@@ -13,6 +13,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from course_lib.exercises import limits
 from course_lib.exercises.engine import Exercises, case, choice, choices, function, mistake, number, prop, self_test
 
 torch = pytest.importorskip("torch")
@@ -409,6 +410,23 @@ def test_what_never_ends_is_stopped(module, absurd, capsys):
     assert module.q1.grade(noisy).status == "right"
 
 
+def test_the_time_of_the_check_itself_does_not_count(monkeypatch):
+    monkeypatch.setattr(limits, "SECONDS", 0.6)
+    item = function(
+        "Write `twice(x)`.",
+        solution=lambda x: time.sleep(0.4) or 2 * x,
+        tests=[
+            case("ones", (ONES,), "Ones must become twos."),
+            prop("twos", lambda f: time.sleep(0.7) or f(2 * ONES).mean() == 4, "Twos must become fours."),
+        ],
+        mistakes=[mistake(lambda x: x, "ones"), mistake(lambda x: x + 1, "twos")],
+        hints=["Add x to x."],
+    )
+    assert item.grade(lambda x: x + x).status == "right"
+    assert item.grade(lambda x: x + 1).test == "twos"
+    assert item.grade(lambda x: time.sleep(0.4) or 2 * x).test == "time"
+
+
 @pytest.mark.parametrize("absurd", [sleeps, catches_all])
 def test_what_cannot_be_stopped_is_said_to_go_on(module, absurd):
     verdict = in_time(module.q1, absurd)
@@ -491,7 +509,7 @@ def test_the_limits_hold_in_a_jupyter_kernel():
 def test_the_learner_may_interrupt_a_check(module, monkeypatch):
     monkeypatch.setattr(threading.Thread, "join", lambda self, timeout=None: exec("raise KeyboardInterrupt"))
     with pytest.raises(KeyboardInterrupt):
-        module.q1.grade(noisy)
+        module.q1.grade(forever)
 
 
 def test_check_hint_solution_and_summary_show_words_and_raise_nothing(module, capsys):

@@ -540,7 +540,10 @@ def _case_step(test, expected, rtol, atol):
     def run(answer, first):
         args = test.args() if callable(test.args) else test.args
         try:
-            return _difference(_call(answer, args), expected(*_private(args, _level)), rtol, atol)
+            given = _call(answer, args)
+            with limits.counted(False):
+                wanted = expected(*_private(args, _level))
+            return _difference(given, wanted, rtol, atol)
         except Refusal as refusal:
             if first:
                 raise
@@ -552,11 +555,15 @@ def _case_step(test, expected, rtol, atol):
 def _function_property(test, expected):
     def run(answer, first):
         def guarded(*args):
-            given = _call(answer, args)
-            return _in_form_of(expected(*_private(args, _level)), given)
+            with limits.counted(True):
+                given = _call(answer, args)
+            wanted = expected(*_private(args, _level))
+            with limits.counted(True):
+                return _in_form_of(wanted, given)
 
         try:
-            return not test.holds(guarded)
+            with limits.counted(False):
+                return not test.holds(guarded)
         except Refusal as refusal:
             if first:
                 raise

@@ -19,10 +19,11 @@ import ctypes
 import io
 import sys
 import threading
+import time
 
-__all__ = ["BYTES", "LETTERS", "SECONDS", "Stop", "TooLong", "limited"]
+__all__ = ["BYTES", "LETTERS", "SECONDS", "Stop", "TooLong", "counted", "limited"]
 
-SECONDS = 2.5  # the slowest of the course's checks takes about a tenth of it
+SECONDS = 2.5  # of the answer itself; what a check works out besides does not count
 BYTES = 2 * 2**30  # beyond what the kernel has already
 LETTERS = 5000  # of what an answer prints
 
@@ -39,11 +40,48 @@ class Stop(BaseException):
     """Raised inside the answer's thread. No Exception, so that an answer's `except Exception:` lets it through."""
 
 
+class _Clock:
+    """Seconds that passed while it ran. One thread starts and stops it, another reads it."""
+
+    def __init__(self):
+        self._state = 0.0, time.monotonic()  # seconds so far, and since when it runs: changed together
+
+    @property
+    def runs(self):
+        return self._state[1] is not None
+
+    def seconds(self):
+        before, since = self._state
+        return before if since is None else before + time.monotonic() - since
+
+    def run(self, on):
+        self._state = self.seconds(), time.monotonic() if on else None
+
+
+_here = threading.local()
+
+
+@contextlib.contextmanager
+def counted(on):
+    """Whether the time within counts against the answer: its own work does, that of the check's author does not."""
+    clock = getattr(_here, "clock", None)
+    if clock is None:
+        yield
+        return
+    before = clock.runs
+    clock.run(on)
+    try:
+        yield
+    finally:
+        clock.run(before)
+
+
 def limited(work):
     """work() -> its result, or the exception that it raised. Raises TooLong after SECONDS."""
-    outcome = []
+    outcome, clock = [], _Clock()
 
     def run():
+        _here.clock = clock
         try:  # a second Stop may arrive while the first is handled
             try:
                 outcome.append((work(), None))
@@ -58,7 +96,8 @@ def limited(work):
     with contextlib.redirect_stdout(_Brief(sys.stdout)), _memory_limit():
         worker.start()
         try:
-            worker.join(SECONDS)
+            while worker.is_alive() and clock.seconds() < SECONDS:
+                worker.join(0.05)
         finally:  # also when the learner interrupts the kernel
             stopped = _stop(worker)
     if not outcome:

@@ -1,5 +1,6 @@
 """Exercises of notebook 04: DDIM with eta, DPM-Solver++(2M), evaluations, order, a fault of MONAI's."""
 
+import functools
 import math
 
 import torch
@@ -184,21 +185,26 @@ def _zigzag(n):
     return Cosine().time(-8 + 14 * position)
 
 
-def slope(answer, steps=(40, 160)):
-    """Measured order of a step: by which power of the number of steps the median error falls, on a zigzag grid."""
-    schedule = Cosine()
+@functools.cache
+def _problem():
+    """An exact denoiser, noise, and the images that it leads to."""
     means = torch.tensor([[-1.0, 0.5], [0.8, 0.9], [0.3, -1.0]], dtype=DOUBLE)
     weights, stds = torch.tensor([0.2, 0.5, 0.3], dtype=DOUBLE), torch.tensor([0.2, 0.3, 0.25], dtype=DOUBLE)
-    denoiser = MixtureDenoiser(weights, means, stds, schedule)
+    denoiser = MixtureDenoiser(weights, means, stds, Cosine())
     noise = torch.randn(64, 2, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    return denoiser, noise, last(sample(denoiser, Cosine(), noise, _zigzag(800), heun_step))
+
+
+def slope(answer, steps=(40, 160)):
+    """Measured order of a step: by which power of the number of steps the median error falls, on a zigzag grid."""
+    denoiser, noise, truth = _problem()
 
     def step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
         x_0 = denoiser(x_t, t)
         u, x_0_previous = previous or (t + (t - s), x_0)  # without a past: no change, so that the first step is DDIM's
         return answer(x_t, x_0, x_0_previous, u, t, s, schedule), x_0
 
-    truth = last(sample(denoiser, schedule, noise, _zigzag(800), heun_step))
-    errors = [(last(sample(denoiser, schedule, noise, _zigzag(n), step)) - truth).norm(dim=1).median() for n in steps]
+    errors = [(last(sample(denoiser, Cosine(), noise, _zigzag(n), step)) - truth).norm(dim=1).median() for n in steps]
     return math.log(errors[0] / errors[1]) / math.log(steps[1] / steps[0])
 
 
