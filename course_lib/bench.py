@@ -17,6 +17,7 @@ from course_lib import (
     bench_samplers,
     bench_segmentation,
     bench_synthesis,
+    bench_targets,
     bench_trends,
     pretrained,
 )
@@ -25,6 +26,7 @@ BANKS = Path(__file__).parent / "banks"
 
 #: name -> make(path): compute the rows that the bank at that path lacks.
 BENCHES = {
+    "03_targets": bench_targets.make,
     "04_samplers": bench_samplers.make,
     "05_guidance": bench_guidance.make,
     "08_synthesis": bench_synthesis.make,

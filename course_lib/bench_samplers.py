@@ -1,7 +1,7 @@
 """The bank ``04_samplers``: Fréchet distance of MedNIST samples for each sampler, number of evaluations and seed.
 
-``python -m course_lib.bench 04_samplers`` remakes it (needs MedNIST in the cache for the floor). It may be interrupted:
-rows that are there are not computed anew.
+``python -m course_lib.bench 04_samplers`` remakes it (needs MedNIST in the cache for both floors). It may be
+interrupted: rows that are there are not computed anew.
 """
 
 import json
@@ -12,7 +12,7 @@ import torch
 
 from course_lib import pretrained, runtime
 from course_lib.metrics.distribution import frechet_distance, moments
-from course_lib.recipes import RECIPES, in_parts, in_reference, random_of_each_class
+from course_lib.recipes import RECIPES, in_parts, in_reference, mednist_images, random_of_each_class
 from course_lib.samplers import ddim_step, ddpm_step, dpmpp_2m_step, heun_step, last, sample
 from course_lib.schedules import log_snr_times, uniform_times
 from course_lib.store import write_rows
@@ -78,10 +78,20 @@ def row(name, nfe, seed):
 
 
 def floor():
-    """Fréchet distances of sets of 60 real images, 10 of each class, that are not in the reference; needs MedNIST."""
+    """Fréchet distances of sets of 60 real images, 10 of each class, of the training split but not in the reference;
+    many are slices of scans that are. Needs MedNIST."""
     images, labels = RECIPES["mednist_features"].load_data()
-    labels = torch.as_tensor(labels)
-    left, generator = (~in_reference(labels)).nonzero()[:, 0], runtime.seeded(0)
+    return _of_real_sets(images, labels, ~in_reference(torch.as_tensor(labels)))
+
+
+def unseen():
+    """The same of the test split, whose scans are in part other ones: they lie farther from the reference."""
+    images, labels = mednist_images("test")
+    return _of_real_sets(images, labels, torch.ones(len(labels), dtype=torch.bool))
+
+
+def _of_real_sets(images, labels, allowed):
+    labels, left, generator = torch.as_tensor(labels), allowed.nonzero()[:, 0], runtime.seeded(0)
     draws = [random_of_each_class(labels[left], IMAGES // 6, generator) for _ in range(FLOOR_DRAWS)]
     return [round(score(images[left[chosen].numpy()]), 4) for chosen in draws]
 
@@ -109,6 +119,7 @@ def make(path):
             "images": IMAGES,
             "precision": runtime.precision_name(),
             "floor": floor(),
+            "unseen": unseen(),
             "rows": [],
         }
     done = {(entry["sampler"], entry["nfe"], entry["seed"]) for entry in bank["rows"]}

@@ -410,6 +410,19 @@ def modes_hit(shares, weights, least=0.25):
     return int((shares >= least * weights).sum())
 
 
+def spread_in_mode(samples, data, k=RARE, reach=3.0):
+    """Standard deviations along and across the ring of the samples within `reach` of the k-th mean: (float, float).
+
+    Real points have one width in both directions; a bridge between two modes that passes here is long and thin.
+    """
+    mean = data.means[k]
+    near = torch.cdist(samples, mean[None])[:, 0] < reach * data.variances.sqrt()[k]
+    outward = mean / mean.norm()
+    along = torch.stack([-outward[1], outward[0]])
+    from_mean = samples[near] - mean
+    return float((from_mean @ along).std()), float((from_mean @ outward).std())
+
+
 def energy_distance(a, b):
     """Energy distance (Székely & Rizzo, J. Stat. Planning Inference 2013): 2 E|a - b| - E|a - a'| - E|b - b'|, >= 0.
 

@@ -153,6 +153,20 @@ def test_samples_depend_on_the_generator_alone(make):
     assert one.shape == (5, 2) and torch.equal(one, two)
 
 
+def test_spread_in_a_mode_has_a_direction(data):
+    """A filament along the ring is long and thin there; real points have one width, that of a Gaussian cut at 3 std."""
+    generator, mean = torch.Generator().manual_seed(0), data.means[families.RARE]
+    outward = mean / mean.norm()
+    along = torch.stack([-outward[1], outward[0]])
+    a, b = torch.randn(2, 20_000, 1, generator=generator)
+    assert families.spread_in_mode(mean + 0.06 * a * along + 0.02 * b * outward, data) == pytest.approx(
+        (0.06, 0.02), rel=0.03
+    )
+    width = 0.12 * math.sqrt(1 - 4.5 * math.exp(-4.5) / (1 - math.exp(-4.5)))
+    real = data.sample_data(400_000, generator)
+    assert families.spread_in_mode(real, data) == pytest.approx((width, width), rel=0.05)
+
+
 def test_mode_shares_and_hits(data):
     shares = families.mode_shares(data.means[:2].repeat_interleave(torch.tensor([3, 1]), 0), data)
     assert shares.tolist() == [0.75, 0.25, 0, 0, 0, 0, 0, 0]

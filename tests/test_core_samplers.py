@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from course_lib import bench, bench_samplers, schedules
+from course_lib import bench, bench_samplers, bench_targets, schedules
 from course_lib.denoisers import Counted, EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser, NetworkDenoiser
 from course_lib.samplers import STEPS, ddim_step, ddpm_step, dpmpp_2m_step, euler_step, heun_step, last, sample
 from course_lib.schedules import log_snr_times, uniform_times
@@ -363,3 +363,60 @@ def test_samplers_of_the_bank_spend_what_they_say(name):
     counted = Counted(mixture(schedule))
     last(sample(counted, schedule, torch.randn(3, 2, dtype=DOUBLE), times(schedule, 9), step))
     assert counted.evaluations == 9
+
+
+def test_bank_names_both_kinds_of_real_images():
+    """As on the card of the features: unseen scans lie farther from the reference than other training images."""
+    bank = bench.load("04_samplers")
+    assert len(bank["floor"]) == len(bank["unseen"]) == bench_samplers.FLOOR_DRAWS
+    assert sum(bank["unseen"]) > sum(bank["floor"])
+
+
+# ---- the bank of notebook 03 -----------------------------------------------------------------------------------------
+
+
+def test_best_linear_denoiser_errs_as_its_closed_form():
+    """Independent pixels of variance c: E (x_0 - D)^2 = c sigma^2 / (alpha^2 c + sigma^2), the mean over the pixels."""
+    variances = torch.tensor([0.01, 0.09, 0.25, 1.0]).reshape(1, 1, 2, 2)
+    noise = torch.randn(2, 20_000, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    seen, held_out = variances.sqrt() * noise
+    found = bench_targets.errors(bench_targets.best_linear(seen), held_out)
+    for level, rms in zip(bench_targets.LEVELS, found):
+        t = level / bench_targets.T
+        alpha, sigma = bench_targets.TABLE.alpha(t), bench_targets.TABLE.sigma(t)
+        wanted = (variances * sigma**2 / (alpha**2 * variances + sigma**2)).mean().sqrt()
+        assert abs(rms / wanted - 1) < 0.02
+
+
+def test_bank_of_targets_says_what_notebook_03_says():
+    bank = bench.load("03_targets")
+    for row in bank["rows"]:
+        assert len(row["per_cent_of_linear"]) == len(bank["levels"]) == len(bench_targets.LEVELS)
+    keys = {(row["data"], row["seed"], row["kind"]): row["per_cent_of_linear"] for row in bank["rows"]}
+    assert {data for data, _, _ in keys} == {"brain", "mednist"}
+    at_100, at_900 = (bench_targets.LEVELS.index(level) for level in (100, 900))
+    for data, seed, kind in keys:
+        eps, v = keys[data, seed, "eps"], keys[data, seed, "v"]
+        assert eps[at_900] > 2 * v[at_900]
+        assert eps[at_100] < v[at_100]
+
+
+def test_bank_of_targets_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    pictures = torch.randn(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(bench_targets, "images", lambda: {"brain": (pictures, pictures)})
+    monkeypatch.setattr(bench_targets, "SEEDS", 1)
+    monkeypatch.setattr(bench_targets, "trained", lambda kind, seen, seed: bench_targets.best_linear(seen))
+    old = {"data": "brain", "kind": "eps", "seed": 0, "kept": True}
+    path = tmp_path / "bank.json"
+    path.write_text(json.dumps({"rows": [old]}))
+    bench_targets.make(path)
+    rows = json.loads(path.read_text())["rows"]
+    assert rows[0] == old
+    assert rows[1] == {"data": "brain", "kind": "v", "seed": 0, "per_cent_of_linear": [100.0] * 12}
+
+
+@pytest.mark.parametrize("kind", bench_targets.KINDS)
+def test_a_network_of_the_bank_of_targets_trains(kind):
+    pictures = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(0)) - 0.5
+    denoiser = bench_targets.trained(kind, pictures, seed=0, steps=2)
+    assert denoiser(pictures, 0.5).shape == pictures.shape

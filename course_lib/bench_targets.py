@@ -1,0 +1,110 @@
+"""The bank ``03_targets``: one small network, trained twice, to predict the noise and to predict v.
+
+``python -m course_lib.bench 03_targets`` remakes it in some ten minutes (with MedNIST in the cache, on its head
+CT too). It may be interrupted: rows that are there are not computed anew. Network, schedule, batch and steps are those
+of the training in notebook 03; only the target differs.
+"""
+
+import copy
+import json
+
+import torch
+
+from course_lib import predictions
+from course_lib.denoisers import GaussianDenoiser, NetworkDenoiser
+from course_lib.samplers import noise_like
+from course_lib.schedules import Discrete
+from course_lib.store import write_rows
+from course_lib.training import ema_decay, to_tensor, update_ema
+
+T, STEPS, BATCH = 1000, 300, 32
+LEVELS = (10, 25, 50, 100, 150, 200, 300, 400, 500, 600, 750, 900)  # steps at which the error is measured
+KINDS = ("eps", "v")
+SEEDS = 1
+TABLE = Discrete.linear(T)
+
+
+def images():
+    """{data set: training images (N, 1, 32, 32), 200 held-out ones}: brains of the course, head CT if it is there."""
+    from data_fetch import brain_cohort, mednist
+
+    sets = {"brain": [brain_cohort.cohort(split, n).images for split, n in (("train", 1500), ("test", 400))]}
+    if mednist.is_available():
+        head = mednist.CLASSES.index("HeadCT")
+        sets["mednist"] = [pictures[labels == head] for pictures, labels in map(mednist.load, ("train", "test"))]
+    return {name: (_small(seen), _small(unseen[:: len(unseen) // 200][:200])) for name, (seen, unseen) in sets.items()}
+
+
+def _small(pictures):
+    return torch.nn.functional.avg_pool2d(to_tensor(pictures), 2)
+
+
+def trained(kind, pictures, seed, steps=STEPS):
+    """The running average of a network after ``steps`` steps on pictures (N, 1, 32, 32), as a denoiser of such."""
+    from monai.networks.nets import DiffusionModelUNet
+
+    fold, unfold = torch.nn.PixelUnshuffle(2), torch.nn.PixelShuffle(2)
+    torch.manual_seed(seed)
+    net = DiffusionModelUNet(
+        spatial_dims=2, in_channels=4, out_channels=4, channels=(32, 64, 64), num_res_blocks=1,
+        attention_levels=(False, False, True), num_head_channels=32, norm_num_groups=32,
+    )  # fmt: skip
+    ema = copy.deepcopy(net).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(net.parameters())
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
+    for step in range(1, steps + 1):
+        x_0 = fold(pictures[torch.randint(len(pictures), (BATCH,))])
+        k = torch.randint(T, (BATCH,))  # index k is time t = (k + 1) / T
+        eps = torch.randn_like(x_0)
+        alpha, sigma = (c((k + 1) / T).float().reshape(-1, 1, 1, 1) for c in (TABLE.alpha, TABLE.sigma))
+        target = predictions.target(kind, x_0, eps, alpha, sigma)
+        loss = (net(alpha * x_0 + sigma * eps, timesteps=k) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        rate.step()
+        update_ema(ema, net, ema_decay(step, longest=0.99))
+
+    def predicted(x_t, t, y):
+        return unfold(ema(fold(x_t), timesteps=(t * T - 1) * torch.ones(len(x_t))))
+
+    return NetworkDenoiser(predicted, TABLE, kind, clip=True)
+
+
+def best_linear(pictures):
+    """The denoiser that is exact for Gaussian data with the pictures' mean and covariance, for (B, 1, H, W)."""
+    flat = pictures.flatten(1)
+    exact = GaussianDenoiser(flat.mean(0), torch.cov(flat.T), TABLE)
+    return lambda x_t, t: exact(x_t.flatten(1), t).reshape(x_t.shape)
+
+
+def errors(denoiser, pictures, seed=2):
+    """Root mean squared error of the denoised pictures (N, 1, H, W) at each of ``LEVELS``; one seed, one noise."""
+    generator, found = torch.Generator().manual_seed(seed), []
+    for t in (level / T for level in LEVELS):
+        x_t = TABLE.noisy(pictures, noise_like(pictures, generator), t)
+        found.append(float((denoiser(x_t, t) - pictures).square().mean().sqrt()))
+    return found
+
+
+def make(path):
+    """Compute the rows that the bank at ``path`` lacks, and write it after each of them."""
+    bank = {
+        "made_by": "python -m course_lib.bench 03_targets",
+        "sha256": {},
+        "steps": STEPS,
+        "levels": LEVELS,
+        "rows": [],
+    }
+    if path.exists():
+        bank = json.loads(path.read_text(encoding="utf-8"))
+    done = {(row["data"], row["kind"], row["seed"]) for row in bank["rows"]}
+    sets = images()
+    baseline = {name: errors(best_linear(seen), held_out) for name, (seen, held_out) in sets.items()}
+    for seed, name, kind in ((seed, name, kind) for seed in range(SEEDS) for name in sets for kind in KINDS):
+        if (name, kind, seed) not in done:
+            found = errors(trained(kind, sets[name][0], seed), sets[name][1])
+            per_cent = [round(100 * ours / linear, 1) for ours, linear in zip(found, baseline[name])]
+            bank["rows"].append({"data": name, "kind": kind, "seed": seed, "per_cent_of_linear": per_cent})
+            write_rows(path, bank)
+            print(bank["rows"][-1], flush=True)
