@@ -186,8 +186,9 @@ def measure_classifier(recipe, net):
     distances.
 
     The floor is what 600 real images score against the reference: 100 of each class, drawn at random from the training
-    images that are not in the reference, the mean of five draws. The test split is the end of each class by number, in
-    part other patients and scanners, and scores worse: its figure is given beside the floor.
+    images that are not in the reference, the mean of five draws. Many are slices of the same scans as the
+    reference. The test split is the end of each class by number, in part other scans, and scores worse: its figure
+    stands beside the floor, as ``test_split``.
     """
     images, labels = mednist_images("test")
     accuracy = float((in_parts(net, images).argmax(1) == torch.as_tensor(labels)).float().mean())
