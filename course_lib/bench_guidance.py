@@ -12,7 +12,7 @@ import torch
 from course_lib import guidance, pretrained, runtime
 from course_lib.metrics.distribution import density_coverage, frechet_distance, moments
 from course_lib.metrics.intervals import jackknife
-from course_lib.recipes import RECIPES, in_parts, in_reference, random_of_each_class
+from course_lib.recipes import in_parts, in_reference, mednist_images, random_of_each_class
 from course_lib.sample import draw
 from course_lib.store import read_tensors, write_rows, write_tensors
 
@@ -59,11 +59,14 @@ def draw_set(method, w, n=IMAGES, seed=0):
     return draw(guided(method, w), y, nfe=STEPS, seed=seed, batch_size=60), y
 
 
-def real_features(seed):
-    """Features (IMAGES, 320) of real images that are not in the reference, as many of each class. Needs MedNIST."""
-    images, labels = RECIPES["mednist_features"].load_data()
+def real_features(seed, split="train"):
+    """Features (IMAGES, 320) of real images that are not in the reference, as many of each class. Needs MedNIST.
+
+    split : "train": scans of which other slices are in the reference, too; "test": scans held out.
+    """
+    images, labels = mednist_images(split)
     labels = torch.as_tensor(labels)
-    left = (~in_reference(labels)).nonzero()[:, 0]
+    left = (~in_reference(labels) if split == "train" else torch.ones(len(labels), dtype=torch.bool)).nonzero()[:, 0]
     chosen = left[random_of_each_class(labels[left], IMAGES // 6, runtime.seeded(seed))].numpy()
     return in_parts(pretrained.load("mednist_features").features, images[chosen]), images[chosen]
 
@@ -99,10 +102,10 @@ def needs(method):
     return pretrained.sha256_of(NEEDS.get(method, ())) or {}
 
 
-def floor(real):
-    """What real images score, five sets of other draws: the same figures as :func:`row`, a list each."""
+def floor(real, split="train"):
+    """What real images of a split score, five sets of other draws: the same figures as :func:`row`, a list each."""
     reference = pretrained.reference("mednist_features")
-    draws = [real_features(seed) for seed in range(1, 6)]
+    draws = [real_features(seed, split) for seed in range(1, 6)]
     pairs = [density_coverage(real, features, K) for features, _ in draws]
     pixels = [torch.as_tensor(images).float() / 127.5 - 1 for _, images in draws]
     return {
@@ -135,6 +138,7 @@ def make(path):
             "interval": INTERVAL,
             "precision": runtime.precision_name(),
             "floor": floor(real(path)),
+            "held_out": floor(real(path), "test"),
             "rows": [],
         }
     done = {(entry["method"], entry["w"]) for entry in bank["rows"]}

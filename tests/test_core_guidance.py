@@ -209,6 +209,8 @@ def test_a_part_of_the_bank_is_remade():
             "made with other weights"
         )
     assert len({(row["method"], row["w"]) for row in bank["rows"]}) == len(bank["rows"]) == len(bench_guidance.PLAN)
+    floor, held_out = (sum(bank[split]["coverage"]) / len(bank[split]["coverage"]) for split in ("floor", "held_out"))
+    assert bank["floor"].keys() == bank["held_out"].keys() and held_out < floor  # unseen scans are farther away
 
 
 def test_the_bank_may_be_interrupted(tmp_path, monkeypatch):
