@@ -52,6 +52,41 @@ def coverage(samples, truth, inside, level=0.9):
     return hit / inside.flatten(1).sum(1)
 
 
+def crps(samples, truth, inside):
+    """Continuous ranked probability score of samples (K, N, 1, H, W), mean over the pixels ``inside``, for each image.
+
+    E|x - x_0| - E|x - x'| / 2 for two independent samples x and x' of one pixel, estimated without bias from K of them:
+    the smaller the better, in the units of the image, and least for samples of the true posterior. A single sample, or
+    a method with one answer, scores its mean absolute error. Gneiting & Raftery (J. Am. Stat. Assoc. 2007), eq. 21;
+    Ferro (Q. J. R. Meteorol. Soc. 2014) on few samples.
+    """
+    K = len(samples)
+    score = (samples - truth).abs().mean(0)
+    if K > 1:
+        apart = (samples[:, None] - samples[None]).abs().sum((0, 1)) / (K * (K - 1))
+        score = score - apart / 2
+    return (score * inside).flatten(1).sum(1) / inside.flatten(1).sum(1)
+
+
+def gaussian_crps(mean, std, truth, inside):
+    """The same of the Gaussian N(mean, std^2) in every pixel, in closed form: Gneiting & Raftery (2007), sec. 4.2."""
+    z = (truth - mean) / std
+    density = (-z.square() / 2).exp() / (2 * torch.pi) ** 0.5
+    score = std * (z * torch.erf(z / 2**0.5) + 2 * density - torch.pi**-0.5)
+    return (score * inside).flatten(1).sum(1) / inside.flatten(1).sum(1)
+
+
+def local_cnr(x, mask, surround):
+    """Contrast-to-noise ratio of each image: |mean in the mask - mean in the surround| / std in the surround.
+
+    mask and surround : bool (N, 1, H, W).
+    """
+    inside, around = (mask * x).flatten(1).sum(1) / mask.flatten(1).sum(1), surround.flatten(1).sum(1)
+    mean = (surround * x).flatten(1).sum(1) / around
+    spread = ((x - mean.view(-1, 1, 1, 1)).square() * surround).flatten(1).sum(1) / around
+    return (inside - mean).abs() / spread.sqrt()
+
+
 def contrast_kept(with_lesion, without, change, mask):
     """How much of a lesion's contrast is left, for each image: <with - without, change> / <change, change> in the mask.
 
