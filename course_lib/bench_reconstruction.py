@@ -10,12 +10,11 @@ import json
 import time
 
 import torch
-from torch.nn import functional as F
 
 from course_lib import pretrained, runtime
 from course_lib.guidance import Clipped
 from course_lib.inverse import diffpir, diffpir_step, dps_step, pigdm, tv
-from course_lib.metrics.images import contrast_kept, coverage, crps, gaussian_crps, local_cnr, psnr, ssim
+from course_lib.metrics.images import contrast_kept, coverage, psnr, ssim
 from course_lib.operators import to_kspace
 from course_lib.recipes import CT_NOISE, MRI_NOISE, back_projected, made_brains, scan_ct, scan_mri
 from course_lib.samplers import ddpm_step, last, sample
@@ -222,7 +221,7 @@ def remake(problem, method, group, samples=1, sick=False):
 
 def row(problem, method):
     """One row of the bank, computed, and the pictures of the first group."""
-    healthy = subjects()[0]
+    healthy, sick, masks, brain = subjects()
     K, groups = samples_of(problem, method), range(CASES // GROUP)
     runtime.precision()  # measured once, before the clock starts
     parts = [remake(problem, method, k, K) for k in groups]
@@ -238,60 +237,30 @@ def row(problem, method):
         "needs": needs(problem, method),
         **_scores(samples, healthy),
     }
-    found |= error_bars(problem, method, samples)
+    if method.startswith("U-Net"):
+        found["error_bar"] = round(error_bar(problem, method), 5)
     if K > 1:
+        found["coverage"] = _rounded(coverage(samples, healthy, brain))
         kept |= {"mean": samples.mean(0)[:SHOWN], "std": samples.std(0)[:SHOWN]}
     if with_lesions(problem, method):
         with_lesion = torch.cat([remake(problem, method, k, sick=True)[0][0] for k in groups])
-        found |= lesion_scores(with_lesion, samples[0])
+        found["contrast_kept"] = _rounded(contrast_kept(with_lesion, samples[0], sick - healthy, masks))
+        found["lesion_error"] = _rounded(lesion_error(samples[0]))
         kept["lesion"] = with_lesion[:SHOWN]
     return found, kept
 
 
-def error_bars(problem, method, samples):
-    """Whether the spread of samples (K, 32, 1, 96, 96) of the healthy subjects is right, a number a subject.
-
-    "coverage" and "crps" of several; "crps" of a U-Net, its mean absolute error, and "crps_with_bar": the same of a
-    Gaussian around its answer, with one standard deviation for all pixels (:func:`error_bar`).
-    """
-    healthy, _, _, brain = subjects()
-    if len(samples) > 1:
-        found = {"coverage": _rounded(coverage(samples, healthy, brain))}
-    elif method.startswith("U-Net"):
-        bar = error_bar(problem, method)
-        found = {"crps_with_bar": _rounded(gaussian_crps(samples[0], bar, healthy, brain), 5)}
-    else:
-        return {}
-    return found | {"crps": _rounded(crps(samples, healthy, brain), 5)}
-
-
 def error_bar(problem, method):
-    """The root mean squared error of a U-Net inside the brains of the validation subjects."""
-    cases = made_brains("validation", GROUP)
-    x_0, brain = to_tensor(cases.images), torch.as_tensor(cases.labels)[:, None] > 0
-    return (reconstruct(problem, method, *scan(problem, x_0, 0)) - x_0)[brain].square().mean().sqrt()
+    """One error bar for all pixels of a method with one answer: its root mean squared error on validation subjects."""
+    x_0 = to_tensor(made_brains("validation", GROUP).images)
+    return float((reconstruct(problem, method, *scan(problem, x_0, 0)) - x_0).square().mean().sqrt())
 
 
-def lesion_scores(with_lesion, without):
-    """What is left of the lesions in reconstructions (32, 1, 96, 96) of the subjects with and without them.
-
-    "contrast_kept"; "lesion_error": the error of the reconstruction without the lesion along the lesion's pattern, in
-    the same units; "cnr": contrast to noise against the surround, and "cnr_without": the same where no lesion is.
-    """
-    healthy, sick, masks, brain = subjects()
-    around = surround(masks) & brain
-    return {
-        "contrast_kept": _rounded(contrast_kept(with_lesion, without, sick - healthy, masks)),
-        "lesion_error": _rounded(contrast_kept(without, healthy, sick - healthy, masks)),
-        "cnr": _rounded(local_cnr(with_lesion, masks, around)),
-        "cnr_without": _rounded(local_cnr(without, masks, around)),
-    }
-
-
-def surround(masks):
-    """A ring of three pixels around masks (N, 1, H, W), one pixel off: bool."""
-    near, far = (F.max_pool2d(masks.float(), side, 1, side // 2) > 0 for side in (3, 9))
-    return far & ~near
+def lesion_error(without):
+    """The error of reconstructions (32, 1, 96, 96) of the healthy subjects along the change that a lesion would make
+    there, in units of that change: what an observer who knows place and shape may take for a lesion."""
+    healthy, sick, masks, _ = subjects()
+    return contrast_kept(without, healthy, sick - healthy, masks)
 
 
 def _rounded(values, digits=3):

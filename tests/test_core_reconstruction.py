@@ -9,16 +9,7 @@ import torch
 from course_lib import bench, recipes, runtime
 from course_lib import bench_reconstruction as lab
 from course_lib.denoisers import NetworkDenoiser
-from course_lib.metrics.images import (
-    contrast_kept,
-    coverage,
-    crps,
-    gaussian_crps,
-    local_cnr,
-    prediction_interval,
-    psnr,
-    ssim,
-)
+from course_lib.metrics.images import contrast_kept, coverage, energy_score, prediction_interval, psnr, ssim
 from course_lib.networks import build
 from course_lib.recipes import RECIPES
 from course_lib.schedules import Cosine
@@ -127,53 +118,19 @@ def test_contrast_kept_by_hand():
     assert contrast_kept(found, without, change, mask).tolist() == [0.5, -1.0]
 
 
-def test_crps_of_a_gaussian_is_the_integral_of_its_definition():
-    """The squared distance of the distribution function from the step at the truth, integrated: Simpson on a grid."""
-    from scipy.integrate import quad
-    from scipy.stats import norm
-
-    everywhere = torch.ones(1, 1, 1, 1, dtype=torch.bool)
-    for mean, std, truth in ((0.0, 1.0, 0.0), (0.3, 0.2, -0.4), (-0.5, 2.0, 1.5)):
-
-        def squared(x, mean=mean, std=std, truth=truth):
-            return (norm.cdf(x, mean, std) - (x >= truth)) ** 2
-
-        expected = sum(quad(squared, *ends)[0] for ends in ((mean - 12 * std, truth), (truth, mean + 12 * std)))
-        found = gaussian_crps(*(torch.full((1, 1, 1, 1), v) for v in (mean, std, truth)), everywhere)
-        assert float(found) == pytest.approx(expected, rel=1e-5)
+@pytest.mark.parametrize("spread", [0.5, 1.0, 2.0])
+def test_energy_score_is_that_of_its_definition_and_least_where_the_spread_is_right(spread):
+    """Samples N(0, spread^2 I) and a truth N(0, I): norms of differences, averaged, against the two moments."""
+    draws, truth = (torch.randn(n, 4096, generator=runtime.seeded(n), dtype=torch.float64) for n in (200, 1))
+    draws = spread * draws
+    norms = [(a - b).norm(dim=1).mean() / 64 for a, b in ((draws, truth), (draws[::2], draws[1::2]))]
+    found = energy_score((draws - truth).square().mean(), draws.var(0).mean())
+    assert float(found) == pytest.approx(float(norms[0] - norms[1] / 2), abs=2e-3)
+    assert float(found) >= float(energy_score(torch.tensor(2.0), torch.tensor(1.0))) - 0.02
 
 
-@pytest.mark.parametrize("K", [2, 4])
-def test_crps_of_few_samples_is_unbiased(K):
-    """Of Gaussian samples it is the closed form, however few, and it is least where their spread is right."""
-    generator, everywhere = runtime.seeded(K), torch.ones(2000, 1, 8, 8, dtype=torch.bool)
-    noise, truth = (torch.randn(n, 2000, 1, 8, 8, generator=generator) for n in (K, 1))
-    scores = {}
-    for std in (0.5, 1.0, 2.0):
-        scores[std] = float(crps(std * noise, truth[0], everywhere).mean())
-        closed = gaussian_crps(torch.zeros(1), torch.tensor(std), truth[0], everywhere).mean()
-        assert scores[std] == pytest.approx(float(closed), abs=0.01)
-    assert scores[1.0] < min(scores[0.5], scores[2.0]) and scores[1.0] == pytest.approx(torch.pi**-0.5, abs=0.01)
-
-
-def test_crps_of_one_answer_is_its_mean_absolute_error_inside():
-    truth, inside = torch.zeros(2, 1, 1, 2), torch.tensor([True, False]).expand(2, 1, 1, 2)
-    answer = torch.tensor([[0.5, 9.0], [-0.25, 9.0]]).reshape(1, 2, 1, 1, 2)
-    assert crps(answer, truth, inside).tolist() == [0.5, 0.25]
-
-
-def test_contrast_to_noise_by_hand():
-    x = torch.tensor([5.0, 1.0, 3.0, 100.0]).reshape(1, 1, 1, 4)
-    mask, surround = (torch.tensor(where).reshape(1, 1, 1, 4) for where in ([1, 0, 0, 0], [0, 1, 1, 0]))
-    assert local_cnr(x, mask.bool(), surround.bool()).tolist() == [3.0]  # mean 2, standard deviation 1
-    assert local_cnr(2 * x - 7, mask.bool(), surround.bool()).tolist() == [3.0]
-
-
-def test_the_surround_of_a_lesion_is_a_ring_that_does_not_touch_it():
-    mask = torch.zeros(1, 1, 15, 15, dtype=torch.bool)
-    mask[..., 7, 7] = True
-    ring = lab.surround(mask)[0, 0]
-    assert ring.sum() == 9 * 9 - 3 * 3 and not ring[6:9, 6:9].any() and ring[3:12, 3:12].sum() == ring.sum()
+def test_energy_score_of_one_answer_is_its_root_mean_squared_error():
+    assert float(energy_score(torch.tensor(0.04), torch.tensor(0.0))) == pytest.approx(0.2)
 
 
 # ---- the bank --------------------------------------------------------------------------------------------------------
@@ -234,9 +191,9 @@ def test_the_bank_is_whole(bank):
         assert row["settings"] == lab.settings_of(row["problem"], row["method"]) if "settings" in row else True
         assert row["needs"] == lab.needs(row["problem"], row["method"])
         if "contrast_kept" in row:
-            assert {len(row[key]) for key in ("contrast_kept", "lesion_error", "cnr", "cnr_without")} == {32}
+            assert len(row["contrast_kept"]) == len(row["lesion_error"]) == 32
         assert ("coverage" in row) == (row.get("samples", 1) > 1)
-        assert ("crps" in row) == ("coverage" in row or "crps_with_bar" in row)
+        assert ("error_bar" in row) == (row["method"].startswith("U-Net") and row["problem"] != lab.FINE)
     kept = lab.pictures(bench.BANKS / "09_reconstruction.json")
     for key, images in kept.items():  # "problem/method/what"
         assert images.shape == (lab.SHOWN, 96, 96)

@@ -52,39 +52,16 @@ def coverage(samples, truth, inside, level=0.9):
     return hit / inside.flatten(1).sum(1)
 
 
-def crps(samples, truth, inside):
-    """Continuous ranked probability score of samples (K, N, 1, H, W), mean over the pixels ``inside``, for each image.
+def energy_score(squared_error, variance):
+    """Energy score of samples of each image, the smaller the better, in units of one pixel: E|x - x_0| - E|x - x'| / 2.
 
-    E|x - x_0| - E|x - x'| / 2 for two independent samples x and x' of one pixel, estimated without bias from K of them:
-    the smaller the better, in the units of the image, and least for samples of the true posterior. A single sample, or
-    a method with one answer, scores its mean absolute error. Gneiting & Raftery (J. Am. Stat. Assoc. 2007), eq. 21;
-    Ferro (Q. J. R. Meteorol. Soc. 2014) on few samples.
+    squared_error : of one sample, mean over the pixels. variance : of the samples, mean over the pixels; 0 for a method
+    with one answer. |.| is the norm of an image over the root of its number of pixels. For thousands of pixels it
+    hardly varies from sample to sample, so the root of its mean square, which these two give, stands for its mean:
+    E|x - x'|^2 = 2 variance. Least, on average, for the true posterior: Gneiting & Raftery (J. Am. Stat. Assoc. 2007),
+    eq. 22.
     """
-    K = len(samples)
-    score = (samples - truth).abs().mean(0)
-    if K > 1:
-        apart = (samples[:, None] - samples[None]).abs().sum((0, 1)) / (K * (K - 1))
-        score = score - apart / 2
-    return (score * inside).flatten(1).sum(1) / inside.flatten(1).sum(1)
-
-
-def gaussian_crps(mean, std, truth, inside):
-    """The same of the Gaussian N(mean, std^2) in every pixel, in closed form: Gneiting & Raftery (2007), sec. 4.2."""
-    z = (truth - mean) / std
-    density = (-z.square() / 2).exp() / (2 * torch.pi) ** 0.5
-    score = std * (z * torch.erf(z / 2**0.5) + 2 * density - torch.pi**-0.5)
-    return (score * inside).flatten(1).sum(1) / inside.flatten(1).sum(1)
-
-
-def local_cnr(x, mask, surround):
-    """Contrast-to-noise ratio of each image: |mean in the mask - mean in the surround| / std in the surround.
-
-    mask and surround : bool (N, 1, H, W).
-    """
-    inside, around = (mask * x).flatten(1).sum(1) / mask.flatten(1).sum(1), surround.flatten(1).sum(1)
-    mean = (surround * x).flatten(1).sum(1) / around
-    spread = ((x - mean.view(-1, 1, 1, 1)).square() * surround).flatten(1).sum(1) / around
-    return (inside - mean).abs() / spread.sqrt()
+    return squared_error.sqrt() - (variance / 2).sqrt()
 
 
 def contrast_kept(with_lesion, without, change, mask):
