@@ -53,7 +53,8 @@ def write_rows(path, bank):
     """Write a dict with a list of dicts under "rows" as JSON, atomically; each row on a line of its own."""
     rows = ",\n".join("  " + json.dumps(row) for row in bank["rows"])
     head = json.dumps({**bank, "rows": None}, indent=1)
-    write_atomically(path, (head.replace("null", f"[\n{rows}\n ]") + "\n").encode())
+    place = '\n "rows": null'  # with the indent of the outermost level: no other null is meant
+    write_atomically(path, (head.replace(place, f'\n "rows": [\n{rows}\n ]') + "\n").encode())
 
 
 def write_tensors(path, tensors, metadata=None):

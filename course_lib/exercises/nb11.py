@@ -392,8 +392,8 @@ q6 = choices(
         "b": "At 2 % prevalence three of four flagged pixels can be healthy at such an AUROC (exercise 3).",
         "c": "Another contrast, another level, an artefact are unusual too: see the T2 image.",
         "d": "The Gaussian case has both in closed form, and the images show the same.",
-        "e": "Bright lesions are not all: at its threshold, brightness flags 47 % of the healthy in section 9, and the "
-        "network tells the ill from the healthy better. It is the method to beat on its own ground.",
+        "e": "Bright lesions are not all: over the five families the network tells the ill from the healthy better in "
+        "section 9, where brightness flags 47 % of the healthy. It is the method to beat on its own ground.",
     },
     hints=["Three are wrong: b is exercise 3, c is shown with an image of another contrast, e in section 9."],
     explanation="True: a, d. Unusual is not ill, an ROC curve divides by what is common, and a rule that is best at "
