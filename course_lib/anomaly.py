@@ -17,18 +17,25 @@ invert and guided back   DDIM to t_0, back with guidance to "healthy"    Wolleb 
 import torch
 from torch.nn import functional as F
 
-from course_lib.samplers import ddim_step, ddpm_step, last, sample
+from course_lib.arguments import alike, floating, positive, shaped, whole, within
+from course_lib.samplers import ddim_step, ddpm_step, last, noise_like, sample
 
 BACKGROUND = -0.95  # below this a pixel of a skull-stripped image is background
 
 
 def brain(x):
     """Where images x (..., H, W) in [-1, 1] show something: bool, the same shape."""
-    return torch.as_tensor(x) > BACKGROUND
+    x = torch.as_tensor(x)
+    if not x.is_floating_point():
+        raise ValueError(f"x must be floats in [-1, 1], got {x.dtype}: to_tensor makes them of 0 to 255")
+    return x > BACKGROUND
 
 
 def smooth(score, sigma=1.0):
     """Scores (N, H, W) blurred by a Gaussian of ``sigma`` pixels; single noisy pixels are no lesions."""
+    shaped("N, H, W", score=score)
+    floating(score=score)
+    positive(sigma=sigma)
     reach = max(1, round(3 * sigma))
     at = torch.arange(-reach, reach + 1, dtype=score.dtype, device=score.device)
     kernel = torch.exp(-at.square() / (2 * sigma**2))
@@ -39,6 +46,8 @@ def smooth(score, sigma=1.0):
 
 def residual_score(x, twin, sigma=1.0):
     """|x - twin|, blurred, and 0 outside the brain. x, twin (N, H, W)."""
+    floating(x=x, twin=twin)
+    alike(x=x, twin=twin)
     return smooth((x - twin).abs(), sigma) * brain(x)
 
 
@@ -49,6 +58,7 @@ class Healthy:
     """
 
     def __init__(self, images, K=64):
+        whole(K=K)
         x = torch.as_tensor(images).flatten(1).double()
         if not 0 < K < len(x):
             raise ValueError(f"expected 0 < K < {len(x)}, the number of images; got {K}")
@@ -63,13 +73,19 @@ class Healthy:
 
     def project(self, x, K=None):
         """The nearest image to each of x (N, H, W) in mean + span of the K strongest directions (all if None)."""
-        kept = self.directions if K is None else self.directions[-K:]
+        K = len(self.directions) if K is None else K
+        whole(K=K)
+        kept = self.directions[-K:]
         offset = torch.as_tensor(x).flatten(1).double() - self.mean
         return (self.mean + offset @ kept.T @ kept).reshape(x.shape).float()
 
 
 def _rising(t_0, n):
-    """n + 1 times from 0 to t_0, evenly spaced (float64)."""
+    """n + 1 times from 0 to t_0, evenly spaced (float64). Raises ValueError unless 0 < t_0 <= 1 and n >= 1."""
+    positive(t_0=t_0)
+    whole(n=n)
+    if t_0 > 1:
+        raise ValueError(f"t_0 must lie in (0, 1], where 1 is noise, got {t_0!r}")
     return torch.linspace(0, t_0, n + 1, dtype=torch.float64)
 
 
@@ -78,9 +94,10 @@ def noise_and_denoise(denoiser, x, t_0, n, generator, step=ddpm_step):
 
     Wyatt et al., AnoDDPM (CVPR workshops 2022), Algorithm 1, here with Gaussian noise.
     """
-    schedule = denoiser.schedule
-    eps = torch.randn(x.shape, dtype=x.dtype, generator=generator).to(x.device)
-    return last(sample(denoiser, schedule, schedule.noisy(x, eps, t_0), _rising(t_0, n).flip(0), step, generator))
+    schedule, times = denoiser.schedule, _rising(t_0, n).flip(0)
+    floating(x=x)
+    x_t0 = schedule.noisy(x, noise_like(x, generator), t_0)
+    return last(sample(denoiser, schedule, x_t0, times, step, generator))
 
 
 def one_step(denoiser, x, t_0, draws, generator):
@@ -88,10 +105,11 @@ def one_step(denoiser, x, t_0, draws, generator):
 
     As a score of anomaly this is the denoising autoencoder of Kascenas et al. (MIDL 2022), at one noise level.
     """
+    floating(x=x)
+    whole(draws=draws)
     schedule, total = denoiser.schedule, 0.0
     for _ in range(draws):
-        eps = torch.randn(x.shape, dtype=x.dtype, generator=generator).to(x.device)
-        total = total + denoiser(schedule.noisy(x, eps, t_0), t_0)
+        total = total + denoiser(schedule.noisy(x, noise_like(x, generator), t_0), t_0)
     return total / draws
 
 
@@ -100,6 +118,7 @@ def invert(denoiser, x, t_0, n, **cond):
 
     The first time is 1e-3 t_0: at t = 0 itself there is no noise to speak of. Song et al. (ICLR 2021), sec. 4.3.
     """
+    floating(x=x)
     times = _rising(t_0, n)
     times[0] = 1e-3 * t_0
     for s, t in zip(times[:-1], times[1:]):
@@ -122,6 +141,8 @@ def heal(denoiser, guided, x, t_0, n):
 
 def gain(cov, schedule, t):
     """G = alpha^2 C (alpha^2 C + sigma^2 I)^-1: the share of x that comes through noise and denoising. (d, d)."""
+    if cov.ndim != 2 or cov.shape[0] != cov.shape[1]:
+        raise ValueError(f"cov must be a square matrix (d, d), got shape {tuple(cov.shape)}")
     alpha, sigma = float(schedule.alpha(t)), float(schedule.sigma(t))
     noisy = alpha**2 * cov + sigma**2 * torch.eye(len(cov), dtype=cov.dtype)
     return torch.linalg.solve(noisy, alpha**2 * cov).T
@@ -140,7 +161,10 @@ def detectability(cov, schedule, t, a, draws=1, sampled=True):
     As draws -> inf and t -> 0 the residual becomes C^-1 (x - mean) times a number, and d' reaches the ceiling of every
     detector, the matched filter's sqrt(a^T C^-1 a).
     """
+    within(1, float("inf"), draws=draws)
     G = gain(cov, schedule, t)
+    if a.shape != cov.shape[:1] or not a.any():
+        raise ValueError(f"a must be an anomaly ({len(cov)},) that is not 0 everywhere, got shape {tuple(a.shape)}")
     one = torch.eye(len(cov), dtype=cov.dtype)
     spread = (one + G if sampled else G) @ cov @ (one - G)  # these commute: all are functions of C
     variance = a @ ((one - G) @ cov @ (one - G) + spread / draws) @ a

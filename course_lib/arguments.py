@@ -1,5 +1,6 @@
 """Arguments that do not fit are refused in one sentence: it names the argument, what it may be, and what it was."""
 
+import math
 from numbers import Integral
 
 
@@ -13,19 +14,51 @@ def whole(least=1, **values):
 def positive(**values):
     """Raises ValueError unless each value is a number greater than 0: ``positive(std=std)``."""
     for name, value in values.items():
-        if not 0 < value < float("inf"):
+        if not (_number(value) and 0 < value < math.inf):
             raise ValueError(f"{name} must be positive and finite, got {value!r}")
 
 
 def within(low, high, **values):
-    """Raises ValueError unless low <= value <= high for each value: ``within(0, 1, eta=eta)``."""
+    """Raises ValueError unless each value is a number, low <= value <= high: ``within(0, 1, eta=eta)``."""
     for name, value in values.items():
-        if not low <= value <= high:
+        if not (_number(value) and low <= value <= high):
             raise ValueError(f"{name} must lie from {low} to {high}, got {value!r}")
 
 
 def one_of(choices, **values):
     """Raises ValueError unless each value is one of the names ``choices``: ``one_of(KINDS, kind=kind)``."""
     for name, value in values.items():
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def shaped(axes, **values):
+    """Raises ValueError unless each array has the axes: ``shaped("N, H, W", score=score)``."""
+    for name, value in values.items():
+        shape = getattr(value, "shape", None)
+        if shape is None or len(shape) != len(axes.split(", ")):
+            found = f"a {type(value).__name__}" if shape is None else f"shape {tuple(shape)}"
+            raise ValueError(f"{name} must be an array or tensor ({axes}), got {found}")
+
+
+def alike(**values):
+    """Raises ValueError unless all arrays have one shape; those that merely broadcast would be mixed up."""
+    shapes = {name: tuple(value.shape) for name, value in values.items()}
+    if len(set(shapes.values())) > 1:
+        found = ", ".join(map(str, shapes.values()))
+        raise ValueError(f"{' and '.join(shapes)} must have one shape, got {found}")
+
+
+def floating(**values):
+    """Raises ValueError unless each value is a tensor of floats: ``floating(x=x)``."""
+    for name, value in values.items():
+        if not hasattr(value, "is_floating_point") or not value.is_floating_point():
+            kind = getattr(value, "dtype", type(value).__name__)
+            raise ValueError(
+                f"{name} must be a tensor of floats, got {str(kind).removeprefix('torch.')}: to_tensor makes one of "
+                "images"
+            )
+
+
+def _number(value):
+    return hasattr(value, "__float__") and math.prod(getattr(value, "shape", ())) == 1

@@ -29,6 +29,7 @@ import torch
 from torch.nn import functional as F
 
 from course_lib.anomaly import heal, noise_and_denoise
+from course_lib.arguments import alike, floating, one_of, positive, shaped
 from course_lib.samplers import ddim_step, last, sample
 from course_lib.schedules import uniform_times
 
@@ -53,8 +54,12 @@ def _distance(region):
 
 def ventricles(labels):
     """Where maps (B, H, W) have ventricles: CSF at least 22 mm below the outline of the brain and within 36 mm of its
-    midline. bool (B, H, W). A rule of thumb, the same for every map that it is asked about."""
+    midline. bool (B, H, W). A rule of thumb, the same for every map that it is asked about. Raises ValueError unless
+    the maps hold whole numbers."""
     labels, found = torch.as_tensor(labels), []
+    shaped("B, H, W", labels=labels)
+    if labels.is_floating_point():
+        raise ValueError(f"labels must be maps of whole numbers, got {labels.dtype}: of an image make one first")
     for one in labels.cpu().numpy():
         depth = -_distance(one > 0) * pixel(one)
         middle = np.nonzero(one)[1].mean() if one.any() else 0
@@ -68,12 +73,20 @@ def area(labels):
     return ventricles(labels).flatten(1).sum(1) * pixel(labels) ** 2
 
 
+def _each_map(labels, asked):
+    """The areas asked for, a float tensor (B,). Raises ValueError unless there is one for each map, none below 0."""
+    asked = torch.as_tensor(asked)
+    if asked.shape != (len(labels),) or not ((asked >= 0) & asked.isfinite()).all():
+        raise ValueError(f"asked must be an area in mm^2 for each of the {len(labels)} maps, got {asked.tolist()}")
+    return asked
+
+
 def grown(labels, asked):
     """The maps with the pixels nearest to the ventricles turned into CSF, until these have the area ``asked`` (B,) in
     mm^2: the tissue is eaten, not moved. Where no ventricle is found nothing grows."""
     from scipy.ndimage import gaussian_filter
 
-    labels = torch.as_tensor(labels)
+    labels, asked = torch.as_tensor(labels), _each_map(labels, asked)
     out = labels.cpu().clone()
     for k, region in enumerate(ventricles(out).numpy()):
         more = round(float(asked[k]) / pixel(labels) ** 2) - int(region.sum())
@@ -90,12 +103,16 @@ def push(labels, by, reach):
     """Displacement in pixels (B, H, W, 2), rows and columns: away from the ventricles, ``by`` (a number or (B,)) mm at
     their walls and inside, exp(-d / reach) of it at d mm from them. Where no ventricle is found nothing moves."""
     directions = _directions(labels, reach)
-    return directions * torch.as_tensor(by).to(directions).reshape(-1, 1, 1, 1) / pixel(labels)
+    by = torch.as_tensor(by).to(directions)
+    if by.shape not in ((), (1,), (len(directions),)) or not by.isfinite().all():
+        raise ValueError(f"by must be a number of mm, or one for each of the {len(directions)} maps, got {by.tolist()}")
+    return directions * by.reshape(-1, 1, 1, 1) / pixel(labels)
 
 
 def _directions(labels, reach):
     from scipy.ndimage import gaussian_filter
 
+    positive(reach=reach)
     where, fields = ventricles(labels), []
     for region in where.cpu().numpy():
         if not region.any():
@@ -110,6 +127,8 @@ def _directions(labels, reach):
 def amount(labels, asked, reach, most=8.0):
     """The push in mm (B,), from 0 to ``most``, after which the ventricles of maps have the area ``asked`` (B,) in mm^2,
     by bisection on a map four times as fine. Where no ventricle is found: as good as any, nothing moves."""
+    positive(most=most)
+    asked = _each_map(labels, asked)
     region, directions = ventricles(labels)[:, None].float(), _directions(labels, reach) / pixel(labels)
     low = torch.zeros(len(region), device=region.device)
     high = torch.full_like(low, most)
@@ -124,7 +143,11 @@ def amount(labels, asked, reach, most=8.0):
 
 def moved(x, field, mode="bilinear"):
     """x(p - u(p)): images (B, C, H, W) pulled back along a displacement u (B, H, W, 2) in pixels. float32."""
+    one_of(("bilinear", "nearest", "bicubic"), mode=mode)
+    shaped("B, C, H, W", x=x)
     height, width = x.shape[-2:]
+    if field.shape != (len(x), height, width, 2):
+        raise ValueError(f"field must be {(len(x), height, width, 2)} for these images, got {tuple(field.shape)}")
     grid = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     rows, columns = (positions.to(x.device) for positions in grid)
     at = torch.stack([columns - field[..., 1], rows - field[..., 0]], -1)
@@ -135,6 +158,9 @@ def moved(x, field, mode="bilinear"):
 def painted(x, factual, edited):
     """Images x (B, 1, H, W) with the median brightness of their ventricles where the map has new CSF."""
     factual, edited = torch.as_tensor(factual), torch.as_tensor(edited)
+    shaped("B, 1, H, W", x=x)
+    floating(x=x)
+    alike(x=x[:, 0], factual=factual, edited=edited)
     new, ventricle = (edited == CSF) & (factual != CSF), ventricles(factual)
     out = x.clone()
     for k in range(len(x)):
@@ -145,6 +171,7 @@ def painted(x, factual, edited):
 
 def fresh(denoiser, edited, n, generator):
     """A sample given the edited map from noise of nobody in particular, (B, 1, H, W), by DDIM in n steps."""
+    shaped("B, H, W", edited=edited)
     bound = partial(denoiser, y=edited)
     noise = torch.randn(len(edited), 1, *edited.shape[1:], generator=generator).to(edited.device)
     return last(sample(bound, denoiser.schedule, noise, uniform_times(n), ddim_step))

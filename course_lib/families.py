@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from course_lib.arguments import alike, floating, positive, shaped, whole
 from course_lib.denoisers import MixtureDenoiser, NetworkDenoiser
 from course_lib.samplers import ddim_step, last, sample
 from course_lib.schedules import Cosine, uniform_times
@@ -39,6 +40,7 @@ def log_normal(x, mean, log_var):
 
 def mlp(inputs, outputs, width=128, hidden=2):
     """Fully connected network with `hidden` layers of `width` and SiLU between."""
+    whole(inputs=inputs, outputs=outputs, width=width)
     sizes = [inputs] + [width] * hidden
     layers = [layer for a, b in zip(sizes, sizes[1:]) for layer in (nn.Linear(a, b), nn.SiLU())]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
@@ -61,6 +63,20 @@ def ring():
     return MixtureDenoiser(torch.tensor(WEIGHTS), means, STD, Cosine())
 
 
+def _check_points(x, name="x", least=2):
+    """Raises ValueError unless x is a tensor of floats (N, d) without NaN, N >= ``least``."""
+    shaped("N, d", **{name: x})
+    floating(**{name: x})
+    if len(x) < least or not x.isfinite().all():
+        raise ValueError(f"{name} must be at least {least} points (N, d), none NaN or infinite; got {len(x)} points")
+
+
+def _noise(n, d, generator):
+    """n standard normal vectors (n, d). Raises ValueError unless n is a whole number from 0 on."""
+    whole(0, n=n)
+    return torch.randn(n, d, generator=generator)
+
+
 # ---- baselines -------------------------------------------------------------------------------------------------------
 
 
@@ -68,6 +84,7 @@ class Gaussian:
     """One Gaussian with the data's mean and covariance: the maximum-likelihood fit (Bishop, PRML 2006, sec. 2.3.4)."""
 
     def __init__(self, x):
+        _check_points(x, least=x.shape[-1] + 1)  # fewer span no volume
         centred = x - x.mean(0)
         cov = centred.T @ centred / len(x)
         self.law = torch.distributions.MultivariateNormal(x.mean(0), cov)
@@ -78,7 +95,7 @@ class Gaussian:
 
     def sample(self, n, generator=None):
         """n draws (n, d)."""
-        eps = torch.randn(n, len(self.law.loc), generator=generator)
+        eps = _noise(n, len(self.law.loc), generator)
         return self.law.loc + eps @ self.law.scale_tril.T
 
 
@@ -90,6 +107,11 @@ class KernelDensity:
     """
 
     def __init__(self, x, bandwidths=(0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15)):
+        _check_points(x)
+        if not len(bandwidths):
+            raise ValueError("bandwidths must be at least one number to choose from, got none")
+        for h in bandwidths:
+            positive(bandwidths=h)
         keep = torch.arange(len(x)) % 10 > 0
         self.points, unseen = x[keep], x[~keep]
         scores = []
@@ -106,6 +128,7 @@ class KernelDensity:
 
     def sample(self, n, generator=None):
         """n draws (n, d): a training point at random, plus noise of standard deviation h."""
+        whole(0, n=n)
         i = torch.randint(len(self.points), (n,), generator=generator)
         return self.points[i] + self.h * torch.randn(n, self.points.shape[1], generator=generator)
 
@@ -148,6 +171,7 @@ class VAE(nn.Module):
 
         log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x),   z_k ~ q(z | x)
         """
+        whole(K=K)
         mu, log_var = self.encode(x)
         z = mu + torch.exp(log_var / 2) * torch.randn(K, *mu.shape, generator=generator)  # (K, B, latent)
         zero = torch.zeros(())
@@ -158,6 +182,9 @@ class VAE(nn.Module):
     def log_prob_on_grid(self, x, reach=5.0, points=400):
         """log p(x) = log of the integral of p(x | z) p(z) over a grid in z, (B,). For latent = 2 only: a grid needs
         points^latent evaluations, so what is easy here is out of reach for images."""
+        if self.latent != 2:
+            raise ValueError(f"log_prob_on_grid is for latent = 2, got a model of latent = {self.latent}: use iw_bound")
+        whole(2, points=points)
         axis = torch.linspace(-reach, reach, points)
         z = torch.cartesian_prod(axis, axis)  # (points^2, 2)
         decoded, zero = self.decoder(z), torch.zeros(())
@@ -175,7 +202,7 @@ class VAE(nn.Module):
     @torch.no_grad()
     def sample(self, n, generator=None, noise=True):
         """n draws (n, dim); noise=False leaves out the noise of p(x | z), as is usual for images."""
-        mean = self.decoder(torch.randn(n, self.latent, generator=generator))
+        mean = self.decoder(_noise(n, self.latent, generator))
         return mean + noise * torch.exp(self.log_s) * torch.randn(mean.shape, generator=generator)
 
 
@@ -192,7 +219,7 @@ class GAN(nn.Module):
 
     def sample(self, n, generator=None):
         """n draws (n, dim); with gradients when they are switched on, for training goes through here."""
-        return self.G(torch.randn(n, self.latent, generator=generator))
+        return self.G(_noise(n, self.latent, generator))
 
 
 class Coupling(nn.Module):
@@ -235,6 +262,8 @@ class Flow(nn.Module):
 
     def __init__(self, dim=2, layers=8, width=64, seed=0):
         super().__init__()
+        whole(2, dim=dim)  # a layer changes one part by the other
+        whole(layers=layers)
         self.dim, generator = dim, torch.Generator().manual_seed(seed)
         swap = torch.tensor([1, 0])
         orders = [swap if dim == 2 else torch.randperm(dim, generator=generator) for _ in range(layers)]
@@ -261,7 +290,7 @@ class Flow(nn.Module):
     @torch.no_grad()
     def sample(self, n, generator=None):
         """n draws (n, dim): noise through the inverse layers, last layer first."""
-        x = torch.randn(n, self.dim, generator=generator)
+        x = _noise(n, self.dim, generator)
         for layer in reversed(self.layers):
             x = layer.inverse(x)
         return x
@@ -292,7 +321,7 @@ class Diffusion(nn.Module):
     @torch.no_grad()
     def sample(self, n, generator=None, steps=100):
         """n draws (n, dim) by DDIM, one evaluation of the network a step."""
-        x = torch.randn(n, self.dim, generator=generator)
+        x = _noise(n, self.dim, generator)
         return last(sample(NetworkDenoiser(self, self.schedule), self.schedule, x, uniform_times(steps), ddim_step))
 
     def velocity(self, x, t):
@@ -309,6 +338,7 @@ class Diffusion(nn.Module):
 
         log p(x_0) = log N(x_1; 0, I) + integral over t of div(dx/dt)
         """
+        whole(steps=steps)
         integral, h = torch.zeros(len(x)), 1 / steps
         for k in range(steps):
             t = k * h
@@ -340,17 +370,33 @@ def _batch(x, size, generator):
     return x[torch.randint(len(x), (size,), generator=generator)]
 
 
+def _check_training(x, steps, rate, batch):
+    _check_points(x, least=1)
+    whole(steps=steps, batch=batch)
+    positive(rate=rate)
+
+
+def _check_loss(loss, step):
+    if not loss.isfinite():
+        raise ValueError(f"the loss is NaN or infinite at step {step + 1}: try a smaller rate")
+
+
 def fit(model, x, steps, *, rate=2e-3, batch=256, seed=0):
     """Minimise model.loss on the training points x (N, d) by Adam; yields a :class:`State` after every step.
 
-    The learning rate falls to zero along a half cosine (Loshchilov & Hutter, ICLR 2017).
+    The learning rate falls to zero along a half cosine (Loshchilov & Hutter, ICLR 2017). Raises ValueError for a model
+    without a loss (a GAN: :func:`fit_gan`), other points or numbers, and where the loss is NaN.
     """
+    if not hasattr(model, "loss"):
+        raise ValueError(f"model must have a loss, and {type(model).__name__} has none: a GAN is trained by fit_gan")
+    _check_training(x, steps, rate, batch)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
     start = time.perf_counter()
     for step in range(steps):
         generator = step_generator(seed, step)
         optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
         loss = model.loss(_batch(x, batch, generator), generator).mean()
+        _check_loss(loss, step)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -363,7 +409,11 @@ def fit_gan(gan, x, steps, *, rate=1e-3, batch=256, seed=0):
 
     C minimises -log c(real) - log(1 - c(made)); G minimises -log c(made), the non-saturating loss (Goodfellow et al.,
     NeurIPS 2014, sec. 3); c is the sigmoid of C's output. softplus(-a) = -log sigmoid(a).
+    Raises ValueError as :func:`fit`.
     """
+    if not isinstance(gan, GAN):
+        raise ValueError(f"gan must be a GAN, with its two players, got {type(gan).__name__}: others train by fit")
+    _check_training(x, steps, rate, batch)
     softplus = nn.functional.softplus
     players = [torch.optim.Adam(net.parameters(), lr=rate, betas=(0.5, 0.99), fused=True) for net in (gan.C, gan.G)]
     start = time.perf_counter()
@@ -372,6 +422,7 @@ def fit_gan(gan, x, steps, *, rate=1e-3, batch=256, seed=0):
         real = _batch(x, batch, generator)
         made = gan.sample(batch, generator)
         loss_c = (softplus(-gan.C(real)) + softplus(gan.C(made.detach()))).mean()
+        _check_loss(loss_c, step)
         players[0].zero_grad()
         loss_c.backward()
         players[0].step()
@@ -387,26 +438,39 @@ def follow(states, at, n=1000, seed=0):
 
     The noise behind the samples is the same each time, so that a picture moves only because the model does.
     """
-    taken = {}
+    if isinstance(at, int):
+        raise ValueError(f"at must be a list of steps, such as [{at}], got {at!r}")
+    taken, state = {}, None
     for state in states:
         if state.step in at:
             with torch.no_grad():
                 taken[state.step] = state.model.sample(n, torch.Generator().manual_seed(seed))
+    if state is None:
+        raise ValueError("states must be those of fit or fit_gan, got none: a loop has used them up already")
     return taken, state
 
 
 # ---- measures --------------------------------------------------------------------------------------------------------
 
 
+def _one_dimension(a, b, names):
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"{names} must be points of one dimension d, got d = {a.shape[1]} and {b.shape[1]}")
+
+
 def mode_shares(samples, data, reach=3.0):
     """Share of the samples within `reach` standard deviations of each of the K means, (K,): a real point of a mode lies
     there with probability 1 - exp(-reach^2 / 2), 98.9 % for 3."""
+    _check_points(samples, "samples", least=1)
+    positive(reach=reach)
+    _one_dimension(samples, data.means, "samples and the data")
     distance = torch.cdist(samples, data.means)  # (N, K)
     return (distance < reach * data.variances.sqrt()).float().mean(0)
 
 
 def modes_hit(shares, weights, least=0.25):
     """How many modes have at least the part `least` of the share that is theirs; shares and weights (K,)."""
+    alike(shares=shares, weights=weights)
     return int((shares >= least * weights).sum())
 
 
@@ -429,6 +493,9 @@ def energy_distance(a, b):
     a (N, d), b (M, d). Unbiased means over pairs of different points, so that two samples of one distribution score
     about zero, above or below: quote that floor.
     """
+    _check_points(a, "a")
+    _check_points(b, "b")
+    _one_dimension(a, b, "a and b")
     within = [torch.cdist(c, c).sum() / (len(c) * (len(c) - 1)) for c in (a.double(), b.double())]
     return float(2 * torch.cdist(a.double(), b.double()).mean() - within[0] - within[1])
 
@@ -436,6 +503,10 @@ def energy_distance(a, b):
 def coverage(made, real, k=5):
     """Share of the real points that have a made point nearer than their k-th real neighbour (Naeem et al., ICML 2020,
     eq. 8). made (N, d), real (M, d). Two samples of one distribution of the same size score about 1 - 1/2^k."""
+    whole(k=k)
+    _check_points(real, "real", least=k + 1)
+    _check_points(made, "made", least=1)
+    _one_dimension(made, real, "made and real")
     radius = torch.cdist(real, real).kthvalue(k + 1, dim=1).values  # its own distance 0 is the first
     return float((torch.cdist(real, made).min(1).values < radius).float().mean())
 
@@ -449,7 +520,13 @@ def evenly(labels, shares, n):
     labels (N,) integers. Neighbouring numbers are often neighbouring slices of one scan, so even spacing varies most.
     """
     labels = torch.as_tensor(labels)
+    whole(n=n)
     places = [torch.nonzero(labels == k)[:, 0] for k in range(len(shares))]
+    for k, (at, share) in enumerate(zip(places, shares)):
+        if not 0 <= round(n * share) <= len(at):
+            raise ValueError(
+                f"shares[{k}] = {share!r} of n = {n} asks for more (or less than none) of the {len(at)} of label {k}"
+            )
     return torch.cat([at[torch.linspace(0, len(at) - 1, round(n * s)).long()] for at, s in zip(places, shares)])
 
 
@@ -457,7 +534,12 @@ class PCA:
     """Images (N, 1, H, W) <-> k principal components, divided by one common scale so that their mean variance is 1."""
 
     def __init__(self, images, k):
+        shaped("N, 1, H, W", images=images)
+        floating(images=images)
+        whole(k=k)
         flat = images.flatten(1)
+        if k > min(flat.shape):
+            raise ValueError(f"k must be at most {min(flat.shape)}, the components of {tuple(images.shape)}, got {k}")
         self.shape, self.mean = images.shape[1:], flat.mean(0)
         _, values, axes = torch.linalg.svd(flat - self.mean, full_matrices=False)
         self.scale, self.axes = values[:k].square().mean().div(len(flat)).sqrt(), axes[:k]
@@ -465,6 +547,7 @@ class PCA:
 
     def encode(self, images):
         """(N, 1, H, W) -> codes (N, k)."""
+        alike(images=images[0], mean=self.mean.reshape(self.shape))
         return (images.flatten(1) - self.mean) @ self.axes.T / self.scale
 
     def decode(self, codes):
@@ -474,6 +557,8 @@ class PCA:
 
 def sharpness(images):
     """Mean absolute difference of neighbouring pixels in images (N, 1, H, W): falls when edges are smoothed away."""
+    shaped("N, 1, H, W", images=images)
+    floating(images=images)
     return float((images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()) / 2)
 
 

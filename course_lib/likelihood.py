@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 
-from course_lib.arguments import whole
+from course_lib.arguments import alike, floating, positive, whole
 from course_lib.samplers import noise_like, reverse_moments
 from course_lib.schedules import has_no_signal
 
@@ -52,6 +52,8 @@ def gaussian_kl(mean_q, var_q, mean_p, var_p):
 
     d (r - 1 - ln r) / 2 + ||mean_q - mean_p||^2 / (2 var_p),  with r = var_q / var_p (first part 0 at r = 1)
     """
+    positive(var_q=var_q, var_p=var_p)
+    alike(mean_q=mean_q, mean_p=mean_p)
     r = torch.as_tensor(var_q / var_p)
     apart = (mean_q - mean_p).square().flatten(1)
     return apart.shape[1] * (r - 1 - r.log()) / 2 + apart.sum(1) / (2 * var_p)
@@ -83,6 +85,14 @@ def model_variance(schedule, t, s, variance="small"):
     return torch.where(torch.as_tensor(s) > 0, small, large) if variance == "small" else large
 
 
+def _check_times(times):
+    """Raises ValueError unless times are those of a bound: a tensor (T + 1,) that ends at 0."""
+    if not isinstance(times, torch.Tensor) or times.ndim != 1 or len(times) < 2:
+        raise ValueError(f"times must be a tensor (T + 1,) with T from 1 on, as uniform_times(T) gives, got {times!r}")
+    if times[-1] != 0:
+        raise ValueError(f"the last of the times must be 0, where the bound ends, got {float(times[-1]):g}")
+
+
 def elbo_terms(denoiser, x_0, schedule, times, variance="small", eps=None, generator=None):
     """The negative ELBO of x_0 in nats, term by term (Ho et al., NeurIPS 2020, eq. 5): -log p(x_0) <= sum of the terms.
 
@@ -102,8 +112,10 @@ def elbo_terms(denoiser, x_0, schedule, times, variance="small", eps=None, gener
 
     Returns (T + 1, B): the prior first, then the steps in the order of ``times``, so the last row is the last step.
     """
-    if times[-1] != 0:
-        raise ValueError(f"the last of the times must be 0, where the bound ends, got {float(times[-1]):g}")
+    _check_times(times)
+    floating(x_0=x_0)
+    if eps is not None:
+        alike(x_0=x_0, eps=eps)
     draw = (lambda: noise_like(x_0, generator)) if eps is None else (lambda: eps)
     start = times[0]
     zero = torch.zeros_like(x_0)
@@ -128,6 +140,8 @@ def gaussian_elbo_gap(schedule, times, data_variance, variance="small"):
 
     Returns (T + 1,), the order of :func:`elbo_terms`.
     """
+    _check_times(times)
+    positive(data_variance=data_variance)
     t, s = times[:-1], times[1:]
     prior = schedule.alpha(times[:1]) ** 2 * data_variance + schedule.sigma(times[:1]) ** 2
     steps = optimal_variance(schedule, t, s, data_variance) / model_variance(schedule, t, s, variance)
@@ -175,6 +189,9 @@ def ode_log_likelihood(
     Raises ValueError for steps, ends or probes of other values.
     """
     whole(steps=steps)
+    floating(x=x)
+    if x.ndim < 2:
+        raise ValueError(f"x must be (B, ...), got shape {tuple(x.shape)}: one alone is x[None]")
     if not 0 <= t_min < t_max <= 1 or has_no_signal(schedule, t_max) or schedule.sigma(t_min) == 0:
         raise ValueError(
             f"the path needs 0 <= t_min < t_max <= 1, noise at t_min and signal at t_max; got {t_min!r} and {t_max!r}"

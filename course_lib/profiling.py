@@ -7,6 +7,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from course_lib.arguments import whole
+
 
 class _Alive(TorchDispatchMode):
     """Counts the bytes of all tensors made inside it that are alive at once."""
@@ -30,11 +32,17 @@ def _storage(tensor):
     return tensor.untyped_storage()
 
 
+def _check_callable(function):
+    if not callable(function):
+        raise ValueError(f"function must be a network or function, its arguments behind it; got {function!r:.80}")
+
+
 def peak_bytes(function, *args):
     """The largest sum of bytes of tensors made by ``function(*args)`` that are alive at once, without gradients.
 
     Weights and inputs were there before and do not count; scratch memory inside one operation is not seen.
     """
+    _check_callable(function)
     with torch.no_grad(), _Alive() as alive:
         function(*args)
     return alive.peak
@@ -46,6 +54,7 @@ def saved_bytes(function, *args):
 
     A storage that is kept twice counts once. The weights of ``function``, if it is a module, do not count.
     """
+    _check_callable(function)
     kept = {}
     weights = function.parameters() if isinstance(function, torch.nn.Module) else ()
     ours = {_storage(weight)._cdata for weight in weights}
@@ -64,8 +73,8 @@ def saved_bytes(function, *args):
 def seconds(function, *args, repeats=3):
     """The shortest of ``repeats`` calls of ``function(*args)`` in seconds, after one to warm up. Raises ValueError for
     repeats below 1."""
-    if repeats < 1:
-        raise ValueError(f"repeats must be at least 1; got {repeats}")
+    whole(repeats=repeats)
+    _check_callable(function)
     function(*args)
     found = []
     for _ in range(repeats):

@@ -25,24 +25,27 @@ import math
 import numpy as np
 import torch
 
+from course_lib.arguments import alike, floating, positive, shaped, whole, within
 from course_lib.samplers import ddpm_step, last, sample
 
 
 def noise_time(schedule, noise):
     """The t (float64) with sigma_t / alpha_t = noise. Raises ValueError unless noise > 0."""
-    if not noise > 0:
-        raise ValueError(f"the noise's standard deviation must be positive, got {noise!r}: a clean image needs no t")
+    positive(noise=noise)  # a clean image needs no t
     return schedule.time(-2 * math.log(noise))
 
 
 def posterior_mean(denoiser, y, noise):
     """E[x_0 | y] = D(alpha_t y, t): one evaluation. y (B, ...) = x_0 + noise n. Raises ValueError unless noise > 0."""
     t = noise_time(denoiser.schedule, noise)
+    floating(y=y)
     return denoiser((denoiser.schedule.alpha(t) * y).to(y.dtype), t)
 
 
 def walk_times(schedule, noise, n, log_snr_max=8.0):
     """n times evenly spaced in lambda from the t of the noise to log_snr_max, then 0 (float64, n + 1 in all)."""
+    positive(noise=noise)
+    whole(n=n)
     first = -2 * math.log(noise)
     times = schedule.time(torch.linspace(first, max(log_snr_max, first + 1), n, dtype=torch.float64))
     return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
@@ -54,6 +57,7 @@ def posterior_walk(denoiser, y, noise, n, generator=None, step=ddpm_step):
     The step must be a random one. A deterministic one (DDIM, 2M) leads to one image for each y: that is no draw.
     """
     schedule, t = denoiser.schedule, noise_time(denoiser.schedule, noise)
+    floating(y=y)
     start = (schedule.alpha(t) * y).to(y.dtype)
     return last(sample(denoiser, schedule, start, walk_times(schedule, noise, n), step, generator))
 
@@ -66,12 +70,15 @@ def rician(x, noise, generator):
 
     The noise of A is half of that of x = 2 A - 1, so ``noise`` means the same as in y = x + noise n. x (B, 1, H, W).
     """
+    floating(x=x)
+    within(0, math.inf, noise=noise)
     n = torch.randn(2, *x.shape, generator=generator).to(x) * noise / 2
     return 2 * torch.hypot((x + 1) / 2 + n[0], n[1]) - 1
 
 
 def without_bias(y, noise):
     """y = 2 M - 1 -> 2 sqrt(max(M^2 - 2 s^2, 0)) - 1 with s = noise / 2: M^2 has the mean A^2 + 2 s^2."""
+    within(0, math.inf, noise=noise)
     M2 = ((y + 1) / 2).square()
     return 2 * (M2 - noise**2 / 2).clamp(min=0).sqrt() - 1
 
@@ -83,6 +90,7 @@ def rician_mean(A, s):
     """
     from scipy.special import ive
 
+    positive(s=s)
     u = np.asarray(A, dtype=float) ** 2 / (4 * s**2)  # ive holds the factor exp(-u), so that nothing overflows
     return s * math.sqrt(math.pi / 2) * ((1 + 2 * u) * ive(0, u) + 2 * u * ive(1, u))
 
@@ -91,7 +99,8 @@ def rician_mean(A, s):
 
 
 def _each(function, y):
-    """function over the pictures (H, W) of y (B, 1, H, W), as float32."""
+    """function over the pictures (H, W) of y (B, 1, H, W), as float32. Raises ValueError for another shape."""
+    shaped("B, 1, H, W", y=y)
     found = [function(image) for image in y[:, 0].cpu().double().numpy()]
     return torch.as_tensor(np.stack(found))[:, None].float().to(y.device)
 
@@ -100,6 +109,7 @@ def blurred(y, noise, width):
     """A Gaussian blur of ``width`` pixels."""
     from scipy.ndimage import gaussian_filter
 
+    positive(width=width)
     return _each(lambda image: gaussian_filter(image, width, mode="nearest"), y)
 
 
@@ -107,6 +117,7 @@ def nonlocal_means(y, noise, h):
     """Non-local means (Buades et al., CVPR 2005), patches of 5 x 5 within 13 x 13, filter strength h noise."""
     from skimage.restoration import denoise_nl_means
 
+    positive(noise=noise, h=h)
     options = {"patch_size": 5, "patch_distance": 6, "fast_mode": True, "sigma": noise}
     return _each(lambda image: denoise_nl_means(image, h=h * noise, **options), y)
 
@@ -115,6 +126,7 @@ def flat_in_pieces(y, noise, weight):
     """Total variation (Rudin et al., 1992; Chambolle, 2004) of strength weight noise."""
     from skimage.restoration import denoise_tv_chambolle
 
+    positive(noise=noise, weight=weight)
     return _each(lambda image: denoise_tv_chambolle(image, weight=weight * noise, max_num_iter=100), y)
 
 
@@ -126,10 +138,19 @@ CLASSICAL = {
 }
 
 
+def _check_hole(x, hole):
+    """Raises ValueError unless the hole is bool, of the shape of x, and leaves some pixels of each image."""
+    shaped("B, 1, H, W", x=x)
+    alike(x=x, hole=hole)
+    if hole.dtype != torch.bool or hole.flatten(1).all(1).any():
+        raise ValueError("hole must be bool, True where pixels are to be filled, with a border around: as in mask > 0")
+
+
 def biharmonic(x, hole):
     """The smoothest continuation of the border into the hole: x, hole (bool) (B, 1, H, W); Damelin & Hoang (2018)."""
     from skimage.restoration import inpaint_biharmonic
 
+    _check_hole(x, hole)
     pairs = zip(x[:, 0].cpu().double().numpy(), hole[:, 0].cpu().numpy())
     found = np.stack([inpaint_biharmonic(image, mask) for image, mask in pairs])
     return torch.as_tensor(found)[:, None].float().to(x.device)
@@ -138,6 +159,7 @@ def biharmonic(x, hole):
 def mirrored(x, reach=6):
     """Each image (B, 1, H, W) reflected left to right, moved by the whole pixels (up to ``reach`` either way) that make
     it fit itself best: heads do not stand exactly in the middle."""
+    whole(0, reach=reach)
     flipped = x.flip(-1)
     moved = torch.stack([flipped.roll(k, -1) for k in range(-reach, reach + 1)])  # (2 reach + 1, B, 1, H, W)
     best = (moved - x).square().flatten(2).mean(2).argmin(0)
@@ -146,4 +168,5 @@ def mirrored(x, reach=6):
 
 def other_side(x, hole):
     """The hole filled with what the mirror image shows there. x, hole (bool) (B, 1, H, W)."""
+    _check_hole(x, hole)
     return torch.where(hole, mirrored(x), x)

@@ -23,13 +23,17 @@ from dataclasses import dataclass
 
 import torch
 
-from course_lib.arguments import one_of, within
+from course_lib.arguments import floating, one_of, within
 from course_lib.predictions import eps_from_x0
 from course_lib.schedules import has_no_signal
 
 
 def noise_like(x, generator):
-    """Standard normal noise of the shape, dtype and device of x, drawn on the CPU."""
+    """Standard normal noise of the shape, dtype and device of x, drawn on the CPU. Raises ValueError unless x is a
+    tensor of floats and generator a ``torch.Generator`` or None."""
+    floating(x=x)
+    if not (generator is None or isinstance(generator, torch.Generator)):
+        raise ValueError(f"generator must be a torch.Generator, as runtime.seeded(0) makes, got {generator!r}")
     return torch.randn(x.shape, dtype=x.dtype, generator=generator).to(x.device)
 
 
@@ -221,6 +225,9 @@ def sample(denoiser, schedule, x_t, times, step=ddim_step, generator=None):
 
 def last(states):
     """The x_t of the last state: ``last(sample(...))`` is the finished sample."""
+    state = None
     for state in states:
         pass
+    if state is None:
+        raise ValueError("states must be those of sample, one at least; got none: a loop has used them up already")
     return state.x_t

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from course_lib.arguments import alike, one_of, shaped
 from course_lib.store import write_atomically
 
 HIPPOCAMPUS_SHAPE = (32, 48, 32)  # voxels of 1 mm
@@ -28,6 +29,21 @@ def voxel_volume(affine):
     return float(abs(np.linalg.det(checked_affine(affine)[:3, :3])))
 
 
+def _triple(name, values):
+    """Three finite numbers as an array. Raises ValueError, naming ``name``."""
+    found = np.asarray(values)
+    if found.shape != (3,) or found.dtype.kind not in "iuf" or not np.isfinite(found).all():
+        raise ValueError(f"{name} must be three numbers, one for each axis of the volume, got {values!r}")
+    return found
+
+
+def _whole_triple(name, values):
+    found = _triple(name, values)
+    if (found != found.astype(int)).any():
+        raise ValueError(f"{name} must be three whole numbers of voxels, got {values!r}")
+    return found.astype(int)
+
+
 def box_affine(affine, corner):
     """Affine of a box whose first voxel is voxel ``corner`` (3,) of the volume with ``affine``.
 
@@ -35,7 +51,7 @@ def box_affine(affine, corner):
     axes stay and the origin moves to affine @ corner. Raises ValueError for a bad affine.
     """
     moved = checked_affine(affine).copy()
-    moved[:3, 3] += moved[:3, :3] @ np.asarray(corner, float)
+    moved[:3, 3] += moved[:3, :3] @ _triple("corner", corner)
     return moved
 
 
@@ -44,7 +60,11 @@ def cut_out(array, corner, shape, mode="constant"):
 
     Beyond the array: zeros, or with mode "edge" the nearest voxel. Raises ValueError if the box misses the array.
     """
-    array, corner, shape = np.asarray(array), np.asarray(corner), np.asarray(shape)
+    array, corner, shape = np.asarray(array), _whole_triple("corner", corner), _whole_triple("shape", shape)
+    one_of(("constant", "edge"), mode=mode)
+    shaped("X, Y, Z", array=array)
+    if (shape < 1).any():
+        raise ValueError(f"shape must be one voxel or more along each axis, got {shape}")
     if (corner >= array.shape).any() or (corner + shape <= 0).any():
         raise ValueError(f"the box of {shape} voxels at {corner} lies outside the volume of {array.shape} voxels")
     before, after = np.maximum(-corner, 0), np.maximum(corner + shape - array.shape, 0)
@@ -153,12 +173,16 @@ def _placement(image):
 
 def hippocampus_box(label, shift=(0, 0, 0)):
     """First corner of a box of HIPPOCAMPUS_SHAPE around the label (X, Y, Z), int (3,); None if the label is larger."""
+    shaped("X, Y, Z", label=label)
     found = np.argwhere(label > 0)
+    if not len(found):
+        raise ValueError("label has no voxel above 0: there is nothing to put a box around")
+    shift = _whole_triple("shift", shift)
     low, high = found.min(0), found.max(0) + 1
     room = np.array(HIPPOCAMPUS_SHAPE) - (high - low)
     if (room < 0).any():
         return None
-    return low - np.clip(room // 2 + np.array(shift), 0, room)
+    return low - np.clip(room // 2 + shift, 0, room)
 
 
 def hippocampus_channels(image, label, corner):
@@ -167,6 +191,10 @@ def hippocampus_channels(image, label, corner):
     image : (X, Y, Z) in [-1, 1]; label : (X, Y, Z) with 0 background, 1 anterior, 2 posterior.
     Where the box reaches beyond the volume the image's edge is repeated and the label is background.
     """
+    shaped("X, Y, Z", image=image, label=label)
+    alike(image=image, label=label)
+    if not np.isin(label, (0, 1, 2)).all():
+        raise ValueError("label must hold 0 background, 1 anterior and 2 posterior, and nothing else")
     image = cut_out(image, corner, HIPPOCAMPUS_SHAPE, mode="edge")
     label = cut_out(label, corner, HIPPOCAMPUS_SHAPE)
     return np.stack([image, *(np.where(label == k, 1.0, -1.0) for k in (1, 2))]).astype(np.float32)
@@ -175,13 +203,23 @@ def hippocampus_channels(image, label, corner):
 def labels_of(x):
     """Labels of channels x (N, 3, X, Y, Z), uint8 (N, X, Y, Z): the larger label channel where it is above 0, else
     background."""
-    value, which = torch.as_tensor(x)[:, 1:].max(1)
+    x = torch.as_tensor(x)
+    if x.ndim != 5 or x.shape[1] != 3:
+        raise ValueError(f"x must be (N, 3, X, Y, Z), image and two labels, got shape {tuple(x.shape)}")
+    value, which = x[:, 1:].max(1)
     return torch.where(value > 0, which + 1, 0).to(torch.uint8)
+
+
+def _check_labels(labels):
+    shaped("N, X, Y, Z", labels=labels)
+    if labels.is_floating_point():
+        raise ValueError(f"labels must be whole numbers, got {labels.dtype}: labels_of makes them of channels")
 
 
 def label_volumes(labels):
     """Volumes in mm^3 of the anterior and posterior part in labels (N, X, Y, Z) with voxels of 1 mm^3: (N, 2)."""
     labels = torch.as_tensor(labels)
+    _check_labels(labels)
     return torch.stack([(labels == k).flatten(1).sum(1) for k in (1, 2)], 1).float()
 
 
@@ -197,4 +235,6 @@ def largest_shares(labels):
         sizes = np.bincount(pieces.ravel())[1:]
         return sizes.max() / sizes.sum() if len(sizes) else 0.0
 
+    labels = torch.as_tensor(labels)
+    _check_labels(labels)
     return torch.tensor([[share(np.asarray(one) == k) for k in (1, 2)] for one in labels], dtype=torch.float32)

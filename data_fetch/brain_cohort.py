@@ -34,6 +34,7 @@ _TARGET = {
     "T1": {"hyper": 1.25, "hypo": 0.42, "mass": 0.50, "tiny": 1.25},
     "T2": {"hyper": 1.05, "hypo": 0.20, "mass": 0.85, "tiny": 1.05},
 }
+_HEIGHTS = CENTRE[2] - FIELD_OF_VIEW / 2, CENTRE[2] + FIELD_OF_VIEW / 2  # mm, z of the field of view
 _FULL_SCALE = {"T1": 1.3, "T2": 1.2}  # the intensity shown as +1; zero is shown as -1
 _DETAIL = {"T1": 0.8, "T2": -0.5}  # share of the template's detail beyond its tissue maps (nuclei, brain stem)
 _RADIUS = {"hyper": (6, 13), "hypo": (6, 13), "texture": (9, 15), "mass": (11, 17), "tiny": (2.6, 3.8)}  # mm
@@ -45,6 +46,7 @@ _FINE = ((7, 2.4), (13, 1.3))
 _SYMMETRY = 0.85, 0.53  # shares of a deformation and its mirror image: correlation 0.9 between left and right
 _SKIN = 16.0  # mm below the outline at which the finer parts act in full
 _EXPANSION = 10.0  # mm, range of the tissue's motion around ventricles that grow or shrink
+_WALLS = -_EXPANSION, _EXPANSION  # mm, how far the walls may move: from -_EXPANSION on the tissue would fold
 _MAP_SPACING = 3.0  # mm, grid on which deformations are computed at every size, so that sizes show the same person
 
 
@@ -85,8 +87,10 @@ def numbers(split, n, seed=0):
     """
     _check(split, SPLITS, "split")
     first, end = SPLITS[split]
-    if not 0 <= n <= end - first:
-        raise DataError(f"The brain cohort's {split} split has {end - first} subjects, not {n}; ask for fewer.")
+    if not _whole(n) or not 0 <= n <= end - first:
+        raise DataError(
+            f"The brain cohort's {split} split has {end - first} subjects, not {n!r}; ask for a whole number of them."
+        )
     return first + _stream(seed, "draw").permutation(end - first)[:n].astype(np.int64)
 
 
@@ -114,9 +118,13 @@ def slice_2d(number, size=64, contrast="T1", lesion=None, strength=1.0, level=No
         changes), "mass" (mildly abnormal and pushes the tissue around it away), "tiny" (bright, radius about 3 mm).
     strength: 0 (invisible) to 1, how far the lesion's intensity goes from the healthy one to the family's; the pushing
         of "mass" scales with it too.
-    level: z in mm of the slice; the subject's own (in LEVELS) when None. A lesion lies at the subject's own level.
-    ventricles: mm by which the ventricle walls move outward; the subject's own (-0.8 to 3.2) when None.
+    level: z in mm of the slice, -92 to 100; the subject's own (in LEVELS) when None. A lesion lies at the subject's own
+        level.
+    ventricles: mm by which the ventricle walls move outward, -10 to 10; the subject's own (-0.8 to 3.2) when None.
+
+    Raises DataError for other values.
     """
+    _check_look(number, size, contrast, lesion, strength, level, ventricles)
     anatomy = _anatomy(number)
     axes = [_axis(size, 0)[::-1], _axis(size, 1)[::-1], np.array([anatomy.level if level is None else float(level)])]
     arrays = _make(anatomy, axes, size, contrast, lesion, strength, ventricles)
@@ -124,7 +132,9 @@ def slice_2d(number, size=64, contrast="T1", lesion=None, strength=1.0, level=No
 
 
 def volume(number, size=64, contrast="T1", lesion=None, strength=1.0, ventricles=None):
-    """One made 3-D image: a `Case` with arrays (size, size, size), axes RAS+, voxels of 192/size mm, and its affine."""
+    """One made 3-D image: a `Case` with arrays (size, size, size), axes RAS+, voxels of 192/size mm, and its affine.
+    Arguments as in `slice_2d`."""
+    _check_look(number, size, contrast, lesion, strength, None, ventricles)
     axes = [_axis(size, axis) for axis in range(3)]
     arrays = _make(_anatomy(number), axes, size, contrast, lesion, strength, ventricles)
     spacing = FIELD_OF_VIEW / size
@@ -153,8 +163,6 @@ class _Anatomy:
 
 @lru_cache(maxsize=64)
 def _anatomy(number):
-    if not (isinstance(number, (int, np.integer)) and number >= 0):
-        raise DataError(f"A subject's number is a whole number from 0 on, not {number!r}.")
     rng = _stream(number, "anatomy")
     angles = rng.normal(0, np.radians([2.5, 1.5, 2.5])).clip(-0.12, 0.12)
     # the template is larger than life, and its length just fits into the field of view
@@ -174,6 +182,8 @@ def _anatomy(number):
 
 def _stream(seed, purpose):
     """A stream of random numbers for one purpose. RandomState is frozen: the same numbers in every NumPy version."""
+    if not _whole(seed) or seed < 0:
+        raise DataError(f"A seed is a whole number from 0 on, not {seed!r}.")
     key = [int(seed), *purpose.encode()]
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(key)))
 
@@ -196,12 +206,9 @@ def _axis(size, axis):
 
 def _make(anatomy, axes, size, contrast, lesion, strength, ventricles):
     """image, healthy, labels, mask over the grid of `axes` (x, y, z positions in mm)."""
-    _check(contrast, CONTRASTS, "contrast")
-    if not (isinstance(size, (int, np.integer)) and 8 <= size <= 256):
-        raise DataError(f"The brain cohort is made at 8 to 256 pixels a side, not {size!r}.")
     if lesion == "mixed":
         lesion = FAMILIES[_stream(anatomy.number, "family").randint(len(FAMILIES))]
-    spot = None if lesion is None else _lesion(anatomy.number, _check(lesion, FAMILIES, "lesion"))
+    spot = None if lesion is None else _lesion(anatomy.number, lesion)
     push = float(ventricles) if ventricles is not None else anatomy.ventricles
     scanner = _Scanner(anatomy.number, contrast, axes)
     plain, tissue = _anatomical(anatomy, axes, size, scanner, push)
@@ -540,7 +547,28 @@ def _signed_distance(region):
     return ndimage.distance_transform_edt(region) - ndimage.distance_transform_edt(~region)
 
 
+def _check_look(number, size, contrast, lesion, strength, level, ventricles):
+    """DataError unless an image can be made of these; None stands for what the subject has."""
+    if not _whole(number) or number < 0:
+        raise DataError(f"A subject's number is a whole number from 0 on, not {number!r}.")
+    if not _whole(size) or not 8 <= size <= 256:
+        raise DataError(f"The brain cohort is made at 8 to 256 pixels a side, not {size!r}.")
+    _check(contrast, CONTRASTS, "contrast")
+    if lesion is not None:
+        _check(lesion, (*FAMILIES, "mixed"), "lesion")
+    limits = {"strength": (strength, 0, 1), "level": (level, *_HEIGHTS), "ventricles": (ventricles, *_WALLS)}
+    for name, (value, low, high) in limits.items():
+        if value is not None and not (np.ndim(value) == 0 and hasattr(value, "__float__") and low <= value <= high):
+            raise DataError(f"The brain cohort takes a {name} from {low:g} to {high:g}, not {value!r}.")
+    if strength is None:
+        raise DataError("The brain cohort takes a strength from 0 to 1, not None.")
+
+
+def _whole(value):
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def _check(value, allowed, what):
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise DataError(f"The brain cohort has no {what} {value!r}; choose one of: {', '.join(allowed)}.")
     return value

@@ -65,7 +65,7 @@ def load(split="train"):
 
     Raises DataError when the data set is not in the cache, or damaged.
     """
-    if split not in (*SPLITS, "all"):
+    if not isinstance(split, str) or split not in (*SPLITS, "all"):
         raise DataError(f"The hippocampus data have no split {split!r}; choose one of: {', '.join(SPLITS)}, all.")
     found, (images, labels) = store.load(NAME, "images", "labels")
     volumes, start = [], 0

@@ -32,7 +32,7 @@ def load(split="train"):
     split: "train", "test" (the last 5 % of each class by number, at least one) or "all".
     Order: by class as in CLASSES, then by file number. Raises DataError when MedNIST is not in the cache.
     """
-    if split not in ("train", "test", "all"):
+    if not isinstance(split, str) or split not in ("train", "test", "all"):
         raise DataError(f"MedNIST has no split {split!r}; choose 'train', 'test' or 'all'.")
     images, labels = store.load(NAME, "images", "labels")[1]
     if images.shape != (*labels.shape, SIZE, SIZE) or (images.dtype, labels.dtype) != (np.uint8, np.int64):

@@ -21,6 +21,7 @@ import numpy as np
 from scipy import ndimage
 
 from data_fetch import brain_cohort
+from data_fetch.errors import DataError
 
 RATERS = ("none", "core", "outline", "generous")
 CHANCES = (0.2, 0.2, 0.35, 0.25)
@@ -42,8 +43,10 @@ class RatedLesions:
 
 def load(split, n, seed=0, strength=1.0):
     """n cases of a split, families in turn. seed chooses subjects and the place of the crop; strength as in
-    ``brain_cohort.slice_2d``."""
+    ``brain_cohort.slice_2d``. Raises DataError for other values, and unless n is 1 or more."""
     numbers = brain_cohort.numbers(split, n, seed)
+    if not n:
+        raise DataError("There is no case among 0 rated lesions; ask for 1 or more.")
     families = tuple(FAMILIES[k % len(FAMILIES)] for k in range(n))
     images, masks = np.empty((n, SIZE, SIZE), np.float32), np.empty((n, SIZE, SIZE), bool)
     for k, (number, family) in enumerate(zip(numbers, families)):
@@ -55,7 +58,14 @@ def load(split, n, seed=0, strength=1.0):
 
 def crop(mask, number):
     """Where a subject's crop lies, slices of rows and columns: the mask (H, W) is inside with MARGIN pixels to spare,
-    at a place that the number draws."""
+    at a place that the number draws. Raises DataError for a mask that is empty, or does not fit into a crop."""
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or min(mask.shape) < SIZE or not mask.any():
+        raise DataError(f"A mask to crop is (H, W), {SIZE} or more a side and not empty; this one is {mask.shape}.")
+    if max(np.ptp(np.flatnonzero(mask.any(1 - axis))) for axis in (0, 1)) + 1 > SIZE - 2 * MARGIN:
+        raise DataError(f"The mask is too large: a crop of {SIZE} pixels holds {SIZE - 2 * MARGIN} of them a side.")
+    if not isinstance(number, (int, np.integer)) or number < 0:
+        raise DataError(f"A subject's number is a whole number from 0 on, not {number!r}.")
     rng = np.random.default_rng(number)
     found = []
     for axis, side in enumerate(mask.shape):
@@ -68,8 +78,11 @@ def crop(mask, number):
 
 
 def ratings(masks):
-    """The four raters' masks of true masks (N, H, W), bool: uint8 (N, 4, H, W)."""
-    masks = np.asarray(masks).astype(bool)
+    """The four raters' masks of true masks (N, H, W) of 0 and 1: uint8 (N, 4, H, W). Raises DataError for others."""
+    masks = np.asarray(masks)
+    if masks.ndim != 3 or not len(masks) or not np.isin(masks, (0, 1)).all():
+        raise DataError(f"The raters take masks (N, H, W) of 0 and 1; these are {masks.dtype} of shape {masks.shape}.")
+    masks = masks.astype(bool)
     none = np.zeros_like(masks)
     core = np.stack([ndimage.distance_transform_edt(mask) > 1 for mask in masks])  # depth of a border pixel is 1
     generous = np.stack([ndimage.distance_transform_edt(~mask) <= 2 for mask in masks])

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
+from course_lib.arguments import one_of, positive, whole
 from course_lib.viz.arrays import all_shown, as_array, as_images
 from course_lib.viz.page import Page, image_tag
 
@@ -81,7 +82,11 @@ def image_grid(
     `size` is the side of one image in inches. Raises ValueError if a list of texts has not the length of what it names.
     """
     images = as_images(images)
-    columns = columns or min(len(images), 8)
+    if not len(images):
+        raise ValueError("images must be one picture or more, got none")
+    columns = min(len(images), 8) if columns is None else columns
+    whole(columns=columns)
+    positive(size=size)
     rows = -(-len(images) // columns)
     _same_length(titles, len(images), "titles")
     _same_length(row_labels, rows, "row_labels")
@@ -105,7 +110,10 @@ def close_ups(images, masks, side):
     Raises ValueError for a mask that is empty, and where ``side`` is larger than the picture.
     """
     images, masks = as_array(images), as_array(masks) > 0
+    if masks.ndim != 3 or images.shape[-3:] != masks.shape:
+        raise ValueError(f"images (..., N, H, W) and masks (N, H, W) must match, got {images.shape} and {masks.shape}")
     height, width = masks.shape[-2:]
+    whole(0, side=side)
     if not 0 < side <= min(height, width):
         raise ValueError(f"side must be 1 to {min(height, width)}, the side of the pictures; got {side}")
     if not masks.any((1, 2)).all():
@@ -139,11 +147,18 @@ def image_rows(
     if isinstance(rows, dict):
         row_labels, rows = list(rows), list(rows.values())
     rows = [as_images(row) for row in rows]
+    if not len(rows) or not len(rows[0]):
+        raise ValueError("rows must be one row of pictures or more, got none")
+    positive(size=size)
     count, (height, width) = len(rows[0]), rows[0].shape[1:3]
     if any(row.shape[:3] != (count, height, width) for row in rows):
         raise ValueError(f"every row needs the same number and size of images, got {[row.shape for row in rows]}")
     _same_length(row_labels, len(rows), "row_labels")
     _same_length(column_labels, count, "column_labels")
+    for name, setting in (("vmin", vmin), ("vmax", vmax), ("cmap", cmap)):
+        _same_length(setting if isinstance(setting, (list, tuple)) else None, len(rows), name)
+    if outlines is not None and as_array(outlines).shape != (count, height, width):
+        raise ValueError(f"outlines must be masks {(count, height, width)}, got shape {as_array(outlines).shape}")
     fig, ax = _picture_axes(count * size, len(rows) * size, title)
     limits = zip(_per_row(vmin, rows), _per_row(vmax, rows), _per_row(cmap, rows), strict=True)
     for index, (row, (low, high, colours)) in enumerate(zip(rows, limits, strict=True)):
@@ -220,6 +235,23 @@ def _same_length(texts, count, name):
         raise ValueError(f"{name}: {len(texts)} texts for {count} places")
 
 
+def _named_values(**values):
+    """Raises ValueError unless each is a dict {label: values} with at least one entry."""
+    for name, value in values.items():
+        if not isinstance(value, dict) or not value:
+            raise ValueError(f"{name} must be a dict {{label: values}} of one entry or more, got {value!r:.80}")
+
+
+def _drawable(scale, **values):
+    """Raises ValueError where an array has no value that can be drawn on this scale."""
+    for name, value in values.items():
+        value = as_array(value)
+        if value.dtype.kind not in "biuf" or not np.isfinite(value).any():
+            raise ValueError(f"{name} must hold numbers, some of them finite; got {value.dtype} of shape {value.shape}")
+        if scale == "log" and (value < 0).any() and not (value > 0).any():
+            raise ValueError(f"{name} is negative, and a logarithmic scale shows numbers above 0 only: take 'linear'")
+
+
 def _per_row(setting, rows):
     return list(setting) if isinstance(setting, (list, tuple)) else [setting] * len(rows)
 
@@ -260,12 +292,22 @@ def curves(
     """
     if legend not in ("inside", "below"):
         raise ValueError(f"legend must be 'inside' or 'below'; got {legend!r}")
-    if unknown := set(points) - set(lines):
-        raise ValueError(f"points: {sorted(unknown)} are not among the lines {list(lines)}")
+    _named_values(lines=lines)
+    for name, labels in (("points", points), ("bands", bands or {}), ("x", x if isinstance(x, dict) else {})):
+        if unknown := set(labels) - set(lines):
+            raise ValueError(f"{name}: {sorted(unknown)} are not among the lines {list(lines)}")
+    for name, levelled in (("levels", levels), ("marks", marks)):
+        if levelled:
+            _named_values(**{name: levelled})
+    one_of(("linear", "log", "symlog", "logit"), xscale=xscale, yscale=yscale)
     fig, ax = _plot_axes(xlabel, ylabel, title)
     for index, (label, y) in enumerate(lines.items()):
         colour = PALETTE[index % len(PALETTE)]
         at = as_array(x[label] if isinstance(x, dict) else x)
+        if at.shape != as_array(y).shape or at.ndim != 1:
+            raise ValueError(f"the line {label!r} needs a y for each x; got {as_array(y).shape} and {at.shape}")
+        _drawable(xscale, x=at)
+        _drawable(yscale, **{f"the line {label!r}": y})
         marker = MARKERS[index % len(MARKERS)] if markers or label in points else None
         style = {"linestyle": "", "zorder": 3} if label in points else {"linestyle": DASHES[index % len(DASHES)]}
         ax.plot(at, as_array(y), color=colour, marker=marker, label=label, **style)
@@ -303,6 +345,9 @@ def loss_curve(
     """Losses (N,) against step: the noisy values in pale, their running mean over about `smooth` x N steps in front."""
     losses = as_array(losses).astype(float)
     steps = np.arange(1, len(losses) + 1) if steps is None else as_array(steps)
+    _drawable(yscale, losses=losses)
+    if losses.ndim != 1 or steps.shape != losses.shape:
+        raise ValueError(f"losses (N,) need a step each; got shapes {losses.shape} and {steps.shape}")
     fig, ax = _plot_axes(xlabel, ylabel, title)
     ax.plot(steps, losses, color=PALETTE[5], alpha=0.45, linewidth=0.8, label="each step")
     ax.plot(steps, _running_mean(losses, max(1, round(smooth * len(losses)))), color=PALETTE[0], label="running mean")
@@ -338,6 +383,15 @@ def bars(
     `floor` draws the line that no method can beat, `errors` {label: half width} adds error bars, `ylabel` names what
     the bars compare. `xscale="log"` is for numbers above 0 that differ by factors of ten.
     """
+    _named_values(values=values)
+    if errors:
+        _named_values(errors=errors)
+        if unknown := set(errors) - set(values):
+            raise ValueError(f"errors: {sorted(unknown)} are not among the bars {list(values)}")
+    for label, value in values.items():
+        _drawable(xscale, **{f"the bar {label!r}": value})
+        if as_array(value).size != 1:
+            raise ValueError(f"the bar {label!r} must be one number, got shape {as_array(value).shape}")
     fig, ax = _plot_axes(xlabel, ylabel, title, size=(7.2, 1.5 + 0.46 * len(values)))
     numbers = [float(value) for value in values.values()]
     half = [float((errors or {}).get(label, 0)) for label in values]
@@ -364,7 +418,15 @@ def histogram(
 ):
     """Histogram of samples (N,) or {label: (N,)}, area 1, against `density`: a function of x or a pair (x, p(x))."""
     groups = samples if isinstance(samples, dict) else {"samples": samples}
+    _named_values(samples=groups)
     groups = {label: as_array(values).ravel() for label, values in groups.items()}
+    for label, values in groups.items():
+        _drawable("linear", **{label: values})
+        if not np.isfinite(values).all():
+            raise ValueError(f"{int((~np.isfinite(values)).sum())} of {label!r} are NaN or infinite: leave them out")
+    whole(bins=bins)
+    if span is not None and not span[0] < span[1]:
+        raise ValueError(f"span must be (low, high) with low < high, got {span!r}")
     span = span or (min(v.min() for v in groups.values()), max(v.max() for v in groups.values()))
     edges = np.linspace(*span, bins + 1)
     fig, ax = _plot_axes(xlabel, ylabel, title)
@@ -401,10 +463,20 @@ def scatter(
     high) is for both axes and covers all points when left out; `ylimits` (low, high) is for the second axis where it
     differs. `contours`, a function of points (N, 2) such as a log-density, is drawn at `levels` (rising) below.
     """
+    _named_values(panels=panels)
     points = {name: as_array(values) for name, values in panels.items()}
+    for name, values in points.items():
+        if values.ndim != 2 or values.shape[1] != 2 or not np.isfinite(values).all():
+            raise ValueError(f"the panel {name!r} must be finite points (N, 2), got shape {values.shape}")
+    if unknown := set(paths or {}) - set(panels):
+        raise ValueError(f"paths: {sorted(unknown)} are not among the panels {list(panels)}")
+    for name, span in (("limits", limits), ("ylimits", ylimits)):
+        if span is not None and not (np.shape(span) == (2,) and span[0] < span[1]):
+            raise ValueError(f"{name} must be (low, high) with low < high, got {span!r}")
     low, high = limits or _limits(list(points.values()))
     bottom, top = ylimits or (low, high)
-    columns = columns or min(len(points), 4)
+    columns = min(len(points), 4) if columns is None else columns
+    whole(columns=columns)
     rows = -(-len(points) // columns)
     fig = Figure(figsize=(columns * size + 0.6, rows * size * (top - bottom) / (high - low) + 1.1))
     fig.suptitle(title)
@@ -450,6 +522,8 @@ def picture(fig, alt, *, dpi=DPI):
     """What `show` displays, as an object: Figure and alt text -> Page."""
     if not isinstance(alt, str) or len(alt.strip()) < 10:
         raise ValueError("alt: say in a sentence what the figure shows, for those who cannot see it")
+    if not isinstance(fig, Figure):
+        raise ValueError(f"fig must be a figure, such as figures.image_grid gives, got a {type(fig).__name__}")
     check_labelled(fig)
     content = png_bytes(fig, dpi=dpi)
     width, height = Image.open(io.BytesIO(content)).size

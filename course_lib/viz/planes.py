@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
+from course_lib.arguments import positive, whole
 from course_lib.viz.arrays import all_shown, as_array
 from course_lib.viz.figures import PALETTE, _picture_axes, house_style
 from course_lib.viz.widgets import live
@@ -40,7 +41,8 @@ def three_planes(image, affine=None, labels=None, at=None, *, title, names=(), v
     outside, or a voxel is NaN.
     """
     image, at, labels = _checked(image, at, labels)
-    image, labels, at, affine = _canonical(image, labels, at, np.eye(4) if affine is None else as_array(affine))
+    positive(height=height)
+    image, labels, at, affine = _canonical(image, labels, at, _checked_affine(affine))
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     sides = spacing * image.shape
     millimetres = (affine @ [*at, 1])[:3]
@@ -74,10 +76,22 @@ def _checked(image, at, labels):
     labels = None if labels is None else as_array(labels)
     if labels is not None and labels.shape != image.shape:
         raise ValueError(f"labels of shape {labels.shape} do not belong to an image of shape {image.shape}")
-    at = np.array(image.shape) // 2 if at is None else np.asarray(at)
-    if at.shape != (3,) or (at < 0).any() or (at >= image.shape).any():
+    if labels is not None and (labels.dtype.kind not in "biuf" or (labels < 0).any() or (labels % 1 != 0).any()):
+        raise ValueError("labels must be whole numbers from 0 on, 0 for none")
+    at = np.array(image.shape) // 2 if at is None else np.array(as_array(at))
+    if at.shape != (3,) or at.dtype.kind not in "iuf" or not ((at >= 0) & (at < image.shape) & (at % 1 == 0)).all():
         raise ValueError(f"at = {at} is no voxel of a volume of shape {image.shape}")
     return image, at, labels
+
+
+def _checked_affine(affine):
+    """The affine as an array (4, 4); voxels of 1 mm where it is None. Raises ValueError for what is none."""
+    if affine is None:
+        return np.eye(4)
+    affine = as_array(affine)
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise ValueError(f"affine must be a finite (4, 4) matrix from voxel to mm, not flat; got shape {affine.shape}")
+    return affine
 
 
 def _canonical(image, labels, at, affine):
@@ -149,7 +163,12 @@ def through(image, affine=None, labels=None, *, axis=1, n=12, at=None, **looks):
     text for each.
 
     at : the other two coordinates, left out the middle of the labels or of the volume; looks : as of three_planes.
+    Raises ValueError for another axis than 0, 1 or 2, for n below 1, and as three_planes.
     """
+    whole(n=n)
+    whole(0, axis=axis)
+    if axis > 2:
+        raise ValueError(f"axis must be 0, 1 or 2, got {axis!r}")
     image, at, labels = _checked(image, at if at is not None or labels is None else middle(labels), labels)
     positions = np.unique(np.linspace(0, image.shape[axis] - 1, n + 2).round().astype(int)[1:-1])
     frames, texts = [], []
@@ -162,7 +181,10 @@ def through(image, affine=None, labels=None, *, axis=1, n=12, at=None, **looks):
 
 def middle(labels):
     """The voxel in the middle of all labels (3,); of the array where there are none."""
-    found = np.argwhere(as_array(labels) > 0)
+    labels = as_array(labels)
+    if labels.ndim != 3 or labels.dtype.kind not in "biuf":
+        raise ValueError(f"labels must be numbers (X, Y, Z), got {labels.dtype} of shape {labels.shape}")
+    found = np.argwhere(labels > 0)
     return np.rint(found.mean(0)).astype(int) if len(found) else np.array(labels.shape) // 2
 
 
@@ -171,6 +193,8 @@ def viewer(volumes, affine=None, *, title, alt, **looks):
 
     looks : as of :func:`three_planes`. Raises ValueError if shapes differ.
     """
+    if not isinstance(volumes, dict) or not all(isinstance(one, tuple) and len(one) == 2 for one in volumes.values()):
+        raise ValueError("volumes must be a dict {text: (image, labels)}, with None for labels where there are none")
     shapes = {as_array(image).shape for image, _ in volumes.values()}
     if len(shapes) != 1:
         raise ValueError(f"a viewer needs at least one volume and all of one shape, got {sorted(shapes)}")
