@@ -17,7 +17,7 @@ invert and guided back   DDIM to t_0, back with guidance to "healthy"    Wolleb 
 import torch
 from torch.nn import functional as F
 
-from course_lib.arguments import alike, floating, positive, shaped, whole, within
+from course_lib.arguments import alike, floating, images, positive, shaped, whole, within
 from course_lib.samplers import ddim_step, ddpm_step, last, noise_like, sample
 
 BACKGROUND = -0.95  # below this a pixel of a skull-stripped image is background
@@ -26,8 +26,7 @@ BACKGROUND = -0.95  # below this a pixel of a skull-stripped image is background
 def brain(x):
     """Where images x (..., H, W) in [-1, 1] show something: bool, the same shape."""
     x = torch.as_tensor(x)
-    if not x.is_floating_point():
-        raise ValueError(f"x must be floats in [-1, 1], got {x.dtype}: to_tensor makes them of 0 to 255")
+    images(x=x)
     return x > BACKGROUND
 
 
@@ -46,7 +45,8 @@ def smooth(score, sigma=1.0):
 
 def residual_score(x, twin, sigma=1.0):
     """|x - twin|, blurred, and 0 outside the brain. x, twin (N, H, W)."""
-    floating(x=x, twin=twin)
+    images(x=x)
+    floating(twin=twin)
     alike(x=x, twin=twin)
     return smooth((x - twin).abs(), sigma) * brain(x)
 
@@ -60,23 +60,36 @@ class Healthy:
     def __init__(self, images, K=64):
         whole(K=K)
         x = torch.as_tensor(images).flatten(1).double()
+        if not x.isfinite().all():
+            raise ValueError("images must not be NaN or infinite anywhere: one such pixel spoils every direction")
         if not 0 < K < len(x):
             raise ValueError(f"expected 0 < K < {len(x)}, the number of images; got {K}")
         self.mean, self.std = x.mean(0), x.std(0)
         values, vectors = torch.linalg.eigh((x - self.mean) @ (x - self.mean).T)  # (N,), (N, N), rising
         self.directions = (vectors[:, -K:].T @ (x - self.mean)) / values[-K:, None].sqrt()  # (K, pixels)
 
+    def _flat(self, x):
+        """Images (N, H, W) as rows of pixels, float64. Raises ValueError for images of another size."""
+        flat = torch.as_tensor(x).flatten(1).double()
+        if flat.shape[1] != len(self.mean):
+            raise ValueError(
+                f"x must be images of {len(self.mean)} pixels, like those of training, got {tuple(x.shape)}"
+            )
+        return flat
+
     def z(self, x, least=0.05):
         """|x - mean| / (std + least), the shape of x (N, H, W); ``least`` is for pixels that never vary."""
-        flat = torch.as_tensor(x).flatten(1).double()
+        flat = self._flat(x)
         return ((flat - self.mean).abs() / (self.std + least)).reshape(x.shape).float()
 
     def project(self, x, K=None):
         """The nearest image to each of x (N, H, W) in mean + span of the K strongest directions (all if None)."""
         K = len(self.directions) if K is None else K
         whole(K=K)
+        if len(self.directions) < K:
+            raise ValueError(f"K must be at most {len(self.directions)}, the directions that were kept, got {K}")
         kept = self.directions[-K:]
-        offset = torch.as_tensor(x).flatten(1).double() - self.mean
+        offset = self._flat(x) - self.mean
         return (self.mean + offset @ kept.T @ kept).reshape(x.shape).float()
 
 
@@ -95,7 +108,7 @@ def noise_and_denoise(denoiser, x, t_0, n, generator, step=ddpm_step):
     Wyatt et al., AnoDDPM (CVPR workshops 2022), Algorithm 1, here with Gaussian noise.
     """
     schedule, times = denoiser.schedule, _rising(t_0, n).flip(0)
-    floating(x=x)
+    images(x=x)
     x_t0 = schedule.noisy(x, noise_like(x, generator), t_0)
     return last(sample(denoiser, schedule, x_t0, times, step, generator))
 
@@ -105,7 +118,7 @@ def one_step(denoiser, x, t_0, draws, generator):
 
     As a score of anomaly this is the denoising autoencoder of Kascenas et al. (MIDL 2022), at one noise level.
     """
-    floating(x=x)
+    images(x=x)
     whole(draws=draws)
     schedule, total = denoiser.schedule, 0.0
     for _ in range(draws):
@@ -118,7 +131,7 @@ def invert(denoiser, x, t_0, n, **cond):
 
     The first time is 1e-3 t_0: at t = 0 itself there is no noise to speak of. Song et al. (ICLR 2021), sec. 4.3.
     """
-    floating(x=x)
+    images(x=x)
     times = _rising(t_0, n)
     times[0] = 1e-3 * t_0
     for s, t in zip(times[:-1], times[1:]):
@@ -168,4 +181,8 @@ def detectability(cov, schedule, t, a, draws=1, sampled=True):
     one = torch.eye(len(cov), dtype=cov.dtype)
     spread = (one + G if sampled else G) @ cov @ (one - G)  # these commute: all are functions of C
     variance = a @ ((one - G) @ cov @ (one - G) + spread / draws) @ a
+    if not variance > 0:
+        raise ValueError(
+            f"no residual varies at t = {float(t):g}: take a t with some noise, and a cov that varies along a"
+        )
     return float(a @ (one - G) @ a / variance.sqrt())

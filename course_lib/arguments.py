@@ -3,6 +3,8 @@
 import math
 from numbers import Integral
 
+LARGEST = 20.0  # of floats taken for images in [-1, 1] or for latents of unit variance; those of 0..255 lie beyond
+
 
 def whole(least=1, **values):
     """Raises ValueError unless each value is a whole number from ``least`` on: ``whole(n=n)``."""
@@ -16,6 +18,14 @@ def positive(**values):
     for name, value in values.items():
         if not (_number(value) and 0 < value < math.inf):
             raise ValueError(f"{name} must be positive and finite, got {value!r}")
+
+
+def rising(**values):
+    """Raises ValueError unless the values are positive, each greater than the one before: ``rising(low=1, high=2)``."""
+    positive(**values)
+    numbers = list(values.values())
+    if any(a >= b for a, b in zip(numbers, numbers[1:])):
+        raise ValueError(f"{' must lie below '.join(values)}, got {' and '.join(map(repr, numbers))}")
 
 
 def within(low, high, **values):
@@ -58,6 +68,16 @@ def floating(**values):
                 f"{name} must be a tensor of floats, got {str(kind).removeprefix('torch.')}: to_tensor makes one of "
                 "images"
             )
+
+
+def images(**values):
+    """Raises ValueError unless each value is a tensor of floats that could lie in [-1, 1] or a little beyond."""
+    floating(**values)
+    for name, value in values.items():
+        largest = float(value.detach().abs().max()) if value.numel() else 0.0
+        if not largest <= LARGEST:
+            found = f"reaches {largest:g}" if math.isfinite(largest) else "has values that are NaN or infinite"
+            raise ValueError(f"{name} must be images in [-1, 1], and {found}: of 0..255 make x / 127.5 - 1")
 
 
 def _number(value):

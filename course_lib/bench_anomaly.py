@@ -16,6 +16,7 @@ import torch
 
 from course_lib import pretrained, runtime
 from course_lib.anomaly import Healthy, brain, heal, noise_and_denoise, one_step, residual_score, smooth
+from course_lib.arguments import one_of
 from course_lib.guidance import ClassifierFree, ClassifierGuided, Clipped
 from course_lib.metrics.detection import auroc, average_precision, counts, dice, false_alarms
 from course_lib.recipes import BRAIN_TISSUES, made_brains
@@ -35,6 +36,9 @@ KEEP = 60  # thresholds that the oracle may choose from
 
 def cases(split, family, strength=1.0):
     """Cases of a family, or healthy ones for None, at 96 x 96: a Cohort. No subject is in two of them."""
+    one_of(CASES, split=split)
+    if family is not None:
+        one_of(FAMILIES, family=family)
     n = HEALTHY if family is None else CASES[split]
     seed = 40 + (len(FAMILIES) if family is None else FAMILIES.index(family))
     return made_brains(split, n, lesion=family, strength=strength, seed=seed)

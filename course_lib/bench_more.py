@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from course_lib import counterfactual, pretrained, restore, runtime
 from course_lib.anomaly import smooth
+from course_lib.arguments import one_of
 from course_lib.bench_anomaly import Method
 from course_lib.inverse import repaint_times, replacement
 from course_lib.metrics.images import contrast_kept, coverage, psnr, ssim
@@ -354,6 +355,8 @@ def effect(row):
 
 def removal_cases(family, split, n=None):
     """Images with a lesion, their healthy twins, and the hole: its mask and two pixels around it. n : as above."""
+    one_of(REMOVED, family=family)
+    one_of(REMOVED_CASES, split=split)
     made = made_brains(split, n or REMOVED_CASES[split], lesion=family, seed=60 + REMOVED.index(family))
     mask = torch.as_tensor(made.masks)[:, None] > 0
     hole = F.max_pool2d(mask.float(), 5, stride=1, padding=2) > 0

@@ -7,6 +7,7 @@ its own, so that a group can be remade alone.
 
 import functools
 import json
+import re
 import time
 
 import torch
@@ -45,13 +46,20 @@ GRID_OF_CT = {
 }
 
 
+def _check_problem(problem):
+    if not isinstance(problem, str) or not re.match("CT|MRI, R = [0-9]+", problem):
+        raise ValueError(f"problem must be one of {', '.join(map(repr, PROBLEMS))}, got {problem!r}")
+
+
 def noise_of(problem):
-    """sigma_y of a problem."""
+    """sigma_y of a problem. Raises ValueError for an unknown one."""
+    _check_problem(problem)
     return CT_NOISE if problem.startswith("CT") else MRI_NOISE
 
 
 def acceleration(problem):
-    """R of an MRI problem, an int."""
+    """R of an MRI problem, an int. Raises ValueError for another problem."""
+    _check_problem(problem)
     return int(problem.split("R = ")[1].split(",")[0])
 
 
@@ -106,6 +114,7 @@ def reconstruct(problem, method, A, y, seed=0, settings=None, steps=None):
     method that draws; left out, as in ``STEPS``, for which the settings were chosen."""
     if method not in METHODS:
         raise ValueError(f"no method {method!r}; there are: {', '.join(METHODS)}")
+    _check_problem(problem)
     settings = settings_of(problem, method) if settings is None else settings
     if method == "zeros or FBP":
         return simple(problem, A, y).clamp(-1, 1)

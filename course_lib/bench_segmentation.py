@@ -18,6 +18,8 @@ import torch
 from torch.nn import functional as F
 
 from course_lib import pretrained, recipes, runtime
+from course_lib.arguments import whole
+from course_lib.metrics import checks
 from course_lib.metrics.segmentation import expected_dice, generalised_energy_distance, nearest_rating
 from course_lib.recipes import in_parts, rated, rater_chances, slice_labels
 from course_lib.samplers import dpmpp_2m_step, last, sample
@@ -66,6 +68,7 @@ def draw_masks(denoiser, y, samples, nfe=NFE, start=START, channels=1, seed=0):
 
     y : images (N, 1, H, W). Sample k comes from the noise of seed + k, which for fewer images begins alike.
     """
+    whole(samples=samples)
     times, where, found = log_snr_times(denoiser.schedule, nfe, start), runtime.device(), []
     bound = partial(denoiser, y=y.to(where))
     for k in range(samples):
@@ -118,12 +121,16 @@ def measured(masks, ratings):
 def independent(p, draws=SAMPLES, seed=0):
     """Masks, bool (draws, N, H, W), from probabilities p (N, H, W): u < p with u uniform in [0, 1], anew for each pixel
     of each draw."""
+    whole(draws=draws)
+    checks.probabilities(p, "p")
     return torch.rand(draws, *p.shape, generator=runtime.seeded(seed)) < p
 
 
 def random_threshold(p, draws=SAMPLES, seed=0):
     """Masks, bool (draws, N, H, W), from probabilities p (N, H, W): u < p with one u, uniform in [0, 1], for all pixels
     of a draw."""
+    whole(draws=draws)
+    checks.probabilities(p, "p")
     return torch.rand(draws, len(p), 1, 1, generator=runtime.seeded(seed)) < p
 
 

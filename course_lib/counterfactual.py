@@ -29,7 +29,7 @@ import torch
 from torch.nn import functional as F
 
 from course_lib.anomaly import heal, noise_and_denoise
-from course_lib.arguments import alike, floating, one_of, positive, shaped
+from course_lib.arguments import alike, images, one_of, positive, shaped
 from course_lib.samplers import ddim_step, last, sample
 from course_lib.schedules import uniform_times
 
@@ -159,7 +159,7 @@ def painted(x, factual, edited):
     """Images x (B, 1, H, W) with the median brightness of their ventricles where the map has new CSF."""
     factual, edited = torch.as_tensor(factual), torch.as_tensor(edited)
     shaped("B, 1, H, W", x=x)
-    floating(x=x)
+    images(x=x)
     alike(x=x[:, 0], factual=factual, edited=edited)
     new, ventricle = (edited == CSF) & (factual != CSF), ventricles(factual)
     out = x.clone()

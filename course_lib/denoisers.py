@@ -7,9 +7,15 @@ All work with any schedule: a denoiser is built for one, and its noise levels ar
 
 import torch
 
-from course_lib.arguments import one_of
+from course_lib.arguments import floating, one_of, whole
 from course_lib.predictions import KINDS, to_x0
 from course_lib.schedules import match_dims
+
+
+def _dimension(x_t, mean):
+    """Raises ValueError unless x_t are points of the dimension of the mean (d,)."""
+    if x_t.shape[-1:] != mean.shape:
+        raise ValueError(f"x_t must be points (B, {len(mean)}) like the data, got shape {tuple(x_t.shape)}")
 
 
 class GaussianDenoiser:
@@ -22,6 +28,7 @@ class GaussianDenoiser:
     """
 
     def __init__(self, mean, cov, schedule):
+        floating(mean=mean, cov=cov)
         self.mean, self.schedule = mean, schedule
         if cov.shape != (len(mean), len(mean)) or not torch.allclose(cov, cov.T, 1e-4, 1e-5 * float(cov.abs().max())):
             raise ValueError(
@@ -34,6 +41,7 @@ class GaussianDenoiser:
 
     def __call__(self, x_t, t):
         alpha, sigma = (match_dims(c, x_t) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
+        _dimension(x_t, self.mean)
         total = alpha**2 * self.variances + sigma**2  # (d,) or (B, d); zero where neither data nor noise vary
         gain = torch.where(total > 0, alpha * self.variances / total, 0.0)
         return self.mean + ((x_t - alpha * self.mean) @ self.axes * gain) @ self.axes.T
@@ -49,6 +57,7 @@ class MixtureDenoiser:
     """
 
     def __init__(self, weights, means, std, schedule):
+        floating(weights=weights, means=means)
         self.weights, self.means, self.schedule = weights, means, schedule
         if not (weights >= 0).all() or not abs(float(weights.sum()) - 1) < 1e-4:
             raise ValueError(f"weights must not be negative and must sum to 1; their sum is {float(weights.sum()):.4g}")
@@ -59,6 +68,7 @@ class MixtureDenoiser:
     def _noisy(self, x_t, t):
         """alpha, and the log of weights_k N(x_t; alpha means_k, s_k I) with s_k = alpha^2 variances_k + sigma^2."""
         alpha, sigma = (match_dims(c, x_t) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
+        _dimension(x_t, self.means[0])
         s = (alpha**2 * self.variances + sigma**2).clamp(min=1e-30)  # (K,) or (B, K); a point without noise is no 0/0
         offset = x_t[:, None] - alpha.reshape(-1, 1, 1) * self.means  # (B, K, d)
         d = x_t.shape[1]
@@ -77,6 +87,7 @@ class MixtureDenoiser:
 
     def sample_data(self, n, generator=None):
         """n exact draws of x_0, (n, d)."""
+        whole(n=n)
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         eps = torch.randn(n, self.means.shape[1], dtype=self.means.dtype, generator=generator)
         return self.means[k] + self.variances[k, None].sqrt() * eps
@@ -92,6 +103,9 @@ class EmpiricalDenoiser:
     """
 
     def __init__(self, data, schedule):
+        floating(data=data)
+        if not len(data):
+            raise ValueError("data must be one example or more, got none")
         self.data, self.schedule = data, schedule
 
     def __call__(self, x_t, t):

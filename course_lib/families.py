@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from course_lib import arguments
 from course_lib.arguments import alike, floating, positive, shaped, whole
 from course_lib.denoisers import MixtureDenoiser, NetworkDenoiser
 from course_lib.samplers import ddim_step, last, sample
@@ -558,7 +559,7 @@ class PCA:
 def sharpness(images):
     """Mean absolute difference of neighbouring pixels in images (N, 1, H, W): falls when edges are smoothed away."""
     shaped("N, 1, H, W", images=images)
-    floating(images=images)
+    arguments.images(images=images)
     return float((images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()) / 2)
 
 

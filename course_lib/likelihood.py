@@ -88,7 +88,7 @@ def model_variance(schedule, t, s, variance="small"):
 def _check_times(times):
     """Raises ValueError unless times are those of a bound: a tensor (T + 1,) that ends at 0."""
     if not isinstance(times, torch.Tensor) or times.ndim != 1 or len(times) < 2:
-        raise ValueError(f"times must be a tensor (T + 1,) with T from 1 on, as uniform_times(T) gives, got {times!r}")
+        raise ValueError("times must be a tensor (T + 1,) with T from 1 on, as uniform_times(T) gives")
     if times[-1] != 0:
         raise ValueError(f"the last of the times must be 0, where the bound ends, got {float(times[-1]):g}")
 

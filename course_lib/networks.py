@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from course_lib.arguments import whole
 from course_lib.predictions import preconditioning
 from course_lib.schedules import VarianceExploding, match_dims
 
@@ -24,6 +25,7 @@ def fold(x, patch):
 
     The pixel-unshuffle of Shi et al. (CVPR 2016), in any number of dimensions.
     """
+    whole(patch=patch)
     _check_sides(x, patch, x.ndim - 2)
     sides = [side // patch for side in x.shape[2:]]
     x = x.reshape(*x.shape[:2], *(part for side in sides for part in (side, patch)))  # (B, C, H/p, p, W/p, p)
@@ -33,7 +35,10 @@ def fold(x, patch):
 
 def unfold(x, patch):
     """The inverse of :func:`fold`: (B, C p^2, H/p, W/p) -> (B, C, H, W)."""
+    whole(patch=patch)
     sides, n = x.shape[2:], x.ndim - 2
+    if x.shape[1] % patch**n:
+        raise ValueError(f"channels must divide by patch^{n} = {patch**n} to be unfolded, got {x.shape[1]}")
     x = x.reshape(len(x), -1, *[patch] * n, *sides)  # (B, C, p, p, H/p, W/p)
     pairs = [axis for k in range(n) for axis in (2 + n + k, 2 + k)]
     return x.permute(0, 1, *pairs).reshape(len(x), x.shape[1], *(side * patch for side in sides))

@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from course_lib import pretrained, runtime, schedules
+from course_lib.arguments import whole
 from course_lib.denoisers import NetworkDenoiser
 from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.metrics.memorisation import nearest_and_crowd, nearest_rms, threshold
@@ -96,6 +97,9 @@ FD_NFE = 25
 def in_parts(function, images, batch_size=500):
     """function over images (N, H, W), uint8 or float in [-1, 1], in parts of a batch; single precision, on the CPU
     again."""
+    whole(batch_size=batch_size)
+    if not len(images):
+        raise ValueError("images must be one or more, got none")
     where = runtime.device()
     parts = [to_tensor(images[i : i + batch_size]) for i in range(0, len(images), batch_size)]
     return torch.cat([function(part.to(where)).cpu() for part in parts])
@@ -403,6 +407,8 @@ CT_NOISE = 0.4  # standard deviation of a ray, in pixels; the longest rays throu
 
 def scan_mri(x_0, accelerations, generator):
     """A noisy scan of images (B, 1, H, W) with random lines, each at its own of the accelerations (B,): (A, y)."""
+    if not isinstance(accelerations, (list, tuple)) or len(accelerations) != len(x_0):
+        raise ValueError(f"accelerations must be a list of {len(x_0)}, one for each image, got {accelerations!r}")
     lines = torch.stack([sampled_lines(x_0.shape[-1], R, generator) for R in accelerations])
     A, shape = KSpace(lines[:, None, None].to(x_0.device)), (2, *x_0.shape)
     return A, A(x_0) + A.lines * torch.complex(*MRI_NOISE * torch.randn(shape, generator=generator).to(x_0.device))

@@ -25,7 +25,7 @@ import math
 import numpy as np
 import torch
 
-from course_lib.arguments import alike, floating, positive, shaped, whole, within
+from course_lib.arguments import alike, floating, images, positive, shaped, whole, within
 from course_lib.samplers import ddpm_step, last, sample
 
 
@@ -70,7 +70,7 @@ def rician(x, noise, generator):
 
     The noise of A is half of that of x = 2 A - 1, so ``noise`` means the same as in y = x + noise n. x (B, 1, H, W).
     """
-    floating(x=x)
+    images(x=x)
     within(0, math.inf, noise=noise)
     n = torch.randn(2, *x.shape, generator=generator).to(x) * noise / 2
     return 2 * torch.hypot((x + 1) / 2 + n[0], n[1]) - 1
@@ -160,6 +160,9 @@ def mirrored(x, reach=6):
     """Each image (B, 1, H, W) reflected left to right, moved by the whole pixels (up to ``reach`` either way) that make
     it fit itself best: heads do not stand exactly in the middle."""
     whole(0, reach=reach)
+    shaped("B, 1, H, W", x=x)
+    if reach >= x.shape[-1]:
+        raise ValueError(f"reach must be below {x.shape[-1]}, the width of the images, got {reach}")
     flipped = x.flip(-1)
     moved = torch.stack([flipped.roll(k, -1) for k in range(-reach, reach + 1)])  # (2 reach + 1, B, 1, H, W)
     best = (moved - x).square().flatten(2).mean(2).argmin(0)

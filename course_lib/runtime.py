@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 
+from course_lib.arguments import whole
+
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -81,7 +83,9 @@ def where():
 
 
 def seeded(seed):
-    """A torch.Generator on the CPU with that seed, so that noise is the same on every device."""
+    """A torch.Generator on the CPU with that seed, so that noise is the same on every device. Raises
+    ValueError unless the seed is a whole number from 0 on."""
+    whole(0, seed=seed)
     return torch.Generator().manual_seed(seed)
 
 

@@ -5,12 +5,14 @@ import argparse
 import io
 import sys
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from course_lib import pretrained, runtime
+from course_lib.arguments import shaped, whole
 from course_lib.samplers import dpmpp_2m_step, last, sample
 from course_lib.schedules import log_snr_times
 from course_lib.store import write_atomically
@@ -27,6 +29,12 @@ def generate(denoiser, noise, y=None, nfe=25, batch_size=100):
     normal; the start is noise sqrt(alpha_t^2 + sigma_t^2), which has the variance that data of variance 1 has there.
     Returns float32 on the CPU. Raises ValueError where y is not of as many as noise, or batch_size is below 1.
     """
+    if not hasattr(denoiser, "schedule"):
+        raise ValueError("denoiser must be one, as pretrained.load_denoiser('mednist') gives, not a name or a network")
+    if y is not None and not isinstance(y, torch.Tensor):
+        raise ValueError(f"y must be a tensor, such as torch.tensor([0, 1]) of classes, got {y!r:.80}")
+    if not len(noise):
+        raise ValueError("ask for one sample or more, got none")
     if batch_size < 1 or (y is not None and len(y) != len(noise)):
         raise ValueError(
             f"batch_size must be at least 1, and y of as many as there is noise, {len(noise)}; got batch_size "
@@ -50,7 +58,13 @@ def draw(denoiser, y, nfe=25, seed=0, size=64, batch_size=100):
 
     y : classes (N,), or, for a network without classes, the number N.
     """
-    n, y = (y, None) if isinstance(y, int) else (len(y), y)
+    if isinstance(y, Integral):
+        n, y = y, None
+        whole(y=n)
+    else:
+        shaped("N", y=y)
+        n = len(y)
+    whole(size=size)
     noise = torch.randn(n, 1, size, size, generator=runtime.seeded(seed))
     return generate(denoiser, noise, y, nfe, batch_size)[:, 0].clamp(-1, 1)
 
@@ -87,6 +101,7 @@ def draw_latents(denoiser, autoencoder, n, nfe=25, seed=0, size=128, batch_size=
 def draw_volumes(denoiser, n, nfe=25, seed=0, shape=HIPPOCAMPUS_SHAPE, batch_size=10):
     """n volumes of channels (n, 3, *shape) in [-1, 1], image and two labels, by :func:`generate` from the noise of
     ``seed``."""
+    whole(n=n)
     noise = torch.randn(n, 3, *shape, generator=runtime.seeded(seed))
     return generate(denoiser, noise, nfe=nfe, batch_size=batch_size).clamp(-1, 1)
 

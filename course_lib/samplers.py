@@ -212,6 +212,10 @@ def sample(denoiser, schedule, x_t, times, step=ddim_step, generator=None):
 
     Raises ValueError for times that are no vector or that stand still.
     """
+    for name, value in (("denoiser", denoiser), ("step", step)):
+        if not callable(value):
+            raise ValueError(f"{name} must be a function, as ddim_step is, or a denoiser; got {value!r:.80}")
+    floating(x_t=x_t)
     line = torch.as_tensor(times)
     if line.ndim != 1 or not len(line) or (line.diff() == 0).any():
         raise ValueError("times must be a vector of at least one time, and no time may follow itself")

@@ -8,7 +8,7 @@ import math
 
 import torch
 
-from course_lib.arguments import positive, whole
+from course_lib.arguments import positive, rising, whole
 
 NO_SIGNAL = 1e-8  # an alpha_t below it is rounding: nothing may be divided by it
 _SLACK = 1e-5  # in log-SNR: what the rounding of single precision may add to the ends of a schedule
@@ -79,6 +79,8 @@ def has_no_signal(schedule, t):
 
 def _time(t):
     """t as a tensor: float64 unless it is one of floats. Raises ValueError outside [0, 1], beyond rounding."""
+    if t is None or isinstance(t, str):
+        raise ValueError(f"t must be a number or tensor in [0, 1], where 1 is noise, got {t!r}")
     t = t if torch.is_tensor(t) else torch.as_tensor(t, dtype=torch.float64)
     t = t if t.is_floating_point() else t.double()
     if t.device.type == "cpu" and not ((t >= -1e-6) & (t <= 1 + 1e-6)).all():
@@ -113,6 +115,7 @@ class Linear(VariancePreserving):
     beta(t) / T."""
 
     def __init__(self, beta_min=0.1, beta_max=20.0):
+        rising(beta_min=beta_min, beta_max=beta_max)
         self.beta_min, self.beta_max = beta_min, beta_max
 
     def integral_of_beta(self, t):
@@ -127,6 +130,7 @@ class ScaledLinear(VariancePreserving):
     """
 
     def __init__(self, beta_min=0.85, beta_max=12.0):
+        rising(beta_min=beta_min, beta_max=beta_max)
         self.beta_min, self.beta_max = beta_min, beta_max
 
     def integral_of_beta(self, t):
@@ -163,6 +167,7 @@ class VarianceExploding(Schedule):
     2022)."""
 
     def __init__(self, sigma_min=0.002, sigma_max=80.0):
+        rising(sigma_min=sigma_min, sigma_max=sigma_max)
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
 
     def alpha(self, t):

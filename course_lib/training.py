@@ -20,12 +20,11 @@ import numpy as np
 import torch
 from torch import distributed
 
+from course_lib.arguments import LARGEST, whole
 from course_lib.predictions import KINDS, preconditioning, target, to_x0
 from course_lib.samplers import dpmpp_2m_step, noise_like, sample
 from course_lib.schedules import VarianceExploding, match_dims, uniform_times
 from course_lib.store import digest, read_tensors, write_tensors
-
-LARGEST = 20.0  # of floats taken for images in [-1, 1] or for latents of unit variance; those of 0..255 lie beyond
 
 
 def _number(name, value, low=0.0, high=math.inf, whole=False, open_low=True):
@@ -44,6 +43,7 @@ def _known_kind(kind):
 
 def step_generator(seed, step, stream=0):
     """A torch.Generator that depends on (seed, step, stream) alone."""
+    whole(0, seed=seed, step=step, stream=stream)
     words = np.random.SeedSequence([seed, step, stream]).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
 

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from data_fetch import DataError
+from data_fetch import DataError, rated_lesions
 from data_fetch import brain_cohort as brain
 
 SUBJECTS = range(200, 208)
@@ -263,6 +263,36 @@ def test_fifty_slices_a_second():
         (lambda: brain.slice_2d(-1), "whole number"),
         (lambda: brain.slice_2d(1.5), "whole number"),
         (lambda: brain.slice_2d(1, size=4), "8 to 256"),
+        (lambda: brain.slice_2d(1, size=0), "8 to 256"),
+        (lambda: brain.slice_2d(1, size=(64, 64)), "8 to 256"),
+        (lambda: brain.slice_2d([1]), "whole number"),
+        (lambda: brain.slice_2d(True), "whole number"),
+        (lambda: brain.slice_2d(1, lesion=["hyper"]), "no lesion"),
+        (lambda: brain.slice_2d(1, lesion="hyper", strength=-1), "strength from 0 to 1"),
+        (lambda: brain.slice_2d(1, lesion="hyper", strength=7), "strength from 0 to 1"),
+        (lambda: brain.slice_2d(1, lesion="hyper", strength=float("nan")), "strength from 0 to 1"),
+        (lambda: brain.slice_2d(1, lesion="hyper", strength="1"), "strength from 0 to 1"),
+        (lambda: brain.slice_2d(1, lesion="hyper", strength=None), "strength from 0 to 1"),
+        (lambda: brain.slice_2d(1, level=500), "level from -92 to 100"),
+        (lambda: brain.slice_2d(1, level=float("nan")), "level from -92 to 100"),
+        (lambda: brain.slice_2d(1, level="middle"), "level from -92 to 100"),
+        (lambda: brain.slice_2d(1, ventricles=100), "ventricles from -10 to 10"),
+        (lambda: brain.volume(1, 8, ventricles=float("inf")), "ventricles from -10 to 10"),
+        (lambda: brain.volume(1, 8, lesion="hyper", strength=-2), "strength from 0 to 1"),
+        (lambda: brain.cohort(["train"], 1), "no split"),
+        (lambda: brain.cohort("train", "2"), "subjects, not '2'"),
+        (lambda: brain.numbers("test", 3.5), "subjects, not 3.5"),
+        (lambda: brain.numbers("test", True), "subjects, not True"),
+        (lambda: brain.numbers("test", 3, seed=-4), "seed is a whole number"),
+        (lambda: brain.numbers("test", 3, seed=1.5), "seed is a whole number"),
+        (lambda: rated_lesions.load("test", 0), "1 or more"),
+        (lambda: rated_lesions.load("test", 1, strength=-3), "strength from 0 to 1"),
+        (lambda: rated_lesions.crop(np.zeros((96, 96)), 3), "not empty"),
+        (lambda: rated_lesions.crop(np.ones((96, 96)), 3), "too large"),
+        (lambda: rated_lesions.crop(np.ones((1, 96, 96)), 3), "to crop is"),
+        (lambda: rated_lesions.crop(np.eye(96)[:, :40], 3), "64 or more"),
+        (lambda: rated_lesions.ratings(np.zeros((64, 64))), "masks .N, H, W."),
+        (lambda: rated_lesions.ratings(np.full((1, 64, 64), 0.5)), "0 and 1"),
     ],
 )
 def test_wrong_arguments_get_a_clear_sentence(call, message):

@@ -2,6 +2,7 @@
 
 import torch
 
+from course_lib.arguments import whole
 from course_lib.metrics import checks
 
 BLOCKS = 10
@@ -35,6 +36,7 @@ def bootstrap(values, group=1, level=0.95, repeats=2000, seed=0):
     """
     values = checks.finite(values, "values").double()
     checks.between(level, 0, 1, "level")
+    whole(repeats=repeats)
     if group < 1:
         raise ValueError(f"group must be a whole number from 1 on, and is {group!r}")
     parts = values.split(group)

@@ -239,7 +239,9 @@ def _named_values(**values):
     """Raises ValueError unless each is a dict {label: values} with at least one entry."""
     for name, value in values.items():
         if not isinstance(value, dict) or not value:
-            raise ValueError(f"{name} must be a dict {{label: values}} of one entry or more, got {value!r:.80}")
+            raise ValueError(
+                f"{name} must be a dict {{label: values}} of one entry or more, got a {type(value).__name__}"
+            )
 
 
 def _drawable(scale, **values):

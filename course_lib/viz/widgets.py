@@ -20,6 +20,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, features
 
+from course_lib.arguments import whole
 from course_lib.viz.arrays import all_shown, as_array, as_images
 from course_lib.viz.figures import figure_pixels
 from course_lib.viz.page import Page, data_uri, image_tag, rich, unique_id
@@ -37,7 +38,9 @@ FRAME_DPI = 100
 def tile(images, columns=None, gap=2, fill=1.0):
     """Images (N, H, W), (N, 1, H, W) or colour (N, H, W, 3) -> one mosaic array, `gap` pixels of `fill` between."""
     images = as_images(images)
-    columns = columns or int(np.ceil(np.sqrt(len(images))))
+    columns = int(np.ceil(np.sqrt(len(images)))) if columns is None else columns
+    whole(columns=columns)
+    whole(0, gap=gap)
     rows = -(-len(images) // columns)
     height, width = images.shape[1:3]
     shape = (rows * (height + gap) - gap, columns * (width + gap) - gap, *images.shape[3:])
@@ -189,6 +192,8 @@ def stepper(
         raise ValueError(f"{len(labels)} labels for {len(frames)} frames")
     if not title or not alt:
         raise ValueError("a stepper needs a title and an alt text")
+    if not frames or not -len(frames) <= start < len(frames):
+        raise ValueError(f"start must be the number of one of the {len(frames)} frames, got {start!r}")
     start = range(len(frames))[start]
     contents, (width, height) = encode_frames(frames, vmin, vmax, kilobytes, keep={start, len(frames) - 1})
     scale = 1 if isinstance(frames[0], Figure) else scale

@@ -1,0 +1,295 @@
+"""What a function cannot take it refuses in one sentence that names the argument: shapes, ranges, kinds, counts."""
+
+import numpy as np
+import pytest
+import torch
+
+from course_lib import (
+    anomaly,
+    bench_anomaly,
+    bench_more,
+    bench_reconstruction,
+    bench_segmentation,
+    counterfactual,
+    families,
+    likelihood,
+    networks,
+    profiling,
+    recipes,
+    restore,
+    runtime,
+    samplers,
+    volumes,
+)
+from course_lib import sample as drawing
+from course_lib.arguments import alike, floating, images, one_of, positive, rising, shaped, whole, within
+from course_lib.denoisers import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
+from course_lib.schedules import Cosine, Linear, VarianceExploding, uniform_times
+from course_lib.viz import figures, planes, widgets
+
+COSINE = Cosine()
+X = torch.linspace(-1, 1, 512).reshape(2, 1, 16, 16)
+TWO = torch.stack([torch.linspace(0, 1, 20), torch.linspace(1, 0, 20) ** 2], 1)  # points (20, 2)
+MAPS = torch.full((2, 96, 96), 3)
+VOLUME = np.linspace(-1, 1, 720).reshape(8, 9, 10)
+TRUTH = np.zeros((8, 9, 10), np.uint8)
+LABELS = {"xlabel": "x", "ylabel": "y", "title": "t"}
+POINT = GaussianDenoiser(torch.zeros(4), torch.eye(4), COSINE)
+
+
+def pixel(x_t, t):
+    return COSINE.alpha(t) * x_t
+
+
+pixel.schedule = COSINE
+
+
+def refused(argument, function, *args, **kwargs):
+    """The call raises ValueError in one short sentence that begins with, or holds, the argument's name."""
+    with pytest.raises(ValueError, match=rf"\b{argument}\b") as caught:
+        function(*args, **kwargs)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def test_each_check_takes_what_is_right_and_names_what_is_not():
+    whole(n=1, m=np.int64(3))
+    positive(std=0.5, t=torch.tensor(0.5))
+    within(0, 1, eta=0, zeta=np.float32(1))
+    rising(low=1, high=2.5)
+    one_of({"T1": 0, "T2": 1}, contrast="T1")
+    shaped("N, H, W", x=np.zeros((2, 3, 4)))
+    alike(x=X, y=X + 1)
+    floating(x=X)
+    images(x=1.5 * X, y=X[:0])
+    for value in (0, -1, 1.0, "3", None, True, [1]):
+        refused("n", whole, n=value)
+    for value in (0, -1, float("nan"), float("inf"), "1", None, [1.0], torch.ones(2)):
+        refused("std", positive, std=value)
+    for value in (-0.1, 1.1, float("nan"), "0.5", None):
+        refused("eta", within, 0, 1, eta=value)
+    refused("low", rising, low=2, high=1)
+    for value in ("t1", None, 1, ["T1"]):
+        refused("contrast", one_of, ("T1", "T2"), contrast=value)
+    for value in (X, [[1]], None):
+        refused("x", shaped, "N, H, W", x=value)
+    refused("y", alike, x=X, y=X[:1])
+    for value in (X.int(), X.numpy(), [0.5], None):
+        refused("x", floating, x=value)
+    for value in (X.byte(), (X + 1) * 127.5, X / 0):
+        refused("x", images, x=value)
+
+
+def test_anomalies():
+    for x in ((X * 127).byte(), (X + 1) * 127.5, X / 0):
+        refused("x", anomaly.brain, x)
+        refused("x", anomaly.noise_and_denoise, pixel, x, 0.2, 2, generator())
+    refused("twin", anomaly.residual_score, X[:, 0], X[:1, 0])
+    for sigma in (0, -1, "1"):
+        refused("sigma", anomaly.smooth, X[:, 0], sigma)
+    for t_0 in (0, -0.2, 2, 250, "0.2", None):
+        refused("t_0", anomaly.heal, pixel, pixel, X, t_0, 2)
+    for n in (0, -1, 2.5):
+        refused("n", anomaly.noise_and_denoise, pixel, X, 0.2, n, generator())
+        refused("n", anomaly.invert, pixel, X, 0.2, n)
+        refused("draws", anomaly.one_step, pixel, X, 0.2, n, generator())
+    refused("generator", anomaly.noise_and_denoise, pixel, X, 0.2, 2, 0)
+    healthy = anomaly.Healthy(torch.rand(6, 4, 4, generator=generator()), K=2)
+    refused("K", healthy.project, torch.zeros(1, 4, 4), 3)
+    refused("x", healthy.z, torch.zeros(1, 5, 5))
+    refused("images", anomaly.Healthy, torch.full((6, 4, 4), torch.nan), 2)
+    refused("a", anomaly.detectability, torch.eye(3), COSINE, 0.3, torch.zeros(3))
+    refused("draws", anomaly.detectability, torch.eye(3), COSINE, 0.3, torch.ones(3), 0)
+    refused("t", anomaly.detectability, torch.eye(3), COSINE, 0.0, torch.ones(3))
+
+
+def test_edits_of_maps():
+    for labels in (MAPS.float(), MAPS[0], X):
+        refused("labels", counterfactual.area, labels)
+    for asked in ([100.0], 100.0, [float("nan"), 1.0], [-5.0, 5.0]):
+        refused("asked", counterfactual.grown, MAPS, asked)
+        refused("asked", counterfactual.amount, MAPS, asked, 6.0)
+    for reach in (0, -6.0):
+        refused("reach", counterfactual.push, MAPS, 2.0, reach)
+    for by in ([1.0, 2.0, 3.0], float("nan")):
+        refused("by", counterfactual.push, MAPS, by, 6.0)
+    for shape in ((2, 16, 16), (1, 16, 16, 2), (2, 8, 8, 2)):
+        refused("field", counterfactual.moved, X, torch.zeros(shape))
+    refused("mode", counterfactual.moved, X, torch.zeros(2, 16, 16, 2), "linear")
+    refused("edited", counterfactual.painted, torch.zeros(2, 1, 96, 96), MAPS, MAPS[:1])
+    refused("edited", counterfactual.fresh, pixel, MAPS[0], 2, generator())
+
+
+def test_restoration():
+    for noise in (0, -0.1, float("nan"), float("inf"), "0.1", None):
+        refused("noise", restore.posterior_mean, pixel, X, noise)
+        refused("noise", restore.walk_times, COSINE, noise, 4)
+    for n in (0, -2, 2.5):
+        refused("n", restore.posterior_walk, pixel, X, 0.1, n, generator())
+    refused("noise", restore.rician, X, -0.1, generator())
+    refused("x", restore.rician, (X + 1) * 127.5, 0.1, generator())
+    refused("s", restore.rician_mean, 0.5, 0)
+    for name, options in (("blurred", {"width": -1}), ("nonlocal_means", {"h": -1}), ("flat_in_pieces", {"weight": 0})):
+        refused(next(iter(options)), getattr(restore, name), X, 0.1, **options)
+    hole = torch.zeros(2, 1, 16, 16)
+    for wrong in (hole, hole[:1] > 0, hole == 0):
+        refused("hole", restore.biharmonic, X, wrong)
+        refused("hole", restore.other_side, X, wrong)
+    refused("reach", restore.mirrored, X, 16)
+
+
+def test_families_of_models():
+    vae, gan, broken = families.VAE(width=4), families.GAN(width=4), TWO.clone()
+    broken[3] = float("nan")
+    for x in (broken, TWO.numpy(), X):
+        refused("x", next, families.fit(vae, x, 2))
+    for name, value in (("steps", 0), ("steps", 2.5), ("batch", 0), ("rate", -1)):
+        refused(name, next, families.fit(vae, TWO, **({"steps": 2} | {name: value})))
+        refused(name, next, families.fit_gan(gan, TWO, **({"steps": 2} | {name: value})))
+    refused("fit_gan", next, families.fit(gan, TWO, 2))
+    refused("GAN", next, families.fit_gan(vae, TWO, 2))
+    refused("rate", list, families.fit(families.VAE(width=4), TWO * 1e30, 2))
+    refused("states", families.follow, iter(()), [1])
+    refused("at", families.follow, families.fit(vae, TWO, 1), 1)
+    for n in (-1, 2.5, "10"):
+        for model in (vae, gan, families.Flow(width=4), families.Diffusion(width=4), families.Gaussian(TWO)):
+            refused("n", model.sample, n)
+    refused("K", vae.iw_bound, TWO, 0)
+    refused("latent", families.VAE(latent=3, width=4).log_prob_on_grid, TWO)
+    refused("dim", families.Flow, dim=1)
+    refused("steps", families.Diffusion(width=4).log_prob, TWO, steps=-4)
+    refused("bandwidths", families.KernelDensity, TWO, (0.1, -0.1))
+    refused("a and b", families.energy_distance, TWO, TWO[:, :1])
+    refused("b", families.energy_distance, TWO, TWO[:1])
+    refused("k", families.coverage, TWO, TWO, k=0)
+    refused("real", families.coverage, TWO, TWO[:3], k=5)
+    refused("shares", families.modes_hit, torch.ones(8) / 8, torch.ones(7) / 7)
+    for shares, n in (([0.5, 0.25, 0.25], 4), ([-0.5, 1.5], 4), ([0.5, 0.5], 4000)):
+        refused("shares", families.evenly, [0, 0, 1, 1], shares, n)
+    for k in (0, 5, 1.5):
+        refused("k", families.PCA, X, k)
+    refused("images", families.sharpness, (X + 1) * 127.5)
+
+
+def test_likelihoods():
+    times = uniform_times(4)
+    for wrong in (torch.tensor([0.0]), [], 10, torch.tensor([1.0, 0.5])):
+        refused("times", likelihood.elbo_terms, POINT, torch.zeros(2, 4), COSINE, wrong)
+        refused("times", likelihood.gaussian_elbo_gap, COSINE, wrong, 1.0)
+    refused("eps", likelihood.elbo_terms, POINT, torch.zeros(2, 4), COSINE, times, eps=torch.zeros(1, 4))
+    refused("data_variance", likelihood.gaussian_elbo_gap, COSINE, times, -1.0)
+    refused("var_p", likelihood.gaussian_kl, torch.zeros(2, 3), 1.0, torch.zeros(2, 3), -1.0)
+    refused("x", likelihood.ode_log_likelihood, POINT, torch.zeros(4), COSINE, steps=2, t_max=0.9)
+
+
+def test_volumes_and_costs():
+    for corner in ((0, 0), (0.5, 0, 0), "abc", (float("nan"), 0, 0)):
+        refused("corner", volumes.cut_out, VOLUME, corner, (4, 4, 4))
+    for shape in ((4, 4), (0, 4, 4), (-4, 4, 4)):
+        refused("shape", volumes.cut_out, VOLUME, (0, 0, 0), shape)
+    refused("mode", volumes.cut_out, VOLUME, (0, 0, 0), (4, 4, 4), "nearest")
+    refused("label", volumes.hippocampus_box, TRUTH)  # empty
+    refused("label", volumes.hippocampus_channels, VOLUME, TRUTH[:4], (0, 0, 0))
+    refused("label", volumes.hippocampus_channels, VOLUME, TRUTH + 7, (0, 0, 0))
+    refused("x", volumes.labels_of, torch.zeros(3, 4, 4, 4))
+    refused("labels", volumes.label_volumes, torch.rand(2, 4, 4, 4))
+    for repeats in (0, 1.5, "3"):
+        refused("repeats", profiling.seconds, int, repeats=repeats)
+    for cost in (profiling.seconds, profiling.peak_bytes, profiling.saved_bytes):
+        refused("function", cost, "network")
+
+
+def test_figures():
+    for columns in (0, -1, 1.5):
+        refused("columns", figures.image_grid, X, columns=columns)
+        refused("columns", widgets.tile, X, columns)
+    refused("images", figures.image_grid, X[:0])
+    for rows in ([], {}):
+        refused("rows", figures.image_rows, rows)
+    refused("vmin", figures.image_rows, [X, X], vmin=[0])
+    refused("outlines", figures.image_rows, [X], outlines=X[:1, 0])
+    refused("masks", figures.close_ups, X[:, 0], X[:1, 0], 4)
+    for lines in ([1, 2, 3], {}):
+        refused("lines", figures.curves, [1, 2, 3], lines, **LABELS)
+    refused("a", figures.curves, [1, 2, 3], {"a": [1, 2]}, **LABELS)
+    refused("bands", figures.curves, [1, 2], {"a": [1, 2]}, bands={"b": ([1, 2], [2, 3])}, **LABELS)
+    refused("yscale", figures.curves, [1, 2], {"a": [1, 2]}, yscale="logg", **LABELS)
+    refused("a", figures.curves, [1, 2], {"a": [-1, -2]}, yscale="log", **LABELS)
+    refused("losses", figures.loss_curve, [])
+    refused("errors", figures.bars, {"a": 1}, errors={"b": 1}, xlabel="x", title="t")
+    for values in ([1, 2], {}):
+        refused("values", figures.bars, values, xlabel="x", title="t")
+    for value in (float("nan"), "x", [1, 2]):
+        refused("a", figures.bars, {"a": value}, xlabel="x", title="t")
+    refused("samples", figures.histogram, [float("nan"), 1], xlabel="x", title="t")
+    refused("bins", figures.histogram, [1, 2], bins=0, xlabel="x", title="t")
+    refused("span", figures.histogram, [1, 2], span=(3, 1), xlabel="x", title="t")
+    for panels in (TWO, {}):
+        refused("panels", figures.scatter, panels, **LABELS)
+    refused("a", figures.scatter, {"a": TWO[:, :1]}, **LABELS)
+    refused("limits", figures.scatter, {"a": TWO}, limits=(3, -3), **LABELS)
+    refused("paths", figures.scatter, {"a": TWO}, paths={"b": torch.zeros(3, 2, 2)}, **LABELS)
+    refused("fig", figures.show, X, "Two grey pictures.")
+    refused("start", widgets.stepper, [X[0, 0]], title="t", alt="a grey picture", start=1)
+
+
+def test_planes():
+    for affine in (np.eye(3), np.zeros((4, 4)), TRUTH):
+        refused("affine", planes.three_planes, VOLUME, affine, title="t")
+    for at in ((float("nan"), 1, 1), (1.5, 1, 1), "mid"):
+        refused("at", planes.three_planes, VOLUME, at=at, title="t")
+    for labels in (TRUTH + 0.5, TRUTH - 1.0):
+        refused("labels", planes.three_planes, VOLUME, labels=labels, title="t")
+    for name, value in (("axis", 3), ("axis", "x"), ("n", 0), ("n", 2.5)):
+        refused(name, planes.through, VOLUME, title="t", **{name: value})
+    for wrong in ({"a": VOLUME}, VOLUME):
+        refused("volumes", planes.viewer, wrong, title="t", alt="three planes")
+    at = torch.tensor([4, 4, 5])
+    planes.through(VOLUME, at=at, n=2, title="t")
+    assert at.tolist() == [4, 4, 5]  # the caller's point stays where it was
+
+
+def test_denoisers_schedules_and_samplers():
+    refused("cov", GaussianDenoiser, torch.zeros(2), 1.0, COSINE)
+    refused("x_t", POINT, torch.zeros(2, 5), 0.5)
+    refused("weights", MixtureDenoiser, [0.5, 0.5], torch.zeros(2, 2), 0.1, COSINE)
+    refused("x_t", families.ring(), torch.zeros(3, 3), 0.5)
+    refused("n", families.ring().sample_data, -1)
+    refused("data", EmpiricalDenoiser, torch.zeros(0, 2), COSINE)
+    refused("beta_min", Linear, beta_min=-1)
+    refused("sigma_max", VarianceExploding, 5, 1)
+    for t in ("0.5", None):
+        refused("t", COSINE.alpha, t)
+    refused("step", list, samplers.sample(pixel, COSINE, X, uniform_times(2), "ddim"))
+    refused("denoiser", list, samplers.sample("mednist", COSINE, X, uniform_times(2)))
+    refused("x_t", list, samplers.sample(pixel, COSINE, X.byte(), uniform_times(2)))
+    refused("generator", list, samplers.sample(pixel, COSINE, X, uniform_times(2), samplers.ddpm_step, 0))
+    refused("states", samplers.last, iter(()))
+    for patch in (0, -2, 2.0):
+        refused("patch", networks.fold, X, patch)
+    refused("channels", networks.unfold, X, 3)
+
+
+def test_drawing_and_benches():
+    for y in (-1, 0):
+        refused("y", drawing.draw, pixel, y)
+    for y in ([0, 1], "Hand", torch.tensor(3)):
+        refused("y", drawing.draw, pixel, y, nfe=2, size=8)
+    refused("denoiser", drawing.draw, "mednist", torch.tensor([0]))
+    refused("size", drawing.draw, pixel, 2, size=-64)
+    for seed in (-1, "a", 1.5, None):
+        refused("seed", runtime.seeded, seed)
+    for batch_size in (0, -1):
+        refused("batch_size", recipes.in_parts, torch.relu, X[:, 0].numpy(), batch_size)
+    for accelerations in (4, [4]):
+        refused("accelerations", recipes.scan_mri, X, accelerations, generator())
+    for problem in ("PET", "MRI", None):
+        refused("problem", bench_reconstruction.noise_of, problem)
+    refused("family", bench_more.removal_cases, "hiper", "test")
+    refused("family", bench_anomaly.cases, "test", "hiper")
+    refused("split", bench_anomaly.cases, "testing", "hyper")
+    for p in (torch.full((1, 4, 4), 2.0), torch.full((1, 4, 4), float("nan"))):
+        refused("p", bench_segmentation.independent, p)
