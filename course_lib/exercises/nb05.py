@@ -301,7 +301,8 @@ q6 = choices(
         "b": "With perfect denoisers, classifier-free guidance with w = 3 samples from p(x | y)^3 p(x)^-2, normalised.",
         "c": "In the last, nearly noise-free steps guidance is what makes rare forms of a class disappear.",
         "d": "Images with a high accuracy under an independent classifier may still lack whole forms of their class.",
-        "e": "A classifier trained on clean images is a poor guide, since it is asked about noisy ones.",
+        "e": "A classifier trained on clean images is a poor guide where it is shown x_t. Shown D(x_t, t), the same "
+        "classifier points about as well as one trained on noise.",
     },
     answers="ade",
     feedback={
@@ -309,7 +310,8 @@ q6 = choices(
         "b": "Look at the one-dimensional example: its variance is 2^(1 - w), that of this density 2 / (w + 1).",
         "c": "Which form an image takes is decided while there is much noise; look at the interval.",
         "d": "The toy disease at w = 8: every sample is clearly diseased, and one of the two forms is all but gone.",
-        "e": "Its answers under noise are not p(y | x_t), and its gradient points elsewhere: section 2 measures it.",
+        "e": "Its answers to x_t are not p(y | x_t), and its gradient points elsewhere; D(x_t, t) is a picture of the "
+        "kind that it knows. See the second figure of section 2.",
     },
     hints=[
         "Two of the five are refuted by figures of this notebook.",
@@ -317,7 +319,9 @@ q6 = choices(
     ],
     explanation="True: a, d, e. Guidance is an extrapolation of denoisers, not a way to sample a tilted density; "
     "what it "
-    "costs in variety it costs at high noise; and accuracy cannot see what is missing.",
+    "costs in variety it costs at high noise; and accuracy cannot see what is missing. "
+    "A clean classifier that is shown D(x_t, t) can guide; the price is a gradient through the denoiser at every step, "
+    "and a bias, since D is taken for the one true x_0.",
 )
 
 summary = Exercises(vars()).summary
