@@ -487,7 +487,8 @@ STYLES = {
         "Denoising",
         "White noise of that standard deviation, as of a low field or dose. PSNR ↑ (how near to the truth), SSIM ↑ "
         "(how alike in local structure), contrast kept ↑ (share of a lesion's contrast that arrives; the prior knows "
-        "none), coverage (share of pixels whose 90 % interval, from four samples, holds the truth).",
+        "none), coverage (share of pixels whose 90 % interval, from four samples, holds the truth). *Walk*: one sample "
+        "of the posterior, by random (DDPM) steps from the noisy image on.",
         more={"SSIM ↑": ("ssim", 3), "contrast kept ↑": ("contrast_kept", 2)} | COVERED,
         simple=tuple(restore.CLASSICAL),
     ),
@@ -501,9 +502,9 @@ STYLES = {
     "larger ventricles": Style(
         "Counterfactuals: larger ventricles",
         "The same subject with wider ventricles, against the true counterfactual. *Pushed* has the cohort's own "
-        "mechanism; *inverted further* is held to 80 % of the effect on validation, where the others are chosen by "
-        "PSNR. Error ↓ (mean absolute) near the ventricles and far from them, and the area in mm² that the segmenter "
-        "finds, to be that of the truth.",
+        "mechanism, which nobody knows of a patient; *inverted further* is held to 80 % of the effect on validation, "
+        "where the others are chosen by PSNR. Error ↓ (mean absolute) near the ventricles and far from them, and the "
+        "area in mm² that the segmenter finds, to be that of the truth.",
         more={
             "near ↓": ("error_near", 3),
             "far ↓": ("error_far", 3),
@@ -675,7 +676,7 @@ def challenges(bank, tensors):
         f"**Made data**, but for the hands. {bank['cases']} images each.",
         "### Copies",
         "One network, trained on more or fewer subjects, for more or fewer steps. Copies (share of 300 samples called "
-        "copies), held out (share of people called copies who were not trained on; 1 is allowed), "
+        "copies), held out (share of people called copies who were not trained on; the test is set to 1 %), "
         "Fréchet distance ↓ of the samples, and of a copier who hands out training images.",
         table(["", "copies, %", "held out, %", "Fréchet ↓", "of a copier"], copies),
         "### Lesions, by acceleration",
@@ -690,8 +691,8 @@ def challenges(bank, tensors):
         f"R = {lab.SHIFT_R}. PSNR ↑; misfit to the measured lines in units of the noise, right at 1; coverage of 90 % "
         "intervals from four samples, right at 90.",
         table(["", "PSNR, dB ↑", "minus TV", "misfit", "coverage, %"], shifts),
-        "Intervals of one half-width for all pixels, chosen so that half of the cases as trained are covered at 90 %; "
-        "coverage of the other half, of the shifts, and of the pixels of lesions, in %.",
+        "Intervals of one half-width for all pixels, chosen on half of the cases as trained so that there they "
+        "cover 90 % of the pixels; coverage of the other half, of the shifts, and of the pixels of lesions, in %.",
         table(*bands),
         *missing(["; ".join(map(str, which)) for which in lab.plan() if which not in rows]),
     ]
