@@ -46,6 +46,7 @@ _FINE = ((7, 2.4), (13, 1.3))
 _SYMMETRY = 0.85, 0.53  # shares of a deformation and its mirror image: correlation 0.9 between left and right
 _SKIN = 16.0  # mm below the outline at which the finer parts act in full
 _EXPANSION = 10.0  # mm, range of the tissue's motion around ventricles that grow or shrink
+_STRONGEST = 1.5  # beyond what any network was trained on, to see what it makes of it
 _WALLS = -_EXPANSION, _EXPANSION  # mm, how far the walls may move: from -_EXPANSION on the tissue would fold
 _MAP_SPACING = 3.0  # mm, grid on which deformations are computed at every size, so that sizes show the same person
 
@@ -116,8 +117,8 @@ def slice_2d(number, size=64, contrast="T1", lesion=None, strength=1.0, level=No
     contrast: "T1" or "T2" (T1- and T2-like; the same anatomy, each with its own noise).
     lesion: None, "mixed" or a family: "hyper" and "hypo" (brighter or darker), "texture" (the mean stays, the pattern
         changes), "mass" (mildly abnormal and pushes the tissue around it away), "tiny" (bright, radius about 3 mm).
-    strength: 0 (invisible) to 1, how far the lesion's intensity goes from the healthy one to the family's; the pushing
-        of "mass" scales with it too.
+    strength: 0 (invisible) over 1 to 1.5, how far the lesion's intensity goes from the healthy one to the family's,
+        which it reaches at 1; the pushing of "mass" scales with it too.
     level: z in mm of the slice, -92 to 100; the subject's own (in LEVELS) when None. A lesion lies at the subject's own
         level.
     ventricles: mm by which the ventricle walls move outward, -10 to 10; the subject's own (-0.8 to 3.2) when None.
@@ -556,12 +557,12 @@ def _check_look(number, size, contrast, lesion, strength, level, ventricles):
     _check(contrast, CONTRASTS, "contrast")
     if lesion is not None:
         _check(lesion, (*FAMILIES, "mixed"), "lesion")
-    limits = {"strength": (strength, 0, 1), "level": (level, *_HEIGHTS), "ventricles": (ventricles, *_WALLS)}
+    limits = {"strength": (strength, 0, _STRONGEST), "level": (level, *_HEIGHTS), "ventricles": (ventricles, *_WALLS)}
     for name, (value, low, high) in limits.items():
         if value is not None and not (np.ndim(value) == 0 and hasattr(value, "__float__") and low <= value <= high):
             raise DataError(f"The brain cohort takes a {name} from {low:g} to {high:g}, not {value!r}.")
     if strength is None:
-        raise DataError("The brain cohort takes a strength from 0 to 1, not None.")
+        raise DataError(f"The brain cohort takes a strength from 0 to {_STRONGEST}, not None.")
 
 
 def _whole(value):

@@ -147,6 +147,16 @@ def test_mass_displaces_tissue_but_keeps_the_outline():
     assert min(outline) > 0.985
 
 
+@pytest.mark.parametrize("family", brain.FAMILIES)
+def test_a_lesion_may_be_stronger_than_those_that_networks_learn(family):
+    change = {
+        strength: np.abs(case.image - case.healthy)[case.mask > 0].mean()
+        for strength in (0.5, 1.0, 1.5)
+        for case in [brain.slice_2d(11, lesion=family, strength=strength)]
+    }
+    assert change[0.5] < change[1.0] < change[1.5]
+
+
 def test_strength_runs_from_invisible_to_full():
     for family in brain.FAMILIES:
         none = brain.slice_2d(11, lesion=family, strength=0.0)
@@ -268,17 +278,17 @@ def test_fifty_slices_a_second():
         (lambda: brain.slice_2d([1]), "whole number"),
         (lambda: brain.slice_2d(True), "whole number"),
         (lambda: brain.slice_2d(1, lesion=["hyper"]), "no lesion"),
-        (lambda: brain.slice_2d(1, lesion="hyper", strength=-1), "strength from 0 to 1"),
-        (lambda: brain.slice_2d(1, lesion="hyper", strength=7), "strength from 0 to 1"),
-        (lambda: brain.slice_2d(1, lesion="hyper", strength=float("nan")), "strength from 0 to 1"),
-        (lambda: brain.slice_2d(1, lesion="hyper", strength="1"), "strength from 0 to 1"),
-        (lambda: brain.slice_2d(1, lesion="hyper", strength=None), "strength from 0 to 1"),
+        (lambda: brain.slice_2d(1, lesion="hyper", strength=-1), "strength from 0 to 1.5"),
+        (lambda: brain.slice_2d(1, lesion="hyper", strength=7), "strength from 0 to 1.5"),
+        (lambda: brain.slice_2d(1, lesion="hyper", strength=float("nan")), "strength from 0 to 1.5"),
+        (lambda: brain.slice_2d(1, lesion="hyper", strength="1"), "strength from 0 to 1.5"),
+        (lambda: brain.slice_2d(1, lesion="hyper", strength=None), "strength from 0 to 1.5"),
         (lambda: brain.slice_2d(1, level=500), "level from -92 to 100"),
         (lambda: brain.slice_2d(1, level=float("nan")), "level from -92 to 100"),
         (lambda: brain.slice_2d(1, level="middle"), "level from -92 to 100"),
         (lambda: brain.slice_2d(1, ventricles=100), "ventricles from -10 to 10"),
         (lambda: brain.volume(1, 8, ventricles=float("inf")), "ventricles from -10 to 10"),
-        (lambda: brain.volume(1, 8, lesion="hyper", strength=-2), "strength from 0 to 1"),
+        (lambda: brain.volume(1, 8, lesion="hyper", strength=-2), "strength from 0 to 1.5"),
         (lambda: brain.cohort(["train"], 1), "no split"),
         (lambda: brain.cohort("train", "2"), "subjects, not '2'"),
         (lambda: brain.numbers("test", 3.5), "subjects, not 3.5"),
@@ -286,7 +296,7 @@ def test_fifty_slices_a_second():
         (lambda: brain.numbers("test", 3, seed=-4), "seed is a whole number"),
         (lambda: brain.numbers("test", 3, seed=1.5), "seed is a whole number"),
         (lambda: rated_lesions.load("test", 0), "1 or more"),
-        (lambda: rated_lesions.load("test", 1, strength=-3), "strength from 0 to 1"),
+        (lambda: rated_lesions.load("test", 1, strength=-3), "strength from 0 to 1.5"),
         (lambda: rated_lesions.crop(np.zeros((96, 96)), 3), "not empty"),
         (lambda: rated_lesions.crop(np.ones((96, 96)), 3), "too large"),
         (lambda: rated_lesions.crop(np.ones((1, 96, 96)), 3), "to crop is"),
