@@ -12,6 +12,7 @@ import torch
 
 from course_lib import predictions
 from course_lib.denoisers import GaussianDenoiser, NetworkDenoiser
+from course_lib.recipes import MEDNIST_CLASSES, made_brains, mednist_images, mednist_is_here
 from course_lib.samplers import noise_like
 from course_lib.schedules import Discrete
 from course_lib.store import write_rows
@@ -26,12 +27,10 @@ TABLE = Discrete.linear(T)
 
 def images():
     """{data set: training images (N, 1, 32, 32), 200 held-out ones}: brains of the course, head CT if it is there."""
-    from data_fetch import brain_cohort, mednist
-
-    sets = {"brain": [brain_cohort.cohort(split, n).images for split, n in (("train", 1500), ("test", 400))]}
-    if mednist.is_available():
-        head = mednist.CLASSES.index("HeadCT")
-        sets["mednist"] = [pictures[labels == head] for pictures, labels in map(mednist.load, ("train", "test"))]
+    sets = {"brain": [made_brains(split, n, size=64).images for split, n in (("train", 1500), ("test", 400))]}
+    if mednist_is_here():
+        head = MEDNIST_CLASSES.index("HeadCT")
+        sets["mednist"] = [pictures[labels == head] for pictures, labels in map(mednist_images, ("train", "test"))]
     return {name: (_small(seen), _small(unseen[:: len(unseen) // 200][:200])) for name, (seen, unseen) in sets.items()}
 
 

@@ -151,6 +151,13 @@ FD_IMAGES = 600  # images on either side of a Fréchet distance: 100 of each cla
 REFERENCE_IMAGES = 30_000
 
 
+def mednist_is_here():
+    """True when MedNIST is in the cache."""
+    from data_fetch import mednist
+
+    return mednist.is_available()
+
+
 def mednist_images(split):
     """Images, uint8 (N, 64, 64), and labels (N,) of a split of MedNIST."""
     from data_fetch import mednist
