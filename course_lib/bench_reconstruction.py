@@ -52,14 +52,17 @@ def _check_problem(problem):
 
 
 def noise_of(problem):
-    """sigma_y of a problem. Raises ValueError for an unknown one."""
-    _check_problem(problem)
+    """sigma_y of a problem, or of "MRI" or "CT", since all R have one. Raises ValueError for an unknown one."""
+    if problem != "MRI":
+        _check_problem(problem)
     return CT_NOISE if problem.startswith("CT") else MRI_NOISE
 
 
 def acceleration(problem):
     """R of an MRI problem, an int. Raises ValueError for another problem."""
     _check_problem(problem)
+    if problem.startswith("CT"):
+        raise ValueError(f"problem {problem!r} is a CT scan: only an MRI scan has an acceleration R")
     return int(problem.split("R = ")[1].split(",")[0])
 
 

@@ -286,8 +286,12 @@ def test_drawing_and_benches():
         refused("batch_size", recipes.in_parts, torch.relu, X[:, 0].numpy(), batch_size)
     for accelerations in (4, [4]):
         refused("accelerations", recipes.scan_mri, X, accelerations, generator())
-    for problem in ("PET", "MRI", None):
+    for problem in ("PET", "MRI, R = ", None):
         refused("problem", bench_reconstruction.noise_of, problem)
+    for problem in ("PET", "MRI", "CT, 24 views", None):
+        refused("problem", bench_reconstruction.acceleration, problem)
+    noise = {problem: bench_reconstruction.noise_of(problem) for problem in ("MRI", *bench_reconstruction.PROBLEMS)}
+    assert noise["MRI"] == noise["MRI, R = 4"] == noise["MRI, R = 8"] != noise["CT, 24 views"]
     refused("family", bench_more.removal_cases, "hiper", "test")
     refused("family", bench_anomaly.cases, "test", "hiper")
     refused("split", bench_anomaly.cases, "testing", "hyper")
