@@ -3,6 +3,8 @@ wrong with it and what to do."""
 
 import torch
 
+from course_lib.arguments import alike
+
 
 def masks(values, name):
     """Masks of 0 and 1, or bool, as a bool tensor. Label maps, probabilities, logits and masks in [-1, 1] are not
@@ -58,17 +60,11 @@ def chances(values, n, name="chances"):
     return values
 
 
-def same_shape(a, b, names):
-    """Two tensors of one shape. Raises ValueError: arrays that merely broadcast would be compared crosswise."""
-    if a.shape != b.shape:
-        raise ValueError(f"{names} must have one shape; got {tuple(a.shape)} and {tuple(b.shape)}")
-
-
 def images(x, reference):
     """Images x and reference (N, C, H, W) in [-1, 1]; x may leave the range, since a reconstruction overshoots. Raises
     ValueError for other shapes, integers, and a reference of another range such as 0 to 255."""
     x, reference = torch.as_tensor(x), torch.as_tensor(reference)
-    same_shape(x, reference, "x and reference")
+    alike(x=x, reference=reference)
     if not (x.is_floating_point() and reference.is_floating_point()):
         raise ValueError(
             f"images must be floats in [-1, 1], not {x.dtype} and {reference.dtype}; to_tensor makes them of 0 to 255"

@@ -6,6 +6,7 @@ truths of other values, raise ValueError.
 
 import numpy as np
 
+from course_lib.arguments import alike
 from course_lib.metrics import checks
 
 
@@ -45,7 +46,7 @@ def counts(scores, truth, thresholds):
     """Of each image of scores (N, ...): pixels at or above each of the thresholds (K,), and those of them that are
     true: two int arrays (N, K)."""
     scores, truth = (values.reshape(len(values), -1) for values in _checked(scores, truth))
-    checks.same_shape(scores, truth, "scores and truth")
+    alike(scores=scores, truth=truth)
     thresholds = checks.finite(thresholds, "thresholds").tolist()
     above = np.stack([scores >= threshold for threshold in thresholds], 1)  # (N, K, pixels)
     return (above & truth[:, None]).sum(-1), above.sum(-1)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from course_lib.arguments import alike
 from course_lib.metrics import checks
 
 
@@ -36,7 +37,7 @@ def frechet_distance(a, b):
     The two sets are finite, so two samples of one distribution score above zero: quote the floor beside it. Raises
     ValueError where the features are not of one kind (d).
     """
-    checks.same_shape(a.mean, b.mean, "the means of the two sets of features")
+    alike(**{"the means of features a": a.mean, "b": b.mean})
     root = _symmetric_root(a.cov)
     cross = torch.linalg.eigvalsh(root @ b.cov @ root).clamp(min=0).sqrt().sum()
     distance = (a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross

@@ -6,6 +6,7 @@ an image, (N,). Images that are NaN score NaN. Where shapes or ranges do not fit
 
 import torch
 
+from course_lib.arguments import alike
 from course_lib.metrics import checks
 
 
@@ -46,7 +47,7 @@ def coverage(samples, truth, inside, level=0.9):
     """Share of the pixels ``inside`` (N, 1, H, W) whose true value lies in the prediction interval of samples (K, N, 1,
     H, W), for each image. Right error bars: ``level``. Raises ValueError for an image without such a pixel."""
     inside = _not_empty(inside, "inside")
-    checks.same_shape(samples[0], truth, "a sample and truth")
+    alike(sample=samples[0], truth=truth)
     low, high = prediction_interval(samples, level)
     hit = ((truth >= low) & (truth <= high) & inside).flatten(1).sum(1)
     return hit / inside.flatten(1).sum(1)
@@ -72,7 +73,7 @@ def contrast_kept(with_lesion, without, change, mask):
     ValueError for a mask without a pixel.
     """
     mask = _not_empty(mask, "mask")
-    checks.same_shape(with_lesion, without, "with_lesion and without")
+    alike(with_lesion=with_lesion, without=without)
     found, change = ((with_lesion - without) * mask).flatten(1), (change * mask).flatten(1)
     return (found * change).sum(1) / change.square().sum(1)
 

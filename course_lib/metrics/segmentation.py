@@ -6,6 +6,7 @@ Masks are tensors (..., H, W) of 0 and 1 (or bool). Label maps, probabilities an
 
 import torch
 
+from course_lib.arguments import alike
 from course_lib.metrics import checks
 
 
@@ -89,7 +90,7 @@ def reliability(predicted, truth, bins=10):
     ValueError otherwise.
     """
     predicted, truth = checks.probabilities(predicted, "predicted"), checks.probabilities(truth, "truth")
-    checks.same_shape(predicted, truth, "predicted and truth")
+    alike(predicted=predicted, truth=truth)
     if bins < 1:
         raise ValueError(f"bins must be a whole number from 1 on, and is {bins!r}")
     predicted, truth = predicted.flatten(), truth.flatten()
