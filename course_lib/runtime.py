@@ -144,7 +144,7 @@ def check_environment(data=None, folder=None):
     folder : where data sets go, for the free disk; left out, the current folder.
     Returns a Page, which displays itself as the last line of a cell and prints as text.
     """
-    from course_lib.viz.page import Page, rich
+    from course_lib.viz.html import Page, rich
 
     rows = checks(data, folder)
     wanting = sum(not row.ok for row in rows)

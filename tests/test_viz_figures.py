@@ -11,7 +11,7 @@ from PIL import Image
 
 from course_lib.viz import figures
 from course_lib.viz.arrays import as_array, as_images
-from course_lib.viz.page import Page, rich
+from course_lib.viz.html import Page, rich
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.uniform(-1, 1, (6, 1, 16, 16))

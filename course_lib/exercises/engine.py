@@ -68,7 +68,7 @@ import torch
 
 from course_lib.exercises import limits
 from course_lib.viz.arrays import as_array
-from course_lib.viz.page import Page, rich
+from course_lib.viz.html import Page, rich
 
 __all__ = ["Exercise", "Exercises", "case", "choice", "choices", "function", "mistake", "number", "prop", "self_test"]
 

@@ -7,7 +7,7 @@ both with the notebooks. In a notebook `objectives.table()` shows the map.
 import html
 from dataclasses import dataclass
 
-from course_lib.viz.page import Page
+from course_lib.viz.html import Page
 
 OBJECTIVES = {
     "LO1": "Understand the differences between implicit and explicit likelihood generative models.",

@@ -20,7 +20,7 @@ from PIL import Image
 
 from course_lib.arguments import one_of, positive, whole
 from course_lib.viz.arrays import all_shown, as_array, as_images
-from course_lib.viz.page import Page, image_tag
+from course_lib.viz.html import Page, image_tag
 
 __all__ = [
     "PALETTE",

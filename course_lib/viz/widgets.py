@@ -23,7 +23,7 @@ from PIL import Image, features
 from course_lib.arguments import whole
 from course_lib.viz.arrays import all_shown, as_array, as_images
 from course_lib.viz.figures import figure_pixels
-from course_lib.viz.page import Page, data_uri, image_tag, rich, unique_id
+from course_lib.viz.html import Page, data_uri, image_tag, rich, unique_id
 
 __all__ = ["Live", "live", "predict", "stepper", "tile"]
 
