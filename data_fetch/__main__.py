@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from data_fetch import download, store
+from data_fetch import cache, download
 from data_fetch.errors import DataError
 from data_fetch.registry import DATASETS, find
 
@@ -44,7 +44,7 @@ def _list(options):
 def _state(dataset):
     if not dataset.folder:
         return "built in"
-    if store.is_ready(dataset.name):
+    if cache.is_ready(dataset.name):
         return "here"
     return f"{dataset.megabytes} MB away" if dataset.url else "to be imported"
 
@@ -52,14 +52,14 @@ def _state(dataset):
 def _get(options):
     dataset = find(options.name)
     download.get(options.name)
-    place = "" if dataset.url is None else f" in {store.root()}"
+    place = "" if dataset.url is None else f" in {cache.root()}"
     print(f"{dataset.title} is ready{place}. Licence: {dataset.licence}.")
     return 0
 
 
 def _import(options):
     dataset, public = download.import_archive(options.file)
-    print(f"{dataset.title} is ready in {store.root()}. Licence: {dataset.licence}.")
+    print(f"{dataset.title} is ready in {cache.root()}. Licence: {dataset.licence}.")
     if public:
         print("The archive's checksum is the public one.")
     elif dataset.md5:
@@ -71,18 +71,18 @@ def _import(options):
 
 
 def _verify(options):
-    names = [options.name] if options.name else [name for name in DATASETS if store.has_trace(name)]
+    names = [options.name] if options.name else [name for name in DATASETS if cache.has_trace(name)]
     for name in names:
         if find(name).url is not None:
-            store.verify(name)
+            cache.verify(name)
         print(f"{name}: intact")
     if not names:
-        print(f"Nothing to verify: {store.root()} holds no data set.")
+        print(f"Nothing to verify: {cache.root()} holds no data set.")
     return 0
 
 
 def _where(options):
-    print(store.root())
+    print(cache.root())
     return 0
 
 

@@ -9,7 +9,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from data_fetch import archives, hippocampus, mednist, store
+from data_fetch import archives, cache, hippocampus, mednist
 from data_fetch.errors import DataError, reading, storage
 from data_fetch.registry import DATASETS, find
 
@@ -37,7 +37,7 @@ def get(name):
         raise DataError(
             f"{dataset.title} has no public address: run `python -m data_fetch import FILE` on its archive."
         )
-    with store.locked(name):
+    with cache.locked(name):
         if _is_intact(name):  # made by the process that we waited for
             return
         archive = _archive(dataset)
@@ -48,8 +48,8 @@ def get(name):
 def _is_intact(name):
     """Whether the cache has the data set, and as it was written."""
     with suppress(DataError):  # changed on disk, or not to be read
-        if store.is_ready(name):
-            store.verify(name)
+        if cache.is_ready(name):
+            cache.verify(name)
             return True
     return False
 
@@ -62,8 +62,8 @@ def import_archive(path):
     """
     dataset = _recognise(path)
     with reading(path, "check the rights of the file and the disk that it is on"):
-        public = store.digest(path, "md5") == dataset.md5
-    with store.locked(dataset.name):
+        public = cache.digest(path, "md5") == dataset.md5
+    with cache.locked(dataset.name):
         _ingest(path, dataset, public)
     return dataset, public
 
@@ -80,7 +80,7 @@ def _recognise(path):
 def _ingest(path, dataset, public):
     members = _progress(archives.members(path), f"reading {Path(path).name}")
     arrays, facts = _PACKERS[dataset.name](members, dataset)
-    store.save(dataset.name, arrays, public_checksum=public, licence=dataset.licence, **facts)
+    cache.save(dataset.name, arrays, public_checksum=public, licence=dataset.licence, **facts)
     # the ready arrays carry their own checksums: neither an archive nor a part of one is needed any more
     if dataset.url is not None:
         for leftover in (_archive(dataset), _part(_archive(dataset))):
@@ -90,7 +90,7 @@ def _ingest(path, dataset, public):
 
 def _archive(dataset):
     """Where the downloaded archive of a data set waits to be read."""
-    return store.root() / "downloads" / PurePosixPath(dataset.url).name
+    return cache.root() / "downloads" / PurePosixPath(dataset.url).name
 
 
 def _part(target):
@@ -119,10 +119,10 @@ def download(url, target, md5, limit=None):
             part.unlink()
     resumed = part.exists() and part.stat().st_size > 0
     _fetch_all(url, part, limit)
-    if resumed and store.digest(part, "md5") != md5:
+    if resumed and cache.digest(part, "md5") != md5:
         part.unlink()  # the first half may be of another version or damaged: once more, from the start
         _fetch_all(url, part, limit)
-    if store.digest(part, "md5") != md5:
+    if cache.digest(part, "md5") != md5:
         part.unlink()
         raise DataError(
             f"The file from {url} does not have the published checksum (md5 {md5}) and was thrown away; run the "

@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from data_fetch import store
+from data_fetch import cache
 from data_fetch.errors import DataError, first_line, shown
 
 NAME = "hippocampus"
@@ -57,7 +57,7 @@ class Volume:
 
 def is_available():
     """True when the ready arrays are in the cache (cheap)."""
-    return store.is_ready(NAME)
+    return cache.is_ready(NAME)
 
 
 def load(split="train"):
@@ -67,7 +67,7 @@ def load(split="train"):
     """
     if not isinstance(split, str) or split not in (*SPLITS, "all"):
         raise DataError(f"The hippocampus data have no split {split!r}; choose one of: {', '.join(SPLITS)}, all.")
-    found, (images, labels) = store.load(NAME, "images", "labels")
+    found, (images, labels) = cache.load(NAME, "images", "labels")
     volumes, start = [], 0
     try:
         if [(a.ndim, a.dtype) for a in (images, labels)] != [(1, np.float32), (1, np.uint8)]:
@@ -81,7 +81,7 @@ def load(split="train"):
         if not start == len(images) == len(labels):
             raise ValueError("they are not as long as the arrays")
     except (KeyError, TypeError, ValueError) as error:
-        raise store.damaged(NAME, f"its volumes make no sense: {first_line(error)}") from error
+        raise cache.damaged(NAME, f"its volumes make no sense: {first_line(error)}") from error
     return [volume for volume in volumes if split in ("all", volume.split)]
 
 

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from data_fetch import store
+from data_fetch import cache
 from data_fetch.errors import DataError, first_line, shown
 
 NAME = "mednist"
@@ -23,7 +23,7 @@ TEST_FRACTION = 0.05
 
 def is_available():
     """True when the ready arrays are in the cache (cheap)."""
-    return store.is_ready(NAME)
+    return cache.is_ready(NAME)
 
 
 def load(split="train"):
@@ -34,9 +34,9 @@ def load(split="train"):
     """
     if not isinstance(split, str) or split not in ("train", "test", "all"):
         raise DataError(f"MedNIST has no split {split!r}; choose 'train', 'test' or 'all'.")
-    images, labels = store.load(NAME, "images", "labels")[1]
+    images, labels = cache.load(NAME, "images", "labels")[1]
     if images.shape != (*labels.shape, SIZE, SIZE) or (images.dtype, labels.dtype) != (np.uint8, np.int64):
-        raise store.damaged(NAME, "its images and labels do not belong together")
+        raise cache.damaged(NAME, "its images and labels do not belong together")
     chosen = slice(None) if split == "all" else _in_test(labels) == (split == "test")
     return np.array(images[chosen]), np.array(labels[chosen])
 

@@ -19,7 +19,7 @@ import pytest
 from test_data_sets import (  # noqa: F401  (the fixtures are used by name)
     COUNTS,
     archive,
-    cache,
+    cache_folder,
     fails,
     hippocampus_members,
     jpeg,
@@ -27,7 +27,7 @@ from test_data_sets import (  # noqa: F401  (the fixtures are used by name)
     write_tar,
 )
 
-from data_fetch import DataError, __main__, download, hippocampus, mednist, store
+from data_fetch import DataError, __main__, cache, download, hippocampus, mednist
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="rights of files as POSIX has them")
 # A process of its own that imports an archive into a data set of the tests' size
@@ -58,12 +58,12 @@ def two_archives(tmp_path):
 
 def whole(levels):
     """Assert that the cache holds exactly one of the versions, intact, and nothing beside it."""
-    store.verify("mednist")
+    cache.verify("mednist")
     images, labels = mednist.load("all")
     assert np.bincount(labels).tolist() == list(COUNTS.values())
     assert images[labels == mednist.CLASSES.index("Hand")][1, 32, 32] in levels
-    arrays = {entry["file"] for entry in store.manifest("mednist")["files"].values()}
-    assert {path.name for path in store.root().iterdir() if path.is_file()} - {"mednist.lock"} == arrays | {
+    arrays = {entry["file"] for entry in cache.manifest("mednist")["files"].values()}
+    assert {path.name for path in cache.root().iterdir() if path.is_file()} - {"mednist.lock"} == arrays | {
         "mednist.json"
     }
 
@@ -83,11 +83,11 @@ def test_four_imports_at_once_in_several_rounds(two_archives):
 
 def save_again(rounds, level):
     for _ in range(rounds):
-        store.save("mednist", {"images": np.full((9, 64, 64), level, np.uint8), "labels": np.arange(9)}, licence="x")
+        cache.save("mednist", {"images": np.full((9, 64, 64), level, np.uint8), "labels": np.arange(9)}, licence="x")
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes that start at once")
-def test_four_writers_leave_one_state_and_every_reader_sees_one(cache):  # noqa: F811
+def test_four_writers_leave_one_state_and_every_reader_sees_one(cache_folder):  # noqa: F811
     save_again(1, 0)
     context = multiprocessing.get_context("fork")
     writers = [context.Process(target=save_again, args=(25, level)) for level in (1, 2, 3, 4)]
@@ -95,28 +95,28 @@ def test_four_writers_leave_one_state_and_every_reader_sees_one(cache):  # noqa:
         writer.start()
     seen = 0
     while any(writer.is_alive() for writer in writers):
-        images = np.array(store.load_array("mednist", "images"))
+        images = np.array(cache.load_array("mednist", "images"))
         assert images.min() == images.max()
         assert images.shape == (9, 64, 64)
         seen += 1
     assert [writer.exitcode for writer in writers] == [0] * 4
     assert seen > 10
-    store.verify("mednist")
-    assert len(list(cache.glob("*.npy"))) == 2
+    cache.verify("mednist")
+    assert len(list(cache_folder.glob("*.npy"))) == 2
 
 
-def test_the_second_waits_for_the_first_and_says_so(archive, cache, monkeypatch, capsys):  # noqa: F811
+def test_the_second_waits_for_the_first_and_says_so(archive, cache_folder, monkeypatch, capsys):  # noqa: F811
     held = textwrap.dedent("""
         import time
-        from data_fetch import store
-        with store.locked("mednist"):
+        from data_fetch import cache
+        with cache.locked("mednist"):
             print("held", flush=True)
             time.sleep(1000)
     """)
     holder = subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
-        monkeypatch.setattr(store, "_PATIENCE", 0.3)
+        monkeypatch.setattr(cache, "_PATIENCE", 0.3)
         message = fails(capsys, "import", archive)
         assert "another process" in message.lower()
         assert "mednist.lock" in message
@@ -129,9 +129,9 @@ def test_the_second_waits_for_the_first_and_says_so(archive, cache, monkeypatch,
     whole({161})
 
 
-def test_a_lock_file_left_behind_holds_nobody_up(archive, cache):  # noqa: F811
-    cache.mkdir()
-    (cache / "mednist.lock").write_bytes(b"from a machine that was switched off")
+def test_a_lock_file_left_behind_holds_nobody_up(archive, cache_folder):  # noqa: F811
+    cache_folder.mkdir()
+    (cache_folder / "mednist.lock").write_bytes(b"from a machine that was switched off")
     download.import_archive(archive)
     whole({161})
 
@@ -140,9 +140,9 @@ def test_a_file_system_without_locks_is_used_without(archive, monkeypatch):  # n
     def unsupported(file):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(store, "_try_lock", unsupported)
+    monkeypatch.setattr(cache, "_try_lock", unsupported)
     download.import_archive(archive)
-    store.verify("mednist")
+    cache.verify("mednist")
 
 
 def test_locks_as_windows_has_them(monkeypatch, capsys):
@@ -154,19 +154,19 @@ def test_locks_as_windows_has_them(monkeypatch, capsys):
         if answer := answers.pop(0):
             raise answer
 
-    monkeypatch.setattr(store, "fcntl", None)
-    monkeypatch.setattr(store, "msvcrt", types.SimpleNamespace(locking=locking, LK_NBLCK=2), raising=False)
-    monkeypatch.setattr(store, "_LOCKED_BY_ANOTHER", PermissionError)
-    with store.locked("mednist") as alone:
+    monkeypatch.setattr(cache, "fcntl", None)
+    monkeypatch.setattr(cache, "msvcrt", types.SimpleNamespace(locking=locking, LK_NBLCK=2), raising=False)
+    monkeypatch.setattr(cache, "_LOCKED_BY_ANOTHER", PermissionError)
+    with cache.locked("mednist") as alone:
         assert alone
-    assert asked == 2 * [((store.root() / "mednist.lock").stat().st_ino, 2, 1)]
+    assert asked == 2 * [((cache.root() / "mednist.lock").stat().st_ino, 2, 1)]
     assert "Waiting for another process that writes MedNIST" in capsys.readouterr().err
 
 
-def test_a_process_may_lock_twice(cache):  # noqa: F811
-    with store.locked("mednist"), store.locked("mednist"), store.locked("hippocampus"):
-        store.save("mednist", {"images": np.zeros(3)})
-    assert store.is_ready("mednist")
+def test_a_process_may_lock_twice(cache_folder):  # noqa: F811
+    with cache.locked("mednist"), cache.locked("mednist"), cache.locked("hippocampus"):
+        cache.save("mednist", {"images": np.zeros(3)})
+    assert cache.is_ready("mednist")
 
 
 # --- killed
@@ -185,22 +185,22 @@ def test_kills_at_random_moments_leave_the_old_or_the_new(two_archives):
         time.sleep(rng.uniform(0.3, 1.05) * seconds)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        store.verify("mednist")
+        cache.verify("mednist")
         images, labels = mednist.load("all")
         assert images[labels == mednist.CLASSES.index("Hand")][1, 32, 32] in two_archives
     download.import_archive(two_archives[161])  # and what the killed ones left half-written goes
     whole({161})
 
 
-def test_what_a_killed_process_left_goes_with_the_next(archive, cache):  # noqa: F811
-    cache.mkdir()
+def test_what_a_killed_process_left_goes_with_the_next(archive, cache_folder):  # noqa: F811
+    cache_folder.mkdir()
     for name in ("mednist-images-0123456789ab.npy", "mednist-images-0123456789ab.npy.5fa1.tmp", "mednist.json.77.tmp"):
-        (cache / name).write_bytes(b"half")
-    (cache / "mednist-images.npy.part").write_bytes(b"an older version's")
-    (cache / "hippocampus-images-0123456789ab.npy").write_bytes(b"another data set's")
-    (cache / "hippocampus-images-0123456789ab.npy").rename(cache / "other.npy")
+        (cache_folder / name).write_bytes(b"half")
+    (cache_folder / "mednist-images.npy.part").write_bytes(b"an older version's")
+    (cache_folder / "hippocampus-images-0123456789ab.npy").write_bytes(b"another data set's")
+    (cache_folder / "hippocampus-images-0123456789ab.npy").rename(cache_folder / "other.npy")
     download.import_archive(archive)
-    (cache / "other.npy").unlink()
+    (cache_folder / "other.npy").unlink()
     whole({161})
 
 
@@ -250,10 +250,10 @@ def damaged_manifests():
 
 
 @pytest.mark.parametrize("name", damaged_manifests())
-def test_a_damaged_manifest_is_told_and_mended(name, archive, cache, capsys):  # noqa: F811
-    cache.mkdir()
+def test_a_damaged_manifest_is_told_and_mended(name, archive, cache_folder, capsys):  # noqa: F811
+    cache_folder.mkdir()
     text = damaged_manifests()[name]
-    (cache / "mednist.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    (cache_folder / "mednist.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     assert mednist.is_available() is False
     with pytest.raises(DataError, match=r"damaged.*mednist\.json"):
         mednist.load()
@@ -263,21 +263,21 @@ def test_a_damaged_manifest_is_told_and_mended(name, archive, cache, capsys):  #
     whole({161})
 
 
-def test_nothing_outside_the_cache_is_read(cache, tmp_path, capsys):  # noqa: F811
+def test_nothing_outside_the_cache_is_read(cache_folder, tmp_path, capsys):  # noqa: F811
     np.save(tmp_path / "secret.npy", np.zeros((75, 64, 64), np.uint8))
     size = (tmp_path / "secret.npy").stat().st_size
-    cache.mkdir()
-    entry = {"file": "../secret.npy", "bytes": size, "sha256": store.digest(tmp_path / "secret.npy")}
-    (cache / "mednist.json").write_text(json.dumps({"files": {"images": entry, "labels": entry}}))
+    cache_folder.mkdir()
+    entry = {"file": "../secret.npy", "bytes": size, "sha256": cache.digest(tmp_path / "secret.npy")}
+    (cache_folder / "mednist.json").write_text(json.dumps({"files": {"images": entry, "labels": entry}}))
     assert not mednist.is_available()
     assert "damaged" in fails(capsys, "verify", "mednist")
     with pytest.raises(DataError, match="damaged"):
-        store.load_array("mednist", "images")
+        cache.load_array("mednist", "images")
 
 
 def rewrite(name, change):
     """Change the manifest of a data set as someone with an editor would."""
-    path = store.root() / f"{name}.json"
+    path = cache.root() / f"{name}.json"
     found = json.loads(path.read_text())
     change(found)
     path.write_text(json.dumps(found))
@@ -334,35 +334,35 @@ def test_an_edited_manifest_of_the_hippocampus_is_told(name, tmp_path):
     [b"", b"\x93NUMPY", b"\x93NUMPY\x09\x00" + bytes(100), b"PK\x05\x06" + bytes(18), b"text" * 30],
     ids=["empty", "magic alone", "odd version", "a zip", "text"],
 )
-def test_an_array_that_is_none_is_told(content, archive, cache):  # noqa: F811
+def test_an_array_that_is_none_is_told(content, archive, cache_folder):  # noqa: F811
     download.import_archive(archive)
-    entry = store.manifest("mednist")["files"]["images"]
-    (cache / entry["file"]).write_bytes(content)
+    entry = cache.manifest("mednist")["files"]["images"]
+    (cache_folder / entry["file"]).write_bytes(content)
     rewrite("mednist", lambda found: found["files"]["images"].update(bytes=len(content)))
     with pytest.raises(DataError, match=rf"{entry['file']} cannot be read.*get mednist"):
         mednist.load()
 
 
-def test_a_reader_between_two_states_reads_the_new_one(archive, cache, monkeypatch):  # noqa: F811
+def test_a_reader_between_two_states_reads_the_new_one(archive, cache_folder, monkeypatch):  # noqa: F811
     """Another process replaces the data set after this one has read its manifest: arrays of one state, never of two."""
     save_again(1, 1)
-    old = store.manifest("mednist")
+    old = cache.manifest("mednist")
     save_again(1, 2)
-    real, handed = store.manifest, []
+    real, handed = cache.manifest, []
 
     def behind(name):
         handed.append(old if not handed else real(name))
         return handed[-1]
 
-    monkeypatch.setattr(store, "manifest", behind)
-    assert np.array(store.load_array("mednist", "images")).max() == 2
+    monkeypatch.setattr(cache, "manifest", behind)
+    assert np.array(cache.load_array("mednist", "images")).max() == 2
 
 
-def test_arrays_in_another_order_in_memory_come_back_alike(cache):  # noqa: F811
+def test_arrays_in_another_order_in_memory_come_back_alike(cache_folder):  # noqa: F811
     array = np.asfortranarray(np.arange(24).reshape(2, 3, 4))
-    store.save("mednist", {"images": array, "turned": array.T[::2]})
-    np.testing.assert_array_equal(store.load_array("mednist", "images"), array)
-    np.testing.assert_array_equal(store.load_array("mednist", "turned"), array.T[::2])
+    cache.save("mednist", {"images": array, "turned": array.T[::2]})
+    np.testing.assert_array_equal(cache.load_array("mednist", "images"), array)
+    np.testing.assert_array_equal(cache.load_array("mednist", "turned"), array.T[::2])
 
 
 # --- rights
@@ -370,21 +370,21 @@ def test_arrays_in_another_order_in_memory_come_back_alike(cache):  # noqa: F811
 
 @POSIX
 @pytest.mark.parametrize(("mask", "rights"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_files_have_the_rights_that_the_user_gives_to_files(mask, rights, archive, cache):  # noqa: F811
+def test_files_have_the_rights_that_the_user_gives_to_files(mask, rights, archive, cache_folder):  # noqa: F811
     before = os.umask(mask)
     try:
         download.import_archive(archive)
     finally:
         os.umask(before)
-    assert {stat.S_IMODE(path.stat().st_mode) for path in cache.iterdir() if path.suffix in (".npy", ".json")} == {
-        rights
-    }
+    assert {
+        stat.S_IMODE(path.stat().st_mode) for path in cache_folder.iterdir() if path.suffix in (".npy", ".json")
+    } == {rights}
 
 
 @pytest.mark.parametrize("name", ["mednist.json", "images"])
-def test_files_that_may_not_be_read_are_not_called_damaged(name, archive, cache, monkeypatch, capsys):  # noqa: F811
+def test_files_that_may_not_be_read_are_not_called_damaged(name, archive, cache_folder, monkeypatch, capsys):  # noqa: F811
     download.import_archive(archive)
-    closed = name if name.endswith("json") else store.manifest("mednist")["files"]["images"]["file"]
+    closed = name if name.endswith("json") else cache.manifest("mednist")["files"]["images"]["file"]
     real = open
 
     def refuse(path, *arguments, **options):
@@ -413,10 +413,10 @@ def test_a_shared_cache_serves_another_user(archive, tmp_path):  # noqa: F811
     read = textwrap.dedent("""
         import os, sys
         import ast, hashlib, json, mmap, numpy, numpy.lib.format, platformdirs  # while all of Python may be read
-        from data_fetch import DataError, mednist, store
+        from data_fetch import DataError, mednist, cache
         os.setuid(65534)
         try:
-            store.verify("mednist")
+            cache.verify("mednist")
             print(len(mednist.load("all")[0]))
         except DataError as error:
             print(error)
@@ -428,10 +428,10 @@ def test_a_shared_cache_serves_another_user(archive, tmp_path):  # noqa: F811
         return done.stdout
 
     assert other() == f"{sum(COUNTS.values())}\n"
-    for path in store.root().glob("*.npy"):
+    for path in cache.root().glob("*.npy"):
         path.chmod(0o600)
     assert "cannot be read (Permission denied)" in other()
-    for path in store.root().glob("*.json"):
+    for path in cache.root().glob("*.json"):
         path.chmod(0o600)
     assert "cannot be read (Permission denied)" in other()
 

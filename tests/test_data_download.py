@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from test_data_sets import COUNTS, fails, mednist_members, snapshot, write_tar
 
-from data_fetch import DataError, __main__, download, mednist, registry, store
+from data_fetch import DataError, __main__, cache, download, mednist, registry
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -68,15 +68,15 @@ def server(tmp_path, monkeypatch):
 
 
 def parts():
-    return store.root() / "downloads" / "MedNIST.tar.gz.part"
+    return cache.root() / "downloads" / "MedNIST.tar.gz.part"
 
 
 def test_get_then_nothing_to_do(server, capsys):
     assert __main__.main(["get", "mednist"]) == 0
     assert "CC BY-SA" in capsys.readouterr().out
     assert len(mednist.load("all")[0]) == sum(COUNTS.values())
-    assert store.manifest("mednist")["public_checksum"] is True
-    assert list((store.root() / "downloads").iterdir()) == []
+    assert cache.manifest("mednist")["public_checksum"] is True
+    assert list((cache.root() / "downloads").iterdir()) == []
     assert __main__.main(["get", "mednist"]) == 0
     assert server.ranges == [None]
 
@@ -149,20 +149,20 @@ def test_tampered_download_is_thrown_away(server, capsys):
 
 def test_tampered_download_leaves_what_was_there(server, capsys):
     download.get("mednist")
-    path = next(store.root().glob("mednist-images-*.npy"))
+    path = next(cache.root().glob("mednist-images-*.npy"))
     path.write_bytes(path.read_bytes()[:-1] + b"?")  # so that `get` has something to do
-    before = snapshot(store.root())
+    before = snapshot(cache.root())
     server.content += b"x"
     fails(capsys, "get", "mednist")
-    assert snapshot(store.root()) == before
+    assert snapshot(cache.root()) == before
 
 
 def test_get_mends_a_changed_cache(server):
     download.get("mednist")
-    path = next(store.root().glob("mednist-images-*.npy"))
+    path = next(cache.root().glob("mednist-images-*.npy"))
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     download.get("mednist")
-    store.verify("mednist")
+    cache.verify("mednist")
 
 
 def test_no_network(server, capsys, monkeypatch):
@@ -192,7 +192,7 @@ def test_a_download_larger_than_it_can_be_is_left_and_deleted(length, server, ca
     message = fails(capsys, "get", "mednist")
     assert "more than 2 MB" in message or "cannot be reached" in message
     assert "import FILE" in message
-    assert list((store.root() / "downloads").iterdir()) == []
+    assert list((cache.root() / "downloads").iterdir()) == []
 
 
 def test_a_part_larger_than_it_can_be_is_begun_anew(server, monkeypatch):
@@ -227,8 +227,8 @@ download.get("mednist")
         message = process.communicate(timeout=120)[1]
         assert process.returncode == 0, message
     assert server.ranges == [None]
-    store.verify("mednist")
-    assert list((store.root() / "downloads").iterdir()) == []
+    cache.verify("mednist")
+    assert list((cache.root() / "downloads").iterdir()) == []
 
 
 class FullDisk:

@@ -17,7 +17,7 @@ import pytest
 from test_data_sets import (  # noqa: F401  (the fixtures are used by name)
     COUNTS,
     archive,
-    cache,
+    cache_folder,
     fails,
     hippocampus_members,
     jpeg,
@@ -26,7 +26,7 @@ from test_data_sets import (  # noqa: F401  (the fixtures are used by name)
     write_tar,
 )
 
-from data_fetch import DataError, archives, download, hippocampus, mednist, registry, store
+from data_fetch import DataError, archives, cache, download, hippocampus, mednist, registry
 
 HAND = "MedNIST/Hand/000002.jpeg"
 IMAGE = "Task04_Hippocampus/imagesTr/hippocampus_001.nii.gz"
@@ -404,11 +404,11 @@ def test_a_file_that_may_not_be_read_is_no_damage(archive, tmp_path, capsys, mon
     assert "download it again" not in message
 
 
-def test_what_was_there_stays_and_nothing_is_written(archive, cache, tmp_path, capsys):  # noqa: F811
+def test_what_was_there_stays_and_nothing_is_written(archive, cache_folder, tmp_path, capsys):  # noqa: F811
     download.import_archive(archive)
-    before = snapshot(cache)
+    before = snapshot(cache_folder)
     bad = lying_zip(tmp_path / "b.zip", HAND, bytes(MEBIBYTE), 1000)
     refusal(bad, capsys)
-    assert snapshot(cache) == before
+    assert snapshot(cache_folder) == before
     assert sorted(os.listdir(tmp_path)) == ["MedNIST.tar.gz", "b.zip", "cache"]
-    store.verify("mednist")
+    cache.verify("mednist")

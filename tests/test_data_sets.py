@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_fetch import DataError, __main__, archives, download, hippocampus, mednist, registry, store
+from data_fetch import DataError, __main__, archives, cache, download, hippocampus, mednist, registry
 
 COUNTS = {"AbdomenCT": 3, "BreastMRI": 21, "CXR": 40, "ChestCT": 2, "Hand": 5, "HeadCT": 4}
 
@@ -70,7 +70,7 @@ def write_tar(path, members, mode="w:gz"):
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
+def cache_folder(tmp_path, monkeypatch):
     """An empty cache, and a registry that asks for as many images as the tiny archives hold."""
     monkeypatch.setenv("COURSE_DATA", str(tmp_path / "cache"))
     small = {"mednist": COUNTS, "hippocampus": {"volumes": (6, 7)}}
@@ -135,14 +135,14 @@ def test_zip_and_uncompressed_tar_and_clutter_are_read_alike(tmp_path):
 def test_import_tells_whether_the_checksum_is_the_public_one(archive, capsys, monkeypatch):
     assert __main__.main(["import", str(archive)]) == 0
     assert "not the public one" in capsys.readouterr().out
-    known = replace(registry.DATASETS["mednist"], md5=store.digest(archive, "md5"))
+    known = replace(registry.DATASETS["mednist"], md5=cache.digest(archive, "md5"))
     monkeypatch.setitem(registry.DATASETS, "mednist", known)
     assert __main__.main(["import", str(archive)]) == 0
     assert "checksum is the public one" in capsys.readouterr().out
-    assert store.manifest("mednist")["public_checksum"] is True
+    assert cache.manifest("mednist")["public_checksum"] is True
 
 
-def test_verbs_list_where_verify(archive, capsys, cache):
+def test_verbs_list_where_verify(archive, capsys, cache_folder):
     assert not mednist.is_available()
     assert __main__.main(["verify"]) == 0
     assert __main__.main(["import", str(archive)]) == 0
@@ -154,18 +154,18 @@ def test_verbs_list_where_verify(archive, capsys, cache):
         name in listed for name in ("brain_cohort", "mednist", "hippocampus", "CC BY-SA 4.0", "built in", "here")
     )
     assert __main__.main(["where"]) == 0
-    assert capsys.readouterr().out.strip() == str(cache)
+    assert capsys.readouterr().out.strip() == str(cache_folder)
     assert __main__.main(["verify", "mednist"]) == 0
     assert __main__.main(["get", "brain_cohort"]) == 0
 
 
-def test_reimport_replaces_and_leaves_no_orphans(archive, tmp_path, cache, monkeypatch):
+def test_reimport_replaces_and_leaves_no_orphans(archive, tmp_path, cache_folder, monkeypatch):
     download.import_archive(archive)
     counts = COUNTS | {"Hand": 6}
     monkeypatch.setitem(registry.DATASETS, "mednist", replace(registry.DATASETS["mednist"], counts=counts))
     download.import_archive(write_tar(tmp_path / "more.tar.gz", mednist_members(counts)))
     assert len(mednist.load("all")[0]) == 76
-    assert len(list(cache.iterdir())) == 4  # manifest, images, labels, lock
+    assert len(list(cache_folder.iterdir())) == 4  # manifest, images, labels, lock
 
 
 def test_hippocampus_volumes_splits_and_scaling(tmp_path):
@@ -328,17 +328,17 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_bad_archives(fault, archive, capsys, cache, tmp_path):
+def test_bad_archives(fault, archive, capsys, cache_folder, tmp_path):
     download.import_archive(archive)
-    before = snapshot(cache)
+    before = snapshot(cache_folder)
     bad = fault(archive)
     message = fails(capsys, "import", bad)
     assert re.search(FAULTS[fault], message)
     assert bad.name in message or "MedNIST" in message
     assert message.endswith(".")
     assert message.count("\n") == 0
-    assert snapshot(cache) == before
-    assert store.is_ready("mednist")
+    assert snapshot(cache_folder) == before
+    assert cache.is_ready("mednist")
     assert not list(tmp_path.rglob("evil*"))
 
 
@@ -394,21 +394,21 @@ class Full:
 
 
 @pytest.mark.parametrize(("code", "words"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "cannot be written")])
-def test_full_disk_and_read_only_file_system(code, words, archive, tmp_path, capsys, cache, monkeypatch):
+def test_full_disk_and_read_only_file_system(code, words, archive, tmp_path, capsys, cache_folder, monkeypatch):
     download.import_archive(archive)
-    before = snapshot(cache)
+    before = snapshot(cache_folder)
 
     def nearly_full(path, mode):
         return Full(open(path, mode), code) if mode == "xb" else open(path, mode)
 
-    monkeypatch.setattr(store, "open", nearly_full, raising=False)
+    monkeypatch.setattr(cache, "open", nearly_full, raising=False)
     changed = mednist_members() | {"MedNIST/Hand/000001.jpeg": jpeg(255)}
     message = fails(capsys, "import", write_tar(tmp_path / "new.tar.gz", changed))
     assert words in message
-    assert str(cache) in message
+    assert str(cache_folder) in message
     assert "COURSE_DATA" in message
-    assert snapshot(cache) == before
-    store.verify("mednist")
+    assert snapshot(cache_folder) == before
+    cache.verify("mednist")
 
 
 def test_cache_folder_that_cannot_be_made(archive, capsys, tmp_path, monkeypatch):
@@ -438,12 +438,12 @@ def test_killed_between_arrays_and_manifest_leaves_the_old_data(archive, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         download.import_archive(write_tar(tmp_path / "new.tar.gz", changed))
     assert np.array_equal(old, mednist.load("all")[0])
-    store.verify("mednist")
+    cache.verify("mednist")
 
 
-def test_tampered_and_half_written_cache(archive, capsys, cache):
+def test_tampered_and_half_written_cache(archive, capsys, cache_folder):
     download.import_archive(archive)
-    path = next(cache.glob("mednist-images-*.npy"))
+    path = next(cache_folder.glob("mednist-images-*.npy"))
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     message = fails(capsys, "verify", "mednist")
@@ -454,19 +454,19 @@ def test_tampered_and_half_written_cache(archive, capsys, cache):
     assert "damaged" in fails(capsys, "verify")
     with pytest.raises(DataError, match="damaged"):
         mednist.load()
-    (cache / "mednist.json").write_text('{"name": "mednist", "fil')
+    (cache_folder / "mednist.json").write_text('{"name": "mednist", "fil')
     assert not mednist.is_available()
     assert "damaged" in fails(capsys, "verify")
     download.import_archive(archive)  # the remedy works
-    store.verify("mednist")
+    cache.verify("mednist")
 
 
-def test_manifest_states_licence_and_checksums(archive, cache):
+def test_manifest_states_licence_and_checksums(archive, cache_folder):
     download.import_archive(archive)
-    manifest = json.loads((cache / "mednist.json").read_text())
+    manifest = json.loads((cache_folder / "mednist.json").read_text())
     assert manifest["licence"] == "CC BY-SA 4.0"
     for entry in manifest["files"].values():
-        assert store.digest(cache / entry["file"]) == entry["sha256"]
+        assert cache.digest(cache_folder / entry["file"]) == entry["sha256"]
 
 
 def test_members_are_never_unpacked(archive, tmp_path, monkeypatch):
