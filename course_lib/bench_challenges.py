@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from course_lib import bench_guidance, pretrained, runtime, train
 from course_lib import bench_reconstruction as lab
 from course_lib.anomaly import brain
+from course_lib.files import read_tensors, write_rows, write_tensors
 from course_lib.metrics.detection import false_alarms
 from course_lib.metrics.images import contrast_kept, coverage, prediction_interval, psnr
 from course_lib.operators import to_kspace
@@ -43,7 +44,6 @@ from course_lib.recipes import (
     made_ventricles,
     mednist_images,
 )
-from course_lib.store import read_tensors, write_rows, write_tensors
 from course_lib.training import to_tensor
 
 CASES, GROUP = lab.CASES, lab.GROUP

@@ -20,6 +20,7 @@ from course_lib import counterfactual, pretrained, restore, runtime
 from course_lib.anomaly import smooth
 from course_lib.arguments import one_of
 from course_lib.bench_anomaly import Method
+from course_lib.files import write_rows
 from course_lib.inverse import repaint_times, replacement
 from course_lib.metrics.images import contrast_kept, coverage, psnr, ssim
 from course_lib.operators import Mask
@@ -27,7 +28,6 @@ from course_lib.recipes import made_brains, made_ventricles
 from course_lib.sample import generate
 from course_lib.samplers import last, sample
 from course_lib.schedules import uniform_times
-from course_lib.store import write_rows
 from course_lib.training import to_tensor
 
 CASES = {"test": 32, "validation": 8}

@@ -13,6 +13,7 @@ import time
 import torch
 
 from course_lib import pretrained, runtime
+from course_lib.files import read_tensors, write_rows, write_tensors
 from course_lib.guidance import Clipped
 from course_lib.inverse import diffpir, diffpir_step, dps_step, pigdm, tv
 from course_lib.metrics.images import contrast_kept, coverage, psnr, ssim
@@ -20,7 +21,6 @@ from course_lib.operators import to_kspace
 from course_lib.recipes import CT_NOISE, MRI_NOISE, back_projected, made_brains, scan_ct, scan_mri
 from course_lib.samplers import ddpm_step, last, sample
 from course_lib.schedules import log_snr_times, uniform_times
-from course_lib.store import read_tensors, write_rows, write_tensors
 from course_lib.training import to_tensor
 
 CASES, GROUP = 32, 4

@@ -11,11 +11,11 @@ from functools import partial
 import torch
 
 from course_lib import pretrained, runtime
+from course_lib.files import write_rows
 from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.recipes import RECIPES, in_parts, in_reference, mednist_images, random_of_each_class
 from course_lib.samplers import ddim_step, ddpm_step, dpmpp_2m_step, heun_step, last, sample
 from course_lib.schedules import log_snr_times, uniform_times
-from course_lib.store import write_rows
 
 IMAGES = 60  # a set, from one seed: the six classes take turns
 SEEDS = 3

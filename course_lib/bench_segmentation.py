@@ -19,12 +19,12 @@ from torch.nn import functional as F
 
 from course_lib import pretrained, recipes, runtime
 from course_lib.arguments import whole
+from course_lib.files import read_tensors, write_rows, write_tensors
 from course_lib.metrics import checks
 from course_lib.metrics.segmentation import expected_dice, generalised_energy_distance, nearest_rating
 from course_lib.recipes import in_parts, rated, rater_chances, slice_labels
 from course_lib.samplers import dpmpp_2m_step, last, sample
 from course_lib.schedules import log_snr_times
-from course_lib.store import read_tensors, write_rows, write_tensors
 from course_lib.training import to_tensor
 
 CASES = {"test": 64, "validation": 32}

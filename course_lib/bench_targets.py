@@ -12,10 +12,10 @@ import torch
 
 from course_lib import predictions
 from course_lib.denoisers import GaussianDenoiser, NetworkDenoiser
+from course_lib.files import write_rows
 from course_lib.recipes import MEDNIST_CLASSES, made_brains, mednist_images, mednist_is_here
 from course_lib.samplers import noise_like
 from course_lib.schedules import Discrete
-from course_lib.store import write_rows
 from course_lib.training import ema_decay, to_tensor, update_ema
 
 T, STEPS, BATCH = 1000, 300, 32

@@ -16,11 +16,11 @@ import torch
 
 from course_lib import schedules
 from course_lib.denoisers import NetworkDenoiser
+from course_lib.files import read_tensors, write_atomically, write_tensors
 from course_lib.metrics.distribution import Moments
 from course_lib.networks import NETWORKS, build
 from course_lib.predictions import KINDS
 from course_lib.runtime import placed
-from course_lib.store import read_tensors, write_atomically, write_tensors
 
 WEIGHTS = Path(__file__).parent / "weights"
 REMEDY = "get it back with `git checkout -- course_lib/weights`, or install the course anew"

@@ -22,11 +22,11 @@ from course_lib import (
     pretrained,
     restore,
 )
+from course_lib.files import read_tensors, write_atomically
 from course_lib.metrics.detection import auroc
 from course_lib.metrics.distribution import density_coverage, extrapolated, kernel_distance, precision_recall
 from course_lib.metrics.intervals import bootstrap, jackknife
 from course_lib.recipes import rater_chances
-from course_lib.store import read_tensors, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results.md"

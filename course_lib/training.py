@@ -21,10 +21,10 @@ import torch
 from torch import distributed
 
 from course_lib.arguments import LARGEST, whole
+from course_lib.files import digest, read_tensors, write_tensors
 from course_lib.predictions import KINDS, preconditioning, target, to_x0
 from course_lib.samplers import dpmpp_2m_step, noise_like, sample
 from course_lib.schedules import VarianceExploding, match_dims, uniform_times
-from course_lib.store import digest, read_tensors, write_tensors
 
 
 def _number(name, value, low=0.0, high=math.inf, whole=False, open_low=True):

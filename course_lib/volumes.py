@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from course_lib.arguments import alike, one_of, shaped
-from course_lib.store import write_atomically
+from course_lib.files import write_atomically
 
 HIPPOCAMPUS_SHAPE = (32, 48, 32)  # voxels of 1 mm
 HIPPOCAMPUS_LABELS = ("anterior", "posterior")

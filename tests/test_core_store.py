@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from course_lib.store import write_rows
+from course_lib.files import write_rows
 
 
 @pytest.mark.parametrize(

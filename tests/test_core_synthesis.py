@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from course_lib import bench, bench_synthesis, pretrained
+from course_lib.files import write_tensors
 from course_lib.metrics import intervals, memorisation
 from course_lib.metrics.distribution import (
     Moments,
@@ -17,7 +18,6 @@ from course_lib.metrics.distribution import (
     kernel_distance,
     moments,
 )
-from course_lib.store import write_tensors
 
 
 def generator(seed=0):

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from course_lib import schedules, training
+from course_lib.files import read_tensors, write_atomically, write_tensors
 from course_lib.networks import DiffusionUNet
-from course_lib.store import read_tensors, write_atomically, write_tensors
 from course_lib.training import (
     AutoencoderLoss,
     Batches,
@@ -254,7 +254,7 @@ def test_unequal_shares_give_the_gradient_of_the_whole_batch(tmp_path, batch_siz
     flat = {f"{k}.{key}": moments[k][key] for k in moments for key in ("exp_avg", "exp_avg_sq")}
     write_tensors(tmp_path / "one.safetensors", flat)
     body = (
-        "from test_core_training import plain_run\nfrom course_lib.store import read_tensors\n"
+        "from test_core_training import plain_run\nfrom course_lib.files import read_tensors\n"
         f"*_, state = plain_run({batch_size})\n"
         "wanted, found = read_tensors(sys.argv[1])[0], state.optimizer.state_dict()['state']\n"
         "assert len(wanted) == 8 and len(found) == 4\n"
