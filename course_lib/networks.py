@@ -63,7 +63,7 @@ class DiffusionUNet(nn.Module):
     patch : side of the squares folded into channels; 1 leaves the image as it is.
     num_classes : classes that the network may be told of, without the "none" class, which it adds last; 0 for none.
     in_channels : channels of the image.
-    beside : channels of an image y that the network sees beside x_t (conditioning by concatenation); 0 for none.
+    concat : channels of an image y that the network sees beside x_t (conditioning by concatenation); 0 for none.
     spatial_dims : 2 for images (B, C, H, W), 3 for volumes (B, C, X, Y, Z).
     norm_groups : groups of channels that are normalised together; must divide each width. Keep it below the widths: t
         and y reach a level as one number added to each channel, which a group of one channel takes off again. A network
@@ -77,7 +77,7 @@ class DiffusionUNet(nn.Module):
         patch=2,
         num_classes=0,
         in_channels=1,
-        beside=0,
+        concat=0,
         spatial_dims=2,
         norm_groups=32,
     ):
@@ -89,12 +89,12 @@ class DiffusionUNet(nn.Module):
                 f"channels must be multiples of norm_groups = {norm_groups}, and the last, with attention, of 32; got "
                 f"{wrong[0]}"
             )
-        self.patch, self.num_classes, self.beside = patch, num_classes, beside
+        self.patch, self.num_classes, self.concat = patch, num_classes, concat
         self.in_channels, self.spatial_dims = in_channels, spatial_dims
         self.divisor = patch * 2 ** (len(channels) - 1)  # of the sides of an image
         self.unet = DiffusionModelUNet(
             spatial_dims=spatial_dims,
-            in_channels=(in_channels + beside) * patch**spatial_dims,
+            in_channels=(in_channels + concat) * patch**spatial_dims,
             out_channels=in_channels * patch**spatial_dims,
             channels=tuple(channels),
             num_res_blocks=num_res_blocks,
@@ -108,7 +108,7 @@ class DiffusionUNet(nn.Module):
     def forward(self, x_t, t, y=None, control=None):
         """x_t (B, C, H, W); t (B,) or scalar in [0, 1]; the prediction, the shape of x_t.
 
-        y : (B,) integer classes, num_classes or None for "none"; or, with ``beside``, an image (B, beside, H, W).
+        y : (B,) integer classes, num_classes or None for "none"; or, with ``concat``, an image (B, concat, H, W).
         control : what a ControlNet adds to the skip connections and to the middle: (list of tensors, tensor).
         Raises ValueError for shapes and classes that this network does not take.
         """
@@ -116,11 +116,11 @@ class DiffusionUNet(nn.Module):
         if x_t.shape[1] != self.in_channels:
             raise ValueError(f"x_t must have {self.in_channels} channels (B, C, ...); got shape {tuple(x_t.shape)}")
         classes = None
-        if self.beside:
-            if y is None or y.shape != (len(x_t), self.beside, *x_t.shape[2:]):
+        if self.concat:
+            if y is None or y.shape != (len(x_t), self.concat, *x_t.shape[2:]):
                 got = None if y is None else tuple(y.shape)
                 raise ValueError(
-                    f"this network needs y, images of {self.beside} channels and the sides of x_t; got {got}"
+                    f"this network needs y, images of {self.concat} channels and the sides of x_t; got {got}"
                 )
             x_t = torch.cat([x_t, y], 1)
         elif self.num_classes:

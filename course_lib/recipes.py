@@ -1133,7 +1133,7 @@ RECIPES = {
         _brain_recipe(
             name="brain_superres",
             network="DiffusionUNet",
-            network_args=SMALL | {"beside": 1},
+            network_args=SMALL | {"concat": 1},
             loss=dataclasses.replace(COSINE_V, condition=low_resolution),
             load_data=_brain_train,
             measure=measure_super_resolution,
@@ -1231,8 +1231,8 @@ RECIPES = {
         _brain_recipe(
             name="brain_t2",
             network="DiffusionUNet",
-            network_args=SMALLER | {"beside": 1},
-            loss=dataclasses.replace(COSINE_V, beside=1),
+            network_args=SMALLER | {"concat": 1},
+            loss=dataclasses.replace(COSINE_V, concat=1),
             load_data=lambda: (_brain_contrasts("train"), None),
             measure=measure_translation,
             what="healthy, with the T2-like slice of the same subject",
@@ -1244,7 +1244,7 @@ RECIPES = {
             name="brain_t2_l2",
             network="DiffusionUNet",
             network_args=SMALLER,
-            loss=RegressionLoss(beside=1),
+            loss=RegressionLoss(concat=1),
             load_data=lambda: (_brain_contrasts("train"), None),
             measure=measure_translation,
             what="healthy, with the T2-like slice of the same subject",
@@ -1256,8 +1256,8 @@ RECIPES = {
         _brain_recipe(
             name="lesion_raters",
             network="DiffusionUNet",
-            network_args=SMALL | {"beside": 1},
-            loss=dataclasses.replace(COSINE_V, beside=1, time_shift=6.0),  # at much noise it must look at the image
+            network_args=SMALL | {"concat": 1},
+            loss=dataclasses.replace(COSINE_V, concat=1, time_shift=6.0),  # at much noise it must look at the image
             load_data=_rated_pairs,
             measure=measure_raters,
             n=RATED_SUBJECTS,
@@ -1306,8 +1306,8 @@ RECIPES = {
         Recipe(
             name="hippocampus_masks",
             network="DiffusionUNet",
-            network_args=SMALLER | {"in_channels": 2, "beside": 1},
-            loss=dataclasses.replace(COSINE_V, beside=1),
+            network_args=SMALLER | {"in_channels": 2, "concat": 1},
+            loss=dataclasses.replace(COSINE_V, concat=1),
             load_data=_hippocampus_pairs,
             measure=measure_hippocampus_slices,
             data=HIPPOCAMPUS_SLICES,

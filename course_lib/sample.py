@@ -181,7 +181,7 @@ def _card_to_sample(name):
     if loss != "DiffusionLoss":
         raise ValueError(f"{name} is not a diffusion network: it cannot be sampled from")
     needs = "a map of labels" if about["network"] == "ControlledUNet" else "an image to start from"
-    if about["network"] == "ControlledUNet" or about["network_args"].get("beside"):
+    if about["network"] == "ControlledUNet" or about["network_args"].get("concat"):
         raise ValueError(f"{name} needs {needs}: notebook 06_conditioning shows how to give it one")
     return about
 

@@ -66,10 +66,10 @@ def shifted_times(t, s):
     return s * t / (1 + (s - 1) * t)
 
 
-def _apart(batch, beside):
-    """x_0 and y of a batch, where the last ``beside`` channels of its images are the image y."""
+def _apart(batch, concat):
+    """x_0 and y of a batch, where the last ``concat`` channels of its images are the image y."""
     x, y = batch
-    return (x[:, :-beside], x[:, -beside:]) if beside else (x, y)
+    return (x[:, :-concat], x[:, -concat:]) if concat else (x, y)
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class DiffusionLoss:
     kind: str = "v"
     drop_class: float = 0.1
     condition: Callable | None = None  # makes the image y that the network sees beside x_t out of x_0
-    beside: int = 0  # or: the last so many channels of the images are y, and the others x_0
+    concat: int = 0  # or: the last so many channels of the images are y, and the others x_0
     time_shift: float = 1.0
 
     def __post_init__(self):
         _known_kind(self.kind)
         _number("drop_class", self.drop_class, 0, 1, open_low=False)
-        _number("beside", self.beside, 0, whole=True, open_low=False)
+        _number("concat", self.concat, 0, whole=True, open_low=False)
         _number("time_shift", self.time_shift)
 
     def __call__(self, net, batch, generator):
@@ -99,7 +99,7 @@ class DiffusionLoss:
 
         batch: x_0 (B, C, H, W), and y: classes (B,), a map of labels (B, H, W), or None.
         """
-        x_0, y = _apart(batch, self.beside)
+        x_0, y = _apart(batch, self.concat)
         t = shifted_times(stratified_times(len(x_0), generator), self.time_shift)
         eps = noise_like(x_0, generator)
         if self.condition is not None:
@@ -214,19 +214,19 @@ class ClassificationLoss:
 class RegressionLoss:
     """L = || net(y, 0) - x_0 ||^2, the mean over pixels: its minimum is the mean E[x_0 | y].
 
-    condition : makes y out of x_0; or beside : the last so many channels of the images are y, and the others x_0.
+    condition : makes y out of x_0; or concat : the last so many channels of the images are y, and the others x_0.
     """
 
     condition: Callable | None = None
-    beside: int = 0
+    concat: int = 0
     drawn: bool = False  # whether condition is random, condition(x_0, generator), as a noisy measurement is
 
     def __post_init__(self):
-        _number("beside", self.beside, 0, whole=True, open_low=False)
+        _number("concat", self.concat, 0, whole=True, open_low=False)
 
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and no times. batch: images (B, C, H, W) and anything."""
-        x_0, y = _apart(batch, self.beside)
+        x_0, y = _apart(batch, self.concat)
         if self.condition is not None:
             y = self.condition(x_0, generator) if self.drawn else self.condition(x_0)
         return (net(y, 0.0) - x_0).square().flatten(1).mean(1), None

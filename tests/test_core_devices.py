@@ -83,7 +83,7 @@ def test_training(name):
 def test_regression_and_segmentation_and_distillation():
     generator, x = training.step_generator(0, 0), images(4, 2, 16, 16)
     teacher = network_denoiser(num_classes=0)
-    training.RegressionLoss(beside=1)(teacher.net, (x, None), generator)
+    training.RegressionLoss(concat=1)(teacher.net, (x, None), generator)
     segmenter = build("Segmenter", num_labels=2, channels=(8, 8)).to(DEVICE)
     training.SegmentationLoss()(segmenter, (x[:, :1], (x[:, 0] > 0).long()), generator)
     training.DistillationLoss(lambda: teacher, SCHEDULE, steps=2)(teacher.net, (x[:, :1], None), generator)

@@ -61,7 +61,7 @@ def randomised(net):
 
 
 def test_concatenated_condition_reaches_the_output():
-    net = randomised(DiffusionUNet(**SMALL, beside=1))
+    net = randomised(DiffusionUNet(**SMALL, concat=1))
     x, y = noise(2, 1, 16, 16), noise(2, 1, 16, 16, seed=1)
     out = net(x, 0.5, y)
     assert out.shape == x.shape
@@ -247,7 +247,7 @@ def test_a_network_names_what_it_does_not_take(call, message):
 @pytest.mark.parametrize("y", [None, torch.zeros(1, 1, 8, 8), torch.zeros(2, 2, 8, 8), torch.zeros(2, 1, 4, 8)])
 def test_an_image_to_be_seen_beside_must_fit(y):
     with pytest.raises(ValueError, match="this network needs y, images of 1 channels and the sides of x_t; got"):
-        DiffusionUNet(**SMALL, beside=1)(noise(2, 1, 8, 8), 0.5, y)
+        DiffusionUNet(**SMALL, concat=1)(noise(2, 1, 8, 8), 0.5, y)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ NETWORKS = {
     "classed": ("DiffusionUNet", TINY | {"patch": 2, "num_classes": 2}, {"classes": ["A", "B"]}),
     "latent": ("DiffusionUNet", TINY | {"patch": 1, "in_channels": 4}, {}),
     "volume": ("DiffusionUNet", TINY | {"patch": 2, "in_channels": 3, "spatial_dims": 3}, {}),
-    "beside": ("DiffusionUNet", TINY | {"patch": 2, "beside": 1}, {}),
+    "concat": ("DiffusionUNet", TINY | {"patch": 2, "concat": 1}, {}),
     "brain_autoencoder": ("Autoencoder", {"channels": (32, 32, 32), "latent_channels": 4}, {"loss": "AutoencoderLoss"}),
 }
 
@@ -107,7 +107,7 @@ def test_volumes_are_written_as_pairs(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["control"], "control needs a map of labels: notebook 06"),
-        (["beside"], "beside needs an image to start from: notebook 06"),
+        (["concat"], "concat needs an image to start from: notebook 06"),
         (["brain_autoencoder"], "brain_autoencoder is not a diffusion network"),
         (["plain", "--class", "A"], "plain knows no classes; leave --class out"),
         (["classed", "--class", "C"], "no class 'C'; choose one of A, B"),

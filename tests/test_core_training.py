@@ -294,7 +294,7 @@ def test_image_beside_may_come_with_the_batch():
 
     for loss in (DiffusionLoss(schedules.Cosine()), RegressionLoss()):
         made = dataclasses.replace(loss, condition=lambda x: 0.5 * x)
-        given = dataclasses.replace(loss, beside=1)
+        given = dataclasses.replace(loss, concat=1)
         found = [
             part(net, batch, torch.Generator().manual_seed(1))[0]
             for part, batch in ((made, (x_0, None)), (given, (pair, None)))
@@ -584,7 +584,7 @@ def test_training_that_is_killed_again_and_again_ends_the_same(tmp_path):
         (lambda: DiffusionLoss(schedules.Cosine(), drop_class=float("nan")), "drop_class must be"),
         (lambda: DiffusionLoss(schedules.Cosine(), time_shift=0), "time_shift must be a number above 0"),
         (lambda: DiffusionLoss(schedules.Cosine(), "noise"), "unknown prediction kind 'noise': choose one of x0"),
-        (lambda: DiffusionLoss(schedules.Cosine(), beside=-1), "beside must be a whole number at least 0"),
+        (lambda: DiffusionLoss(schedules.Cosine(), concat=-1), "concat must be a whole number at least 0"),
         (lambda: EDMLoss(0.0), "sigma_data must be a number above 0"),
         (lambda: EDMLoss(0.5, std=-1), "std must be a number above 0"),
         (lambda: NoisyClassificationLoss(schedules.Cosine(), latest=1.5), "latest must be .*above 0 and at most 1"),
