@@ -46,6 +46,8 @@ as tensors, arrays or lists in either precision; letters as "ac", "a, c", "A and
 arguments of a function come as tensors of no dimensions, so that `alpha.sqrt()` and `math.sqrt(alpha)` both work.
 `also_right` lists right answers in other forms than the solution's, for the test suite. No answer runs for longer than
 `limits.SECONDS`.
+
+A text of several lines stands between triple quotes: `prose` joins the lines of each of its paragraphs.
 """
 
 import copy
@@ -59,7 +61,7 @@ import re
 import textwrap
 import traceback
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -70,7 +72,19 @@ from course_lib.exercises import limits
 from course_lib.viz.arrays import as_array
 from course_lib.viz.html import Page, rich
 
-__all__ = ["Exercise", "Exercises", "case", "choice", "choices", "function", "mistake", "number", "prop", "self_test"]
+__all__ = [
+    "Exercise",
+    "Exercises",
+    "case",
+    "choice",
+    "choices",
+    "function",
+    "mistake",
+    "number",
+    "prop",
+    "prose",
+    "self_test",
+]
 
 #: Names of the tests that every exercise has without being told; a mistake may be tied to one of them too.
 CONTRACT = ("type", "shape", "finite", "error", "time")
@@ -137,6 +151,12 @@ class Unanswered(Exception):
     """There is no answer yet."""
 
 
+def prose(text):
+    """Text as a module has it -> text as it is shown: the lines of a paragraph are joined, blank lines and ``` stay."""
+    parts = re.split(r"(```.*?```)", inspect.cleandoc(text), flags=re.DOTALL)
+    return "".join(part if part.startswith("```") else re.sub(r"(?<!\n)\n(?!\n)", " ", part) for part in parts)
+
+
 def case(name, args, message):
     """Test of a function: on `args` (tuple, or a function that makes one) it must return what the solution returns."""
     return Case(name, args, message)
@@ -168,11 +188,12 @@ class Exercise:
         the author's right answers in another form, `forms` those that the engine makes of the solution. Raises
         ValueError if a mistake names no step, or if a step has no mistake: a check that cannot fail teaches nothing.
         """
-        self.q, self.options = inspect.cleandoc(question), options or {}
-        self.answer, self.code, self.explanation = answer, code, inspect.cleandoc(explanation)
-        self.hints, self.mistakes, self.generated = list(hints), list(mistakes), list(generated)
+        self.q, self.options = prose(question), options or {}
+        self.answer, self.code, self.explanation = answer, code, prose(explanation)
+        self.hints, self.mistakes, self.generated = [prose(hint) for hint in hints], list(mistakes), list(generated)
         self.also_right, self.forms = list(also_right), list(forms)
-        self.name, self._read, self._steps = "exercise", read, list(steps)
+        self.name, self._read = "exercise", read
+        self._steps = [replace(step, message=prose(step.message)) for step in steps]
         self.passed, self.attempts, self.hints_used, self.solution_seen = None, 0, 0, False
         self._refuse_idle_steps()
 
@@ -304,7 +325,7 @@ def number(
     code, make = _source(solution)
     value = float(as_array(make()))
     if share:
-        question = f"{inspect.cleandoc(question)} Give a share between 0 and 1."
+        question = f"{prose(question)} Give a share between 0 and 1."
         mistakes = [*mistakes, (100 * value, "As a share between 0 and 1: divide your number of per cent by 100.")]
     pairs = [(f"mistake {i}", *pair) for i, pair in enumerate(mistakes, 1) if not isinstance(pair, Mistake)]
     steps = [_property_step(test) for test in tests]
@@ -633,6 +654,7 @@ def _comparable(given, wanted):
 
 def choice(question, options, *, answer, feedback, hints, explanation):
     """One of several: `options` {"a": text, ...}, `answer` "b", `feedback` {wrong letter: why it tempts and fails}."""
+    options = {key: prose(text) for key, text in options.items()}
     if answer not in options or set(feedback) != set(options) - {answer}:
         raise ValueError("the answer must be an option, and each wrong option needs its feedback")
     steps = [Step(f"not {key}", _is_not(key), message) for key, message in feedback.items()]
@@ -693,7 +715,7 @@ def choices(question, options, *, answers, feedback, hints, explanation):
     The learner may write "ac", "a, c", "A and C", ["a", "c"] or {"a", "c"}. The first letter that is wrong gets its
     feedback.
     """
-    right = frozenset(answers)
+    right, options = frozenset(answers), {key: prose(text) for key, text in options.items()}
     if not right <= set(options) or set(feedback) != set(options):
         raise ValueError("the answers must be options, and every option needs its feedback")
     steps = [Step(f"letter {key}", _member(key, key in right), feedback[key]) for key in options]

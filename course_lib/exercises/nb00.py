@@ -21,8 +21,8 @@ def noisy(x_0, eps, alpha):
 
 
 q1 = function(
-    "Write `noisy(x_0, eps, alpha)`: the noisy image $x_t = \\alpha_t x_0 + \\sigma_t \\varepsilon$ for a given signal "
-    "level `alpha` between 0 and 1. You have to find $\\sigma_t$ yourself: $\\alpha_t^2 + \\sigma_t^2 = 1$.",
+    r"""Write `noisy(x_0, eps, alpha)`: the noisy image $x_t = \alpha_t x_0 + \sigma_t \varepsilon$ for a given signal
+    level `alpha` between 0 and 1. You have to find $\sigma_t$ yourself: $\alpha_t^2 + \sigma_t^2 = 1$.""",
     solution=noisy,
     tests=[
         case("clean", (RAMP, WAVE, 1.0), "At alpha = 1 sigma is 0, so the clean image must come back."),
@@ -64,18 +64,18 @@ q1 = function(
         "Find sigma first: sigma squared is 1 - alpha squared.",
         "`sigma = (1 - alpha**2) ** 0.5`; then add alpha times the image and sigma times the noise.",
     ],
-    explanation="Independent variances add up. If the image and the noise both have variance 1, so has "
-    "$\\alpha_t x_0 + \\sigma_t \\varepsilon$ at every $t$, because $\\alpha_t^2 + \\sigma_t^2 = 1$. The network "
-    "therefore sees numbers of the same size at all noise levels.",
+    explanation=r"""Independent variances add up. If the image and the noise both have variance
+    1, so has $\alpha_t x_0 + \sigma_t \varepsilon$ at every $t$, because $\alpha_t^2 + \sigma_t^2 = 1$.
+    The network therefore sees numbers of the same size at all noise levels.""",
 )
 
 
 # ---- q2: alpha and abar ----------------------------------------------------------------------------------------------
 
 q2 = number(
-    "MONAI's `DDPMScheduler` has a table `alphas_cumprod`, the papers' $\\bar\\alpha$. At one step it says 0.25, and a "
-    "colleague writes `x_t = 0.25 * x_0 + 0.75 * eps`. Image and noise are independent, each of variance 1, and the "
-    "network was trained on an x_t of variance 1. Which **variance** has hers?",
+    r"""MONAI's `DDPMScheduler` has a table `alphas_cumprod`, the papers' $\bar\alpha$.
+    At one step it says 0.25, and a colleague writes `x_t = 0.25 * x_0 + 0.75 * eps`. Image and noise are independent,
+    each of variance 1, and the network was trained on an x_t of variance 1. Which **variance** has hers?""",
     solution="0.25**2 + 0.75**2",
     mistakes=[
         (1, "That is the variance of the right mix, with alpha = sqrt(0.25). She multiplies by abar and 1 - abar."),
@@ -87,17 +87,17 @@ q2 = number(
     ],
     also_right=[Fraction(5, 8), 0.63, "62.5 %"],
     hints=["A factor c multiplies the variance by c squared.", "Variances of independent images add up."],
-    explanation="0.0625 + 0.5625 = 0.625. With this course's letters $\\alpha_t = \\sqrt{\\bar\\alpha_t} = 0.5$ and "
-    "$\\sigma_t = \\sqrt{1 - \\bar\\alpha_t} \\approx 0.87$, and the variances 0.25 and 0.75 add up to 1. Her mix "
-    "holds half of the signal that the network expects, and no error message says so.",
+    explanation=r"""0.0625 + 0.5625 = 0.625. With this course's letters $\alpha_t = \sqrt{\bar\alpha_t} = 0.5$
+    and $\sigma_t = \sqrt{1 - \bar\alpha_t} \approx 0.87$, and the variances 0.25 and 0.75 add up to 1.
+    Her mix holds half of the signal that the network expects, and no error message says so.""",
 )
 
 
 # ---- q3: which noun --------------------------------------------------------------------------------------------------
 
 q3 = choice(
-    "You have the trained network of this notebook and want images from 8 looks instead of 15, without training "
-    "anything. Which of the three do you change?",
+    """You have the trained network of this notebook and want images from 8 looks instead of 15, without training
+    anything. Which of the three do you change?""",
     {
         "a": "the schedule: less noise, so fewer looks",
         "b": "the denoiser: it must learn to answer faster",
@@ -106,16 +106,16 @@ q3 = choice(
     },
     answer="c",
     feedback={
-        "a": "The network was trained with this schedule: it expects exactly this mix of image and noise at each t. "
-        "The schedule says how much noise there is at a time t, not how many times are visited.",
-        "b": "The denoiser answers one question, what was the clean image? That answer does not depend on how many "
-        "times it is asked, and a new denoiser would have to be trained.",
+        "a": """The network was trained with this schedule: it expects exactly this mix of image and noise at each t.
+        The schedule says how much noise there is at a time t, not how many times are visited.""",
+        "b": """The denoiser answers one question, what was the clean image?
+        That answer does not depend on how many times it is asked, and a new denoiser would have to be trained.""",
         "d": "Only the denoiser was trained, and with one schedule. No sampler took part in its training.",
     },
     hints=["Which of the three decides which times are visited?", "Training is finished: what can change without it?"],
-    explanation="The sampler chooses the times and the step. Training fixes schedule and denoiser, and never knows how "
-    "many steps will be taken. That is why one network serves at 5, 15 or 1000 looks, and why faster samplers "
-    "(notebook 04) need no new training.",
+    explanation="""The sampler chooses the times and the step.
+    Training fixes schedule and denoiser, and never knows how many steps will be taken. That is why one network serves
+    at 5, 15 or 1000 looks, and why faster samplers (notebook 04) need no new training.""",
 )
 
 summary = Exercises(vars()).summary

@@ -62,16 +62,16 @@ def _batch_mean(x, decoded, s, mu, log_var):
 
 
 q1 = function(
-    "Write `elbo(x, decoded, s, mu, log_var)`: the ELBO of each point, in nats, with one draw of the code. `decoded` "
-    "is the decoder's mean for that draw, `s` the decoder's standard deviation (a number), `mu` and `log_var` the "
-    "encoder's answer. x, decoded, mu, log_var are (B, d); the result is (B,).",
+    """Write `elbo(x, decoded, s, mu, log_var)`: the ELBO of each point, in nats, with one draw of the code.
+    `decoded` is the decoder's mean for that draw, `s` the decoder's standard deviation (a number), `mu` and `log_var`
+    the encoder's answer. x, decoded, mu, log_var are (B, d); the result is (B,).""",
     solution=elbo,
     tests=[
         case(
             "a perfect decoder",
             (ZERO, ZERO, 0.1, ZERO, ZERO),
-            "With decoded = x and q = p(z) only the normalising constant is left: -log s - log(2 pi)/2 for each "
-            "coordinate. Without it the number is no bound of log p.",
+            """With decoded = x and q = p(z) only the normalising constant is left:
+            -log s - log(2 pi)/2 for each coordinate. Without it the number is no bound of log p.""",
         ),
         case(
             "the decoder's width",
@@ -81,14 +81,14 @@ q1 = function(
         case(
             "the mean of the code",
             (X, DECODED, 0.5, MU, ZERO),
-            "A code far from 0 must cost: subtract KL = mu^2 / 2 for each coordinate here. Is the KL there, and with a "
-            "minus?",
+            """A code far from 0 must cost: subtract KL = mu^2 / 2 for each coordinate here.
+            Is the KL there, and with a minus?""",
         ),
         case(
             "the variance of the code",
             (X, DECODED, 0.5, MU, LOG_VAR),
-            "log_var is the logarithm of the variance: exp(log_var) is the variance, neither log_var itself nor "
-            "exp(2 log_var).",
+            """log_var is the logarithm of the variance: exp(log_var) is the variance, neither log_var itself nor exp(2
+            log_var).""",
         ),
         case(
             "three coordinates",
@@ -153,17 +153,17 @@ q1 = function(
         "log N = -(x - decoded)^2 / (2 s^2) - log s - log(2 pi) / 2, for each coordinate.",
         "KL = 0.5 * (mu^2 + exp(log_var) - 1 - log_var), summed over the code's coordinates.",
     ],
-    explanation="Kingma & Welling (ICLR 2014), eq. 10. Leaving out log(2 pi) / 2 changes no gradient, so training "
-    "does not notice; but then the number is no longer a bound and cannot be compared with another model's.",
+    explanation="""Kingma & Welling (ICLR 2014), eq. 10. Leaving out log(2 pi) / 2 changes no gradient, so training does
+    not notice; but then the number is no longer a bound and cannot be compared with another model's.""",
 )
 
 
 # ---- q2: mode collapse from a number ---------------------------------------------------------------------------------
 
 q2 = number(
-    "A hospital's data have four kinds of lesion with shares 70, 20, 8 and 2 %. Of 1000 images that a GAN made, 880, "
-    "115, 4 and 1 show them. Count a kind as covered if it gets at least a quarter of its share. How many of the four "
-    "are covered?",
+    """A hospital's data have four kinds of lesion with shares 70, 20, 8 and 2 %.
+    Of 1000 images that a GAN made, 880, 115, 4 and 1 show them.
+    Count a kind as covered if it gets at least a quarter of its share. How many of the four are covered?""",
     solution="sum(made / 1000 >= share / 4 for made, share in zip((880, 115, 4, 1), (0.70, 0.20, 0.08, 0.02)))",
     mistakes=[
         (
@@ -185,8 +185,8 @@ q2 = number(
         "Compare each kind's share among the samples with a quarter of its share in the data.",
         "0.004 against 0.02?",
     ],
-    explanation="Two of four: the two rare kinds are as good as gone, although 99.5 % of all samples are of kinds that "
-    "exist. Coverage is counted by mode and not by sample.",
+    explanation="""Two of four: the two rare kinds are as good as gone, although 99.5 % of all samples are of kinds that
+    exist. Coverage is counted by mode and not by sample.""",
     rtol=1e-3,
 )
 
@@ -226,8 +226,8 @@ FINE = torch.linspace(-40, 40, 8001)
 A, NONE = torch.tensor(0.7), torch.tensor(0.0)
 
 q3 = function(
-    "A flow with one layer in one dimension: $u = f(x) = e^{a} x + b$, $u \\sim \\mathcal N(0, 1)$. Write "
-    "`log_prob(x, a, b)`: $\\log p(x)$ for points x (B,), with tensors a and b.",
+    r"""A flow with one layer in one dimension: $u = f(x) = e^{a} x + b$, $u \sim \mathcal N(0, 1)$.
+    Write `log_prob(x, a, b)`: $\log p(x)$ for points x (B,), with tensors a and b.""",
     solution=log_prob,
     tests=[
         case("no stretching", (LINE, NONE, NONE), "At a = b = 0 it is the standard normal: -x^2/2 - log(2 pi)/2."),
@@ -239,8 +239,8 @@ q3 = function(
         prop(
             "integrates to one",
             lambda f: all(abs(float(torch.trapezoid(f(FINE, a, NONE).exp(), FINE)) - 1) < 1e-3 for a in (A, -A)),
-            "Your density does not integrate to one at a = 0.7 and at a = -0.7. The log-determinant is log |df/dx| = "
-            "log e^a = a, with its own sign: where f stretches, the density of x is higher.",
+            """Your density does not integrate to one at a = 0.7 and at a = -0.7. The log-determinant is log |df/dx| =
+            log e^a = a, with its own sign: where f stretches, the density of x is higher.""",
         ),
         case("stretched and shifted", (LINE, A, torch.tensor(-0.5)), "Check u = e^a x + b and the log-determinant a."),
     ],
@@ -269,16 +269,16 @@ q3 = function(
         "f'(x) = e^a, so its logarithm is a.",
         "Test yourself: the density must integrate to one over x.",
     ],
-    explanation="p(x) is a normal of mean -b e^-a and standard deviation e^-a. A flow that contracts data towards the "
-    "noise (a < 0) has a wide density of x; the log-determinant keeps the total at one.",
+    explanation="""p(x) is a normal of mean -b e^-a and standard deviation e^-a. A flow that contracts data towards the
+    noise (a < 0) has a wide density of x; the log-determinant keeps the total at one.""",
 )
 
 
 # ---- q4, q5, q6: what each can tell ----------------------------------------------------------------------------------
 
 q4 = choices(
-    "For which of these can you compute log p(x) of a given point itself: exactly, or to the accuracy of a solver, and "
-    "not merely a bound?",
+    """For which of these can you compute log p(x) of a given point itself: exactly, or to the accuracy of a solver, and
+    not merely a bound?""",
     {
         "a": "VAE for 64 x 64 images, 32 numbers in the code",
         "b": "GAN",
@@ -289,23 +289,23 @@ q4 = choices(
     },
     answers="cdef",
     feedback={
-        "a": "A VAE gives a lower bound. The integral over the code was possible here on a grid of 400 x 400; with 32 "
-        "numbers the grid would need 400^32 points.",
+        "a": """A VAE gives a lower bound. The integral over the code was possible here on a grid of 400 x 400;
+        with 32 numbers the grid would need 400^32 points.""",
         "b": "A GAN's generator only makes samples; the density of what it makes is never written down.",
         "c": "The flow's change of variables is exact.",
-        "d": "The differential equation is a flow of infinitely many thin layers: exact up to the solver's error, "
-        "which the notebook measured.",
+        "d": """The differential equation is a flow of infinitely many thin layers:
+        exact up to the solver's error, which the notebook measured.""",
         "e": "log p(x) is the sum of log p(x_i | all before i), each given by the network.",
         "f": "A kernel density estimate is a formula: the log of a mean of Gaussians. Being simple is no hindrance.",
     },
     hints=["Implicit models only sample. Which one here is implicit?", "Which of them had a gap to its own log p(x)?"],
-    explanation="Exact: flow, autoregressive, kernel density; exact to a solver: diffusion by its ODE (its stochastic "
-    "form gives a bound). Bound: VAE. Only samples: GAN, the implicit model.",
+    explanation="""Exact: flow, autoregressive, kernel density; exact to a solver:
+    diffusion by its ODE (its stochastic form gives a bound). Bound: VAE. Only samples: GAN, the implicit model.""",
 )
 
 q5 = choice(
-    "Two papers on the same data. Paper A: a VAE, 'NLL at most 1.65 nats', by the ELBO. Paper B: a flow, NLL 1.40 "
-    "nats, exact. The entropy is not known. What follows?",
+    """Two papers on the same data. Paper A: a VAE, 'NLL at most 1.65 nats', by the ELBO.
+    Paper B: a flow, NLL 1.40 nats, exact. The entropy is not known. What follows?""",
     {
         "a": "The flow's density is better: 1.40 is below 1.65.",
         "b": "The VAE's density is better, since its true NLL is below 1.65.",
@@ -314,19 +314,19 @@ q5 = choice(
     },
     answer="c",
     feedback={
-        "a": "1.65 is an upper bound of the VAE's NLL. The notebook measured what a bound can give away; 0.25 would be "
-        "enough to turn the order.",
+        "a": """1.65 is an upper bound of the VAE's NLL. The notebook measured what a bound can give away;
+        0.25 would be enough to turn the order.""",
         "b": "Below 1.65 does not mean below 1.40. The gap can be small.",
         "d": "NLL says little about single samples: a model that is 99 % noise loses only 4.6 nats.",
     },
     hints=["On which side of the number does the VAE's true NLL lie?", "Could an importance-weighted bound settle it?"],
-    explanation="A bound and an exact value can be compared in one direction only: had the VAE's bound been 1.30, its "
-    "density would be better for certain. With many draws K the bound tightens and may settle it.",
+    explanation="""A bound and an exact value can be compared in one direction only: had the VAE's bound been 1.30, its
+    density would be better for certain. With many draws K the bound tightens and may settle it.""",
 )
 
 q6 = choice(
-    "You want synthetic images to train a detector of a disease that one patient in fifty has. A GAN's samples have an "
-    "energy distance to held-out data at the floor of real against real. Which check do you still need most?",
+    """You want synthetic images to train a detector of a disease that one patient in fifty has. A GAN's samples have an
+    energy distance to held-out data at the floor of real against real. Which check do you still need most?""",
     {
         "a": "none: the distance is at its floor",
         "b": "a count of the diseased among the samples, against their share in the data",
@@ -340,8 +340,8 @@ q6 = choice(
         "d": "A GAN has no likelihood. That is just why its missing modes go unnoticed.",
     },
     hints=["Look at the row 'truth without rare' of the table."],
-    explanation="A distance over all samples weighs a mode by its share. What matters and is rare has to be counted by "
-    "itself.",
+    explanation="""A distance over all samples weighs a mode by its share.
+    What matters and is rare has to be counted by itself.""",
 )
 
 summary = Exercises(vars()).summary

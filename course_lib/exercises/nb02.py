@@ -20,8 +20,8 @@ def score(x_t, D, alpha, sigma):
 
 
 q1 = function(
-    "Turn Tweedie's formula round. Write `score(x_t, D, alpha, sigma)`: the score $\\nabla \\log p_t(x_t)$ from the "
-    "denoised image `D`, for any schedule: `alpha**2 + sigma**2` need not be 1.",
+    r"""Turn Tweedie's formula round. Write `score(x_t, D, alpha, sigma)`: the score $\nabla \log p_t(x_t)$ from the
+    denoised image `D`, for any schedule: `alpha**2 + sigma**2` need not be 1.""",
     solution=score,
     tests=[
         case(
@@ -56,8 +56,8 @@ q1 = function(
         "Tweedie: alpha D = x_t + sigma^2 score.",
         "Solve it for the score.",
     ],
-    explanation="score = (alpha D - x_t) / sigma^2 = -eps / sigma, with eps the noise that D implies. A denoiser knows "
-    "the slope of the log density.",
+    explanation="""score = (alpha D - x_t) / sigma^2 = -eps / sigma, with eps the noise that D implies.
+    A denoiser knows the slope of the log density.""",
 )
 
 
@@ -70,16 +70,16 @@ def v_from_eps(eps, x_t, alpha, sigma):
 
 
 q2 = function(
-    "A network was trained to predict the noise. Write `v_from_eps(eps, x_t, alpha, sigma)`: what it says "
-    "about $v = \\alpha_t\\,\\epsilon - \\sigma_t\\,x_0$. The clean image is not given; get it from `eps` "
-    "first. It must hold for any schedule: `alpha**2 + sigma**2` need not be 1.",
+    r"""A network was trained to predict the noise. Write `v_from_eps(eps, x_t, alpha, sigma)`:
+    what it says about $v = \alpha_t\,\epsilon - \sigma_t\,x_0$. The clean image is not given; get it from `eps` first.
+    It must hold for any schedule: `alpha**2 + sigma**2` need not be 1.""",
     solution=v_from_eps,
     tests=[
         case(
             "no noise predicted",
             (ZEROS, RAMP, 0.8, 0.6),
-            "With eps = 0 the clean image is x_t / alpha, so v must be -sigma x_t / alpha. Is x_t divided by "
-            "alpha, and the sign a minus?",
+            """With eps = 0 the clean image is x_t / alpha, so v must be -sigma x_t / alpha.
+            Is x_t divided by alpha, and the sign a minus?""",
         ),
         case(
             "noise",
@@ -117,16 +117,16 @@ q2 = function(
         "x_t = alpha x_0 + sigma eps: solve for x_0.",
         "Then put x_0 and eps into v = alpha eps - sigma x_0.",
     ],
-    explanation="Any one of the five, together with x_t, gives all the others. With alpha^2 + sigma^2 = 1 the answer "
-    "shortens to (eps - sigma x_t) / alpha.",
+    explanation="""Any one of the five, together with x_t, gives all the others.
+    With alpha^2 + sigma^2 = 1 the answer shortens to (eps - sigma x_t) / alpha.""",
 )
 
 
 # ---- q3: errors of eps and v -----------------------------------------------------------------------------------------
 
 q3 = number(
-    "Variance-preserving schedule, log-SNR = -2. A network that predicts the noise and one that predicts v both err by "
-    "0.1 a pixel in their output. How many times larger is the first one's error in $x_0$?",
+    """Variance-preserving schedule, log-SNR = -2. A network that predicts the noise and one that predicts v both err by
+    0.1 a pixel in their output. How many times larger is the first one's error in $x_0$?""",
     solution="1 / math.sqrt(1 / (1 + math.exp(2)))",
     mistakes=[
         (2.718281828459045, "That is sigma / alpha, the factor of eps alone. v has a factor too: sigma. Divide."),
@@ -140,8 +140,8 @@ q3 = number(
         "An error in eps is multiplied by sigma / alpha, one in v by sigma, since alpha^2 + sigma^2 = 1.",
         "The ratio is 1 / alpha. From log-SNR = ln(alpha^2 / (1 - alpha^2)) follows alpha^2 = 1 / (1 + exp(2)).",
     ],
-    explanation="(sigma / alpha) / sigma = 1 / alpha = 2.9. At log-SNR = -10 it is 148. At little noise "
-    "alpha is nearly 1, and both are alike.",
+    explanation="""(sigma / alpha) / sigma = 1 / alpha = 2.9. At log-SNR = -10 it is 148.
+    At little noise alpha is nearly 1, and both are alike.""",
 )
 
 
@@ -156,8 +156,8 @@ def gap(true_var, model_var):
 VARS = torch.tensor([0.5, 1.0, 2.0])
 ONES = torch.ones(3)
 q4 = function(
-    "Write `gap(true_var, model_var)`: the nats that one reverse step loses, KL(true || model), when both are "
-    "Gaussians in one dimension with the same mean. Both arguments are tensors of variances.",
+    """Write `gap(true_var, model_var)`: the nats that one reverse step loses, KL(true || model), when both are
+    Gaussians in one dimension with the same mean. Both arguments are tensors of variances.""",
     solution=gap,
     tests=[
         case(
@@ -171,8 +171,8 @@ q4 = function(
         case(
             "which over which",
             (VARS, ONES),
-            "r is the true over the model's variance: being too sure costs more than being too careful. And all of it "
-            "is halved.",
+            """r is the true over the model's variance: being too sure costs more than being too careful.
+            And all of it is halved.""",
         ),
         case("ratio only", (4 * VARS, 4 * ONES), "Only the ratio counts: scaling both variances changes nothing."),
     ],
@@ -223,16 +223,16 @@ q4 = function(
         "Under the true distribution, E[x^2] is the true variance.",
         "(r - 1 - ln r) / 2 with r = true / model.",
     ],
-    explanation="E[log q - log p] = -ln(r)/2 - 1/2 + r/2. It is the price of one step with a perfect mean; notebook 02 "
-    "adds it over the steps.",
+    explanation="""E[log q - log p] = -ln(r)/2 - 1/2 + r/2. It is the price of one step with a perfect mean;
+    notebook 02 adds it over the steps.""",
 )
 
 
 # ---- q5: two ways back -----------------------------------------------------------------------------------------------
 
 q5 = choice(
-    "From the same noise image $x_1$, exact score, infinitely many steps: you run the reverse SDE twice and the "
-    "probability-flow ODE twice. What do you get?",
+    """From the same noise image $x_1$, exact score, infinitely many steps: you run the reverse SDE twice and the
+    probability-flow ODE twice. What do you get?""",
     {
         "a": "four different images, for the two equations sample different distributions",
         "b": "SDE: two different images; ODE: twice the same; but over many x_1 all follow one distribution",
@@ -243,19 +243,19 @@ q5 = choice(
     feedback={
         "a": "The distributions at each time agree. What differs is how a single point travels.",
         "c": "Equal marginals say how many particles are where, not which goes where. The SDE rolls dice on the way.",
-        "d": "The mean of many images is blurred. The ODE's end is a sample: its drift carries half of the score, "
-        "which is what the missing noise needs.",
+        "d": """The mean of many images is blurred. The ODE's end is a sample:
+        its drift carries half of the score, which is what the missing noise needs.""",
     },
     hints=["Which of the two has randomness after the start?", "Marginals are about crowds, not about single paths."],
-    explanation="Both have the marginals p_t. The ODE is a one-to-one map between noise and image, which gives "
-    "likelihoods and inversion; the SDE forgets its start, and with it earlier errors.",
+    explanation="""Both have the marginals p_t. The ODE is a one-to-one map between noise and image, which gives
+    likelihoods and inversion; the SDE forgets its start, and with it earlier errors.""",
 )
 
 # ---- q6: bits per dimension ------------------------------------------------------------------------------------------
 
 q6 = number(
-    "A paper states a negative log-likelihood of 8,000 nats for images of 64 x 64 grey pixels, whose intensities are "
-    "integers from 0 to 255 and were modelled as such. How many bits per pixel is that?",
+    """A paper states a negative log-likelihood of 8,000 nats for images of 64 x 64 grey pixels, whose intensities are
+    integers from 0 to 255 and were modelled as such. How many bits per pixel is that?""",
     solution="8000 / (64 * 64) / math.log(2)",
     mistakes=[
         (8000 / 4096, "That is nats a pixel. One bit is ln 2 = 0.693 nats: divide by it."),
@@ -272,8 +272,8 @@ q6 = number(
     ],
     also_right=[8000 / math.log(2) / 64**2, math.log2(math.e) * 8000 / 4096, "2,82"],
     hints=["One bit is ln 2 nats.", "Divide by the number of pixels and by ln 2."],
-    explanation="8000 / 4096 / 0.693 = 2.82 bits a pixel, against 8 without any model. Always ask: of what density, in "
-    "which units, with how many pixels?",
+    explanation="""8000 / 4096 / 0.693 = 2.82 bits a pixel, against 8 without any model.
+    Always ask: of what density, in which units, with how many pixels?""",
 )
 
 

@@ -22,8 +22,8 @@ def q_sample(x_0, eps, abar):
 
 
 q1 = function(
-    "Write `q_sample(x_0, eps, abar)`: jump from the clean image to $x_i$ in one go, where `abar` is "
-    "$\\bar\\alpha_i$, a number.",
+    r"""Write `q_sample(x_0, eps, abar)`: jump from the clean image to $x_i$ in one go, where `abar` is $\bar\alpha_i$,
+    a number.""",
     solution=q_sample,
     tests=[
         case("no noise", (RAMP, ZEROS, 1.0), "At abar = 1 nothing has happened yet: x_t must be x_0."),
@@ -58,8 +58,8 @@ q1 = function(
         "Variances add up to one: abar + (1 - abar).",
         "What multiplies an image is a standard deviation, the square root of a variance.",
     ],
-    explanation="q(x_t | x_0) is a Gaussian with mean sqrt(abar) x_0 and variance 1 - abar (Ho et al. 2020, eq. 4). "
-    "In the course's letters: alpha_t = sqrt(abar), sigma_t = sqrt(1 - abar).",
+    explanation="""q(x_t | x_0) is a Gaussian with mean sqrt(abar) x_0 and variance 1 - abar (Ho et al. 2020, eq. 4).
+    In the course's letters: alpha_t = sqrt(abar), sigma_t = sqrt(1 - abar).""",
 )
 
 
@@ -71,8 +71,8 @@ def posterior_variance(beta, abar, abar_prev):
 
 
 q2 = function(
-    "Write `posterior_variance(beta, abar, abar_prev)`: the variance of $q(x_{i-1} \\mid x_i, x_0)$, from "
-    "$\\beta_i$, $\\bar\\alpha_i$ and $\\bar\\alpha_{i-1}$.",
+    r"""Write `posterior_variance(beta, abar, abar_prev)`: the variance of $q(x_{i-1} \mid x_i, x_0)$, from $\beta_i$,
+    $\bar\alpha_i$ and $\bar\alpha_{i-1}$.""",
     solution=posterior_variance,
     tests=[
         case(
@@ -127,8 +127,8 @@ q2 = function(
         "1 / variance = (1 - beta) / beta + 1 / (1 - abar_prev).",
         "Bring it on one denominator and use abar = (1 - beta) abar_prev.",
     ],
-    explanation="Precisions add: (1 - beta)/beta + 1/(1 - abar_prev) = (1 - abar) / (beta (1 - abar_prev)). Ho "
-    "et al. (2020), eq. 7.",
+    explanation="""Precisions add: (1 - beta)/beta + 1/(1 - abar_prev) = (1 - abar) / (beta (1 - abar_prev)).
+    Ho et al. (2020), eq. 7.""",
     rtol=1e-6,
     atol=1e-12,
 )
@@ -199,19 +199,22 @@ def _time_withheld(net, x_0, eps, i, abar):
 
 SAME = torch.tensor([4, 4])
 q3 = function(
-    "This loss has three bugs. Mend it, as `loss_mended(net, x_0, eps, i, abar)` with images (B, 1, H, W), steps `i` "
-    "(B,), the table `abar` "
-    "(T,), and `net(x_t, i)` predicting the noise. It returns the mean over pixels and images.\n\n"
-    "```python\ndef loss(net, x_0, eps, i, abar):\n    a = abar[i].reshape(-1, 1, 1, 1)\n    x_t = a * x_0 + (1 "
-    "- a) * eps\n"
-    "    return (net(x_t, i) - x_0).square().sum()\n```",
+    """This loss has three bugs. Mend it, as `loss_mended(net, x_0, eps, i, abar)` with images (B, 1, H, W), steps `i`
+    (B,), the table `abar` (T,), and `net(x_t, i)` predicting the noise. It returns the mean over pixels and images.
+
+    ```python
+    def loss(net, x_0, eps, i, abar):
+        a = abar[i].reshape(-1, 1, 1, 1)
+        x_t = a * x_0 + (1 - a) * eps
+        return (net(x_t, i) - x_0).square().sum()
+    ```""",
     solution=loss_mended,
     tests=[
         case(
             "the target",
             (_silent, ONES, ZEROS, SAME, ABAR),
-            "A network that says 'no noise' where there is none must have no loss. Is the target eps, and not "
-            "the image?",
+            """A network that says 'no noise' where there is none must have no loss.
+            Is the target eps, and not the image?""",
         ),
         case(
             "squares",
@@ -292,8 +295,8 @@ q3 = function(
         "The network predicts the noise. What should its answer be compared with?",
         "A sum grows with the size of the batch, and with it every step of the optimiser.",
     ],
-    explanation="L_simple = E || eps - eps_theta(x_t, i) ||^2 (Ho et al. 2020, eq. 14), as a mean over pixels "
-    "and images.",
+    explanation="""L_simple = E || eps - eps_theta(x_t, i) ||^2 (Ho et al. 2020, eq. 14), as a mean over pixels and
+    images.""",
 )
 
 
@@ -305,9 +308,8 @@ def ddpm_mean(x_t, eps, beta, abar):
 
 
 q4 = function(
-    "Write `ddpm_mean(x_t, eps, beta, abar)`: the mean of the reverse step, straight from the predicted noise "
-    "`eps`, without "
-    "computing $x_0$ on the way.",
+    """Write `ddpm_mean(x_t, eps, beta, abar)`: the mean of the reverse step, straight from the predicted noise `eps`,
+    without computing $x_0$ on the way.""",
     solution=ddpm_mean,
     tests=[
         case(
@@ -370,9 +372,8 @@ q4 = function(
 # ---- q5, q6 ----------------------------------------------------------------------------------------------------------
 
 q5 = number(
-    "The average of the weights keeps 0.998 of itself each step. After how many steps does a weight's "
-    "contribution have half of its "
-    "first share? (a number of steps, to 1 %)",
+    """The average of the weights keeps 0.998 of itself each step.
+    After how many steps does a weight's contribution have half of its first share? (a number of steps, to 1 %)""",
     solution="math.log(0.5) / math.log(0.998)",
     mistakes=[
         (500, "That is 1 / (1 - 0.998), after which 1/e = 37 % is left; half is gone sooner."),
@@ -385,14 +386,13 @@ q5 = number(
     ],
     also_right=[346, 347, math.log(2) / -math.log(0.998)],
     hints=["After n steps the share is 0.998^n.", "n = log(0.5) / log(0.998)."],
-    explanation="About 346 steps: the average remembers the last few hundred steps, so it lags behind at the "
-    "start of training.",
+    explanation="""About 346 steps: the average remembers the last few hundred steps, so it lags behind at the start of
+    training.""",
 )
 
 q6 = choice(
-    "To save time you build MONAI's `DDPMScheduler(1000)` and call `set_timesteps(50)`. The denoiser is "
-    "perfect, the data have "
-    "standard deviation 0.3. Which standard deviation do the samples have?",
+    """To save time you build MONAI's `DDPMScheduler(1000)` and call `set_timesteps(50)`.
+    The denoiser is perfect, the data have standard deviation 0.3. Which standard deviation do the samples have?""",
     {
         "a": "0.30: a perfect denoiser gives the right spread with any number of steps",
         "b": "0.25: the same as our own sampler at 50 steps",
@@ -402,17 +402,17 @@ q6 = choice(
     answer="c",
     feedback={
         "a": "Section 3 shows that even the right sampler is 16 % short at 50 steps, with a perfect denoiser.",
-        "b": "Ours takes the step from t to the s asked for. What does a `step` do that only knows the "
-        "neighbour i - 1?",
+        "b": """Ours takes the step from t to the s asked for.
+        What does a `step` do that only knows the neighbour i - 1?""",
         "d": "Each step removes too little, not too much. How far does one step of a table of 1000 go?",
     },
     hints=[
         "`step` of MONAI's DDPMScheduler goes from i to i - 1, whatever the next time in `timesteps` is.",
         "Fifty steps, each as short as a thousandth of the way: how much noise has been removed at the end?",
     ],
-    explanation="Fifty short steps cover a twentieth of the way, so nearly all the noise is still there: 0.89 "
-    "at 50 steps, 0.60 at "
-    "250, 0.295 at 1000, measured with MONAI 1.6.1. Walk the whole table, or use a sampler that takes any t and s.",
+    explanation="""Fifty short steps cover a twentieth of the way, so nearly all the noise is still there:
+    0.89 at 50 steps, 0.60 at 250, 0.295 at 1000, measured with MONAI 1.6.1.
+    Walk the whole table, or use a sampler that takes any t and s.""",
 )
 
 summary = Exercises(vars()).summary

@@ -81,27 +81,27 @@ def _exact_old(eta, sigma, full):
 LEVELS = (0.28, 0.96, 0.6, 0.8)  # alpha_t, sigma_t, alpha_s, sigma_s: no two of them or of their ratios are equal
 
 q1 = function(
-    "Write `ddim(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s)`: the DDIM step from $t$ to $s$, where `x_0` is "
-    "the denoised image and `z` standard normal noise.",
+    """Write `ddim(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s)`: the DDIM step from $t$ to $s$, where `x_0` is
+    the denoised image and `z` standard normal noise.""",
     solution=ddim,
     tests=[
         case(
             "eta = 0",
             (RAMP, WAVE, 100 * ONES, 0.0, *LEVELS),
-            "At eta = 0 the step is alpha_s x_0 + sigma_s eps, with eps = (x_t - alpha_t x_0) / sigma_t, and z "
-            "plays no part. Are t and s in their places?",
+            """At eta = 0 the step is alpha_s x_0 + sigma_s eps, with eps = (x_t - alpha_t x_0) / sigma_t, and z plays
+            no part. Are t and s in their places?""",
         ),
         case(
             "the fresh noise",
             (ZEROS, ZEROS, ONES, 1.0, *LEVELS),
-            "The factor of z is not right. sigma_eta is a standard deviation: eta times the square root of the "
-            "variance of q(x_s | x_t, x_0).",
+            """The factor of z is not right. sigma_eta is a standard deviation:
+            eta times the square root of the variance of q(x_s | x_t, x_0).""",
         ),
         case(
             "the old noise",
             (ONES, ZEROS, ZEROS, 0.7, *LEVELS),
-            "What comes in as fresh noise must go from the old: the factor of eps is sqrt(sigma_s^2 - sigma_eta^2). "
-            "Else x_s has too much noise.",
+            """What comes in as fresh noise must go from the old: the factor of eps is sqrt(sigma_s^2 - sigma_eta^2).
+            Else x_s has too much noise.""",
         ),
         case(
             "all together",
@@ -141,8 +141,8 @@ q1 = function(
         "sigma_eta = eta * sigma_s / sigma_t * sqrt(sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2).",
         "The two noises together must have variance sigma_s^2.",
     ],
-    explanation="Song et al. (ICLR 2021), eq. 12 and 16. eta = 0 is deterministic, eta = 1 is DDPM; every eta has "
-    "the same distribution of x_s if x_0 is known exactly.",
+    explanation="""Song et al. (ICLR 2021), eq. 12 and 16. eta = 0 is deterministic, eta = 1 is DDPM;
+    every eta has the same distribution of x_s if x_0 is known exactly.""",
 )
 
 
@@ -212,28 +212,28 @@ _COSINE = Cosine()
 _EVEN, _UNEVEN = (tuple(_COSINE.time(torch.tensor(at, dtype=DOUBLE))) for at in ([-1.0, 0.0, 1.0], [-1.0, 0.0, 3.0]))
 
 q2 = function(
-    "Write `two_m(x_t, x_0, x_0_previous, u, t, s, schedule)`: the DPM-Solver++(2M) step from $t$ to $s$. `x_0` is the "
-    "denoised image at $t$, `x_0_previous` that at the time $u > t$ of the step before. You have `schedule.alpha`, "
-    "`schedule.sigma` and `schedule.log_snr` ($\\lambda_t = \\log(\\alpha_t^2/\\sigma_t^2)$, twice the paper's).",
+    r"""Write `two_m(x_t, x_0, x_0_previous, u, t, s, schedule)`: the DPM-Solver++(2M) step from $t$ to $s$. `x_0` is
+    the denoised image at $t$, `x_0_previous` that at the time $u > t$ of the step before. You have `schedule.alpha`,
+    `schedule.sigma` and `schedule.log_snr` ($\lambda_t = \log(\alpha_t^2/\sigma_t^2)$, twice the paper's).""",
     solution=two_m,
     tests=[
         case(
             "no change",
             (RAMP, WAVE, WAVE, *_EVEN, _COSINE),
-            "Where the denoised image has not changed, the step is DDIM's. Is it exp(-h) with h > 0, and is h half of "
-            "our lambda's difference (the paper's lambda is log(alpha / sigma))?",
+            """Where the denoised image has not changed, the step is DDIM's. Is it exp(-h) with h > 0, and is h half of
+            our lambda's difference (the paper's lambda is log(alpha / sigma))?""",
         ),
         case(
             "a change, equal steps",
             (RAMP, WAVE, ZEROS, *_EVEN, _COSINE),
-            "With equal steps q = h_previous / h = 1, and D' = 1.5 D - 0.5 D_previous: extrapolate ahead, by half of "
-            "the last change. Are both h's halved, or neither in the ratio?",
+            """With equal steps q = h_previous / h = 1, and D' = 1.5 D - 0.5 D_previous:
+            extrapolate ahead, by half of the last change. Are both h's halved, or neither in the ratio?""",
         ),
         prop(
             "the slope",
             lambda f: slope(f) > 1.7,
-            "On a grid of long and short steps the error must fall with the square of the number of steps, and "
-            "yours does not. Is q there, the step before over this one?",
+            """On a grid of long and short steps the error must fall with the square of the number of steps, and yours
+            does not. Is q there, the step before over this one?""",
         ),
         case(
             "unequal steps",
@@ -271,18 +271,18 @@ q2 = function(
         "D' = D + (D - D_previous) / (2 q): the value that D is expected to have in the middle of the step.",
         "x_s = sigma_s / sigma_t * x_t - alpha_s * (exp(-h) - 1) * D'.",
     ],
-    explanation="Lu et al. (2022), DPM-Solver++, Algorithm 2. With equal steps q = 1, and leaving it out "
-    "passes unseen. An inverted q is caught by no slope test at all: its errors, (h^2 - h_previous^2) / 2 a step, "
-    "cancel from step to step, so that the order stays 2. A test of the order is no test of the formula.",
+    explanation="""Lu et al. (2022), DPM-Solver++, Algorithm 2. With equal steps q = 1, and leaving it out passes
+    unseen. An inverted q is caught by no slope test at all: its errors, (h^2 - h_previous^2) / 2 a step, cancel from
+    step to step, so that the order stays 2. A test of the order is no test of the formula.""",
 )
 
 
 # ---- q3, q4, q5 ------------------------------------------------------------------------------------------------------
 
 q3 = number(
-    "DDIM, of first order, has the error 0.08 at 10 steps; Heun, of second order, 0.16 at 10 steps. Both go on like "
-    "this, and Heun's last step ends at $\\sigma = 0$, where it needs no second look. What is the smallest **number of "
-    "network evaluations** at which Heun has the smaller error, when DDIM gets just as many?",
+    r"""DDIM, of first order, has the error 0.08 at 10 steps; Heun, of second order, 0.16 at 10 steps.
+    Both go on like this, and Heun's last step ends at $\sigma = 0$, where it needs no second look. What is the smallest
+    **number of network evaluations** at which Heun has the smaller error, when DDIM gets just as many?""",
     solution="next(2 * n - 1 for n in range(1, 1000) if 16 / n**2 < 0.8 / (2 * n - 1))",
     mistakes=[
         (21, "That compares at equal steps. A step of Heun costs two evaluations, and DDIM may spend as many."),
@@ -300,15 +300,15 @@ q3 = number(
         "DDIM's error is 0.8 / n at n steps, Heun's 16 / n^2.",
         "n steps of Heun cost 2 n - 1 evaluations: compare 16 / n^2 with 0.8 / (2 n - 1).",
     ],
-    explanation="At 40 steps, 79 evaluations, Heun has 0.0100 and DDIM 0.0101. The higher order pays only beyond that. "
-    "Compare samplers at equal evaluations, never at equal steps.",
+    explanation="""At 40 steps, 79 evaluations, Heun has 0.0100 and DDIM 0.0101. The higher order pays only beyond that.
+    Compare samplers at equal evaluations, never at equal steps.""",
     rtol=0.001,
 )
 
 
 q4 = number(
-    "A sampler's error is 0.064 at 10 steps and 0.004 at 40. If it goes on like this, how many steps does an "
-    "error of 0.001 take?",
+    """A sampler's error is 0.064 at 10 steps and 0.004 at 40.
+    If it goes on like this, how many steps does an error of 0.001 take?""",
     solution="40 * (0.004 / 0.001) ** (1 / 2)",
     mistakes=[
         (160, "That would be first order. Four times the steps divided the error by 16: what is the order?"),
@@ -325,9 +325,9 @@ q4 = number(
 )
 
 q5 = choice(
-    "A colleague trains a diffusion model on label maps with the values 0, 1, 2, 3 and samples with MONAI's "
-    "`DDIMScheduler(num_train_timesteps=1000)`, all 1000 steps. The loss is excellent; but the samples have no 2 and "
-    "no 3. What is wrong?",
+    """A colleague trains a diffusion model on label maps with the values 0,
+    1, 2, 3 and samples with MONAI's `DDIMScheduler(num_train_timesteps=1000)`, all 1000 steps.
+    The loss is excellent; but the samples have no 2 and no 3. What is wrong?""",
     {
         "a": "1000 steps are too few for DDIM",
         "b": "`set_timesteps` makes a grid that does not fit the stride of `step`",

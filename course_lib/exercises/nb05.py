@@ -20,17 +20,17 @@ def classifier_guided(D, gradient, alpha, sigma, w):
 
 
 q1 = function(
-    "Write `classifier_guided(D, gradient, alpha, sigma, w)`: the denoised image under classifier guidance. `D` is the "
-    "unconditional answer, `gradient` is $\\nabla_{x_t} \\log p(y \\mid x_t)$, the rest are numbers, of a "
-    "variance-preserving schedule: $\\alpha^2 + \\sigma^2 = 1$.",
+    r"""Write `classifier_guided(D, gradient, alpha, sigma, w)`: the denoised image under classifier guidance.
+    `D` is the unconditional answer, `gradient` is $\nabla_{x_t} \log p(y \mid x_t)$, the rest are numbers, of a
+    variance-preserving schedule: $\alpha^2 + \sigma^2 = 1$.""",
     solution=classifier_guided,
     tests=[
         case("w = 0", (RAMP, WAVE, 0.8, 0.6, 0.0), "At w = 0 nobody asks the classifier: D must come back unchanged."),
         prop(
             "sign",
             lambda f: float(f(ZEROS, ONES, 0.8, 0.6, 1.0).mean()) > 0,
-            "D must move uphill on log p(y | x_t), along the gradient. The minus belongs to the noise: "
-            "eps goes down where D goes up.",
+            """D must move uphill on log p(y | x_t), along the gradient.
+            The minus belongs to the noise: eps goes down where D goes up.""",
         ),
         prop(
             "sigma squared",  # at little noise, where alpha hardly counts: sigma^2 is 0.02 and sigma 0.14
@@ -64,9 +64,8 @@ q1 = function(
         "Bayes: the conditional score is the unconditional score plus the gradient.",
         "Tweedie: D = (x_t + sigma^2 score) / alpha. What does a change of the score by w times the gradient add to D?",
     ],
-    explanation="D_w = D + w sigma^2 / alpha grad log p(y | x_t). In the noise it reads eps_w = eps - w sigma grad: "
-    "the "
-    "same, with a minus and one sigma (Dhariwal & Nichol, NeurIPS 2021, Algorithm 2).",
+    explanation="""D_w = D + w sigma^2 / alpha grad log p(y | x_t). In the noise it reads eps_w = eps - w sigma grad:
+    the same, with a minus and one sigma (Dhariwal & Nichol, NeurIPS 2021, Algorithm 2).""",
 )
 
 
@@ -112,17 +111,16 @@ q2 = function(
         lambda D_none, D_y, w: torch.lerp(D_none, D_y, w),
     ],
     hints=["A straight line through two points: where is it at w = 0, where at w = 1?", "Start at D_none."],
-    explanation="The line through both answers, walked beyond the conditional one. MONAI's `cfg` is this w; Ho & "
-    "Salimans (2022) write 1 + w for it.",
+    explanation="""The line through both answers, walked beyond the conditional one.
+    MONAI's `cfg` is this w; Ho & Salimans (2022) write 1 + w for it.""",
 )
 
 
 # ---- q3: not the tilted density --------------------------------------------------------------------------------------
 
 q3 = number(
-    "A wider population. Class: $p(x \\mid c) = \\mathcal N(0, 1)$. All: $p(x) = \\mathcal N(0, 3)$. "
-    "Variance-exploding noise, both denoisers exact, the deterministic path (the ODE). "
-    "Which **variance** do samples with w = 3 have?",
+    r"""A wider population. Class: $p(x \mid c) = \mathcal N(0, 1)$. All: $p(x) = \mathcal N(0, 3)$. Variance-exploding
+    noise, both denoisers exact, the deterministic path (the ODE). Which **variance** do samples with w = 3 have?""",
     solution="3 ** (1 - 3)",
     mistakes=[
         (3 / 7, "That is the tilted density: precision 3 * 1 + (1 - 3) / 3 = 7/3. Guidance does not sample it."),
@@ -143,17 +141,16 @@ q3 = number(
         "Both answers are linear in x, so a path is scaled by a factor: d log x / d log sigma is a weighted sum.",
         "w = 0 gives 3 and w = 1 gives 1. The logarithm of the variance is linear in w.",
     ],
-    explanation="d log x / d sigma = w sigma / (1 + sigma^2) + (1 - w) sigma / (3 + sigma^2). Integrated from infinity "
-    "to 0, the variance is 1^w 3^(1 - w): 1/9 at w = 3. The tilted density has 3 / (2 w + 1) = 3/7.",
+    explanation="""d log x / d sigma = w sigma / (1 + sigma^2) + (1 - w) sigma / (3 + sigma^2). Integrated from infinity
+    to 0, the variance is 1^w 3^(1 - w): 1/9 at w = 3. The tilted density has 3 / (2 w + 1) = 3/7.""",
 )
 
 
 # ---- q4: what an interval costs --------------------------------------------------------------------------------------
 
 q4 = number(
-    "A sampler of 25 steps, one evaluation each. Classifier-free guidance with w = 4 acts in an interval "
-    "that holds 8 of "
-    "the 25 times; outside it w = 1. How many evaluations of the network does one image cost?",
+    """A sampler of 25 steps, one evaluation each. Classifier-free guidance with w = 4 acts in an interval that holds 8
+    of the 25 times; outside it w = 1. How many evaluations of the network does one image cost?""",
     solution="25 + 8",
     mistakes=[
         (50, "That is guidance at every step. Outside the interval D_y alone is enough."),
@@ -164,8 +161,8 @@ q4 = number(
     ],
     also_right=[17 * 1 + 8 * 2, "33"],
     hints=["Guided: D_none and D_y. Not guided, w = 1: D_y only.", "17 times 1, plus 8 times 2."],
-    explanation="17 + 16 = 33 instead of 50: the interval saves a third of the time, besides what it does to the "
-    "images.",
+    explanation="""17 + 16 = 33 instead of 50: the interval saves a third of the time, besides what it does to the
+    images.""",
 )
 
 
@@ -193,9 +190,9 @@ def _from_unguided(*changes):
 
 
 q5 = function(
-    "Write `is_flipped(guided, unguided)`. Both are tensors (steps, B): $\\log p(y \\mid x_t)$ of the class that was "
-    "**asked for**, along the run, with and without guidance from the same start, for B images. Return True when the "
-    "guided run ended, on the average over the images, with **less** of what it was asked for than the unguided run.",
+    r"""Write `is_flipped(guided, unguided)`. Both are tensors (steps, B): $\log p(y \mid x_t)$ of the class that was
+    **asked for**, along the run, with and without guidance from the same start, for B images. Return True when the
+    guided run ended, on the average over the images, with **less** of what it was asked for than the unguided run.""",
     solution=is_flipped,
     tests=[
         case("working", (HIGH, LOW), "Guidance ended higher than no guidance: that is no fault."),
@@ -285,10 +282,9 @@ q5 = function(
         "The last row is the end of the run.",
         "Average each last row over the images, and compare the two numbers.",
     ],
-    explanation="Guidance must end with more of what was asked for than no guidance. The test is cheap and needs no "
-    "truth. It finds a wrong sign, and a label that is the wrong way round in the guiding code. It does not find a "
-    "wrong index that is used on both sides: look up the class for the test independently, by name or from labelled "
-    "images.",
+    explanation="""Guidance must end with more of what was asked for than no guidance. The test is cheap and needs no
+    truth. It finds a wrong sign, and a label that is the wrong way round in the guiding code. It does not find a wrong
+    index that is used on both sides: look up the class for the test independently, by name or from labelled images.""",
 )
 
 
@@ -301,8 +297,8 @@ q6 = choices(
         "b": "With perfect denoisers, classifier-free guidance with w = 3 samples from p(x | y)^3 p(x)^-2, normalised.",
         "c": "In the last, nearly noise-free steps guidance is what makes rare forms of a class disappear.",
         "d": "Images with a high accuracy under an independent classifier may still lack whole forms of their class.",
-        "e": "A classifier trained on clean images is a poor guide where it is shown x_t. Shown D(x_t, t), the same "
-        "classifier points about as well as one trained on noise.",
+        "e": """A classifier trained on clean images is a poor guide where it is shown x_t.
+        Shown D(x_t, t), the same classifier points about as well as one trained on noise.""",
     },
     answers="ade",
     feedback={
@@ -310,18 +306,17 @@ q6 = choices(
         "b": "Look at the one-dimensional example: its variance is 2^(1 - w), that of this density 2 / (w + 1).",
         "c": "Which form an image takes is decided while there is much noise; look at the interval.",
         "d": "The toy disease at w = 8: every sample is clearly diseased, and one of the two forms is all but gone.",
-        "e": "Its answers to x_t are not p(y | x_t), and its gradient points elsewhere; D(x_t, t) is a picture of the "
-        "kind that it knows. See the second figure of section 2.",
+        "e": """Its answers to x_t are not p(y | x_t), and its gradient points elsewhere;
+        D(x_t, t) is a picture of the kind that it knows. See the second figure of section 2.""",
     },
     hints=[
         "Two of the five are refuted by figures of this notebook.",
         "Check b in one dimension, c with the interval.",
     ],
-    explanation="True: a, d, e. Guidance is an extrapolation of denoisers, not a way to sample a tilted density; "
-    "what it "
-    "costs in variety it costs at high noise; and accuracy cannot see what is missing. "
-    "A clean classifier that is shown D(x_t, t) can guide; the price is a gradient through the denoiser at every step, "
-    "and a bias, since D is taken for the one true x_0.",
+    explanation="""True: a, d, e. Guidance is an extrapolation of denoisers, not a way to sample a tilted density;
+    what it costs in variety it costs at high noise; and accuracy cannot see what is missing.
+    A clean classifier that is shown D(x_t, t) can guide; the price is a gradient through the denoiser at every step,
+    and a bias, since D is taken for the one true x_0.""",
 )
 
 summary = Exercises(vars()).summary

@@ -18,9 +18,9 @@ BUMP = torch.cos(5 * RAMP + 1)
 # ---- q1: the exact answer --------------------------------------------------------------------------------------------
 
 q1 = number(
-    "Two neighbouring voxels, each with mean 100 and standard deviation 20, have correlation $\\rho = 0.8$. You "
-    "measure only the first, with independent noise of standard deviation 20, and read $y = 50$. What is the exact "
-    "mean of $x_2$ given that?",
+    r"""Two neighbouring voxels, each with mean 100 and standard deviation 20, have correlation $\rho = 0.8$.
+    You measure only the first, with independent noise of standard deviation 20, and read $y = 50$.
+    What is the exact mean of $x_2$ given that?""",
     solution="100 + 0.8 * 20**2 / (20**2 + 20**2) * (50 - 100)",
     mistakes=[
         (60, "That takes y for x_1. Half of y's variance is noise, so y says less of both voxels."),
@@ -40,8 +40,8 @@ q1 = number(
         "Its slope is the covariance of x_2 and y over the variance of y; the noise adds to the latter alone.",
         "The slope is 0.8 * 400 / (400 + 400) = 0.4.",
     ],
-    explanation="100 + 0.4 (50 - 100) = 80 (Bishop, PRML 2006, eq. 2.81 and 2.82). Two things draw the answer back to "
-    "the prior mean: the noise, by 1/2, and the correlation, by 0.8. Without noise this is rho x_1 of the text.",
+    explanation="""100 + 0.4 (50 - 100) = 80 (Bishop, PRML 2006, eq. 2.81 and 2.82). Two things draw the answer back to
+    the prior mean: the noise, by 1/2, and the correlation, by 0.8. Without noise this is rho x_1 of the text.""",
 )
 
 
@@ -53,9 +53,9 @@ def replace(x_s, y, z, m, alpha, sigma):
 
 
 q2 = function(
-    "Write `replace(x_s, y, z, m, alpha, sigma)`: the sampler has just made `x_s` at the level `alpha`, `sigma`. Put "
-    "the known pixels `y` in (where the mask `m` is 1), noised with `z` to the same level, and leave the hole (`m` "
-    "is 0) as it is.",
+    """Write `replace(x_s, y, z, m, alpha, sigma)`: the sampler has just made `x_s` at the level `alpha`, `sigma`.
+    Put the known pixels `y` in (where the mask `m` is 1), noised with `z` to the same level, and leave the hole (`m` is
+    0) as it is.""",
     solution=replace,
     tests=[
         case(
@@ -66,8 +66,8 @@ q2 = function(
         case(
             "no noise left",
             (RAMP, WAVE, BUMP, LEFT, 1.0, 0.0),
-            "At the end (alpha 1, sigma 0) the known pixels must be y itself, and the hole x_s. Is the mask the right "
-            "way round?",
+            """At the end (alpha 1, sigma 0) the known pixels must be y itself, and the hole x_s.
+            Is the mask the right way round?""",
         ),
         case(
             "the signal",
@@ -113,8 +113,8 @@ q2 = function(
         "What would the known pixels look like in a noisy image of this level?",
         "alpha y + sigma z, where m is 1; x_s, where m is 0.",
     ],
-    explanation="Song et al. (ICLR 2021), app. I.2; Lugmayr et al. (CVPR 2022), eq. 8. The network has only ever seen "
-    "images that are equally noisy everywhere: clean pixels in a noisy image would be new to it.",
+    explanation="""Song et al. (ICLR 2021), app. I.2; Lugmayr et al. (CVPR 2022), eq. 8. The network has only ever seen
+    images that are equally noisy everywhere: clean pixels in a noisy image would be new to it.""",
 )
 
 
@@ -158,12 +158,17 @@ def _ignore(x_t):
 
 HIGH, LOW = (0.28, 0.96), (0.6, 0.8)
 q3 = function(
-    "Someone's RePaint draws grey patches. One round of it goes from time t down to s and up to t again. It has two "
-    "bugs. Mend it, as `one_round(step, x_t, y, z, w, m, t, s)`; `step(x_t)` draws the hole at time s, `z` and `w` are "
-    "noise, `t` and `s` are pairs (alpha, sigma).\n\n"
-    "```python\ndef one_round(step, x_t, y, z, w, m, t, s):\n    (alpha_t, sigma_t), (alpha_s, sigma_s) = t, s\n"
-    "    x_s = m * (alpha_t * y + sigma_t * z) + (1 - m) * step(x_t)\n    ratio = alpha_t / alpha_s\n"
-    "    return ratio * x_s + sigma_t * w\n```",
+    """Someone's RePaint draws grey patches. One round of it goes from time t down to s and up to t again.
+    It has two bugs. Mend it, as `one_round(step, x_t, y, z, w, m, t, s)`; `step(x_t)` draws the hole at time s, `z` and
+    `w` are noise, `t` and `s` are pairs (alpha, sigma).
+
+    ```python
+    def one_round(step, x_t, y, z, w, m, t, s):
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = t, s
+        x_s = m * (alpha_t * y + sigma_t * z) + (1 - m) * step(x_t)
+        ratio = alpha_t / alpha_s
+        return ratio * x_s + sigma_t * w
+    ```""",
     solution=one_round,
     tests=[
         case(
@@ -230,9 +235,9 @@ q3 = function(
         "The first bug is in the line of x_s. The second is the noise of the last line.",
         "Compare with the forward step of notebook 03: variance sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2.",
     ],
-    explanation="Lugmayr et al. (CVPR 2022), Algorithm 1: the known part at the level of the time just reached, then "
-    "one forward step back up. With either bug the image is noisier than the network is told, and it answers with "
-    "the mean of many brains.",
+    explanation="""Lugmayr et al. (CVPR 2022), Algorithm 1: the known part at
+    the level of the time just reached, then one forward step back up.
+    With either bug the image is noisier than the network is told, and it answers with the mean of many brains.""",
 )
 
 
@@ -247,8 +252,8 @@ CORNER = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
 MEANS = RAMP[0, 0].reshape(2, 2, 2, 2).mean((1, 3))  # A x of an image (4, 4)
 SMALL = torch.tensor([[1.0, -2.0], [3.0, 0.5]])
 q4 = function(
-    "Downsampling takes the mean over squares of 2 x 2 pixels. Write its adjoint, `adjoint(y)`: from a tensor (h, w) "
-    "to one (2h, 2w), so that $\\langle A x, y\\rangle = \\langle x, A^T y\\rangle$ for all x and y.",
+    r"""Downsampling takes the mean over squares of 2 x 2 pixels. Write its adjoint, `adjoint(y)`:
+    from a tensor (h, w) to one (2h, 2w), so that $\langle A x, y\rangle = \langle x, A^T y\rangle$ for all x and y.""",
     solution=adjoint,
     tests=[
         case(
@@ -296,16 +301,16 @@ q4 = function(
         "Each value of y goes to the four pixels of its square, divided by 4.",
         "torch.kron(y, torch.ones(2, 2)) repeats each value on a square.",
     ],
-    explanation="The transpose of (1/4, 1/4, 1/4, 1/4) sends y to y/4 on each of the four pixels. The pseudo-inverse "
-    "sends it to y itself: A A^+ y = y, while A A^T y = y/4.",
+    explanation="""The transpose of (1/4, 1/4, 1/4, 1/4) sends y to y/4 on each of the four pixels.
+    The pseudo-inverse sends it to y itself: A A^+ y = y, while A A^T y = y/4.""",
 )
 
 
 # ---- q5: 3 dB --------------------------------------------------------------------------------------------------------
 
 q5 = number(
-    "An L2 network that reaches the smallest possible error scores a PSNR of 30 dB. A perfect posterior sampler draws "
-    "four samples, and you take their mean. What PSNR does that score, in dB? Give two decimals.",
+    """An L2 network that reaches the smallest possible error scores a PSNR of 30 dB. A perfect posterior sampler draws
+    four samples, and you take their mean. What PSNR does that score, in dB? Give two decimals.""",
     solution="30 - 10 * math.log10(1 + 1 / 4)",
     mistakes=[
         (30 - 10 * math.log10(2), "That is one sample: twice the error. The mean of K has (1 + 1/K) times the least."),
@@ -322,8 +327,8 @@ q5 = number(
         "For a perfect posterior sampler the variance of one sample equals the error of the posterior mean.",
         "So the squared error is (1 + 1/4) of the least. What is that in decibel?",
     ],
-    explanation="MSE = (1 + 1/K) of the least: 1.25 times for K = 4, which costs 10 log10(1.25) = 0.97 dB. One sample "
-    "costs 3.01 dB.",
+    explanation="""MSE = (1 + 1/K) of the least: 1.25 times for K = 4, which costs 10 log10(1.25) = 0.97 dB.
+    One sample costs 3.01 dB.""",
     rtol=0.001,
 )
 
@@ -331,8 +336,8 @@ q5 = number(
 # ---- q6: zero convolutions -------------------------------------------------------------------------------------------
 
 q6 = choice(
-    "A fresh ControlNet is put on a trained network: a copy of its encoder, and every output passes through a "
-    "convolution whose weights are zero. Before any training, what does the whole draw when it is given a map?",
+    """A fresh ControlNet is put on a trained network: a copy of its encoder, and every output passes through a
+    convolution whose weights are zero. Before any training, what does the whole draw when it is given a map?""",
     {
         "a": "noise, since the new layers are untrained",
         "b": "exactly what the base network draws, whatever the map",
@@ -346,8 +351,8 @@ q6 = choice(
         "d": "The gradient of a weight is its input times the gradient from above. The input is not zero.",
     },
     hints=["What does a convolution with zero weights and zero bias give out?", "Base + 0 = ?"],
-    explanation="The residuals are zero, so the output is the base's, bit for bit: training starts at a network that "
-    "already draws. The weights do learn, as their input is not zero (Zhang et al., ICCV 2023, sec. 3.1).",
+    explanation="""The residuals are zero, so the output is the base's, bit for bit: training starts at a network that
+    already draws. The weights do learn, as their input is not zero (Zhang et al., ICCV 2023, sec. 3.1).""",
 )
 
 summary = Exercises(vars()).summary

@@ -14,8 +14,8 @@ ZEROS = torch.zeros(2, 1, 4, 4)
 # ---- q1: compression -------------------------------------------------------------------------------------------------
 
 q1 = number(
-    "A 3-D autoencoder makes a CT volume of 512 x 512 x 256 voxels (one channel) smaller by $f = 8$ along each side "
-    "and keeps 4 latent channels. By what factor does the number of numbers fall?",
+    """A 3-D autoencoder makes a CT volume of 512 x 512 x 256 voxels (one channel) smaller by $f = 8$ along each side
+    and keeps 4 latent channels. By what factor does the number of numbers fall?""",
     solution="512 * 512 * 256 / (64 * 64 * 32 * 4)",
     mistakes=[
         (512, "That is 8^3, the fall in the number of places. Each place holds 4 numbers now."),
@@ -29,8 +29,8 @@ q1 = number(
         "Count the numbers before: 512 x 512 x 256. And after?",
         "After: (512 / 8) x (512 / 8) x (256 / 8) places with 4 numbers each.",
     ],
-    explanation="f^3 / channels = 512 / 4 = 128. In a slice it is f^2 / channels: 8 for the autoencoder of this "
-    "notebook, 64 / 8.",
+    explanation="""f^3 / channels = 512 / 4 = 128. In a slice it is f^2 / channels:
+    8 for the autoencoder of this notebook, 64 / 8.""",
 )
 
 
@@ -42,8 +42,8 @@ def scale_factor(z):
 
 
 q2 = function(
-    "Write `scale_factor(z)`: the one number that latents z (N, C, H, W) must be multiplied by so that their standard "
-    "deviation over everything is 1.",
+    """Write `scale_factor(z)`: the one number that latents z (N, C, H, W) must be multiplied by so that their standard
+    deviation over everything is 1.""",
     solution=scale_factor,
     tests=[
         case(
@@ -54,8 +54,8 @@ q2 = function(
         case(
             "a mean",
             (WAVE + 10,),
-            "A constant added to all latents does not change their spread: no root of the mean square, no largest "
-            "value.",
+            """A constant added to all latents does not change their spread:
+            no root of the mean square, no largest value.""",
         ),
     ],
     mistakes=[
@@ -80,8 +80,8 @@ q2 = function(
         lambda z: [float(z.var()) ** -0.5],
     ],
     hints=["What is the standard deviation of c z, if that of z is s?", "c s must be 1."],
-    explanation="Rombach et al. (CVPR 2022), app. G, take it from the first batch of training. It belongs to the "
-    "weights: a latent diffusion network is wrong without it.",
+    explanation="""Rombach et al. (CVPR 2022), app. G, take it from the first batch of training.
+    It belongs to the weights: a latent diffusion network is wrong without it.""",
     rtol=0.03,  # either definition of the standard deviation
 )
 
@@ -95,10 +95,14 @@ def denoised(x_t, eps, alpha, sigma, limits):
 
 
 q3 = function(
-    "This function clamps whatever it denoises. Mend it, as `denoised(x_t, eps, alpha, sigma, limits)`: `limits` is a "
-    "pair (lowest, highest) of what the data can be, or None for data without limits, such as latents.\n\n"
-    "```python\ndef denoised(x_t, eps, alpha, sigma, limits):\n"
-    "    x_0 = (x_t - sigma * eps) / alpha\n    return x_0.clamp(-1, 1)\n```",
+    """This function clamps whatever it denoises. Mend it, as `denoised(x_t, eps, alpha, sigma, limits)`:
+    `limits` is a pair (lowest, highest) of what the data can be, or None for data without limits, such as latents.
+
+    ```python
+    def denoised(x_t, eps, alpha, sigma, limits):
+        x_0 = (x_t - sigma * eps) / alpha
+        return x_0.clamp(-1, 1)
+    ```""",
     solution=denoised,
     tests=[
         case("latents", (RAMP, ZEROS, 0.8, 0.6, None), "Latents of variance 1 reach to 3 and -3: None means no clamp."),
@@ -204,16 +208,16 @@ q3 = function(
         "Two cases: limits is None, or a pair.",
         "x_0.clamp(low, high) takes the two ends; clamp(*limits) passes both.",
     ],
-    explanation="MONAI's DDPMScheduler and DDIMScheduler do it with clip_sample=False for latents and clip_sample_min, "
-    "clip_sample_max for images in another range.",
+    explanation="""MONAI's DDPMScheduler and DDIMScheduler do it with clip_sample=False for latents and clip_sample_min,
+    clip_sample_max for images in another range.""",
 )
 
 
 # ---- q4: memory in 3-D -----------------------------------------------------------------------------------------------
 
 q4 = number(
-    "A 3-D network keeps 33 MB of activations to train on one box of 32 x 48 x 32 voxels. How many GB does it keep for "
-    "a batch of 2 whole heads of 192 x 240 x 192 voxels? (All layers are convolutions, and 1 GB is 1000 MB.)",
+    """A 3-D network keeps 33 MB of activations to train on one box of 32 x 48 x 32 voxels. How many GB does it keep for
+    a batch of 2 whole heads of 192 x 240 x 192 voxels? (All layers are convolutions, and 1 GB is 1000 MB.)""",
     solution="33 * (192 * 240 * 192) / (32 * 48 * 32) * 2 / 1000",
     mistakes=[
         (33 * 180 / 1000, "That is one head. The batch holds two."),
@@ -230,8 +234,8 @@ q4 = number(
         "How many times does the box fit into the head? 6 x 5 x 6.",
         "33 MB x 180 x 2.",
     ],
-    explanation="33 MB x 180 x 2 = 11.9 GB, for a network that is small. Hence patches, latents, or both; and "
-    "attention, whose cost grows with the square of the number of voxels, only where the grid is coarse.",
+    explanation="""33 MB x 180 x 2 = 11.9 GB, for a network that is small. Hence patches, latents, or both;
+    and attention, whose cost grows with the square of the number of voxels, only where the grid is coarse.""",
 )
 
 
@@ -258,9 +262,8 @@ CORNER = np.array([10.0, 4.0, 2.0])
 
 
 q5 = function(
-    "You cut a box out of a volume; its first voxel is voxel `corner` (3,) of the volume. Write "
-    "`box_affine(affine, corner)`: the affine (4, 4) of the box, so that every voxel stays at its millimetres. Both "
-    "are numpy arrays.",
+    """You cut a box out of a volume; its first voxel is voxel `corner` (3,) of the volume. Write `box_affine(affine,
+    corner)`: the affine (4, 4) of the box, so that every voxel stays at its millimetres. Both are numpy arrays.""",
     solution=box_affine,
     tests=[
         case(
@@ -323,8 +326,8 @@ q5 = function(
         "Its millimetres are affine[:3, :3] @ corner + affine[:3, 3].",
         "Only the last column changes. Copy the affine first.",
     ],
-    explanation="mm = R v + t for a voxel v of the volume. In the box v = corner + u, so mm = R u + (R corner + t): "
-    "the same R, a new origin. nibabel's `image.slicer` does the same.",
+    explanation="""mm = R v + t for a voxel v of the volume. In the box v = corner + u, so mm = R u + (R corner + t):
+    the same R, a new origin. nibabel's `image.slicer` does the same.""",
     rtol=1e-9,
     atol=1e-9,
 )
@@ -354,8 +357,8 @@ def _tilted():
 
 FLIPPED = np.diag([-1.0, 1.0, 2.0, 1.0])  # the first axis runs from right to left
 q6 = function(
-    "A label has `n` voxels in a volume with the affine `affine` (4, 4), a numpy array. Write `volume_mm3(n, affine)`: "
-    "its volume in mm^3.",
+    """A label has `n` voxels in a volume with the affine `affine` (4, 4), a numpy array.
+    Write `volume_mm3(n, affine)`: its volume in mm^3.""",
     solution=volume_mm3,
     tests=[
         case("long voxels", (100, LONG), "A voxel of 0.5 x 1 x 3 mm has 1.5 mm^3; 100 of them have 150."),
@@ -370,8 +373,8 @@ q6 = function(
         case(
             "a tilted gantry",
             (100, _tilted()),
-            "In a CT with a tilted gantry the voxel's edges are not at right angles, so lengths alone do not tell its "
-            "volume.",
+            """In a CT with a tilted gantry the voxel's edges are not at right angles, so lengths alone do not tell its
+            volume.""",
         ),
     ],
     mistakes=[

@@ -23,9 +23,9 @@ def frechet(m1, s1, m2, s2):
 
 
 q1 = function(
-    "Write `frechet(m1, s1, m2, s2)`, the squared Fréchet distance of $\\mathcal N(m_1, \\mathrm{diag}\\,s_1^2)$ and "
-    "$\\mathcal N(m_2, \\mathrm{diag}\\,s_2^2)$. All are vectors; `s1` and `s2` are **standard deviations**. "
-    "Start from the formula above: what is $(C_1^{1/2} C_2\\, C_1^{1/2})^{1/2}$ when both matrices are diagonal?",
+    r"""Write `frechet(m1, s1, m2, s2)`, the squared Fréchet distance of $\mathcal N(m_1, \mathrm{diag}\,s_1^2)$
+    and $\mathcal N(m_2, \mathrm{diag}\,s_2^2)$. All are vectors; `s1` and `s2` are **standard deviations**.
+    Start from the formula above: what is $(C_1^{1/2} C_2\, C_1^{1/2})^{1/2}$ when both matrices are diagonal?""",
     solution=frechet,
     tests=[
         case("equal", (ONE, ONE, ONE, ONE), "Two equal Gaussians have distance zero."),
@@ -74,8 +74,8 @@ q1 = function(
 # ---- q2: the floor ---------------------------------------------------------------------------------------------------
 
 q2 = number(
-    "A paper compares 500 generated with 500 real images in 64 features that are nearly independent, each with "
-    "variance one. Which **Fréchet distance would a perfect generator score**, on average?",
+    """A paper compares 500 generated with 500 real images in 64 features that are nearly independent, each with
+    variance one. Which **Fréchet distance would a perfect generator score**, on average?""",
     solution="64 * (64 + 5) / (2 * 500)",
     rtol=0.005,
     mistakes=[
@@ -87,9 +87,8 @@ q2 = number(
     ],
     also_right=["4.416", 4416 / 1000, 4.42],
     hints=["It is the formula of section 3.", "d = 64 and N = 500 in d (d + 5) / (2 N)."],
-    explanation="4.4, without anything being wrong. At N = 5,000 it is 0.44. A Fréchet distance without N and without "
-    "the "
-    "floor says little, and two of different N must not be compared.",
+    explanation="""4.4, without anything being wrong. At N = 5,000 it is 0.44.
+    A Fréchet distance without N and without the floor says little, and two of different N must not be compared.""",
 )
 
 
@@ -121,15 +120,15 @@ def average_of_nothing(f):
 
 
 q3 = function(
-    "Write `kernel_distance(K_xx, K_yy, K_xy)` from the kernel matrices (m, m), (n, n) and (m, n): the **unbiased** "
-    "estimate of section 4, in which no image is compared with itself.",
+    """Write `kernel_distance(K_xx, K_yy, K_xy)` from the kernel matrices (m, m), (n, n) and (m, n):
+    the **unbiased** estimate of section 4, in which no image is compared with itself.""",
     solution=kernel_distance,
     tests=[
         prop(
             "unbiased",
             lambda f: abs(average_of_nothing(f)) < 0.6,
-            "On 300 pairs of samples of one distribution the mean is far from zero. Is the diagonal of K_xx, where an "
-            "image meets itself, still in your sum, or still in the number that you divide by?",
+            """On 300 pairs of samples of one distribution the mean is far from zero. Is the diagonal of K_xx, where an
+            image meets itself, still in your sum, or still in the number that you divide by?""",
         ),
         case(
             "other sizes",
@@ -196,9 +195,8 @@ q3 = function(
         "`K.sum() - K.trace()` is the sum off the diagonal. How many entries are that?",
         "m (m - 1) of them in K_xx, n (n - 1) in K_yy, m n in K_xy.",
     ],
-    explanation="An estimate that is right on average, where the truth is zero, must be below zero about half of the "
-    "time. "
-    "A negative kernel distance is no error; clipping it at zero would bring the bias back.",
+    explanation="""An estimate that is right on average, where the truth is zero, must be below zero about half of the
+    time. A negative kernel distance is no error; clipping it at zero would bring the bias back.""",
 )
 
 
@@ -213,15 +211,15 @@ DISTANCE = torch.tensor([[0.5, 3.0, 4.0], [0.9, 2.0, 5.0], [6.0, 7.0, 0.1], [8.0
 REACH = vector(1.0, 1.0, 0.2, 2.0)
 
 q4 = function(
-    "Write `coverage(distance, reach)`: `distance` (M, N) from each real to each generated image, `reach` (M,) the "
-    "radius of each real image's ball. The share of **balls** that hold at least one generated image.",
+    """Write `coverage(distance, reach)`: `distance` (M, N) from each real to each generated image, `reach` (M,) the
+    radius of each real image's ball. The share of **balls** that hold at least one generated image.""",
     solution=coverage,
     tests=[
         case(
             "by hand",
             (DISTANCE, REACH),
-            "4 real images, 3 generated. Balls 1 and 2 hold the first, ball 3 the last, ball 4 none: 3/4. Do you count "
-            "balls, and each once? (Counting generated images gives precision, 2/3.)",
+            """4 real images, 3 generated. Balls 1 and 2 hold the first, ball 3 the last, ball 4 none: 3/4.
+            Do you count balls, and each once? (Counting generated images gives precision, 2/3.)""",
         ),
         case(
             "on the edge",
@@ -236,8 +234,8 @@ q4 = function(
         case(
             "three radii",
             (torch.tensor([[1.5, 3.0], [0.5, 0.6], [0.5, 0.9]], dtype=torch.float64), vector(2.0, 0.1, 0.2)),
-            "Radii of 2, 0.1 and 0.2: ball 1 alone holds an image, so 1/3. Each row is compared with its own radius, "
-            "with no mean or median of them.",
+            """Radii of 2, 0.1 and 0.2: ball 1 alone holds an image, so 1/3.
+            Each row is compared with its own radius, with no mean or median of them.""",
         ),
     ],
     mistakes=[
@@ -279,8 +277,8 @@ q4 = function(
         "`distance <= reach[:, None]` is a table: does ball i hold image j?",
         "`any` over which axis, then the mean.",
     ],
-    explanation="Coverage asks the real images whether somebody came near them; precision asks the generated ones. A "
-    "generator that draws one perfect image for ever has precision 1 and a coverage near 0.",
+    explanation="""Coverage asks the real images whether somebody came near them; precision asks the generated ones.
+    A generator that draws one perfect image for ever has precision 1 and a coverage near 0.""",
 )
 
 
@@ -294,10 +292,10 @@ def threshold(null, level):
 EVEN = torch.arange(1, 100, dtype=torch.float64)  # 99 values: 1 ... 99
 
 q5 = function(
-    "Held-out images that the generator has never seen have distances `null` (n,) to their nearest training image. "
-    "Write `threshold(null, level)`: samples **below** it will be called copies. Of held-out images at most a share "
-    "`level` may be called so. Take the value of rank $\\lfloor \\text{level}\\,(n + 1)\\rfloor$, counted from the "
-    "smallest as 1; `null` is a tensor and need not be sorted.",
+    r"""Held-out images that the generator has never seen have distances `null` (n,) to their nearest training image.
+    Write `threshold(null, level)`: samples **below** it will be called copies. Of held-out images at most a share
+    `level` may be called so. Take the value of rank $\lfloor \text{level}\,(n + 1)\rfloor$, counted from the smallest
+    as 1; `null` is a tensor and need not be sorted.""",
     solution=threshold,
     tests=[
         prop(
@@ -357,17 +355,17 @@ q5 = function(
         lambda null, level: torch.sort(null)[0][torch.floor(level * (len(null) + 1) + 1e-9).long() - 1],
     ],
     hints=["`null.sort().values[r - 1]` is the value of rank r.", "r = int(level * (n + 1)); here rank 1 is index 0."],
-    explanation="The rank of a new held-out value among n + 1 is uniform, so it lies below the value of rank r with "
-    "probability at most r / (n + 1). No Gaussian, no constant taken from elsewhere. It needs held-out images that are "
-    "as far from the training set as a new patient is.",
+    explanation="""The rank of a new held-out value among n + 1 is uniform, so it lies below
+    the value of rank r with probability at most r / (n + 1). No Gaussian, no constant taken from elsewhere.
+    It needs held-out images that are as far from the training set as a new patient is.""",
 )
 
 
 # ---- q6: what a classifier's score proves ----------------------------------------------------------------------------
 
 q6 = choices(
-    "A classifier trained on synthetic images alone is as accurate on real test images as one trained on as many real "
-    "ones. Which of these follow, or were measured in this notebook? Give all letters that are true.",
+    """A classifier trained on synthetic images alone is as accurate on real test images as one trained on as many real
+    ones. Which of these follow, or were measured in this notebook? Give all letters that are true.""",
     {
         "a": "The synthetic images carry the labels that they were asked for, at least where this classifier looks.",
         "b": "No synthetic image is a copy of a training image.",
@@ -380,15 +378,15 @@ q6 = choices(
     feedback={
         "a": "Wrong or unrecognisable labels would have cost accuracy.",
         "b": "Look at the row of the copies: they score nearly as other real images do, because they are real images.",
-        "c": "A classifier looks at what separates the classes. Of texture, of noise and of anatomy that all classes "
-        "share it says nothing.",
+        "c": """A classifier looks at what separates the classes.
+        Of texture, of noise and of anatomy that all classes share it says nothing.""",
         "d": "Section 8 has it in its table, the row of the copies. This test must stand beside the one for copies.",
         "e": "A blurred image can still show which organ it is. A lesion of three pixels is another matter.",
         "f": "Ours saw 56,007. As many synthetic as real images is no equal start.",
     },
     hints=["Put a copier in the generator's place, and ask again.", "Three of the six."],
-    explanation="True: a, d, f. The score is a statement about one task, and about labels. It is blind to copies, "
-    "and it hides how many real images the generator had.",
+    explanation="""True: a, d, f. The score is a statement about one task, and about labels.
+    It is blind to copies, and it hides how many real images the generator had.""",
 )
 
 summary = Exercises(vars()).summary

@@ -25,10 +25,10 @@ def _keeps_inner_product(f):
 
 
 q1 = function(
-    'A scanner measures `A(x) = lines * torch.fft.fft2(x, norm="ortho")`: the Fourier transform of a real picture x '
-    "(H, W), on the columns where `lines` (W,) is 1. Write its adjoint, `adjoint(y, lines)`: a real picture from a "
-    "complex measurement y, so that $\\mathrm{Re}\\,\\langle A x, y\\rangle = \\langle x, A^T y\\rangle$ for every "
-    "real x and every complex y.",
+    r"""A scanner measures `A(x) = lines * torch.fft.fft2(x, norm="ortho")`:
+    the Fourier transform of a real picture x (H, W), on the columns where `lines` (W,) is 1.
+    Write its adjoint, `adjoint(y, lines)`: a real picture from a complex measurement y, so that
+    $\mathrm{Re}\,\langle A x, y\rangle = \langle x, A^T y\rangle$ for every real x and every complex y.""",
     solution=adjoint,
     tests=[
         case(
@@ -39,8 +39,8 @@ q1 = function(
         prop(
             "inner product",
             _keeps_inner_product,
-            "Re <A x, y> and <x, A^T y> differ. What y says where "
-            "nothing was measured cannot matter, and nothing is made up for missing lines.",
+            """Re <A x, y> and <x, A^T y> differ. What y says where nothing was measured cannot matter, and nothing is
+            made up for missing lines.""",
         ),
     ],
     mistakes=[
@@ -77,17 +77,17 @@ q1 = function(
         "A diagonal of zeros and ones is its own adjoint; that of the orthonormal transform is its inverse.",
         "x is real: only the real part of what comes back is paired with it.",
     ],
-    explanation="A = M F, so its adjoint is F^-1 M followed by the real part. This is the zero-filled picture. A "
-    "magnitude instead of the real part is not linear, and no adjoint of anything.",
+    explanation="""A = M F, so its adjoint is F^-1 M followed by the real part. This is the zero-filled picture.
+    A magnitude instead of the real part is not linear, and no adjoint of anything.""",
 )
 
 
 # ---- q2: acceleration ------------------------------------------------------------------------------------------------
 
 q2 = number(
-    "A paper simulates a scan: it takes real-valued magnitude pictures with 128 phase-encoding lines and keeps 32 of "
-    "them, all from the left half of k-space, none in the middle or at the edge. It reports R = 4. The picture is "
-    "real, so $y(-k) = \\overline{y(k)}$. What is R in truth: all lines over the lines that are **known**?",
+    r"""A paper simulates a scan: it takes real-valued magnitude pictures with 128 phase-encoding lines and keeps 32 of
+    them, all from the left half of k-space, none in the middle or at the edge. It reports R = 4. The picture is real,
+    so $y(-k) = \overline{y(k)}$. What is R in truth: all lines over the lines that are **known**?""",
     solution="128 / (2 * 32)",
     mistakes=[
         (4, "That counts the measured lines. Each of them also tells its mirror line."),
@@ -98,8 +98,8 @@ q2 = number(
     ],
     also_right=[2.0, "2", 128 / 64],
     hints=["How many lines does a line on the left make known?", "32 measured, 32 mirrored."],
-    explanation="64 of 128 lines are known: R = 2. True scans have phase, from coils, field and flow, and give no line "
-    "for nothing. The course measures k and -k together, so that a picture without phase gains nothing.",
+    explanation="""64 of 128 lines are known: R = 2. True scans have phase, from coils, field and flow, and give no line
+    for nothing. The course measures k and -k together, so that a picture without phase gains nothing.""",
 )
 
 
@@ -124,10 +124,10 @@ def _with(gain):
 
 LINE = torch.linspace(-2, 2, 8)
 q3 = function(
-    "One pixel, $x_0 \\sim \\mathcal N(0, 1)$, so that given $x_t$ it has mean $D = \\alpha x_t / (\\alpha^2 + "
-    "\\sigma^2)$ and variance $r_t^2 = \\sigma^2 / (\\alpha^2 + \\sigma^2)$. It is also measured: $y = x_0 + n$, with "
-    "noise of standard deviation $\\sigma_y$. Write `posterior_denoiser(x_t, y, alpha, sigma, sigma_y)`, the exact "
-    "$\\mathbb E[x_0 \\mid x_t, y]$.",
+    r"""One pixel, $x_0 \sim \mathcal N(0, 1)$, so that given $x_t$ it has mean
+    $D = \alpha x_t / (\alpha^2 + \sigma^2)$ and variance $r_t^2 = \sigma^2 / (\alpha^2 + \sigma^2)$.
+    It is also measured: $y = x_0 + n$, with noise of standard deviation $\sigma_y$.
+    Write `posterior_denoiser(x_t, y, alpha, sigma, sigma_y)`, the exact $\mathbb E[x_0 \mid x_t, y]$.""",
     solution=posterior_denoiser,
     tests=[
         case("a useless measurement", (LINE, 1.5, 0.8, 0.6, 1e6), "With huge sigma_y the answer is D, without y."),
@@ -180,16 +180,16 @@ q3 = function(
         "Weigh each by the inverse of its variance, or start at D and go part of the way to y.",
         "The part is r_t^2 / (r_t^2 + sigma_y^2).",
     ],
-    explanation="DPS has r_t^2 / sigma_y^2 in this place: as if x_0 were known to be D. Where r_t^2 is larger than "
-    "sigma_y^2 that oversteps y. PiGDM puts r_t^2 back into the denominator.",
+    explanation="""DPS has r_t^2 / sigma_y^2 in this place: as if x_0 were known to be D.
+    Where r_t^2 is larger than sigma_y^2 that oversteps y. PiGDM puts r_t^2 back into the denominator.""",
 )
 
 
 # ---- q4: coverage ----------------------------------------------------------------------------------------------------
 
 q4 = number(
-    "You draw K = 9 samples from the **exact** posterior and take each pixel's range, from the smallest to the largest "
-    "of the nine. In what share of the pixels does the truth lie in its range? (The truth is one more such draw.)",
+    """You draw K = 9 samples from the **exact** posterior and take each pixel's range, from the smallest to the largest
+    of the nine. In what share of the pixels does the truth lie in its range? (The truth is one more such draw.)""",
     solution="8 / 10",
     share=True,
     mistakes=[
@@ -205,16 +205,16 @@ q4 = number(
         "Samples and truth are ten draws of one distribution, in random order.",
         "The truth is outside if it is the smallest or the largest of the ten.",
     ],
-    explanation="1 - 2 / (K + 1) = 0.8. For 90 % that way one needs K = 19. The notebook's interval uses Student's t "
-    "instead, which gives 90 % at any K, if the samples are Gaussian.",
+    explanation="""1 - 2 / (K + 1) = 0.8. For 90 % that way one needs K = 19.
+    The notebook's interval uses Student's t instead, which gives 90 % at any K, if the samples are Gaussian.""",
 )
 
 
 # ---- q5: a lesion that is not seen -----------------------------------------------------------------------------------
 
 q5 = choice(
-    "A scan at R = 8 is reconstructed with a diffusion prior of healthy brains. All of 16 posterior samples agree: no "
-    "lesion. The measured lines are fitted within the noise. What do you know?",
+    """A scan at R = 8 is reconstructed with a diffusion prior of healthy brains.
+    All of 16 posterior samples agree: no lesion. The measured lines are fitted within the noise. What do you know?""",
     {
         "a": "there is no lesion: the samples agree and the data fit",
         "b": "there is a lesion of which the measured lines show nothing",
@@ -231,8 +231,8 @@ q5 = choice(
         "Two pictures that differ only on unmeasured lines have the same data.",
         "What fills those lines, and what has it seen in training?",
     ],
-    explanation="Where nothing was measured the prior answers, and this one has seen healthy brains only. Agreement "
-    "among its samples is certainty about the prior's world. The notebook measures how much contrast is left.",
+    explanation="""Where nothing was measured the prior answers, and this one has seen healthy brains only. Agreement
+    among its samples is certainty about the prior's world. The notebook measures how much contrast is left.""",
 )
 
 summary = Exercises(vars()).summary

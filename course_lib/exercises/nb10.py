@@ -15,8 +15,8 @@ def dice_from_iou(iou):
 
 
 q1 = function(
-    "Papers report Dice or IoU, and they can be converted. With $i = |A \\cap B|$ and $s = |A| + |B|$, Dice is "
-    "$2i/s$ and IoU is $i/(s - i)$. Write `dice_from_iou(iou)`.",
+    r"""Papers report Dice or IoU, and they can be converted.
+    With $i = |A \cap B|$ and $s = |A| + |B|$, Dice is $2i/s$ and IoU is $i/(s - i)$. Write `dice_from_iou(iou)`.""",
     solution=dice_from_iou,
     tests=[
         case("no overlap", (0.0,), "Without overlap both are 0."),
@@ -46,17 +46,17 @@ q1 = function(
         lambda iou: Fraction(2 * float(iou)) / Fraction(1 + float(iou)),
     ],
     hints=["Divide numerator and denominator of 2i/s by s - i.", "s/(s - i) = 1 + i/(s - i)."],
-    explanation="Dice = 2 IoU / (1 + IoU). It grows with IoU, so both rank two masks alike on one case. Their means "
-    "over cases or raters need not agree.",
+    explanation="""Dice = 2 IoU / (1 + IoU). It grows with IoU, so both rank two masks alike on one case.
+    Their means over cases or raters need not agree.""",
 )
 
 
 # ---- q2: the energy distance by hand ---------------------------------------------------------------------------------
 
 q2 = number(
-    "A lesion that 30 % of raters do not see (they draw nothing); the others all draw the same mask A. A model draws A "
-    "every time. What is its squared generalised energy distance $2\\,\\mathbb E\\,d(s, r) - \\mathbb E\\,d(s, s') - "
-    "\\mathbb E\\,d(r, r')$ with $d = 1 - \\mathrm{IoU}$?",
+    r"""A lesion that 30 % of raters do not see (they draw nothing); the others all draw the same mask A.
+    A model draws A every time. What is its squared generalised energy distance
+    $2\,\mathbb E\,d(s, r) - \mathbb E\,d(s, s') - \mathbb E\,d(r, r')$ with $d = 1 - \mathrm{IoU}$?""",
     solution="2 * 0.3 - 0 - 2 * 0.3 * 0.7",
     mistakes=[
         (0.3, "That is E d(s, r) alone."),
@@ -73,8 +73,8 @@ q2 = number(
         "d is 0 between equal masks (two empty ones too) and 1 between nothing and A.",
         "E d(s, r) = 0.3. Two raters differ with probability 2 x 0.3 x 0.7.",
     ],
-    explanation="0.6 - 0 - 0.42 = 0.18 = 2 x 0.3^2. The distance is 0 only if the model, too, draws nothing in 30 % of "
-    "its draws.",
+    explanation="""0.6 - 0 - 0.42 = 0.18 = 2 x 0.3^2. The distance is 0 only if the model, too, draws nothing in 30 % of
+    its draws.""",
 )
 
 
@@ -89,17 +89,17 @@ LAYERS = torch.tensor([[0.0, 0.25, 0.25, 0.0], [0.25, 0.6, 0.8, 0.25], [0.0, 0.6
 LEVELS = torch.tensor([0.3, 0.9, 0.1, 0.7])
 
 q3 = function(
-    "Write `random_threshold(p, u)`: masks drawn from a map of probabilities `p` (H, W). Draw k takes one threshold "
-    "`u[k]` for **all** pixels: it contains those whose probability exceeds it. `u` has shape (K,); return a bool "
-    "tensor (K, H, W).",
+    """Write `random_threshold(p, u)`: masks drawn from a map of probabilities `p` (H, W).
+    Draw k takes one threshold `u[k]` for **all** pixels: it contains those whose probability exceeds it.
+    `u` has shape (K,); return a bool tensor (K, H, W).""",
     solution=random_threshold,
     tests=[
         case("side", (LAYERS, torch.tensor([0.5])), "A pixel is drawn where p exceeds u, not where it falls below."),
         prop(
             "nested",
             lambda f: bool(f(LAYERS, LEVELS)[LEVELS.argsort()].diff(dim=0).max() <= 0),
-            "A higher threshold must give a smaller mask inside the other: take u[k] as it is for draw k, in the order "
-            "given, and draw nothing anew.",
+            """A higher threshold must give a smaller mask inside the other:
+            take u[k] as it is for draw k, in the order given, and draw nothing anew.""",
         ),
         case("levels", (LAYERS, LEVELS), "Compare p itself with each u."),
         case("certain", (torch.tensor([[0.0, 1.0]]), torch.tensor([0.0])), "p = 0 is never drawn: p > u, not p >= u."),
@@ -131,16 +131,16 @@ q3 = function(
         lambda p, u: torch.gt(p.unsqueeze(0), u.view(-1, 1, 1)),
     ],
     hints=["Comparing (K, 1, 1) with (H, W) gives (K, H, W).", "`u[:, None, None] < p`"],
-    explanation="With u uniform in [0, 1] each pixel is in the mask with probability p: calibrated, and all masks are "
-    "level sets of p, nested in each other. If the raters' masks are nested too, this is their exact distribution.",
+    explanation="""With u uniform in [0, 1] each pixel is in the mask with probability p: calibrated, and all masks are
+    level sets of p, nested in each other. If the raters' masks are nested too, this is their exact distribution.""",
 )
 
 
 # ---- q4: areas -------------------------------------------------------------------------------------------------------
 
 q4 = number(
-    "A map of exact probabilities: 60 pixels at 0.8, 40 at 0.6, 100 at 0.25, all others at 0. How many pixels do the "
-    "raters draw **on average**?",
+    """A map of exact probabilities: 60 pixels at 0.8, 40 at 0.6, 100 at 0.25, all others at 0.
+    How many pixels do the raters draw **on average**?""",
     solution="60 * 0.8 + 40 * 0.6 + 100 * 0.25",
     mistakes=[
         (100, "That is the area above 0.5. A threshold does not keep the mean area."),
@@ -151,16 +151,16 @@ q4 = number(
     ],
     also_right=["97", 97],
     hints=["The mean of a sum is the sum of the means.", "A pixel at 0.8 counts 0.8 on average."],
-    explanation="48 + 24 + 25 = 97: the sum of the probabilities is the mean area, exactly. Thresholding at 0.5 gives "
-    "100 here by luck; with 0.45 in place of 0.6 it would give 60.",
+    explanation="""48 + 24 + 25 = 97: the sum of the probabilities is the mean area, exactly.
+    Thresholding at 0.5 gives 100 here by luck; with 0.45 in place of 0.6 it would give 60.""",
 )
 
 
 # ---- q5: how many samples --------------------------------------------------------------------------------------------
 
 q5 = number(
-    "One rater in four draws the generous mask. A perfect model is asked for K samples of a case. What is the smallest "
-    "K for which the generous mask is missing among them in less than 5 % of cases?",
+    """One rater in four draws the generous mask. A perfect model is asked for K samples of a case.
+    What is the smallest K for which the generous mask is missing among them in less than 5 % of cases?""",
     solution="next(K for K in range(1, 100) if 0.75**K < 0.05)",
     mistakes=[
         (10, "0.75^10 is 0.056: just not enough."),
@@ -198,8 +198,8 @@ q6 = choices(
         "e": "Look at the curve of the denoiser that never sees the image.",
     },
     hints=["Three are false.", "For b, think of two raters who see the lesion in two places."],
-    explanation="True: c and e. Probabilities of pixels, the spread among networks, and the distribution of whole "
-    "masks are three different things.",
+    explanation="""True: c and e. Probabilities of pixels, the spread among networks, and the distribution of whole
+    masks are three different things.""",
 )
 
 summary = Exercises(vars()).summary

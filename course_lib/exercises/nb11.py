@@ -10,9 +10,9 @@ from course_lib.exercises.engine import Exercises, case, choices, function, mist
 # ---- q1: one voxel --------------------------------------------------------------------------------------------------
 
 q1 = number(
-    "One voxel, healthy people $\\mathcal N(0, 1)$, an anomaly $a = 3$. Noise to a $t_0$ with $\\alpha^2 = 0.8$, "
-    "$\\sigma^2 = 0.2$, and restore **once** by sampling, exactly. Which $d'$ has the residual: its shift by the "
-    "anomaly, divided by its standard deviation in healthy people?",
+    r"""One voxel, healthy people $\mathcal N(0, 1)$, an anomaly $a = 3$.
+    Noise to a $t_0$ with $\alpha^2 = 0.8$, $\sigma^2 = 0.2$, and restore **once** by sampling, exactly.
+    Which $d'$ has the residual: its shift by the anomaly, divided by its standard deviation in healthy people?""",
     solution="(1 - 0.8) * 3 / (2 * 1 * (1 - 0.8)) ** 0.5",
     mistakes=[
         (
@@ -27,8 +27,8 @@ q1 = number(
     ],
     also_right=["0.95", "0,9487", 0.6 / math.sqrt(0.4)],
     hints=["G = alpha^2 C / (alpha^2 C + sigma^2) = 0.8.", "The variance of one residual is 2 C (1 - G)."],
-    explanation="The residual shifts by (1 - 0.8) 3 = 0.6; its variance is 2 (1 - 0.8) = 0.4; d' = 0.95, a third of "
-    "the ceiling of 3, which the mean of many restorations reaches: 0.6 / 0.2.",
+    explanation="""The residual shifts by (1 - 0.8) 3 = 0.6; its variance is 2 (1 - 0.8) = 0.4;
+    d' = 0.95, a third of the ceiling of 3, which the mean of many restorations reaches: 0.6 / 0.2.""",
 )
 
 
@@ -100,9 +100,9 @@ def _from_slopes(D, x, eps, times, alpha, sigma):
 
 
 q2 = function(
-    "Write `restored(D, x, eps, times, alpha, sigma)`: noise and denoise. Noise `x` to `times[0]` with `eps`, then "
-    "walk along the falling `times`, the last of which is 0, with DDIM: $x_s = \\alpha_s D + \\sigma_s\\,(x_t - "
-    "\\alpha_t D)/\\sigma_t$. `D(x_t, t)` is the denoiser, `alpha(t)` and `sigma(t)` are functions.",
+    r"""Write `restored(D, x, eps, times, alpha, sigma)`: noise and denoise. Noise `x` to `times[0]` with `eps`, then
+    walk along the falling `times`, the last of which is 0, with DDIM: $x_s = \alpha_s D + \sigma_s\,(x_t - \alpha_t
+    D)/\sigma_t$. `D(x_t, t)` is the denoiser, `alpha(t)` and `sigma(t)` are functions.""",
     solution=restored,
     tests=[
         prop(
@@ -180,9 +180,9 @@ q2 = function(
 # ---- q3: two per cent ------------------------------------------------------------------------------------------------
 
 q3 = number(
-    "Two per cent of the pixels are lesion. A detector finds 90 % of the lesion's pixels and flags 5 % of the healthy "
-    "ones: in an ROC curve that is near the upper left corner. Which **precision** has it, that is, which share of the "
-    "flagged pixels is lesion?",
+    """Two per cent of the pixels are lesion. A detector finds 90 % of the lesion's
+    pixels and flags 5 % of the healthy ones: in an ROC curve that is near the upper left corner.
+    Which **precision** has it, that is, which share of the flagged pixels is lesion?""",
     share=True,
     solution="0.02 * 0.90 / (0.02 * 0.90 + 0.98 * 0.05)",
     mistakes=[
@@ -194,8 +194,8 @@ q3 = number(
     ],
     also_right=["27 %", 180 / 670, "18/67"],
     hints=["Take 10,000 pixels: how many lesion pixels are flagged, and how many healthy ones?", "180 and 490."],
-    explanation="180 / (180 + 490) = 0.27: three of four flagged pixels are healthy. The ROC curve divides by the "
-    "healthy pixels, which are many, and so it flatters; precision divides by what the reader has to look at.",
+    explanation="""180 / (180 + 490) = 0.27: three of four flagged pixels are healthy. The ROC curve divides by the
+    healthy pixels, which are many, and so it flatters; precision divides by what the reader has to look at.""",
 )
 
 
@@ -214,9 +214,9 @@ FIRST = torch.tensor([1.0, 0.0]).reshape(2, 1, 1)
 Q4 = tuple(torch.tensor(a) for a in (TWIN, TRUTH, MASK.astype(np.uint8)))
 
 q4 = function(
-    "Write `healing_error(twin, healthy, mask)`: how far the restored image is from the true healthy twin **inside the "
-    "lesion**, as the mean absolute difference over the lesion pixels of all N patients together. All are tensors "
-    "(N, H, W); `mask` is 1 on the lesion.",
+    """Write `healing_error(twin, healthy, mask)`: how far the restored image is from the true healthy twin
+    **inside the lesion**, as the mean absolute difference over the lesion pixels of all N patients together.
+    All are tensors (N, H, W); `mask` is 1 on the lesion.""",
     solution=healing_error,
     tests=[
         case("perfect", (Q4[1], Q4[1], Q4[2]), "A twin that equals the healthy image has error 0."),
@@ -233,8 +233,8 @@ q4 = function(
         prop(
             "every pixel alike",
             lambda f: abs(float(f(Q4[1] + FIRST, Q4[1], Q4[2])) - COUNTS[0] / sum(COUNTS)) < 1e-5,
-            "Only the patient with the larger lesion is off, by 1: the mean over all lesion pixels together is its "
-            "share of them. A mean for each patient, averaged, weighs a small lesion as much as a large one.",
+            """Only the patient with the larger lesion is off, by 1: the mean over all lesion pixels together is its
+            share of them. A mean for each patient, averaged, weighs a small lesion as much as a large one.""",
         ),
         case("absolute", Q4, "Absolute differences: not squared, and not with errors that cancel."),
     ],
@@ -272,8 +272,8 @@ q4 = function(
         lambda twin, healthy, mask: torch.masked_select((twin - healthy).abs(), mask.bool()).mean().item(),
     ],
     hints=["`(twin - healthy).abs()`, and then only where `mask > 0`."],
-    explanation="Only a cohort with true twins can ask this. Patients have none: there a low residual outside the "
-    "lesion is all that can be shown of identity.",
+    explanation="""Only a cohort with true twins can ask this.
+    Patients have none: there a low residual outside the lesion is all that can be shown of identity.""",
 )
 
 
@@ -312,9 +312,9 @@ TEST = torch.tensor(
 BEST = int(VALIDATION.mean(0).argmax())
 
 q5 = function(
-    "Write `dice_at_chosen(thresholds, validation, test)`: the mean Dice that an honest report may print. `thresholds` "
-    "(K,); `validation` (N, K) and `test` (M, K) hold the Dice of each case at each threshold. Choose the threshold "
-    "that has the best mean Dice on the validation cases, and return the mean Dice of the test cases there.",
+    """Write `dice_at_chosen(thresholds, validation, test)`: the mean Dice that an honest report may print.
+    `thresholds` (K,); `validation` (N, K) and `test` (M, K) hold the Dice of each case at each threshold. Choose the
+    threshold that has the best mean Dice on the validation cases, and return the mean Dice of the test cases there.""",
     solution=dice_at_chosen,
     tests=[
         prop(
@@ -330,8 +330,8 @@ q5 = function(
         case(
             "one threshold for all",
             (THRESHOLDS, VALIDATION, TEST),
-            "One threshold for all "
-            "cases: the one whose **mean** Dice on validation is highest. No median, no vote, no best case.",
+            """One threshold for all cases: the one whose **mean** Dice on validation is highest.
+            No median, no vote, no best case.""",
         ),
     ],
     mistakes=[
@@ -369,8 +369,8 @@ q5 = function(
         ],
     ],
     hints=["`validation.mean(0)` is one number for each threshold.", "`argmax` gives the column; read `test` there."],
-    explanation="A threshold is a parameter like any other. Chosen on the test set it makes every method look better, "
-    "and a poor method most.",
+    explanation="""A threshold is a parameter like any other.
+    Chosen on the test set it makes every method look better, and a poor method most.""",
 )
 
 
@@ -379,8 +379,8 @@ q5 = function(
 q6 = choices(
     "Which of these statements are true?",
     {
-        "a": "In $D_w = D_\\text{none} + w (D_y - D_\\text{none})$ with y = lesion, a positive w makes the lesion "
-        "grow; to heal, y must be healthy.",
+        "a": r"""In $D_w = D_\text{none} + w (D_y - D_\text{none})$ with y = lesion, a positive w makes the lesion grow;
+        to heal, y must be healthy.""",
         "b": "An AUROC over pixels of 0.95 shows that most of what is flagged is lesion.",
         "c": "With a prior that has seen healthy brains only, everything unusual is a lesion.",
         "d": "The larger t_0 is, the better the lesion goes, and the less of the person stays.",
@@ -392,12 +392,12 @@ q6 = choices(
         "b": "At 2 % prevalence three of four flagged pixels can be healthy at such an AUROC (exercise 3).",
         "c": "Another contrast, another level, an artefact are unusual too: see the T2 image.",
         "d": "The Gaussian case has both in closed form, and the images show the same.",
-        "e": "Bright lesions are not all: over the five families the network tells the ill from the healthy better in "
-        "section 9, where brightness flags 47 % of the healthy. It is the method to beat on its own ground.",
+        "e": """Bright lesions are not all: over the five families the network tells the ill from the healthy better in
+        section 9, where brightness flags 47 % of the healthy. It is the method to beat on its own ground.""",
     },
     hints=["Three are wrong: b is exercise 3, c is shown with an image of another contrast, e in section 9."],
-    explanation="True: a, d. Unusual is not ill, an ROC curve divides by what is common, and a rule that is best at "
-    "one kind of lesion need not be best at telling who is ill.",
+    explanation="""True: a, d. Unusual is not ill, an ROC curve divides by what is common, and a rule that is best at
+    one kind of lesion need not be best at telling who is ill.""",
 )
 
 summary = Exercises(vars()).summary

@@ -10,8 +10,8 @@ from course_lib.exercises.engine import Exercises, case, choices, function, mist
 # ---- q1: the time of a noise level -----------------------------------------------------------------------------------
 
 q1 = number(
-    "A picture has noise of $\\sigma_y = 0.4$. The prior's schedule is $\\alpha_t = \\cos(\\pi t/2)$, $\\sigma_t = "
-    "\\sin(\\pi t/2)$. At which t does the prior's denoiser answer for it?",
+    r"""A picture has noise of $\sigma_y = 0.4$. The prior's schedule is $\alpha_t = \cos(\pi t/2)$,
+    $\sigma_t = \sin(\pi t/2)$. At which t does the prior's denoiser answer for it?""",
     solution="2 / math.pi * math.atan(0.4)",
     mistakes=[
         (2 / math.pi * math.asin(0.4), "That is where sigma_t = 0.4. But x_t is scaled: the ratio to alpha_t counts."),
@@ -56,8 +56,9 @@ def _asked(f, sigma_y):
 Y = torch.linspace(-1.5, 1.5, 12, dtype=torch.float64).reshape(1, 1, 3, 4)
 
 q2 = function(
-    "Write `denoise(D, y, sigma_y, alpha, time)`: E[x_0 | y] for y = x_0 + sigma_y n by one evaluation of the prior's "
-    "denoiser `D(x_t, t)`. `time(sigma_y)` gives the t with sigma_t / alpha_t = sigma_y, and `alpha(t)` is a function.",
+    """Write `denoise(D, y, sigma_y, alpha, time)`: E[x_0 | y] for y = x_0 +
+    sigma_y n by one evaluation of the prior's denoiser `D(x_t, t)`.
+    `time(sigma_y)` gives the t with sigma_t / alpha_t = sigma_y, and `alpha(t)` is a function.""",
     solution=denoise,
     tests=[
         prop(
@@ -97,17 +98,17 @@ q2 = function(
         lambda D, y, sigma_y, alpha, time: D(y / math.sqrt(1 + float(sigma_y) ** 2), torch.tensor(time(sigma_y))),
     ],
     hints=["Two lines: the time, then D of the scaled picture.", "`t = time(sigma_y)`; `D(alpha(t) * y, t)`."],
-    explanation="One evaluation of a network that was never trained for this. A regression trained on pairs at this "
-    "one noise level would be after the same function.",
+    explanation="""One evaluation of a network that was never trained for this.
+    A regression trained on pairs at this one noise level would be after the same function.""",
 )
 
 
 # ---- q3: three answers to one noisy pixel ----------------------------------------------------------------------------
 
 q3 = number(
-    "One pixel, prior $\\mathcal N(0, 1)$, seen with $\\sigma_y = 1$. The posterior mean has the error 0.5 (MSE), a "
-    "posterior sample 1. The deterministic walk (DDIM in many steps) takes $\\mathcal N(0, 2)$, which is where y comes "
-    "from, to $\\mathcal N(0, 1)$: it returns $y/\\sqrt 2$. Which MSE has that?",
+    r"""One pixel, prior $\mathcal N(0, 1)$, seen with $\sigma_y = 1$. The posterior mean has the error 0.5 (MSE), a
+    posterior sample 1. The deterministic walk (DDIM in many steps) takes $\mathcal N(0, 2)$, which is where y comes
+    from, to $\mathcal N(0, 1)$: it returns $y/\sqrt 2$. Which MSE has that?""",
     solution="2 - 2 / math.sqrt(2)",
     mistakes=[
         (1.0, "That is a posterior sample's. This walk draws nothing: for each y there is one answer."),
@@ -118,8 +119,8 @@ q3 = number(
     ],
     also_right=["0.586", 1 - math.sqrt(2) + 1, "0,586"],
     hints=["E (y / sqrt 2 - x_0)^2 = E y^2 / 2 - 2 E y x_0 / sqrt 2 + E x_0^2."],
-    explanation="1 - sqrt 2 + 1 = 0.586. It looks as real as a sample (its variance is 1, the prior's) and errs little "
-    "more than the mean; but it is one image, and without a spread.",
+    explanation="""1 - sqrt 2 + 1 = 0.586. It looks as real as a sample (its variance is 1, the prior's) and errs little
+    more than the mean; but it is one image, and without a spread.""",
 )
 
 
@@ -133,8 +134,8 @@ def corrected(M, s):
 MAGNITUDE = torch.tensor([0.05, 0.2, 0.31, 0.4, 0.8, 1.1], dtype=torch.float64)
 
 q4 = function(
-    "In a magnitude image $E[M^2] = A^2 + 2 s^2$, with s the noise of each channel. Write `corrected(M, s)`: the A "
-    "that follows when M² stands for its mean, and 0 where that would be no real number. `M` is a tensor.",
+    """In a magnitude image $E[M^2] = A^2 + 2 s^2$, with s the noise of each channel. Write `corrected(M, s)`:
+    the A that follows when M² stands for its mean, and 0 where that would be no real number. `M` is a tensor.""",
     solution=corrected,
     tests=[
         case("bright", (MAGNITUDE[4:], 0.2), "Both channels, the real and the imaginary one, add a variance s^2."),
@@ -167,8 +168,8 @@ q4 = function(
         lambda M, s: torch.where(torch.gt(M, 2**0.5 * s), (M**2 - 2 * s**2).abs() ** 0.5, 0),
     ],
     hints=["Solve for A.", "`(...).clamp(min=0).sqrt()`."],
-    explanation="Bright pixels hardly change; the dark ones, fluid and air, lose their false brightness. The square is "
-    "free of bias, its root is not quite: clamping and rooting bend.",
+    explanation="""Bright pixels hardly change; the dark ones, fluid and air, lose their false brightness.
+    The square is free of bias, its root is not quite: clamping and rooting bend.""",
 )
 
 
@@ -180,8 +181,8 @@ def counterfactual_of(x, v, v_new, a):
 
 
 q5 = function(
-    "A brain's brightness at a pixel is x = a v + u: v the size of the ventricles, u all that is this person's own. "
-    "You observe x and v. Write `counterfactual_of(x, v, v_new, a)`: the x of the **same person** had v been v_new.",
+    """A brain's brightness at a pixel is x = a v + u: v the size of the ventricles, u all that is this person's own.
+    You observe x and v. Write `counterfactual_of(x, v, v_new, a)`: the x of the **same person** had v been v_new.""",
     solution=counterfactual_of,
     tests=[
         case("nothing changed", (1.3, 2.0, 2.0, -0.4), "With v_new = v it must return x itself: this person, as is."),
@@ -213,8 +214,8 @@ q5 = function(
         lambda x, v, v_new, a: np.float32(float(x) + float(a) * (float(v_new) - float(v))),
     ],
     hints=["Abduction: u = x - a v.", "Action and prediction: a v_new + u."],
-    explanation="x - a v + a v_new. DDIM inversion under the factual condition plays the part of u = x - a v, the walk "
-    "back under the new one that of the last step.",
+    explanation="""x - a v + a v_new. DDIM inversion under the factual condition plays the part of u = x - a v, the walk
+    back under the new one that of the last step.""",
 )
 
 
@@ -225,10 +226,10 @@ q6 = choices(
     {
         "a": "A posterior sample has, on average, twice the squared error of the posterior mean.",
         "b": "If the ventricles obtained have the area asked for, the counterfactual is right.",
-        "c": "A network that saw healthy pairs of T1 and T2 alone may show a lesion with the wrong sign, though it is "
-        "plain in the T1.",
-        "d": "Pushing the tissue away without a network does well here because the cohort is made by such a push; with "
-        "another mechanism it could lose.",
+        "c": """A network that saw healthy pairs of T1 and T2 alone may show a lesion with the wrong sign, though it is
+        plain in the T1.""",
+        "d": """Pushing the tissue away without a network does well here because the cohort is made by such a push;
+        with another mechanism it could lose.""",
         "e": "A follow-up scan of a patient whose ventricles grew is the true counterfactual of the first.",
     },
     answers="acd",

@@ -51,17 +51,17 @@ def _says_x_0(f):
 
 
 q1 = function(
-    "EDM's denoised image is $D = c_\\text{skip} x_t + c_\\text{out} F$, with $s = \\sigma^2 + \\sigma_d^2$, "
-    "$c_\\text{skip} = \\sigma_d^2 / s$ and $c_\\text{out} = \\sigma \\sigma_d / \\sqrt s$. Write "
-    "`edm_target(x_0, x_t, sigma, sigma_data)`: what $F$ must say so that $D$ is $x_0$.",
+    r"""EDM's denoised image is $D = c_\text{skip} x_t + c_\text{out} F$, with $s = \sigma^2 + \sigma_d^2$,
+    $c_\text{skip} = \sigma_d^2 / s$ and $c_\text{out} = \sigma \sigma_d / \sqrt s$.
+    Write `edm_target(x_0, x_t, sigma, sigma_data)`: what $F$ must say so that $D$ is $x_0$.""",
     solution=edm_target,
     tests=[
         prop("sign", _sign, "At very little noise F must say about -eps. Is that the sign of yours?"),
         prop(
             "divided",
             _divided,
-            "Put your F back into D: it does not give x_0. What c_out multiplies there, you must divide by it, not "
-            "multiply.",
+            """Put your F back into D: it does not give x_0. What c_out multiplies there, you must divide by it, not
+            multiply.""",
         ),
         prop(
             "in units",
@@ -86,8 +86,8 @@ q1 = function(
         prop(
             "much noise",
             _says_x_0,
-            "In very much noise F must say about x_0 / sigma_data. Rounding aside: is a large number subtracted from "
-            "a large one?",
+            """In very much noise F must say about x_0 / sigma_data.
+            Rounding aside: is a large number subtracted from a large one?""",
         ),
     ],
     mistakes=[
@@ -149,18 +149,18 @@ q1 = function(
         lambda x_0, x_t, sigma, sigma_data: edm_target(x_0.numpy(), x_t.numpy(), float(sigma), float(sigma_data)),
     ],
     hints=["Put x_0 for D and solve for F.", "F = (x_0 - c_skip x_t) / c_out."],
-    explanation="At little noise c_out is about sigma and F is about minus the noise; at much noise c_out is about "
-    "sigma_data and F is the image in units of its own spread. In between it blends, and its variance stays 1.",
+    explanation="""At little noise c_out is about sigma and F is about minus the noise; at much noise c_out is about
+    sigma_data and F is the image in units of its own spread. In between it blends, and its variance stays 1.""",
 )
 
 
 # ---- q2: two exact steps ---------------------------------------------------------------------------------------------
 
 q2 = number(
-    "One pixel, $x_0 \\sim \\mathcal N(m, s^2)$ with $s = 0.5$, straight lines, an **exact** denoiser. Euler takes "
-    "two steps: from $t = 1$ to $1/2$, and to 0. The first leads to $x_{1/2} = (m + \\epsilon)/2$; the second ends at "
-    "$D(x_{1/2}) = m + g\\,(x_{1/2} - m/2)$ with the gain $g = \\dfrac{s^2/2}{s^2/4 + 1/4}$. What is the standard "
-    "deviation of the end?",
+    r"""One pixel, $x_0 \sim \mathcal N(m, s^2)$ with $s = 0.5$, straight lines, an **exact** denoiser.
+    Euler takes two steps: from $t = 1$ to $1/2$, and to 0. The first leads to $x_{1/2} = (m + \epsilon)/2$;
+    the second ends at $D(x_{1/2}) = m + g\,(x_{1/2} - m/2)$ with the gain $g = \dfrac{s^2/2}{s^2/4 + 1/4}$.
+    What is the standard deviation of the end?""",
     solution="0.5 * (0.5**2 / 2) / (0.5**2 / 4 + 1 / 4)",
     mistakes=[
         (0.5, "That is the spread of the data. Two steps do not reach it."),
@@ -174,18 +174,18 @@ q2 = number(
     ],
     also_right=[Fraction(1, 5), "1/5", 0.2],
     hints=["x_{1/2} - m/2 = eps / 2, and eps has standard deviation 1.", "The end spreads by g / 2."],
-    explanation="0.2 instead of 0.5: less than half of the spread. Few steps of a perfect denoiser give pictures that "
-    "are too much alike; in a table this is one reason for the left end of the flow's curve.",
+    explanation="""0.2 instead of 0.5: less than half of the spread. Few steps of a perfect denoiser give pictures that
+    are too much alike; in a table this is one reason for the left end of the flow's curve.""",
 )
 
 
 # ---- q3: what a student costs ----------------------------------------------------------------------------------------
 
 q3 = number(
-    "A student is trained for 1,700 steps. Each step walks **4 paths of 8 evaluations** with the teacher and trains "
-    "the student on the 32 states. Count a teacher's evaluation as 1 and a training example (forward and backward) as "
-    "3. In use, the student needs 4 evaluations an image where the teacher needs 15. **After how many images** has "
-    "its training paid for itself? (The teacher was there anyway.)",
+    """A student is trained for 1,700 steps. Each step walks **4 paths of 8 evaluations** with the teacher and trains
+    the student on the 32 states. Count a teacher's evaluation as 1 and a training example (forward and backward) as 3.
+    In use, the student needs 4 evaluations an image where the teacher needs 15.
+    **After how many images** has its training paid for itself? (The teacher was there anyway.)""",
     solution="1700 * (4 * 8 * 1 + 32 * 3) / (15 - 4)",
     rtol=0.01,
     mistakes=[
@@ -201,17 +201,18 @@ q3 = number(
         "Price of a step: 32 evaluations of the teacher, and 32 examples at 3.",
         "1700 x 128 evaluations, over 11 saved an image.",
     ],
-    explanation="Nearly 20,000 images. For a figure in a paper a student never pays; for a service that draws day and "
-    "night, or where an answer must come while somebody waits, it does. If its pictures are worse, the sum is another.",
+    explanation="""Nearly 20,000 images. For a figure in a paper a student never pays;
+    for a service that draws day and night, or where an answer must come while somebody waits, it does.
+    If its pictures are worse, the sum is another.""",
 )
 
 
 # ---- q4: what follows ------------------------------------------------------------------------------------------------
 
 q4 = choices(
-    'An abstract: "Our flow model (24 M parameters, 300 epochs, Euler, 10 evaluations, FID 6.1) beats a published '
-    "DDPM (18 M parameters, 75 epochs, ancestral sampling, 10 evaluations, FID 41, from that paper). We train on the "
-    'same public data set." Which sentences are **true of this comparison**? Give all letters that are true.',
+    """An abstract: "Our flow model (24 M parameters, 300 epochs, Euler, 10 evaluations, FID 6.1) beats a published
+    DDPM (18 M parameters, 75 epochs, ancestral sampling, 10 evaluations, FID 41, from that paper). We train on the same
+    public data set." Which sentences are **true of this comparison**? Give all letters that are true.""",
     {
         "a": "It shows that straight lines train better than DDPM's mixture.",
         "b": "Part of the gap may be the sampler: the two models were walked in different ways.",
@@ -230,8 +231,8 @@ q4 = choices(
         "f": "Does the abstract report a floor?",
     },
     hints=["Ask what was held fixed.", "Three letters are true."],
-    explanation="One thing at a time: the same network, training and judge, and each model with the same sampler as "
-    "well as with its own. Then it can be said which part of a gain is the recipe.",
+    explanation="""One thing at a time: the same network, training and judge, and each model with the same sampler as
+    well as with its own. Then it can be said which part of a gain is the recipe.""",
 )
 
 
@@ -248,15 +249,15 @@ def _ends_at_image(f):
 
 
 q5 = function(
-    "A network trained with MONAI's `RFlowScheduler` says $v = x_0 - \\epsilon$ at "
-    "$x_t = (1 - t)\\,x_0 + t\\,\\epsilon$, with t = 1 for noise. Write `rflow_step(x_t, v, t, s)`: the pair "
-    "$(x_s, x_0)$ of Euler's step from t to an earlier s < t, and of the clean image that v stands for.",
+    r"""A network trained with MONAI's `RFlowScheduler` says $v = x_0 - \epsilon$
+    at $x_t = (1 - t)\,x_0 + t\,\epsilon$, with t = 1 for noise. Write `rflow_step(x_t, v, t, s)`:
+    the pair $(x_s, x_0)$ of Euler's step from t to an earlier s < t, and of the clean image that v stands for.""",
     solution=rflow_step,
     tests=[
-        prop("whole step", _ends_at_image, "A step down to s = 0 along the true v must end at the image: is the sign "
-             "that of image minus noise, and the length t - s?"),
-        case("part of the way", (WAVE, RAMP, 0.7, 0.5), "From 0.7 to 0.5 the step has length 0.2; the clean image "
-             "lies at distance t."),
+        prop("whole step", _ends_at_image, """A step down to s = 0 along the true v must end at the image:
+        is the sign that of image minus noise, and the length t - s?"""),
+        case("part of the way", (WAVE, RAMP, 0.7, 0.5), """From 0.7 to 0.5 the step has length 0.2;
+        the clean image lies at distance t."""),
     ],
     mistakes=[
         mistake(lambda x_t, v, t, s: x_t + (t - s) * v, "shape", "the next state alone"),
@@ -277,16 +278,16 @@ q5 = function(
         lambda x_t, v, t, s: (s / t * x_t + (1 - s / t) * (x_t + t * v), x_t + t * v),
         lambda x_t, v, t, s: ((x_t + (t - s) * v).tolist(), (x_t + t * v).numpy()),],
     hints=["x_t + t v = (1 - t) x_0 + t eps + t x_0 - t eps.", "The step is the same with t - s in place of t."],
-    explanation="Lipman et al. let t run from noise to data, MONAI's clock from data to noise with the velocity of the "
-    "former, this course has u = eps - x_0 = -v. A wrong sign here gives noise that grows, and no error message.",
+    explanation="""Lipman et al. let t run from noise to data, MONAI's clock from data to noise with the velocity of the
+    former, this course has u = eps - x_0 = -v. A wrong sign here gives noise that grows, and no error message.""",
 )  # fmt: skip
 
 
 # ---- q6: a blind network ---------------------------------------------------------------------------------------------
 
 q6 = choices(
-    "Which of these MONAI U-Nets **cannot know** time and class? Their residual blocks normalise in `norm_num_groups` "
-    "groups just after time and class are added as one number a channel. Give all letters.",
+    """Which of these MONAI U-Nets **cannot know** time and class? Their residual blocks normalise in `norm_num_groups`
+    groups just after time and class are added as one number a channel. Give all letters.""",
     {
         "a": "`channels=(32, 32)`, `norm_num_groups=32`",
         "b": "`channels=(32, 64)`, `norm_num_groups=32`",
@@ -305,8 +306,8 @@ q6 = choices(
         "f": "Groups of 2, 4 and 6 channels.",
     },
     hints=["How many channels has a group?", "Blind means a single channel a group on every level. Two letters."],
-    explanation="A group of one channel is instance normalisation, which takes off each channel's mean, and with it "
-    "whatever was added to the channel. The shipped networks of the course have 64, 128, 192 channels in 32 groups.",
+    explanation="""A group of one channel is instance normalisation, which takes off each channel's mean, and with it
+    whatever was added to the channel. The shipped networks of the course have 64, 128, 192 channels in 32 groups.""",
 )
 
 summary = Exercises(vars()).summary

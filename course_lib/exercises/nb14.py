@@ -11,9 +11,9 @@ from course_lib.exercises.engine import Exercises, case, choices, function, mist
 # ---- q1: what invention costs ----------------------------------------------------------------------------------------
 
 q1 = number(
-    "A ring of k-space was not measured, and the measured lines say **nothing** about it. A perfect posterior sampler "
-    "fills it with a draw as strong as the truth and independent of it. Its mean squared error in this ring, divided "
-    "by the error of leaving the ring at zero, is ...? (All have mean zero.)",
+    """A ring of k-space was not measured, and the measured lines say **nothing** about it.
+    A perfect posterior sampler fills it with a draw as strong as the truth and independent of it. Its mean squared
+    error in this ring, divided by the error of leaving the ring at zero, is ...? (All have mean zero.)""",
     solution="1 + 1",
     mistakes=[
         (1, "That is the error of zeros, the truth's own energy. The draw adds its energy to it."),
@@ -28,9 +28,9 @@ q1 = number(
         "The error is the difference of two independent numbers of equal variance.",
         "Var(a - b) = Var(a) + Var(b); zeros have the error Var(b).",
     ],
-    explanation="The sampler does exactly what was asked, and is wrong by twice the energy: (1 + 1/K) of notebook 09 "
-    "with K = 1. At 2 nothing was known; between 1 and 2 "
-    "something was, and no better sampler comes below twice the error of the best regression.",
+    explanation="""The sampler does exactly what was asked, and is wrong by twice the energy:
+    (1 + 1/K) of notebook 09 with K = 1. At 2 nothing was known; between 1 and 2 something was, and no better sampler
+    comes below twice the error of the best regression.""",
 )
 
 
@@ -63,24 +63,24 @@ EIGHTHS = torch.arange(57, -1, -1) / 8
 MIXED = torch.cat([torch.linspace(0.1, 0.3, 30), torch.linspace(0.6, 0.95, 70)])
 
 q2 = function(
-    "Write `flagged_share(relative, null, level)`: the share of samples called copies. `relative` (N,) are their "
-    "distances to the nearest training image over those to the surroundings, `null` (n,) the same of held-out images. "
-    "The threshold is the value of `null` of rank $\\lfloor \\text{level}\\,(n + 1)\\rfloor$, counted from the "
-    "smallest as 1; what lies **below** it is called a copy.",
+    r"""Write `flagged_share(relative, null, level)`: the share of samples called copies. `relative` (N,) are their
+    distances to the nearest training image over those to the surroundings, `null` (n,) the same of held-out images.
+    The threshold is the value of `null` of rank $\lfloor \text{level}\,(n + 1)\rfloor$, counted from the smallest as 1;
+    what lies **below** it is called a copy.""",
     solution=flagged_share,
     tests=[
         case("copies", (MIXED, NULL, 0.05), "30 of 100 samples lie far below every held-out image: 0.30."),
         case(
             "held out",
             (NULL, NULL, 0.05),
-            "Of these 99 held-out images 4 lie below the fifth smallest. Is the rank right, and is the image at the "
-            "threshold left out?",
+            """Of these 99 held-out images 4 lie below the fifth smallest.
+            Is the rank right, and is the image at the threshold left out?""",
         ),
         case(
             "a rank rounded down",
             (torch.cat([EIGHTHS, EIGHTHS]), EIGHTHS, 0.05),
-            "n = 58: 0.05 * 59 is 2.95, so the rank is 2, and 2 of the 116 samples lie below that value. Round down, "
-            "and take n + 1 of the held-out images, not of the samples.",
+            """n = 58: 0.05 * 59 is 2.95, so the rank is 2, and 2 of the 116 samples lie below that value.
+            Round down, and take n + 1 of the held-out images, not of the samples.""",
         ),
     ],
     mistakes=[
@@ -149,16 +149,16 @@ q2 = function(
         "Sort the null and take the value at the rank; Python counts from 0.",
         "int(level * (n + 1)) - 1 is the index. Then (relative < value).float().mean().",
     ],
-    explanation="A new held-out image lies strictly below this value with probability at most `level`, for any "
-    "distribution. Say the level beside every share of copies: at 5 %, a share of 5 % is no copy at all.",
+    explanation="""A new held-out image lies strictly below this value with probability at most `level`, for any
+    distribution. Say the level beside every share of copies: at 5 %, a share of 5 % is no copy at all.""",
 )
 
 
 # ---- q3: a class that is missing -------------------------------------------------------------------------------------
 
 q3 = number(
-    "A finding is in 2 % of the patients. A generator never draws it. **How many samples without the finding** must "
-    "you see, at least, before you may say, with an error of at most 5 %, that it draws less than 2 %?",
+    """A finding is in 2 % of the patients. A generator never draws it. **How many samples without the finding** must
+    you see, at least, before you may say, with an error of at most 5 %, that it draws less than 2 %?""",
     solution="math.ceil(math.log(0.05) / math.log(1 - 0.02))",
     rtol=0.001,
     mistakes=[
@@ -172,17 +172,17 @@ q3 = number(
     ],
     also_right=["149", 149.0],
     hints=["A fair generator shows none in n samples with probability (1 - p)^n.", "Solve (1 - p)^n <= 0.05 for n."],
-    explanation="0.98^n <= 0.05 from n = 149 on. That presumes that someone, or a classifier without errors, looks at "
-    "each sample for this finding. No distance between sets of this size will tell you.",
+    explanation="""0.98^n <= 0.05 from n = 149 on. That presumes that someone, or a classifier without errors, looks at
+    each sample for this finding. No distance between sets of this size will tell you.""",
 )
 
 
 # ---- q4: error bars under shift --------------------------------------------------------------------------------------
 
 q4 = number(
-    "A sampler's spread is right (standard deviation 1), but under a shift its mean is off by **2** of these standard "
-    "deviations. The truth is distributed as $\\mathcal N(2, 1)$, the 90 % interval is $0 \\mp 1.645$. What share of "
-    "the truths does it cover?",
+    r"""A sampler's spread is right (standard deviation 1), but under a shift its mean is off by **2** of these
+    standard deviations. The truth is distributed as $\mathcal N(2, 1)$, the 90 % interval is $0 \mp 1.645$.
+    What share of the truths does it cover?""",
     solution="0.5 * (math.erf((1.645 - 2) / math.sqrt(2)) - math.erf((-1.645 - 2) / math.sqrt(2)))",
     rtol=0.01,
     share=True,
@@ -200,8 +200,8 @@ q4 = number(
         "The share of N(2, 1) between -1.645 and 1.645.",
         "Phi(1.645 - 2) - Phi(-1.645 - 2), with Phi the distribution function of the standard normal.",
     ],
-    explanation="0.361: an interval that says 90 % and covers 36 %. The samples agree with each other as before; "
-    "nothing in them says that their mean has moved.",
+    explanation="""0.361: an interval that says 90 % and covers 36 %.
+    The samples agree with each other as before; nothing in them says that their mean has moved.""",
 )
 
 
@@ -213,8 +213,8 @@ def kilowatt_hours(seconds, watts, images):
 
 
 q5 = function(
-    "Write `kilowatt_hours(seconds, watts, images)`: the energy of `images` images that take `seconds` of a processor "
-    "each, which draws `watts`. One kilowatt-hour is 1000 watts for an hour.",
+    """Write `kilowatt_hours(seconds, watts, images)`: the energy of `images` images that take `seconds` of a processor
+    each, which draws `watts`. One kilowatt-hour is 1000 watts for an hour.""",
     solution=kilowatt_hours,
     tests=[
         case("an hour", (3600.0, 1000.0, 1), "3600 s at 1000 W are one kilowatt-hour by definition."),
@@ -241,17 +241,17 @@ q5 = function(
         lambda seconds, watts, images: torch.as_tensor(images) * torch.mul(seconds, watts) / (1000 * 60 * 60),
     ],
     hints=["Joules are watts times seconds.", "1 kWh = 3.6 million joules."],
-    explanation="Seconds are measured, watts are assumed: report both, so that a reader can put in another processor. "
-    "What was spent on training comes on top, divided by the images that will ever be made.",
+    explanation="""Seconds are measured, watts are assumed: report both, so that a reader can put in another processor.
+    What was spent on training comes on top, divided by the images that will ever be made.""",
 )
 
 
 # ---- q6: what was shown ----------------------------------------------------------------------------------------------
 
 q6 = choices(
-    'An abstract: "Our diffusion model reconstructs at R = 8 with 2 dB more PSNR than TV (p < 0.001, 200 patients). '
-    "FID is at the real-vs-real floor, so no anatomy is missing and no patient is reproduced. Its 90 % intervals cover "
-    '90 % on the test set." Which sentences follow from what it reports? Give all letters that are true.',
+    """An abstract: "Our diffusion model reconstructs at R = 8 with 2 dB more PSNR than TV (p < 0.001, 200 patients).
+    FID is at the real-vs-real floor, so no anatomy is missing and no patient is reproduced. Its 90 % intervals cover 90
+    % on the test set." Which sentences follow from what it reports? Give all letters that are true.""",
     {
         "a": "On patients like these it has the higher PSNR, on average.",
         "b": "A finding in 1 % of the patients is reconstructed as well as the rest.",
@@ -270,8 +270,8 @@ q6 = choices(
         "f": "Did anything in the abstract look at lesions? PSNR is over all pixels.",
     },
     hints=["Strike out each sentence that names something which nobody measured.", "Two letters remain."],
-    explanation="Only (a) and (e) were measured. Each of the others has a test in this notebook: rare findings, "
-    "copies, shift, and contrast of small lesions.",
+    explanation="""Only (a) and (e) were measured. Each of the others has a test in this notebook:
+    rare findings, copies, shift, and contrast of small lesions.""",
 )
 
 summary = Exercises(vars()).summary

@@ -8,7 +8,7 @@ import math
 import torch
 
 from course_lib.denoisers import GaussianDenoiser, MixtureDenoiser
-from course_lib.exercises.engine import Exercises, choice, choices, number
+from course_lib.exercises.engine import Exercises, choice, choices, number, prose
 from course_lib.exercises.objectives import QUIZ
 from course_lib.guidance import Extrapolated
 from course_lib.likelihood import gaussian_elbo_gap, standard_normal
@@ -23,7 +23,7 @@ DOUBLE = torch.float64
 def _ask(name, kind, question, *options, **parts):
     """An exercise of this kind whose question begins with its objective and with the place of the answer."""
     place = QUIZ[name]
-    return kind(f"{place.objective}. Answered in {place.where}.\n\n{question}", *options, **parts)
+    return kind(f"{place.objective}. Answered in {place.where}.\n\n{prose(question)}", *options, **parts)
 
 
 # ---- LO1: implicit and explicit likelihood ---------------------------------------------------------------------------
@@ -37,9 +37,9 @@ def grey_over_typical():
 q1 = _ask(
     "q1",
     number,
-    "A model that knows its data exactly is to raise an alarm where $\\log p(x)$ is low. The data are pure noise: 64 x "
-    "64 independent pixels from $\\mathcal N(0, 1)$. In comes an empty picture, all pixels 0. By how many nats does "
-    "its $\\log p$ lie **above** that of a typical draw, whose squares have the mean 1?",
+    r"""A model that knows its data exactly is to raise an alarm where $\log p(x)$ is low. The data are pure noise:
+    64 x 64 independent pixels from $\mathcal N(0, 1)$. In comes an empty picture, all pixels 0.
+    By how many nats does its $\log p$ lie **above** that of a typical draw, whose squares have the mean 1?""",
     solution=grey_over_typical,
     mistakes=[
         (
@@ -53,16 +53,16 @@ q1 = _ask(
     ],
     also_right=["2048", 64 * 64 / 2],
     hints=["log p(x) = -||x||^2 / 2 + a constant.", "||x||^2 is 0 for one picture and about 64 * 64 for the other."],
-    explanation="4096 / 2 = 2048 nats: the picture that never occurs is more likely, as a density, than every picture "
-    "that does. Typical draws lie in a shell away from the peak. A low log p is no definition of strange, and a high "
-    "one none of normal, even with the exact density.",
+    explanation="""4096 / 2 = 2048 nats: the picture that never occurs is more likely, as a
+    density, than every picture that does. Typical draws lie in a shell away from the peak.
+    A low log p is no definition of strange, and a high one none of normal, even with the exact density.""",
 )
 
 q2 = _ask(
     "q2",
     choices,
-    "A GAN was trained on the scans of a hospital. You are given 50,000 of its samples and nothing else: no generator, "
-    "no critic. Held-out real scans you have. Which of these can you find out?",
+    """A GAN was trained on the scans of a hospital. You are given 50,000 of its samples and nothing else:
+    no generator, no critic. Held-out real scans you have. Which of these can you find out?""",
     {
         "a": "whether calcifications, which 2 % of the patients have, are much rarer among the samples",
         "b": "log p of one new patient's scan under this generator",
@@ -79,8 +79,8 @@ q2 = _ask(
         "e": "The truth without its rare mode, 2 % of the points, had the distance of real samples.",
     },
     hints=["Ask of each: does it need p(x), or only draws?", "For e: how much does 2 % weigh in a mean over all?"],
-    explanation="Only draws are needed for a and c. An implicit model cannot be marked by likelihood, which is the "
-    "measure that sees forgotten patients best. So what is rare and matters has to be counted.",
+    explanation="""Only draws are needed for a and c. An implicit model cannot be marked by likelihood, which is the
+    measure that sees forgotten patients best. So what is rare and matters has to be counted.""",
 )
 
 _GAP = 96 * 96 * float(gaussian_elbo_gap(Linear(), uniform_times(1000), 0.09).sum())  # nats an image
@@ -88,10 +88,9 @@ _GAP = 96 * 96 * float(gaussian_elbo_gap(Linear(), uniform_times(1000), 0.09).su
 q3 = _ask(
     "q3",
     choice,
-    "Slices of 96 x 96 pixels, Gaussian data, so that truth and denoiser are known exactly. DDPM's bound on "
-    "$-\\log p$, with the linear schedule and the variance of $q(x_s \\mid x_t, x_0)$ in each step, is "
-    f"{_GAP:.0f} nats an image too high "
-    "at 1000 steps. What brings it down to the truth?",
+    rf"""Slices of 96 x 96 pixels, Gaussian data, so that truth and denoiser are known exactly. DDPM's bound on
+    $-\log p$, with the linear schedule and the variance of $q(x_s \mid x_t, x_0)$ in each step, is {_GAP:.0f} nats an
+    image too high at 1000 steps. What brings it down to the truth?""",
     {
         "a": "more steps: the bound is exact in the limit of short steps",
         "b": "a better trained denoiser",
@@ -100,15 +99,15 @@ q3 = _ask(
     },
     answer="c",
     feedback={
-        "a": "Next to the clean image the ratio of the two variances stays away from 1 however short the steps are: "
-        "0.29 nats a dimension remain with a million of them.",
+        "a": """Next to the clean image the ratio of the two variances stays away from 1 however short the steps are:
+        0.29 nats a dimension remain with a million of them.""",
         "b": "The denoiser is exact already. Which other part of the step did we choose?",
         "d": "Jensen's inequality is an equality if the two chains agree. What is left to disagree?",
     },
     hints=["Both chains are Gaussian step by step. Their means agree.", "Which variance has the true q(x_s | x_t)?"],
-    explanation="With the optimal variance (Bao et al., ICLR 2022) the gap is zero for Gaussian data, at any number of "
-    "steps. With 'large' it falls like 1/T, with 'small' half of Euler's constant stays for each dimension. The "
-    "probability-flow ODE is the other way to a likelihood, without a bound.",
+    explanation="""With the optimal variance (Bao et al., ICLR 2022) the gap is zero for Gaussian data, at
+    any number of steps. With 'large' it falls like 1/T, with 'small' half of Euler's constant stays for each dimension.
+    The probability-flow ODE is the other way to a likelihood, without a bound.""",
 )
 
 
@@ -124,8 +123,8 @@ def answer_at_pure_noise():
 q4 = _ask(
     "q4",
     number,
-    "At one pixel nine patients of ten have the value 0; the tenth has a lesion there, and 1. The denoiser is exact. "
-    "You look at its **first** answer, at pure noise. Which value does this pixel have?",
+    """At one pixel nine patients of ten have the value 0; the tenth has a lesion there, and 1. The denoiser is exact.
+    You look at its **first** answer, at pure noise. Which value does this pixel have?""",
     solution=answer_at_pure_noise,
     mistakes=[
         (0, "That is the most probable patient. The denoiser gives a mean, not a mode."),
@@ -135,16 +134,16 @@ q4 = _ask(
     ],
     also_right=["10 %", "1/10"],
     hints=["D = E[x_0 | x_t]. What does x_t say about x_0 at pure noise?", "0.9 * 0 + 0.1 * 1."],
-    explanation="0.1, a value that no patient has: a faint shadow of the lesion. One look shows the mean over "
-    "everybody who is possible; only on the way down does the sampler settle for one patient. The first answer of a "
-    "mask diffusion is its map of probabilities for the same reason.",
+    explanation="""0.1, a value that no patient has: a faint shadow of the lesion. One look
+    shows the mean over everybody who is possible; only on the way down does the sampler settle for one patient.
+    The first answer of a mask diffusion is its map of probabilities for the same reason.""",
 )
 
 q5 = _ask(
     "q5",
     choice,
-    "You can afford **ten** evaluations an image. A colleague wants Heun, 'which is of second order, so it beats DDIM "
-    "and needs fewer steps'. What did the course measure, on a mixture with an exact denoiser?",
+    """You can afford **ten** evaluations an image. A colleague wants Heun, 'which is of second order, so it beats DDIM
+    and needs fewer steps'. What did the course measure, on a mixture with an exact denoiser?""",
     {
         "a": "she is right: the higher order gives the smaller error at every budget",
         "b": "Heun is the worst of the three at this budget",
@@ -158,8 +157,8 @@ q5 = _ask(
         "d": "The other way round: order pays when there are many steps.",
     },
     hints=["How many evaluations does a step of Heun take?", "Order is a slope, not a height."],
-    explanation="Order is a promise about short steps. Compare at equal evaluations, at the budget that you have. At "
-    "ten the memory of 2M gained next to nothing over DDIM, and Heun was far behind; at 40 the order had paid.",
+    explanation="""Order is a promise about short steps. Compare at equal evaluations, at the budget that you have.
+    At ten the memory of 2M gained next to nothing over DDIM, and Heun was far behind; at 40 the order had paid.""",
 )
 
 _ALPHA = float(Cosine().alpha(0.9))
@@ -167,8 +166,8 @@ _ALPHA = float(Cosine().alpha(0.9))
 q6 = _ask(
     "q6",
     choice,
-    "A mask diffusion predicts the noise $\\epsilon$, with times drawn uniformly (cosine schedule). Its loss is "
-    "excellent and its masks are crisp; but given another patient's image it draws much the same. What is the reason?",
+    r"""A mask diffusion predicts the noise $\epsilon$, with times drawn uniformly (cosine schedule). Its loss is
+    excellent and its masks are crisp; but given another patient's image it draws much the same. What is the reason?""",
     {
         "a": "at much noise an error of $x_0$ hardly counts in this loss",
         "b": "at little noise the network has not converged yet: train longer with the same loss",
@@ -177,19 +176,19 @@ q6 = _ask(
     },
     answer="a",
     feedback={
-        "b": "At little noise the noisy mask gives itself away: there even a denoiser that is blind to the image is "
-        "nearly perfect.",
+        "b": """At little noise the noisy mask gives itself away: there even a denoiser that is blind to the image is
+        nearly perfect.""",
         "c": "More steps ask the same denoiser more often. What does it know of the image?",
-        "d": "The notebook's network gets its image that way, and looks at it. What differs is what was trained, "
-        "and where.",
+        "d": """The notebook's network gets its image that way, and looks at it.
+        What differs is what was trained, and where.""",
     },
     hints=[
         "When is it decided which mask it will be?",
         "An error of x_0 enters the loss of epsilon with the weight alpha^2 / sigma^2.",
     ],
-    explanation="Nearly all that is open about a mask is decided above t = 0.8. At t = 0.9 the loss of v weighs an "
-    f"error of $x_0$ by $1/\\sigma_t^2$, that of $\\epsilon$ by $\\alpha_t^2/\\sigma_t^2$: {_ALPHA**-2:.0f} times "
-    "less. Predict v, train at high noise, and test with another patient's image.",
+    explanation=rf"""Nearly all that is open about a mask is decided above t = 0.8. At t = 0.9 the loss of v weighs an
+    error of $x_0$ by $1/\sigma_t^2$, that of $\epsilon$ by $\alpha_t^2/\sigma_t^2$: {_ALPHA**-2:.0f} times less.
+    Predict v, train at high noise, and test with another patient's image.""",
 )
 
 
@@ -198,9 +197,9 @@ q6 = _ask(
 q7 = _ask(
     "q7",
     choice,
-    "Each scanner of a hospital leaves out other lines of k-space, and the pattern changes with every protocol. You "
-    "have one unconditional diffusion prior of such images, no time to train, and you know each pattern. How does the "
-    "measurement enter?",
+    """Each scanner of a hospital leaves out other lines of k-space, and the pattern changes with every protocol.
+    You have one unconditional diffusion prior of such images, no time to train, and you know each pattern.
+    How does the measurement enter?""",
     {
         "a": "by concatenation: the zero-filled picture as one more channel",
         "b": "by a ControlNet on the pattern",
@@ -214,9 +213,9 @@ q7 = _ask(
         "c": "This, too, is learned from pairs of measurement and image.",
     },
     hints=["Which ways need no training?", "A pattern of lines is a known linear operator A."],
-    explanation="Measurement guidance takes any linear operator that you can write down. What it pays: a bias, since "
-    "the score of $p(y \\mid x_t)$ is not known, more evaluations, and whatever the prior believes is put where "
-    "nothing was measured. A network trained for one kind of scan stays a strong rival; notebook 09 measures it.",
+    explanation=r"""Measurement guidance takes any linear operator that you can write down. What it pays: a bias, since
+    the score of $p(y \mid x_t)$ is not known, more evaluations, and whatever the prior believes is put where nothing
+    was measured. A network trained for one kind of scan stays a strong rival; notebook 09 measures it.""",
 )
 
 
@@ -229,9 +228,9 @@ def psnr_of_the_mean():
 q8 = _ask(
     "q8",
     number,
-    "No ground truth at hand. Two samples that an **exact** posterior sampler drew for the same scan have a PSNR of 27 "
-    "dB against each other. What PSNR, in dB, would the mean of very many samples score against the truth? (Two "
-    "decimals.)",
+    """No ground truth at hand. Two samples that an **exact** posterior sampler drew for the same scan have
+    a PSNR of 27 dB against each other. What PSNR, in dB, would the mean of very many samples score against the truth?
+    (Two decimals.)""",
     solution=psnr_of_the_mean,
     rtol=0.003,
     mistakes=[
@@ -246,9 +245,9 @@ q8 = _ask(
         "The truth is one more draw from the posterior: a sample is as far from it as from another sample.",
         "A sample has twice the squared error of the posterior mean.",
     ],
-    explanation="Two draws differ by twice the posterior's variance, the mean errs by once: 27 + 10 log10(2) = 30.01 "
-    "dB. So samples tell how good the best answer is, if they are true draws. Samplers whose draws agree too much, as "
-    "those of DiffPIR do in notebook 09, promise too much here.",
+    explanation="""Two draws differ by twice the posterior's variance, the mean errs by once:
+    27 + 10 log10(2) = 30.01 dB. So samples tell how good the best answer is, if they are true draws.
+    Samplers whose draws agree too much, as those of DiffPIR do in notebook 09, promise too much here.""",
 )
 
 
@@ -262,8 +261,8 @@ def best_expected_dice():
 q9 = _ask(
     "q9",
     number,
-    "Four raters in ten draw a lesion of 50 pixels, the other six one of 100 that contains it. What is the highest "
-    "expected Dice that a network can reach with a **single** mask? (Three decimals.)",
+    """Four raters in ten draw a lesion of 50 pixels, the other six one of 100 that contains it.
+    What is the highest expected Dice that a network can reach with a **single** mask? (Three decimals.)""",
     solution=best_expected_dice,
     mistakes=[
         (1, "No single mask equals both. The raters set the ceiling."),
@@ -276,22 +275,22 @@ q9 = _ask(
     ],
     also_right=["0.867", "13/15"],
     hints=["Dice = 2 |a and b| / (|a| + |b|).", "The large mask: 0.6 * 1 + 0.4 * 2 * 50 / 150."],
-    explanation="0.6 + 0.4 * 2/3 = 0.867, always the large mask. A network that reports 0.867 here is perfect, "
-    "and one that reports more has been lucky, or has seen the test. Its mean area is too large, too: 100 pixels for "
-    "the raters' 80.",
+    explanation="""0.6 + 0.4 * 2/3 = 0.867, always the large mask.
+    A network that reports 0.867 here is perfect, and one that reports more has been lucky, or has seen the test.
+    Its mean area is too large, too: 100 pixels for the raters' 80.""",
 )
 
 q10 = _ask(
     "q10",
     choices,
-    "Five proposals for a diffusion model that has seen healthy people only. In which of them did the **simpler** "
-    "method named win, on the course's made brains?",
+    """Five proposals for a diffusion model that has seen healthy people only.
+    In which of them did the **simpler** method named win, on the course's made brains?""",
     {
         "a": "taking noise off slices of healthy people, by PSNR; against total variation",
         "b": "taking noise off and keeping the contrast of a bright lesion; against total variation",
         "c": "T2 from T1 in healthy people, by PSNR, one sample; against a regression network",
-        "d": "this brain with larger ventricles, where nobody knows the true new map of tissues; against "
-        "pushing the tissue apart",
+        "d": """this brain with larger ventricles, where nobody knows the true new map of tissues;
+        against pushing the tissue apart""",
         "e": "filling in a lesion whose mask is given; against the smoothest continuation of its rim",
     },
     answers="bcd",
@@ -303,9 +302,9 @@ q10 = _ask(
         "e": "What belongs into the hole is healthy tissue. Here the prior is at home, and RePaint won.",
     },
     hints=["Where is 'what healthy people look like' the right answer to the question?", "Three of the five."],
-    explanation="b, c and d. A healthy prior is strong where health is the answer (a, e), and weak where the patient "
-    "differs from it. A sample loses to a mean in squared error by design. And a mechanism that is known may need no "
-    "network.",
+    explanation="""b, c and d. A healthy prior is strong where health is the
+    answer (a, e), and weak where the patient differs from it. A sample loses to a mean in squared error by design.
+    And a mechanism that is known may need no network.""",
 )
 
 
@@ -314,9 +313,9 @@ q10 = _ask(
 q11 = _ask(
     "q11",
     choice,
-    "A company reports: 'We trained on 5000 patients until the loss of DDPM could fall no further, at any noise level. "
-    "Fréchet distance and coverage are at the level of real images.' Take it at its word. What do you expect of the "
-    "samples?",
+    """A company reports: 'We trained on 5000 patients until the loss of DDPM could fall no further, at any noise level.
+    Fréchet distance and coverage are at the level of real images.' Take it at its word.
+    What do you expect of the samples?""",
     {
         "a": "new patients, better than from any network that is trained less",
         "b": "blurred averages of the 5000",
@@ -333,8 +332,8 @@ q11 = _ask(
         "The exact E[x_0 | x_t] of 5000 images is a weighted mean of these images.",
         "Which distance between two sets asks whether they share members?",
     ],
-    explanation="The loss has its optimum at a copier. Novelty comes from failing to reach it, and has to be measured: "
-    "by the distance to the nearest training image against held-out images (notebook 08, sections 6 and 7).",
+    explanation="""The loss has its optimum at a copier. Novelty comes from failing to reach it, and has to be measured:
+    by the distance to the nearest training image against held-out images (notebook 08, sections 6 and 7).""",
 )
 
 
@@ -352,10 +351,10 @@ def guided_variance():
 q12 = _ask(
     "q12",
     number,
-    "The width of the ventricles, in suitable units, is $\\mathcal N(0, 2)$ in all people (the 2 is the variance) and "
-    "$\\mathcal N(1, 1)$ in the ill. Both denoisers are exact, the noise is variance-exploding. You ask for the ill "
-    "with guidance w = 4 (w = 1 is conditional) and walk the ODE exactly. Which **variance** do the samples have? "
-    "(Three decimals.)",
+    r"""The width of the ventricles, in suitable units, is $\mathcal N(0, 2)$ in all people (the
+    2 is the variance) and $\mathcal N(1, 1)$ in the ill. Both denoisers are exact, the noise is variance-exploding.
+    You ask for the ill with guidance w = 4 (w = 1 is conditional) and walk the ODE exactly.
+    Which **variance** do the samples have? (Three decimals.)""",
     solution=guided_variance,
     rtol=0.01,
     mistakes=[
@@ -372,16 +371,16 @@ q12 = _ask(
         "The shift of the mean does not enter the variance: it is the case of notebook 05 with another mean.",
         "2^(1 - w).",
     ],
-    explanation="$2^{1-w} = 1/8$: of the ill's variety one eighth is left, and the tilted density $p(x \\mid y)^4 / "
-    "p(x)^3$ has $0.4$, three times as much. Guidance is neither the class nor the density that one writes down for "
-    "it. Prototypes of a disease are not its patients.",
+    explanation=r"""$2^{1-w} = 1/8$: of the ill's variety one eighth is left, and the tilted density
+    $p(x \mid y)^4 / p(x)^3$ has $0.4$, three times as much. Guidance is neither the class nor the density that one
+    writes down for it. Prototypes of a disease are not its patients.""",
 )
 
 q13 = _ask(
     "q13",
     choice,
-    "The autoencoder of a latent diffusion model returns half of the contrast of tiny lesions (encode, decode, nothing "
-    "else). The diffusion model behind it makes them too faint. What helps?",
+    """The autoencoder of a latent diffusion model returns half of the contrast of tiny lesions (encode, decode, nothing
+    else). The diffusion model behind it makes them too faint. What helps?""",
     {
         "a": "training the diffusion longer, on more patients with tiny lesions",
         "b": "more sampling steps, or a better sampler",
@@ -392,19 +391,19 @@ q13 = _ask(
     feedback={
         "a": "The perfect diffusion model draws the latents of real patients. What does the decoder make of those?",
         "b": "The sampler works among latents. What the decoder cannot paint, no sampler paints.",
-        "c": "It pushes latents out of the distribution of real ones; the decoder is as it was, and prettier lesions "
-        "would not be truer ones.",
+        "c": """It pushes latents out of the distribution of real ones; the decoder is as it was, and prettier lesions
+        would not be truer ones.""",
     },
     hints=["What is the best that can come out, with the latents of real slices?"],
-    explanation="The autoencoder is a ceiling, to be measured alone: PSNR, distance, and what it keeps of a finding. "
-    "It also removes grain, which flatters the eye and hides that something is missing.",
+    explanation="""The autoencoder is a ceiling, to be measured alone: PSNR, distance, and what it keeps of a finding.
+    It also removes grain, which flatters the eye and hides that something is missing.""",
 )
 
 q14 = _ask(
     "q14",
     choice,
-    "A noise-and-denoise detector (healthy T1 prior, small $t_0$, threshold from validation, AUROC over pixels 0.95) "
-    "gets an image of an unknown protocol. Its residual is **lower** than that of any patient. What follows?",
+    """A noise-and-denoise detector (healthy T1 prior, small $t_0$, threshold from validation, AUROC over pixels 0.95)
+    gets an image of an unknown protocol. Its residual is **lower** than that of any patient. What follows?""",
     {
         "a": "the person is healthy: with this AUROC a score so low is safe",
         "b": "the image is at home with the prior, else the residual would be high",
@@ -413,15 +412,15 @@ q14 = _ask(
     },
     answer="c",
     feedback={
-        "a": "The AUROC was measured on images of one protocol, and over pixels. It says nothing of an image from "
-        "elsewhere.",
+        "a": """The AUROC was measured on images of one protocol, and over pixels.
+        It says nothing of an image from elsewhere.""",
         "b": "Think of t_0 = 0: the residual of any image whatever is zero.",
         "d": "A low residual speaks for illness as little as for health.",
     },
     hints=["What is the residual at t_0 = 0, for a picture of a hand?", "Who checks whether the image is of the kind?"],
-    explanation="The denoiser keeps what little noise could not hide, be it known or not. So first another model, the "
-    "gatekeeper, asks whether the image as a whole is like those of the training; the course's is PCA's residual. "
-    "Only then may a map be read.",
+    explanation="""The denoiser keeps what little noise could not hide, be it known or not.
+    So first another model, the gatekeeper, asks whether the image as a whole is like those of the training;
+    the course's is PCA's residual. Only then may a map be read.""",
 )
 
 
@@ -437,10 +436,10 @@ def true_log_snr():
 q15 = _ask(
     "q15",
     number,
-    "You load weights that were trained on latents of standard deviation 1, and leave `scale_factor` of MONAI's "
-    "`LatentDiffusionInferer` at its default, 1. The autoencoder's own latents have standard deviation 4. At the time "
-    "where the schedule says log-SNR = -2, what is the log-SNR that the network **sees**, against unit latents? (Two "
-    "decimals.)",
+    """You load weights that were trained on latents of standard deviation 1, and leave `scale_factor` of MONAI's
+    `LatentDiffusionInferer` at its default, 1. The autoencoder's own latents have standard deviation 4. At the
+    time where the schedule says log-SNR = -2, what is the log-SNR that the network **sees**, against unit latents?
+    (Two decimals.)""",
     solution=true_log_snr,
     mistakes=[
         (-2, "That is what it is told. The latents are four times too large, the noise is not."),
@@ -451,17 +450,17 @@ q15 = _ask(
     ],
     also_right=["0.77", 4 * math.log(2) - 2],
     hints=["SNR = s^2 alpha^2 / sigma^2, for latents of standard deviation s.", "-2 + 2 ln 4."],
-    explanation="0.77: the network is told that noise prevails, and sees more signal than noise. Every level is "
-    "misread by 2 ln 4 = 2.77, and no error message appears. Compute 1/std(z) and store it beside the weights: MONAI "
-    "does not save the factor with them.",
+    explanation="""0.77: the network is told that noise prevails, and sees more signal than noise.
+    Every level is misread by 2 ln 4 = 2.77, and no error message appears.
+    Compute 1/std(z) and store it beside the weights: MONAI does not save the factor with them.""",
 )
 
 q16 = _ask(
     "q16",
     choice,
-    "Age enters MONAI's `DiffusionModelUNet` as `context` of shape (N, 1, C), by cross-attention. The samples do not "
-    "age in the right places. A colleague asks for twice as many attention heads, 'so that the network learns "
-    "**where** to look for age'. What will the heads' weights say?",
+    """Age enters MONAI's `DiffusionModelUNet` as `context` of shape (N, 1, C), by cross-attention.
+    The samples do not age in the right places. A colleague asks for twice as many attention heads, 'so that the network
+    learns **where** to look for age'. What will the heads' weights say?""",
     {
         "a": "1 at every pixel and in every head, however many there are",
         "b": "large at the ventricles, once enough heads are there",
@@ -475,9 +474,9 @@ q16 = _ask(
         "d": "Heads do not compete; each has its own softmax, over one entry.",
     },
     hints=["softmax of one number?", "Over what does attention choose: over pixels, or over the vectors?"],
-    explanation="Attention over a single vector is a bias, the same for every pixel: an expensive way to add one. "
-    "Pixels can choose from two vectors on. A class or an age works this way, as MONAI's inferers pass no class "
-    "labels; but where it acts is learned by the layers after it.",
+    explanation="""Attention over a single vector is a bias, the same for every pixel: an expensive way to add one.
+    Pixels can choose from two vectors on. A class or an age works this way, as MONAI's inferers pass no class labels;
+    but where it acts is learned by the layers after it.""",
 )
 
 _NOISE = torch.randn(10_000, 1, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
@@ -488,8 +487,8 @@ _SPREAD = float(last(sample(_EXACT, _TABLE, _NOISE, uniform_times(5), ddim_step)
 q17 = _ask(
     "q17",
     choice,
-    "You test a scheduler of a new release with an exact denoiser, for data of standard deviation 0.3. At 5 steps of "
-    "DDIM its samples have 0.28. What do you do?",
+    """You test a scheduler of a new release with an exact denoiser, for data of standard deviation 0.3.
+    At 5 steps of DDIM its samples have 0.28. What do you do?""",
     {
         "a": "accept it: 7 % off is little for 5 steps",
         "b": "reject it: with an exact denoiser the result has to be 0.30",
@@ -503,9 +502,9 @@ q17 = _ask(
         "d": "A network has errors of its own to blame, and a fault raises no message.",
     },
     hints=["What does DDIM in 5 steps do to the spread?", "Can two faults cancel?"],
-    explanation=f"DDIM by its formula gives {_SPREAD:.2f} at 5 steps. MONAI 1.6.1 gives 0.28, as its grid leaves "
-    "grain behind, and the two faults cancel. At a spread of 0.05 they do not: it gives about 0.2 there. Test a step "
-    "against its formula, and never on one number.",
+    explanation=f"""DDIM by its formula gives {_SPREAD:.2f} at 5 steps. MONAI 1.6.1 gives 0.28, as its grid leaves
+    grain behind, and the two faults cancel. At a spread of 0.05 they do not: it gives about 0.2 there.
+    Test a step against its formula, and never on one number.""",
 )
 
 q18 = _ask(
@@ -528,8 +527,8 @@ q18 = _ask(
         "e": "Latents have no range, so nothing may be clamped; with all steps, grid and stride agree.",
     },
     hints=["Which defaults know the numbers -1 and 1?", "Three of the five."],
-    explanation="a, b and d. None raises an error, and each gives pictures that one would blame on the network. That "
-    "is why a scheduler is tested with an exact denoiser before it is trusted.",
+    explanation="""a, b and d. None raises an error, and each gives pictures that one would blame on the network.
+    That is why a scheduler is tested with an exact denoiser before it is trusted.""",
 )
 
 summary = Exercises(vars(), groups={name: question.objective for name, question in QUIZ.items()}).summary
