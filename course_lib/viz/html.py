@@ -5,7 +5,7 @@ import html
 import re
 import uuid
 
-__all__ = ["Page", "data_uri", "image_tag", "rich", "unique_id"]
+__all__ = ["Page", "data_uri", "image_tag", "inline", "rich", "unique_id"]
 
 
 class Page:
@@ -52,6 +52,11 @@ def rich(text):
     """
     parts = re.split(r"```\w*\n(.*?)\n?```", text.strip(), flags=re.DOTALL)  # prose, code, prose, ...
     return "".join(_block(part) if index % 2 else _prose(part) for index, part in enumerate(parts))
+
+
+def inline(text):
+    """`rich` for a single line: no paragraph around it."""
+    return re.sub(r"^<p[^>]*>|</p>$", "", rich(text))
 
 
 def _block(code):

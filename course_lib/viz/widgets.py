@@ -23,7 +23,7 @@ from PIL import Image, features
 from course_lib.arguments import whole
 from course_lib.viz.arrays import all_shown, as_array, as_images
 from course_lib.viz.figures import figure_pixels
-from course_lib.viz.html import Page, data_uri, image_tag, rich, unique_id
+from course_lib.viz.html import Page, data_uri, image_tag, inline, rich, unique_id
 
 __all__ = ["Live", "live", "predict", "stepper", "tile"]
 
@@ -496,10 +496,10 @@ def predict(question, options, answer, reveal):
     root = unique_id("predict")
     values = {"ROOT": root, "ANSWER": str(texts.index(answer))}
     said = "".join(f'<div class="course-comment" {HIDDEN}>{rich(comment)}</div>' for comment in comments.values())
-    listed = "".join(f"<li>{_inline(text)}</li>" for text in texts)
+    listed = "".join(f"<li>{inline(text)}</li>" for text in texts)
     radios = "".join(
         f'<label style="display:block;margin:4px 0"><input type="radio" name="{root}" value="{index}" {SUPPRESS}> '
-        f"{_inline(text)}</label>"
+        f"{inline(text)}</label>"
         for index, text in enumerate(texts)
     )
     markup = f"""<div class="course-widget course-predict" id="{root}" role="group" aria-label="Prediction"
@@ -513,15 +513,10 @@ I commit to this</button></div>
 <div class="course-verdict" role="status" tabindex="-1" style="margin:6px 0;font-weight:bold"></div>
 {said}
 <details class="course-reveal"><summary {SUPPRESS}>What happens</summary>
-<p style="margin:0.3em 0"><b>{_inline(answer)}</b></p>{rich(reveal)}</details>
+<p style="margin:0.3em 0"><b>{inline(answer)}</b></p>{rich(reveal)}</details>
 <script>{_fill(_PREDICT_SCRIPT, values)}</script>
 </div>"""
     choices = "\n".join(f"  ( ) {text}" for text in texts)
     return Page(
         markup, f"Predict, then run. {question.strip()}\n{choices}\nThen read on: the reveal follows the choice."
     )
-
-
-def _inline(text):
-    """`rich` for a single line: no paragraph around it."""
-    return re.sub(r"^<p[^>]*>|</p>$", "", rich(text))
