@@ -42,7 +42,7 @@ def trained(kind, pictures, seed, steps=STEPS):
     """The running average of a network after ``steps`` steps on pictures (N, 1, 32, 32), as a denoiser of such."""
     from monai.networks.nets import DiffusionModelUNet
 
-    fold, unfold = torch.nn.PixelUnshuffle(2), torch.nn.PixelShuffle(2)
+    pixel_unshuffle, pixel_shuffle = torch.nn.PixelUnshuffle(2), torch.nn.PixelShuffle(2)
     torch.manual_seed(seed)
     net = DiffusionModelUNet(
         spatial_dims=2, in_channels=4, out_channels=4, channels=(32, 64, 64), num_res_blocks=1,
@@ -52,7 +52,7 @@ def trained(kind, pictures, seed, steps=STEPS):
     optimizer = torch.optim.AdamW(net.parameters())
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
     for step in range(1, steps + 1):
-        x_0 = fold(pictures[torch.randint(len(pictures), (BATCH,))])
+        x_0 = pixel_unshuffle(pictures[torch.randint(len(pictures), (BATCH,))])
         k = torch.randint(T, (BATCH,))  # index k is time t = (k + 1) / T
         eps = torch.randn_like(x_0)
         alpha, sigma = (c((k + 1) / T).float().reshape(-1, 1, 1, 1) for c in (TABLE.alpha, TABLE.sigma))
@@ -65,7 +65,7 @@ def trained(kind, pictures, seed, steps=STEPS):
         update_ema(ema, net, ema_decay(step, longest=0.99))
 
     def predicted(x_t, t, y):
-        return unfold(ema(fold(x_t), timesteps=(t * T - 1) * torch.ones(len(x_t))))
+        return pixel_shuffle(ema(pixel_unshuffle(x_t), timesteps=(t * T - 1) * torch.ones(len(x_t))))
 
     return NetworkDenoiser(predicted, TABLE, kind, clip=True)
 

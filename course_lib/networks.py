@@ -20,7 +20,7 @@ def _check_sides(x, divisor, dims=2):
         )
 
 
-def fold(x, patch):
+def pixel_unshuffle(x, patch):
     """Fold each square (or cube) of side ``patch`` into channels, without loss: (B, C, H, W) -> (B, C p^2, H/p, W/p).
 
     The pixel-unshuffle of Shi et al. (CVPR 2016), in any number of dimensions.
@@ -33,8 +33,8 @@ def fold(x, patch):
     return x.permute(0, 1, *inner, *outer).reshape(len(x), -1, *sides)
 
 
-def unfold(x, patch):
-    """The inverse of :func:`fold`: (B, C p^2, H/p, W/p) -> (B, C, H, W)."""
+def pixel_shuffle(x, patch):
+    """The inverse of :func:`pixel_unshuffle`: (B, C p^2, H/p, W/p) -> (B, C, H, W)."""
     whole(patch=patch)
     sides, n = x.shape[2:], x.ndim - 2
     if x.shape[1] % patch**n:
@@ -129,13 +129,13 @@ class DiffusionUNet(nn.Module):
             classes = y.to(x_t.device)
         skips, middle = control or (None, None)
         out = self.unet(
-            fold(x_t, self.patch),  # (B, C p^2, H/p, W/p)
+            pixel_unshuffle(x_t, self.patch),  # (B, C p^2, H/p, W/p)
             timesteps=_times(t, x_t),
             class_labels=classes,
             down_block_additional_residuals=skips,
             mid_block_additional_residual=middle,
         )
-        return unfold(out, self.patch)
+        return pixel_shuffle(out, self.patch)
 
     def _check_classes(self, y, n):
         """Raises ValueError unless y holds n known classes, or one for all. On a GPU only the shape is looked at: a
@@ -230,14 +230,14 @@ class ControlledUNet(nn.Module):
 
     def one_hot(self, y):
         """Labels y (B, H, W) -> what the ControlNet sees, (B, num_labels p^2, H/p, W/p)."""
-        return fold(F.one_hot(torch.as_tensor(y).long(), self.num_labels).movedim(-1, 1).float(), self.patch)
+        return pixel_unshuffle(F.one_hot(torch.as_tensor(y).long(), self.num_labels).movedim(-1, 1).float(), self.patch)
 
     def forward(self, x_t, t, y=None, scale=1.0):
         """x_t (B, 1, H, W), t in [0, 1]; y (B, H, W) integer labels, None for the base alone; scale of the control."""
         if y is None:
             return self.base(x_t, t)
         residuals = self.control(
-            x=fold(x_t, self.patch),
+            x=pixel_unshuffle(x_t, self.patch),
             timesteps=_times(t, x_t),
             controlnet_cond=self.one_hot(y).to(x_t.device),
             conditioning_scale=scale,
@@ -273,7 +273,7 @@ class NoisyClassifier(nn.Module):
         side than ``image_size``."""
         if x_t.shape[1:] != (1, self.image_size, self.image_size):
             raise ValueError(f"x_t must be (B, 1, {self.image_size}, {self.image_size}); got {tuple(x_t.shape)}")
-        return self.encoder(fold(x_t, self.patch), timesteps=_times(t, x_t))
+        return self.encoder(pixel_unshuffle(x_t, self.patch), timesteps=_times(t, x_t))
 
 
 class NoisyFromClean(nn.Module):
@@ -337,19 +337,19 @@ class Autoencoder(nn.Module):
     def forward(self, x, generator):
         """x (B, C, H, W) in [-1, 1] -> reconstruction of a draw of the latents, their mean and standard deviation."""
         _check_sides(x, self.factor)
-        mu, sigma = self.autoencoder.encode(fold(x, self.patch))
+        mu, sigma = self.autoencoder.encode(pixel_unshuffle(x, self.patch))
         z = mu + sigma * torch.randn(mu.shape, generator=generator).to(mu.device)
-        return unfold(self.autoencoder.decode(z), self.patch), mu, sigma
+        return pixel_shuffle(self.autoencoder.decode(z), self.patch), mu, sigma
 
     def encode(self, x):
         """x (B, C, H, W) in [-1, 1] -> mean latents times scale, (B, latent_channels, H/f, W/f), without randomness.
         Raises ValueError unless the sides divide by f, ``factor``."""
         _check_sides(x, self.factor)
-        return self.autoencoder.encode(fold(x, self.patch))[0] * self.scale
+        return self.autoencoder.encode(pixel_unshuffle(x, self.patch))[0] * self.scale
 
     def decode(self, z):
         """Scaled latents (B, latent_channels, H/f, W/f) -> images (B, C, H, W)."""
-        return unfold(self.autoencoder.decode(z / self.scale), self.patch)
+        return pixel_shuffle(self.autoencoder.decode(z / self.scale), self.patch)
 
 
 class VectorAutoencoder(nn.Module):

@@ -269,8 +269,8 @@ def test_denoisers_schedules_and_samplers():
     refused("generator", list, samplers.sample(pixel, COSINE, X, uniform_times(2), samplers.ddpm_step, 0))
     refused("states", samplers.last, iter(()))
     for patch in (0, -2, 2.0):
-        refused("patch", networks.fold, X, patch)
-    refused("channels", networks.unfold, X, 3)
+        refused("patch", networks.pixel_unshuffle, X, patch)
+    refused("channels", networks.pixel_shuffle, X, 3)
 
 
 def test_drawing_and_benches():

@@ -17,8 +17,8 @@ from course_lib.networks import (
     NoisyFromClean,
     PreconditionedUNet,
     Segmenter,
-    fold,
-    unfold,
+    pixel_shuffle,
+    pixel_unshuffle,
 )
 from course_lib.training import (
     AutoencoderLoss,
@@ -40,15 +40,15 @@ def noise(*shape, seed=0):
 
 def test_fold_is_the_pixel_unshuffle():
     x = noise(2, 3, 8, 12)
-    assert torch.equal(fold(x, 2), F.pixel_unshuffle(x, 2))
-    assert torch.equal(unfold(fold(x, 4), 4), x)
+    assert torch.equal(pixel_unshuffle(x, 2), F.pixel_unshuffle(x, 2))
+    assert torch.equal(pixel_shuffle(pixel_unshuffle(x, 4), 4), x)
 
 
 def test_fold_of_a_volume_loses_nothing_and_keeps_each_cube_together():
     x = noise(1, 2, 4, 6, 8)
-    folded = fold(x, 2)
+    folded = pixel_unshuffle(x, 2)
     assert folded.shape == (1, 16, 2, 3, 4)
-    assert torch.equal(unfold(folded, 2), x)
+    assert torch.equal(pixel_shuffle(folded, 2), x)
     torch.testing.assert_close(folded[0, 8:, 1, 2, 3], x[0, 1, 2:4, 4:6, 6:8].flatten(), rtol=0, atol=0)
 
 
@@ -103,7 +103,7 @@ def test_a_trained_controlnet_steers_and_leaves_the_base_alone(controlled):
 
 def test_one_hot_puts_each_label_into_its_channel(controlled):
     y = torch.randint(0, 3, (2, 16, 16))
-    torch.testing.assert_close(unfold(controlled.one_hot(y), 2).argmax(1), y)
+    torch.testing.assert_close(pixel_shuffle(controlled.one_hot(y), 2).argmax(1), y)
 
 
 def test_autoencoder_scales_latents_there_and_back():
@@ -260,7 +260,7 @@ def test_an_image_to_be_seen_beside_must_fit(y):
         (lambda: Segmenter(2)(noise(1, 1, 12, 16)), "must divide by 8 .*; got 12"),
         (lambda: Autoencoder(channels=(32, 32)).encode(noise(1, 1, 10, 8)), "must divide by 4"),
         (lambda: NoisyClassifier()(noise(1, 1, 32, 32), 0.5), r"x_t must be \(B, 1, 64, 64\)"),
-        (lambda: fold(noise(1, 1, 5, 4), 2), "must divide by 2 .*; got 5"),
+        (lambda: pixel_unshuffle(noise(1, 1, 5, 4), 2), "must divide by 2 .*; got 5"),
     ],
 )
 def test_sides_and_widths_that_do_not_divide_are_named(make, message):
