@@ -49,10 +49,10 @@ def _remove_stale_parts(path):
                     other.unlink()
 
 
-def write_rows(path, bank):
+def write_rows(path, record):
     """Write a dict with a list of dicts under "rows" as JSON, atomically; each row on a line of its own."""
-    rows = ",\n".join("  " + json.dumps(row) for row in bank["rows"])
-    head = json.dumps({**bank, "rows": None}, indent=1)
+    rows = ",\n".join("  " + json.dumps(row) for row in record["rows"])
+    head = json.dumps({**record, "rows": None}, indent=1)
     place = '\n "rows": null'  # with the indent of the outermost level: no other null is meant
     write_atomically(path, (head.replace(place, f'\n "rows": [\n{rows}\n ]') + "\n").encode())
 

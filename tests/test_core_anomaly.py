@@ -1,4 +1,4 @@
-"""Anomaly detection: its networks, scores of methods against closed forms, and its bank against a part made anew."""
+"""Anomaly detection: its networks, scores of methods against closed forms, and its record against a part made anew."""
 
 import dataclasses
 import json
@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from course_lib import anomaly, bench, bench_anomaly, pretrained, recipes, schedules, train
+from course_lib import anomaly, experiments, pretrained, recipes, schedules, train
 from course_lib.denoisers import GaussianDenoiser
+from course_lib.experiments import anomaly as study
 from course_lib.metrics import detection
 from course_lib.networks import VectorAutoencoder
 from course_lib.recipes import RECIPES
@@ -234,24 +235,24 @@ def test_guided_back_moves_towards_what_it_is_guided_to():
     assert (anomaly.heal(denoiser, other, x, 0.5, 50) - x).mean() > 0.3
 
 
-# ---- the bank --------------------------------------------------------------------------------------------------------
+# ---- the record ------------------------------------------------------------------------------------------------------
 
 
-def bank_rows():
-    return bench.load("11_anomaly")["rows"]
+def record_rows():
+    return experiments.load("11_anomaly")["rows"]
 
 
-def test_each_method_of_the_bank_is_whole_and_of_the_networks_that_are_here():
-    rows = bank_rows()
+def test_each_method_of_the_record_is_whole_and_of_the_networks_that_are_here():
+    rows = record_rows()
     for name in {row["method"] for row in rows}:
         mine = [row for row in rows if row["method"] == name]
-        assert all(row["needs"] == bench_anomaly.needs(name) for row in mine)
+        assert all(row["needs"] == study.needs(name) for row in mine)
         settings = [row["setting"] for row in mine if row["split"] == "validation"]
-        assert sorted(map(str, settings)) == sorted(map(str, bench_anomaly.METHODS[name].settings))
-        choice = bench_anomaly.chosen(rows, name)["setting"]
+        assert sorted(map(str, settings)) == sorted(map(str, study.METHODS[name].settings))
+        choice = study.chosen(rows, name)["setting"]
         assert all(row["setting"] == choice for row in mine if row["split"] == "test")
         tested = [(row["family"], row["strength"]) for row in mine if row["split"] == "test"]
-        assert sorted(map(str, tested)) == sorted(map(str, bench_anomaly.plan()))
+        assert sorted(map(str, tested)) == sorted(map(str, study.plan()))
 
 
 @pytest.mark.parametrize(
@@ -259,14 +260,14 @@ def test_each_method_of_the_bank_is_whole_and_of_the_networks_that_are_here():
 )
 def test_first_cases_of_a_row_can_be_made_again(name, tolerance):
     """Within what another precision of the network changes."""
-    rows, n = bank_rows(), bench_anomaly.BATCH
+    rows, n = record_rows(), study.BATCH
     if name not in {row["method"] for row in rows}:
-        pytest.skip(f"{name} is not in the bank yet")
-    choice = bench_anomaly.chosen(rows, name)
+        pytest.skip(f"{name} is not in the record yet")
+    choice = study.chosen(rows, name)
     (row,) = [r for r in rows if (r["method"], r.get("family"), r.get("strength")) == (name, "hyper", 1.0)]
-    cohort = bench_anomaly.cases("test", "hyper")
+    cohort = study.cases("test", "hyper")
     few = dataclasses.replace(cohort, **{k: getattr(cohort, k)[:n] for k in ("images", "healthy", "labels", "masks")})
-    again = bench_anomaly.measure(name, choice, few, "hyper")
+    again = study.measure(name, choice, few, "hyper")
     for key in ("average_precision", "dice", "prevalence"):
         np.testing.assert_allclose(again[key], row[key][:n], rtol=0, atol=tolerance)
 
@@ -277,9 +278,9 @@ def test_settings_are_chosen_on_validation_alone():
         {"split": "validation", "method": "a", "setting": {"K": 2}, "average_precision": 0.3},
         {"split": "test", "method": "a", "average_precision": [0.9]},
     ]
-    assert bench_anomaly.chosen(rows, "a")["setting"] == {"K": 2}
+    assert study.chosen(rows, "a")["setting"] == {"K": 2}
     with pytest.raises(ValueError, match="no validation row of 'b'"):
-        bench_anomaly.chosen(rows, "b")
+        study.chosen(rows, "b")
 
 
 def test_no_subject_is_in_two_sets():

@@ -6,10 +6,6 @@ import torch
 
 from course_lib import (
     anomaly,
-    bench_anomaly,
-    bench_more,
-    bench_reconstruction,
-    bench_segmentation,
     counterfactual,
     families,
     likelihood,
@@ -24,6 +20,8 @@ from course_lib import (
 from course_lib import sample as drawing
 from course_lib.arguments import alike, floating, images, one_of, positive, rising, shaped, whole, within
 from course_lib.denoisers import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
+from course_lib.experiments import anomaly as anomaly_study
+from course_lib.experiments import image_to_image, reconstruction, segmentation
 from course_lib.schedules import Cosine, Linear, VarianceExploding, uniform_times
 from course_lib.viz import figures, planes, widgets
 
@@ -287,13 +285,13 @@ def test_drawing_and_benches():
     for accelerations in (4, [4]):
         refused("accelerations", recipes.scan_mri, X, accelerations, generator())
     for problem in ("PET", "MRI, R = ", None):
-        refused("problem", bench_reconstruction.noise_of, problem)
+        refused("problem", reconstruction.noise_of, problem)
     for problem in ("PET", "MRI", "CT, 24 views", None):
-        refused("problem", bench_reconstruction.acceleration, problem)
-    noise = {problem: bench_reconstruction.noise_of(problem) for problem in ("MRI", *bench_reconstruction.PROBLEMS)}
+        refused("problem", reconstruction.acceleration, problem)
+    noise = {problem: reconstruction.noise_of(problem) for problem in ("MRI", *reconstruction.PROBLEMS)}
     assert noise["MRI"] == noise["MRI, R = 4"] == noise["MRI, R = 8"] != noise["CT, 24 views"]
-    refused("family", bench_more.removal_cases, "hiper", "test")
-    refused("family", bench_anomaly.cases, "test", "hiper")
-    refused("split", bench_anomaly.cases, "testing", "hyper")
+    refused("family", image_to_image.removal_cases, "hiper", "test")
+    refused("family", anomaly_study.cases, "test", "hiper")
+    refused("split", anomaly_study.cases, "testing", "hyper")
     for p in (torch.full((1, 4, 4), 2.0), torch.full((1, 4, 4), float("nan"))):
-        refused("p", bench_segmentation.independent, p)
+        refused("p", segmentation.independent, p)

@@ -1,4 +1,4 @@
-"""Open challenges: the measures of the stress tests, the networks of the copies, and the bank of notebook 14."""
+"""Open challenges: the measures of the stress tests, the networks of the copies, and the record of notebook 14."""
 
 import dataclasses
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import bench, recipes, runtime
-from course_lib import bench_challenges as lab
+from course_lib import experiments, recipes, runtime
+from course_lib.experiments import challenges as lab
 from course_lib.metrics.images import contrast_kept, psnr
 from course_lib.recipes import RECIPES
 
@@ -117,24 +117,24 @@ def test_copies_are_trained_and_measured_in_one_go(monkeypatch, tmp_path):
     assert again == found
 
 
-# ---- the bank --------------------------------------------------------------------------------------------------------
+# ---- the record ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def bank():
-    if not (bench.BANKS / "14_challenges.json").exists():
-        pytest.skip("the bank has not been made yet: python -m course_lib.bench 14_challenges")
-    return bench.load("14_challenges")
+def record():
+    if not (experiments.record.RECORDS / "14_challenges.json").exists():
+        pytest.skip("the record has not been made yet: python -m course_lib.experiments 14_challenges")
+    return experiments.load("14_challenges")
 
 
-def row_of(bank, *key):
-    row = next((row for row in bank["rows"] if (row["kind"], row["name"], row["method"]) == key), None)
+def row_of(record, *key):
+    row = next((row for row in record["rows"] if (row["kind"], row["name"], row["method"]) == key), None)
     return row if row is not None else pytest.skip(f"{key} has not been made yet")
 
 
 @pytest.mark.parametrize(("R", "method", "within"), [(8, "zeros or FBP", 0.005), (12, "TV", 0.02), (8, "DiffPIR", 0.1)])
-def test_a_part_of_the_lesions_is_remade(bank, R, method, within):
-    row, part = row_of(bank, "lesion", R, method), slice(lab.GROUP, 2 * lab.GROUP)
+def test_a_part_of_the_lesions_is_remade(record, R, method, within):
+    row, part = row_of(record, "lesion", R, method), slice(lab.GROUP, 2 * lab.GROUP)
     without, with_lesion = (lab.reconstructions(R, method, 1, sick)[0][0] for sick in (False, True))
     healthy, sick, masks, _ = (x[part] for x in lab.lab.subjects())
     kept = contrast_kept(with_lesion, without, sick - healthy, masks)
@@ -142,8 +142,8 @@ def test_a_part_of_the_lesions_is_remade(bank, R, method, within):
 
 
 @pytest.mark.parametrize(("shift", "method", "within"), [("T2-like", "zeros or FBP", 0.01), ("vertex", "TV", 0.02)])
-def test_a_part_of_the_shifts_is_remade(bank, shift, method, within):
-    row, part = row_of(bank, "shift", shift, method), slice(lab.GROUP, 2 * lab.GROUP)
+def test_a_part_of_the_shifts_is_remade(record, shift, method, within):
+    row, part = row_of(record, "shift", shift, method), slice(lab.GROUP, 2 * lab.GROUP)
     drawn, A, y = lab.shifted(shift, method, 1)
     torch.testing.assert_close(
         psnr(drawn[0], lab.images_of(shift)[part]), torch.tensor(row["psnr"][part]), rtol=0, atol=within
@@ -161,8 +161,8 @@ def test_a_finding_is_large_enough_and_touches_the_lesion():
         assert lab.touched(above, mask) == found
 
 
-def test_a_part_of_the_reader_and_of_the_bands_is_remade(bank):
-    row, part = row_of(bank, "reader", 8, "zeros or FBP"), slice(lab.GROUP, 2 * lab.GROUP)
+def test_a_part_of_the_reader_and_of_the_bands_is_remade(record):
+    row, part = row_of(record, "reader", 8, "zeros or FBP"), slice(lab.GROUP, 2 * lab.GROUP)
     pictures = [lab.reconstructions(8, "zeros or FBP", 1, sick)[0][0] for sick in (False, True)]
     healthy, sick = (lab.lesion_probability(x) for x in pictures)
     masks = lab.lab.subjects()[2][part, 0].numpy()
@@ -172,27 +172,27 @@ def test_a_part_of_the_reader_and_of_the_bands_is_remade(bank):
         false = [lab.false_alarms(above, lab.SMALLEST) for above in (healthy >= level).numpy()]
         assert np.abs(np.array(false) - np.array(row["false_findings"])[part, k]).max() <= 1
         assert np.abs(np.array(found, int) - np.array(row["found"])[part, k]).sum() <= 1
-    row, x = row_of(bank, "band", "T2-like", "TV"), lab.images_of("T2-like")[part]
+    row, x = row_of(record, "band", "T2-like", "TV"), lab.images_of("T2-like")[part]
     error = (lab.shifted("T2-like", "TV", 1)[0][0] - x).abs()[lab.brain(x)]
     shares = [float((error <= half).float().mean()) for half in lab.HALF_WIDTHS]
     np.testing.assert_allclose(np.mean(row["share_within"][lab.GROUP : 2 * lab.GROUP], 0), shares, atol=0.02)
 
 
-def test_both_banks_agree_on_the_same_scans(bank):
+def test_both_records_agree_on_the_same_scans(record):
     """Notebook 09 measured the same subjects with the same seeds at R = 8."""
-    if not (bench.BANKS / "09_reconstruction.json").exists():
-        pytest.skip("the bank of notebook 09 has not been made yet")
-    theirs = {(row["problem"], row["method"]): row for row in bench.load("09_reconstruction")["rows"]}
+    if not (experiments.record.RECORDS / "09_reconstruction.json").exists():
+        pytest.skip("the record of notebook 09 has not been made yet")
+    theirs = {(row["problem"], row["method"]): row for row in experiments.load("09_reconstruction")["rows"]}
     for method in ("zeros or FBP", "TV", "DiffPIR"):
-        ours, other = row_of(bank, "lesion", 8, method), theirs[lab.problem_of(8), method]
+        ours, other = row_of(record, "lesion", 8, method), theirs[lab.problem_of(8), method]
         same = torch.tensor(ours["contrast_kept"]) - torch.tensor(other["contrast_kept"])
         assert same.abs().max() < (0.1 if method == "DiffPIR" else 0.005)
 
 
-def test_the_bank_is_whole(bank):
-    kept = lab.tensors(bench.BANKS / "14_challenges.json")
-    assert {(row["kind"], row["name"], row["method"]) for row in bank["rows"]} == set(lab.plan())
-    for row in bank["rows"]:
+def test_the_record_is_whole(record):
+    kept = lab.tensors(experiments.record.RECORDS / "14_challenges.json")
+    assert {(row["kind"], row["name"], row["method"]) for row in record["rows"]} == set(lab.plan())
+    for row in record["rows"]:
         assert row["needs"] == lab.needs(row["kind"], row["method"])
         lengths = {len(value) for value in row.values() if isinstance(value, list)}
         assert lengths <= {lab.GUIDED_IMAGES if row["kind"] == "guidance" else lab.CASES}

@@ -6,8 +6,9 @@ from functools import partial
 import pytest
 import torch
 
-from course_lib import bench, bench_guidance, guidance, pretrained
+from course_lib import experiments, guidance, pretrained
 from course_lib.denoisers import Counted, GaussianDenoiser, MixtureDenoiser, NetworkDenoiser
+from course_lib.experiments import guidance as study
 from course_lib.samplers import ddim_step, heun_step, last, sample
 from course_lib.schedules import Cosine, Linear, RectifiedFlow, VarianceExploding, uniform_times
 
@@ -184,7 +185,7 @@ def test_clipped_comes_last():
     assert torch.equal(guidance.Clipped(guided)(points(), 0.4), raw.clamp(-1, 1))
 
 
-# ---- the shipped network and the bank --------------------------------------------------------------------------------
+# ---- the shipped network and the record ------------------------------------------------------------------------------
 
 
 def test_one_doubled_batch_is_two_evaluations_of_the_network():
@@ -197,38 +198,38 @@ def test_one_doubled_batch_is_two_evaluations_of_the_network():
     assert guidance.ClassifierFree(denoiser, 6, 3).schedule is denoiser.schedule
 
 
-def test_a_part_of_the_bank_is_remade():
+def test_a_part_of_the_record_is_remade():
     """The first six images of a stored row, drawn anew: mean and spread of each image within a grey level in fifty."""
-    bank = bench.load("05_guidance")
-    stored = next(row for row in bank["rows"] if (row["method"], row["w"]) == ("classifier-free", 3))
-    images, _ = bench_guidance.draw_set("classifier-free", 3, n=6)
+    record = experiments.load("05_guidance")
+    stored = next(row for row in record["rows"] if (row["method"], row["w"]) == ("classifier-free", 3))
+    images, _ = study.draw_set("classifier-free", 3, n=6)
     drawn = torch.stack([images.mean((1, 2)), images.std((1, 2))], 1)
     torch.testing.assert_close(drawn, torch.tensor(stored["first_six"]), rtol=0, atol=0.04)
-    for row in bank["rows"]:
+    for row in record["rows"]:
         assert row["needs"] == {name: pretrained.card(name)["sha256"] for name in row["needs"]}, (
             "made with other weights"
         )
-    assert len({(row["method"], row["w"]) for row in bank["rows"]}) == len(bank["rows"]) == len(bench_guidance.PLAN)
-    floor, held_out = (sum(bank[split]["coverage"]) / len(bank[split]["coverage"]) for split in ("floor", "held_out"))
-    assert bank["floor"].keys() == bank["held_out"].keys() and held_out < floor  # unseen scans are farther away
+    assert len({(row["method"], row["w"]) for row in record["rows"]}) == len(record["rows"]) == len(study.PLAN)
+    floor, held_out = (
+        sum(record[split]["coverage"]) / len(record[split]["coverage"]) for split in ("floor", "held_out")
+    )
+    assert record["floor"].keys() == record["held_out"].keys() and held_out < floor  # unseen scans are farther away
 
 
-def test_the_bank_may_be_interrupted(tmp_path, monkeypatch):
+def test_the_record_may_be_interrupted(tmp_path, monkeypatch):
     """A second call computes only the rows that are missing, and skips networks that are not there."""
     path = tmp_path / "05_guidance.json"
-    monkeypatch.setattr(bench_guidance, "PLAN", [("a", 1), ("b", 2), ("c", 3)])
-    monkeypatch.setattr(bench_guidance, "NEEDS", {"c": ["no such network"]})
-    monkeypatch.setattr(bench_guidance, "real", lambda path: None)
+    monkeypatch.setattr(study, "PLAN", [("a", 1), ("b", 2), ("c", 3)])
+    monkeypatch.setattr(study, "NEEDS", {"c": ["no such network"]})
+    monkeypatch.setattr(study, "real", lambda path: None)
     asked = []
-    monkeypatch.setattr(
-        bench_guidance, "row", lambda *args: asked.append(args[:2]) or {"method": args[0], "w": args[1]}
-    )
+    monkeypatch.setattr(study, "row", lambda *args: asked.append(args[:2]) or {"method": args[0], "w": args[1]})
     path.write_text(json.dumps({"rows": [{"method": "a", "w": 1}]}))
-    bench_guidance.make(path)
+    study.make(path)
     assert asked == [("b", 2)]
     assert [row["w"] for row in json.loads(path.read_text())["rows"]] == [1, 2]
 
 
 def test_guided_refuses_an_unknown_method():
     with pytest.raises(ValueError, match="no guidance 'magic'; there are: classifier-free"):
-        bench_guidance.guided("magic", 3)
+        study.guided("magic", 3)

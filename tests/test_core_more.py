@@ -1,4 +1,4 @@
-"""Denoising by the prior, magnitude images, counterfactual edits, and their bank against a part made anew."""
+"""Denoising by the prior, magnitude images, counterfactual edits, and their record against a part made anew."""
 
 import math
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import bench, bench_more, counterfactual, pretrained, restore
+from course_lib import counterfactual, experiments, pretrained, restore
 from course_lib.anomaly import noise_and_denoise
 from course_lib.denoisers import GaussianDenoiser
+from course_lib.experiments import image_to_image
 from course_lib.samplers import ddim_step, dpmpp_2m_step
 from course_lib.schedules import Cosine, Linear, RectifiedFlow
 
@@ -232,36 +233,36 @@ def test_sdedit_without_a_map_is_noise_and_denoise():
 
 def test_a_method_that_is_held_to_an_effect_takes_the_best_setting_that_obtains_it():
     task, method = "larger ventricles", "inverted further, pushed map"
-    assert bench_more.TASKS[task].least[method] == 0.8
+    assert image_to_image.TASKS[task].least[method] == 0.8
     rows = [
         {"task": task, "method": method, "split": "validation", "setting": {"t_0": t_0}, "psnr": [quality, quality]}
         | {"area_before": [100.0, 300.0], "area_of_truth": [200.0, 500.0], "area": area}
         for t_0, quality, area in ((0.4, 31, [150.0, 450.0]), (0.6, 29, [190.0, 460.0]), (0.8, 28, [200.0, 500.0]))
     ]
-    shares = [bench_more.effect(row) for row in rows]
+    shares = [image_to_image.effect(row) for row in rows]
     np.testing.assert_allclose(shares, [200 / 300, 250 / 300, 1.0])
-    assert bench_more.chosen(rows, task, method) == {"t_0": 0.6}
+    assert image_to_image.chosen(rows, task, method) == {"t_0": 0.6}
 
 
-# ---- the bank --------------------------------------------------------------------------------------------------------
+# ---- the record ------------------------------------------------------------------------------------------------------
 
 
-def bank_rows():
-    return bench.load("12_more")["rows"]
+def record_rows():
+    return experiments.load("12_image_to_image")["rows"]
 
 
-def test_bank_is_whole_and_of_the_networks_that_are_here():
-    rows = bank_rows()
-    for task, about in bench_more.TASKS.items():
+def test_record_is_whole_and_of_the_networks_that_are_here():
+    rows = record_rows()
+    for task, about in image_to_image.TASKS.items():
         for name, method in about.methods.items():
             mine = [row for row in rows if (row["task"], row["method"]) == (task, name)]
-            if bench_more.needs(task, name) is None:
+            if image_to_image.needs(task, name) is None:
                 assert not mine
                 continue
-            assert all(row["needs"] == bench_more.needs(task, name) for row in mine)
+            assert all(row["needs"] == image_to_image.needs(task, name) for row in mine)
             (test,) = [row for row in mine if row["split"] == "test"]
-            assert test["setting"] == bench_more.chosen(rows, task, name)
-            n = bench_more.REMOVED_CASES["test"] if task.startswith("removed") else bench_more.CASES["test"]
+            assert test["setting"] == image_to_image.chosen(rows, task, name)
+            n = image_to_image.REMOVED_CASES["test"] if task.startswith("removed") else image_to_image.CASES["test"]
             assert all(len(value) == n for value in test.values() if isinstance(value, list))
             if len(method.settings) > 1:
                 validated = [row["setting"] for row in mine if row["split"] == "validation"]
@@ -284,26 +285,28 @@ def test_bank_is_whole_and_of_the_networks_that_are_here():
 )
 def test_first_cases_of_a_row_can_be_made_again(task, name, tolerance):
     """PSNR in dB, within what another precision of the network changes."""
-    rows = [row for row in bank_rows() if (row["task"], row["method"], row["split"]) == (task, name, "test")]
+    rows = [row for row in record_rows() if (row["task"], row["method"], row["split"]) == (task, name, "test")]
     if not rows:
-        pytest.skip(f"{name} of {task} is not in the bank")
-    again = bench_more.measure(task, name, rows[0]["setting"], "test", groups=1)
-    np.testing.assert_allclose(again["psnr"], rows[0]["psnr"][: bench_more.GROUP], rtol=0, atol=tolerance)
+        pytest.skip(f"{name} of {task} is not in the record")
+    again = image_to_image.measure(task, name, rows[0]["setting"], "test", groups=1)
+    np.testing.assert_allclose(again["psnr"], rows[0]["psnr"][: image_to_image.GROUP], rtol=0, atol=tolerance)
 
 
 def test_settings_are_chosen_on_validation_alone():
     row = {"task": "denoising, 0.4", "method": "TV", "split": "validation"}
     rows = [row | {"setting": {"weight": 1}, "psnr": [20, 22]}, row | {"setting": {"weight": 2}, "psnr": [23, 24]}]
     rows.append(row | {"split": "test", "setting": {"weight": 1}, "psnr": [99]})
-    assert bench_more.chosen(rows, "denoising, 0.4", "TV") == {"weight": 2}
-    assert bench_more.chosen([], "denoising, 0.4", "posterior mean") == {}
+    assert image_to_image.chosen(rows, "denoising, 0.4", "TV") == {"weight": 2}
+    assert image_to_image.chosen([], "denoising, 0.4", "posterior mean") == {}
     with pytest.raises(ValueError, match="no validation row of 'TV'"):
-        bench_more.chosen([], "denoising, 0.4", "TV")
+        image_to_image.chosen([], "denoising, 0.4", "TV")
 
 
 def test_rows_of_a_network_that_is_not_here_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path)
-    assert bench_more.needs("T1 to T2", "regression") is None and bench_more.needs("T1 to T2", "one curve") == {}
+    assert (
+        image_to_image.needs("T1 to T2", "regression") is None and image_to_image.needs("T1 to T2", "one curve") == {}
+    )
 
 
 def test_given_and_what_if_are_the_same_person():

@@ -61,7 +61,7 @@ def test_network_ships_whole_and_within_its_budget(name):
 
 
 def test_every_recipe_has_its_network():
-    """But for those that are trained to be measured alone: what was measured is in the bank of notebook 14."""
+    """But for those that are trained to be measured alone: what was measured is in the record of notebook 14."""
     assert set(RECIPES) - {f"copies_{n}_{steps}" for n, steps in COPIES} == set(pretrained.names())
 
 

@@ -1,4 +1,4 @@
-"""Reconstruction: the scans that the supervised networks are trained on, and the bank of notebook 09."""
+"""Reconstruction: the scans that the supervised networks are trained on, and the record of notebook 09."""
 
 import dataclasses
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import bench, recipes, runtime
-from course_lib import bench_reconstruction as lab
+from course_lib import experiments, recipes, runtime
 from course_lib.denoisers import NetworkDenoiser
+from course_lib.experiments import reconstruction as lab
 from course_lib.metrics.images import contrast_kept, coverage, energy_score, prediction_interval, psnr, ssim
 from course_lib.networks import build
 from course_lib.recipes import RECIPES
@@ -133,7 +133,7 @@ def test_energy_score_of_one_answer_is_its_root_mean_squared_error():
     assert float(energy_score(torch.tensor(0.04), torch.tensor(0.0))) == pytest.approx(0.2)
 
 
-# ---- the bank --------------------------------------------------------------------------------------------------------
+# ---- the record ------------------------------------------------------------------------------------------------------
 
 
 def test_scans_are_the_same_for_the_same_seed_whatever_the_images():
@@ -160,10 +160,10 @@ def test_unknown_methods_are_named():
 
 
 @pytest.fixture(scope="module")
-def bank():
-    if not (bench.BANKS / "09_reconstruction.json").exists():
-        pytest.skip("the bank has not been made yet: python -m course_lib.bench 09_reconstruction")
-    return bench.load("09_reconstruction")
+def record():
+    if not (experiments.record.RECORDS / "09_reconstruction.json").exists():
+        pytest.skip("the record has not been made yet: python -m course_lib.experiments 09_reconstruction")
+    return experiments.load("09_reconstruction")
 
 
 @pytest.mark.parametrize(
@@ -175,8 +175,8 @@ def bank():
         (lab.PROBLEMS[1], "DiffPIR", 0.4),  # other processors round bfloat16 in other ways, 20 times over
     ],
 )
-def test_a_part_of_the_bank_is_remade(bank, problem, method, within):
-    row = next((row for row in bank["rows"] if (row["problem"], row["method"]) == (problem, method)), None)
+def test_a_part_of_the_record_is_remade(record, problem, method, within):
+    row = next((row for row in record["rows"] if (row["problem"], row["method"]) == (problem, method)), None)
     if row is None:
         pytest.skip(f"{method} for {problem} has not been made yet")
     drawn, _ = lab.remake(problem, method, 1)
@@ -185,20 +185,20 @@ def test_a_part_of_the_bank_is_remade(bank, problem, method, within):
     torch.testing.assert_close(psnr(drawn[0], truth), stored, rtol=0, atol=within)
 
 
-def test_the_bank_is_whole(bank):
-    for row in bank["rows"]:
-        assert len(row["psnr"]) == len(row["ssim"]) == bank["cases"] == 32
+def test_the_record_is_whole(record):
+    for row in record["rows"]:
+        assert len(row["psnr"]) == len(row["ssim"]) == record["cases"] == 32
         assert row["settings"] == lab.settings_of(row["problem"], row["method"]) if "settings" in row else True
         assert row["needs"] == lab.needs(row["problem"], row["method"])
         if "contrast_kept" in row:
             assert len(row["contrast_kept"]) == len(row["lesion_error"]) == 32
         assert ("coverage" in row) == (row.get("samples", 1) > 1)
         assert ("error_bar" in row) == (row["method"].startswith("U-Net") and row["problem"] != lab.FINE)
-    kept = lab.pictures(bench.BANKS / "09_reconstruction.json")
+    kept = lab.pictures(experiments.record.RECORDS / "09_reconstruction.json")
     for key, images in kept.items():  # "problem/method/what"
         assert images.shape == (lab.SHOWN, 96, 96)
         assert float(images.min()) >= (-1e-6 if key.endswith("std") else -1.0) and float(images.max()) <= 1.0
-    rows = {(row["problem"], row["method"]): row for row in bank["rows"]}
+    rows = {(row["problem"], row["method"]): row for row in record["rows"]}
     first = lab.subjects()[0][: lab.SHOWN]
     for (problem, method), row in rows.items():
         if (image := kept.get(f"{problem}/{method}/sample")) is not None:

@@ -1,5 +1,5 @@
-"""The page of results: numbers of hand-made banks against NumPy, sentences, and the page that is stored against the
-banks that are stored."""
+"""The page of results: numbers of hand-made records against NumPy, sentences, and the page that is stored against the
+records that are stored."""
 
 import re
 
@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import (
-    bench,
-    bench_anomaly,
-    bench_challenges,
-    bench_more,
-    bench_reconstruction,
-    bench_segmentation,
-    bench_synthesis,
-    bench_trends,
-    results,
+from course_lib import experiments
+from course_lib.experiments import (
+    anomaly,
+    challenges,
+    image_to_image,
+    reconstruction,
+    report,
+    segmentation,
+    synthesis,
+    trends,
 )
+from course_lib.experiments.report import Contest
 from course_lib.metrics.intervals import bootstrap
-from course_lib.results import Contest
 
 
 def rng():
@@ -51,19 +51,19 @@ def near(values, digits=2):
 
 
 def test_numbers_have_no_negative_zero_and_a_sign_where_asked():
-    assert [results.number(v, 1) for v in (-0.04, 2.26, -2.26)] == ["0.0", "2.3", "-2.3"]
-    assert results.number(-0.001, 2, "+") == "+0.00"
+    assert [report.number(v, 1) for v in (-0.04, 2.26, -2.26)] == ["0.0", "2.3", "-2.3"]
+    assert report.number(-0.001, 2, "+") == "+0.00"
 
 
 def test_an_interval_holds_the_mean_and_the_ends_of_the_bootstrap():
     values = rng().normal(3, 1, 12)
-    numbers = [float(v) for v in re.findall(r"[-\d.]+", results.interval(values, 3, group=2))]
+    numbers = [float(v) for v in re.findall(r"[-\d.]+", report.interval(values, 3, group=2))]
     np.testing.assert_allclose(numbers, bootstrap(values, 2), atol=0.00051)
     assert numbers[0] == near(values, 3) and numbers[1] < numbers[0] < numbers[2]
 
 
 def test_a_table_is_markdown():
-    assert results.table(["", "a"], [["x", 1], ["y", 2]]) == "|  | a |\n| --- | ---: |\n| x | 1 |\n| y | 2 |"
+    assert report.table(["", "a"], [["x", 1], ["y", 2]]) == "|  | a |\n| --- | ---: |\n| x | 1 |\n| y | 2 |"
 
 
 def contest(**changes):
@@ -75,7 +75,7 @@ def contest(**changes):
 def test_a_contest_names_the_best_the_best_simple_one_and_who_stands_apart():
     names = [contest().label(name) for name in contest().scores]
     assert names == ["zeros", "TV (best simple)", "**network**", "told (was told)"]
-    assert contest().base == "TV" and contest(to="zeros").base == "zeros" and contest(scores={}).base == results.NONE
+    assert contest().base == "TV" and contest(to="zeros").base == "zeros" and contest(scores={}).base == report.NONE
     assert contest(up=False).ranked() == ["zeros", "TV", "network"]
 
 
@@ -83,7 +83,7 @@ def test_differences_are_paired():
     """The cases differ by far more than the methods: unpaired, the interval would be a hundred times as wide."""
     numbers = [float(v) for v in re.findall(r"[-+][\d.]+", contest(digits=3).minus("TV", "zeros"))]
     assert numbers == [1, 1, 1]
-    assert contest().minus("TV", "TV") == contest().minus("TV", "absent") == results.NONE
+    assert contest().minus("TV", "TV") == contest().minus("TV", "absent") == report.NONE
 
 
 def test_a_verdict_compares_the_winner_with_the_simplest_and_with_the_best_simple_one():
@@ -105,25 +105,25 @@ def test_a_verdict_where_the_simple_method_wins_or_nothing_is_shown():
     assert lowest == "Lowest: **U-Net**; *diffusion* minus *U-Net*: +1.00 (+1.00 to +1.00), which excludes zero."
 
 
-# ---- Reports of hand-made banks --------------------------------------------------------------------------------------
+# ---- Reports of hand-made records ------------------------------------------------------------------------------------
 
 
 def test_synthesis():
     draw, n, cases = rng(), 60, 90
-    sources = (*bench_synthesis.REAL, *bench_synthesis.DRAWN)
+    sources = (*synthesis.REAL, *synthesis.DRAWN)
     tensors = {f"set/{s}/features": torch.tensor(draw.normal(k, 1, (n, 3))) for k, s in enumerate(sources)}
     tensors["test labels"] = torch.tensor([0] * 40 + [1] * 50, dtype=torch.uint8)
-    for arm in bench_synthesis.ARMS:
+    for arm in synthesis.ARMS:
         tensors[f"classifier/{arm}/hits"] = torch.tensor(draw.integers(0, 4, cases), dtype=torch.uint8)
-    for arm in bench_synthesis.RARE_ARMS:
+    for arm in synthesis.RARE_ARMS:
         tensors[f"rare/{arm}/own"] = torch.tensor(draw.integers(0, 2, cases), dtype=torch.uint8)
-    bank = {"images": 600, "stored": n, "steps": 15, "sizes": [50, 100, 200], "seeds": 3, "rare_seeds": 1, "few": 20}
-    bank |= {"block": 10, "training_images": 1234, "rows": []}
-    for k, source in enumerate((*sources, *bench_synthesis.COPIES)):
+    record = {"images": 600, "stored": n, "steps": 15, "sizes": [50, 100, 200], "seeds": 3, "rare_seeds": 1, "few": 20}
+    record |= {"block": 10, "training_images": 1234, "rows": []}
+    for k, source in enumerate((*sources, *synthesis.COPIES)):
         distances = [9.0, 2 + k + 0.5, 2 + k + 0.25]  # on a line in 1/N through 2 + k
-        bank["rows"].append({"kind": "set", "name": source, "frechet_distance": distances, "seconds_an_image": 0.5})
-    bank["rows"] += [{"kind": "classifier", "name": arm, "images": 7} for arm in bench_synthesis.ARMS]
-    sets, use, rare = tables(results.synthesis(bank, tensors))
+        record["rows"].append({"kind": "set", "name": source, "frechet_distance": distances, "seconds_an_image": 0.5})
+    record["rows"] += [{"kind": "classifier", "name": arm, "images": 7} for arm in synthesis.ARMS]
+    sets, use, rare = tables(report.of_synthesis(record, tensors))
 
     real = tensors["set/real/features"].numpy()
     for k, source in enumerate(sources[1:], 1):
@@ -136,35 +136,35 @@ def test_synthesis():
         assert first(sets[source]["precision ↑"]) == near(inside.any(0))
         assert first(sets[source]["coverage ↑"]) == near(inside.any(1))
         assert first(sets[source]["Fréchet, 600 ↓"]) == near(2.25 + k) and first(sets[source]["Fréchet, ∞ ↓"]) == 2 + k
-    assert sets["copies"]["kernel ↓"] == results.NONE and sets["diffusion"]["evaluations"] == "15"
-    hits = {arm: tensors[f"classifier/{arm}/hits"].double().numpy() * 100 / 3 for arm in bench_synthesis.ARMS}
+    assert sets["copies"]["kernel ↓"] == report.NONE and sets["diffusion"]["evaluations"] == "15"
+    hits = {arm: tensors[f"classifier/{arm}/hits"].double().numpy() * 100 / 3 for arm in synthesis.ARMS}
     for arm, values in hits.items():
         assert first(use[arm]["accuracy, % ↑"]) == near(values, 1)
         if arm not in ("real", "PCA-Gaussian"):
             assert first(use[arm]["minus real"]) == near(values - hits["real"], 1)
             assert first(use[arm]["minus PCA-Gaussian"]) == near(values - hits["PCA-Gaussian"], 1)
     assert first(use["chance level: always the commonest class"]["accuracy, % ↑"]) == near(500 / 9, 1)
-    for arm in bench_synthesis.RARE_ARMS:
+    for arm in synthesis.RARE_ARMS:
         assert first(rare[arm]["recognised, % ↑"]) == near(100 * tensors[f"rare/{arm}/own"].numpy(), 1)
 
 
-def reconstruction_bank():
-    lab, draw = bench_reconstruction, rng()
-    bank = {"cases": 32, "rows": []}
+def reconstruction_record():
+    lab, draw = reconstruction, rng()
+    record = {"cases": 32, "rows": []}
     for problem, method in lab.plan():
         row = {"problem": problem, "method": method, "needs": lab.needs(problem, method), "samples": 1, "nfe": 3}
         row |= {key: draw.uniform(0, 30, 32).tolist() for key in ("psnr", "ssim", "contrast_kept")} | {"seconds": 0.25}
         if method == "DiffPIR" and problem != lab.FINE:
             row |= {key: draw.uniform(0, 1, 32).tolist() for key in ("psnr_of_mean", "ssim_of_mean", "coverage")}
             row["samples"] = 4
-        bank["rows"].append(row)
-    return bank
+        record["rows"].append(row)
+    return record
 
 
 def test_reconstruction():
-    lab, bank = bench_reconstruction, reconstruction_bank()
-    found = {(row["problem"], row["method"]): row for row in bank["rows"]}
-    *scans, kept, grids = tables(results.reconstruction(bank, {}))
+    lab, record = reconstruction, reconstruction_record()
+    found = {(row["problem"], row["method"]): row for row in record["rows"]}
+    *scans, kept, grids = tables(report.of_reconstruction(record, {}))
     assert len(scans) == 3 and len(kept) == 3 * len(lab.METHODS)
     for problem, scan in zip(lab.PROBLEMS, scans):
         simple = max(lab.METHODS[:2], key=lambda method: np.mean(found[problem, method]["psnr"]))
@@ -187,35 +187,35 @@ def test_reconstruction():
 
 
 def test_rows_of_other_networks_are_left_out_and_named():
-    bank = reconstruction_bank()
-    bank["rows"][0]["needs"] = {"brain": "of another network"}
-    problem, method = (bank["rows"][0][key] for key in ("problem", "method"))
-    blocks = results.reconstruction(bank, {})
-    assert blocks[-1] == f"*Not in the bank yet: {problem}: {method}.*"
+    record = reconstruction_record()
+    record["rows"][0]["needs"] = {"brain": "of another network"}
+    problem, method = (record["rows"][0][key] for key in ("problem", "method"))
+    blocks = report.of_reconstruction(record, {})
+    assert blocks[-1] == f"*Not in the record yet: {problem}: {method}.*"
     assert f"{problem}: {method}" not in tables(blocks)[-2]
 
 
 def test_segmentation():
-    lab, draw = bench_segmentation, rng()
-    bank = {"rows": []}
+    lab, draw = segmentation, rng()
+    record = {"rows": []}
     for name, setting in lab.PLAN.items():
         row = {"name": name, "energy_distance": draw.uniform(0, 1, 64).tolist(), "shares": [0.1, 0.2, 0.3, 0.4, 0.0]}
         cost = {"seconds": 0.5, "evaluations": setting["samples"] * setting["nfe"]}
-        bank["rows"].append(row | setting | cost | {"needs": lab.needs(name)})
+        record["rows"].append(row | setting | cost | {"needs": lab.needs(name)})
     for name, (_, evaluations) in lab.BASELINES.items():
         row = {"name": name, "energy_distance": draw.uniform(0, 1, 64).tolist(), "shares": [0.4, 0.3, 0.2, 0.1, 0.0]}
         row |= {"samples": 16, "evaluations": evaluations, "seconds": 0.25, "needs": lab.needs(name)}
-        bank["rows"].append(row)
+        record["rows"].append(row)
     dices = {name: draw.uniform(0, 1, 64).tolist() for name in ("U-Net", "diffusion", "the best rater of each case")}
-    bank["rows"].append({"name": lab.SINGLE, "expected_dice": dices, "needs": lab.needs(lab.SINGLE)})
+    record["rows"].append({"name": lab.SINGLE, "expected_dice": dices, "needs": lab.needs(lab.SINGLE)})
     volume, person = torch.arange(6).repeat_interleave(2), torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 2, 2])
     counts = torch.tensor(draw.integers(1, 50, (4, 12, 2, 3)))
     hippocampus = {"name": "hippocampus", "methods": lab.METHODS, "evaluations": lab.COST, "seconds": [1, 2, 3, 4]}
-    bank["rows"].append(hippocampus | {"volumes": 6, "persons": 3, "needs": lab.needs("hippocampus")})
+    record["rows"].append(hippocampus | {"volumes": 6, "persons": 3, "needs": lab.needs("hippocampus")})
     tensors = {"hippocampus.counts": counts, "hippocampus.volume": volume, "hippocampus.person": person}
-    contest, shares, single, settings, dice = tables(results.segmentation(bank, tensors))
+    contest, shares, single, settings, dice = tables(report.of_segmentation(record, tensors))
 
-    rows = {row["name"]: row for row in bank["rows"]}
+    rows = {row["name"]: row for row in record["rows"]}
     test, base = (np.array(rows[name]["energy_distance"]) for name in ("test", "U-Net, random threshold"))
     assert set(contest) == {"floor: the raters themselves", *lab.BASELINES, "mask diffusion"}
     for name in (*lab.BASELINES, "test"):
@@ -244,21 +244,21 @@ def test_segmentation():
 
 
 def test_anomaly():
-    lab, draw = bench_anomaly, rng()
-    bank = {"cases": {"test": 6, "validation": 2}, "healthy": 5, "rows": []}
+    lab, draw = anomaly, rng()
+    record = {"cases": {"test": 6, "validation": 2}, "healthy": 5, "rows": []}
     lists = ("average_precision", "prevalence", "dice", "dice_oracle", "highest", "error_in_lesion", "error_elsewhere")
     for method in lab.METHODS:
         for family in (*lab.FAMILIES, None):
             n = 6 if family else 5
             row = {key: draw.uniform(0, 1, n).tolist() for key in (*lists, "false_alarms", "untouched_in_lesion")}
             row |= {"split": "test", "method": method, "family": family, "strength": 1.0, "seconds": 0.5}
-            bank["rows"].append(row | {"setting": {"t_0": 0.3}, "needs": lab.needs(method)})
-            bank["rows"].append(bank["rows"][-1] | {"strength": 0.5, "average_precision": [9.0] * n})
-    bank["rows"] = [row for row in bank["rows"] if (row["method"], row["family"]) != ("VAE", "tiny")]
-    blocks = results.anomaly(bank, {})
-    assert blocks[-1] == "*Not in the bank yet: VAE.*"
+            record["rows"].append(row | {"setting": {"t_0": 0.3}, "needs": lab.needs(method)})
+            record["rows"].append(record["rows"][-1] | {"strength": 0.5, "average_precision": [9.0] * n})
+    record["rows"] = [row for row in record["rows"] if (row["method"], row["family"]) != ("VAE", "tiny")]
+    blocks = report.of_anomaly(record, {})
+    assert blocks[-1] == "*Not in the record yet: VAE.*"
     precision, costs = tables(blocks)
-    rows = {(row["method"], row["family"]): row for row in bank["rows"] if row["strength"] == 1}
+    rows = {(row["method"], row["family"]): row for row in record["rows"] if row["strength"] == 1}
     joined = {
         (method, key): np.concatenate([rows[method, family][key] for family in lab.FAMILIES])
         for method in lab.METHODS
@@ -287,57 +287,57 @@ def test_anomaly():
 
 
 def test_applications():
-    lab, draw = bench_more, rng()
-    bank, keys = {"cases": lab.CASES, "rows": []}, {"ssim"}
-    for style in results.STYLES.values():
+    lab, draw = image_to_image, rng()
+    record, keys = {"cases": lab.CASES, "rows": []}, {"ssim"}
+    for style in report.STYLES.values():
         keys |= {style.score[0], *(measure for measure, _ in style.more.values())}
     for task, about in lab.TASKS.items():
         for method in about.methods:
             row = {key: draw.uniform(0, 30, 8).tolist() for key in (*keys, "psnr")}
             row |= {"task": task, "method": method, "split": "test", "setting": {}, "needs": lab.needs(task, method)}
-            bank["rows"].append(row | {"nfe": 3, "seconds": 0.25})
-            bank["rows"].append(bank["rows"][-1] | {"split": "validation", "psnr": [99.0] * 8})
-    walk = next(row for row in bank["rows"] if row["method"] == "walk")
+            record["rows"].append(row | {"nfe": 3, "seconds": 0.25})
+            record["rows"].append(record["rows"][-1] | {"split": "validation", "psnr": [99.0] * 8})
+    walk = next(row for row in record["rows"] if row["method"] == "walk")
     walk |= {"psnr_of_mean": [7.0] * 8, "ssim_of_mean": [0.5] * 8}
-    blocks = results.applications(bank, {})
+    blocks = report.of_image_to_image(record, {})
     found = dict(zip(lab.TASKS, tables(blocks)))
-    assert set(found) == set(lab.TASKS) and "Not in the bank" not in blocks[-1]
-    for row in bank["rows"]:
+    assert set(found) == set(lab.TASKS) and "Not in the record" not in blocks[-1]
+    for row in record["rows"]:
         if row["split"] == "test":
-            style = next(style for start, style in results.STYLES.items() if row["task"].startswith(start))
+            style = next(style for start, style in report.STYLES.items() if row["task"].startswith(start))
             line, (key, heading, digits, _) = found[row["task"]][row["method"]], style.score
             assert first(line[heading]) == near(row[key], digits)
             for column, (measure, places) in style.more.items():
                 assert first(line[column]) == near(row[measure], places)
     mean = found[walk["task"]]["walk, mean of 4"]
     assert first(mean["PSNR, dB ↑"]) == 7 and mean["evaluations"] == "12" and mean["s"] == "1.000"
-    assert mean["contrast kept ↑"] == results.NONE
+    assert mean["contrast kept ↑"] == report.NONE
 
 
 # ---- The page --------------------------------------------------------------------------------------------------------
 
 
 def test_trends():
-    plan = bench_trends.plan()
+    plan = trends.plan()
     rows = [
         {"method": m, "sampler": s, "nfe": n, "frechet_distance": 3 + k, "error": 0.25, "recognised": 0.5, "seconds": 1}
         for k, (m, s, n) in enumerate(plan)
     ]
-    bank = {"rows": rows[:-1], "floor": [0.4, 0.6, 0.5], "images": 600, "reference_images": 30_000}
-    bank["test_split"] = [1.9, 2.1]
-    blocks = results.trends(bank, {})
+    record = {"rows": rows[:-1], "floor": [0.4, 0.6, 0.5], "images": 600, "reference_images": 30_000}
+    record["test_split"] = [1.9, 2.1]
+    blocks = report.of_trends(record, {})
     lines = [line for block in blocks if block.startswith("|") for line in block.split("\n")[2:]]
-    own_first = sorted(range(len(plan)), key=lambda k: 2 if plan[k][0] == bench_trends.MENDED else plan[k][1] == "2M")
+    own_first = sorted(range(len(plan)), key=lambda k: 2 if plan[k][0] == trends.MENDED else plan[k][1] == "2M")
     for line, k in zip(lines, own_first):
         method, sampler, nfe = plan[k]
         assert line == f"| {method}, {sampler} | {nfe} | {3 + k:.2f} ± 0.25 | 50.0 | 1.0000 |"
     assert len(lines) == len(plan) - 1 and "Floor: 0.40 to 0.60, 3 sets" in blocks[1]
     assert "Unseen images, of the test split: 1.90 to 2.10." in blocks[1]
-    assert blocks[-1] == f"*Not in the bank yet: {bench_trends.MENDED} with ancestral at 15.*"
+    assert blocks[-1] == f"*Not in the record yet: {trends.MENDED} with ancestral at 15.*"
 
 
 def test_challenges():
-    draw, lab = rng(), bench_challenges
+    draw, lab = rng(), challenges
     rows = [
         {"kind": "copies", "name": n, "method": steps, "share_of_copies": 1 / n, "share_of_held_out": 0.01}
         | {"frechet_distance": 7.0, "frechet_distance_of_a_copier": 5.0}
@@ -358,11 +358,11 @@ def test_challenges():
             shares = np.sort(draw.uniform(0, 1, (32, len(lab.HALF_WIDTHS))), 1).tolist()
             rows.append({"kind": "band", "name": name, "method": method, "share_within": shares})
     found = {(row["kind"], row["name"], row["method"]): row for row in rows}
-    blocks = results.challenges({"rows": rows, "cases": 32}, {})
+    blocks = report.of_challenges({"rows": rows, "cases": 32}, {})
     copies, lesions, reader, shifts, bands = tables(blocks)
     row, line = found["reader", 8, "TV"], reader["R = 8: TV"]
     false = np.mean(row["false_findings"], 0)
-    first_afforded = int(np.argmax(false <= results.AFFORDED))
+    first_afforded = int(np.argmax(false <= report.AFFORDED))
     assert first(line["found, % ↑"]) == near(100 * np.array(row["found"])[::2, first_afforded], 0)
     assert first(line["at its own cut: found, %"]) == near(100 * np.array(row["found"])[::2, lab.LEVELS.index(0.5)], 0)
     assert first(line["false findings"]) == near(false[lab.LEVELS.index(0.5)])
@@ -385,27 +385,27 @@ def test_challenges():
     ours, plain = (found["shift", "hands", m] for m in ("DiffPIR", "TV"))
     line = shifts["hands: DiffPIR"]
     assert first(line["minus TV"]) == near(np.subtract(ours["psnr"], plain["psnr"]))
-    assert first(line["misfit"]) == near(ours["misfit"]) and shifts["hands: TV"]["coverage, %"] == results.NONE
+    assert first(line["misfit"]) == near(ours["misfit"]) and shifts["hands: TV"]["coverage, %"] == report.NONE
     assert first(line["coverage, %"]) == near(100 * np.array(ours["coverage"]), 0)
     assert "lesion; 12; TV" in blocks[-1] and "guidance; 8; interval" in blocks[-1]
 
 
-def test_a_bank_that_is_missing_says_how_it_is_made(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench, "BANKS", tmp_path)
-    for name in results.REPORTS:
-        said = results.section(name)
-        assert f"make it with `python -m course_lib.bench {name}`" in said and "|" not in said
-    assert results.page().count("\n## ") == len(results.REPORTS)
+def test_a_record_that_is_missing_says_how_it_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments.record, "RECORDS", tmp_path)
+    for name in report.REPORTS:
+        said = report.section(name)
+        assert f"make it with `python -m course_lib.experiments {name}`" in said and "|" not in said
+    assert report.page().count("\n## ") == len(report.REPORTS)
 
 
 def test_the_command_writes_the_page(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bench, "BANKS", tmp_path)
-    monkeypatch.setattr(results, "PAGE", tmp_path / "docs" / "results.md")
-    results.main()
-    assert (tmp_path / "docs" / "results.md").read_text(encoding="utf-8") == results.page()
+    monkeypatch.setattr(experiments.record, "RECORDS", tmp_path)
+    monkeypatch.setattr(report, "PAGE", tmp_path / "docs" / "results.md")
+    report.main()
+    assert (tmp_path / "docs" / "results.md").read_text(encoding="utf-8") == report.page()
     assert "results.md" in capsys.readouterr().out
 
 
 def test_the_stored_page_is_what_the_command_writes_now():
-    stored = results.PAGE.read_text(encoding="utf-8")
-    assert stored == results.page(), "banks or cards have changed: run `python -m course_lib.results`"
+    stored = report.PAGE.read_text(encoding="utf-8")
+    assert stored == report.page(), "records or cards have changed: run `python -m course_lib.experiments.report`"

@@ -7,8 +7,9 @@ from functools import partial
 import pytest
 import torch
 
-from course_lib import bench, bench_samplers, bench_targets, schedules
+from course_lib import experiments, schedules
 from course_lib.denoisers import Counted, EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser, NetworkDenoiser
+from course_lib.experiments import samplers, targets
 from course_lib.samplers import STEPS, ddim_step, ddpm_step, dpmpp_2m_step, euler_step, heun_step, last, sample
 from course_lib.schedules import log_snr_times, uniform_times
 
@@ -319,60 +320,60 @@ def test_ddim_inversion_is_first_order():
     assert abs(math.log10(round_trip(50) / round_trip(500)) - 1) < 0.15
 
 
-# ---- the bank of notebook 04 -----------------------------------------------------------------------------------------
+# ---- the record of notebook 04 ---------------------------------------------------------------------------------------
 
 
-def test_a_row_of_the_bank_can_be_remade():
+def test_a_row_of_the_record_can_be_remade():
     """One set of 60 images at 5 evaluations, anew: the same distance but for the precision of this machine."""
-    rows = bench.load("04_samplers")["rows"]
+    rows = experiments.load("04_samplers")["rows"]
     row = next(row for row in rows if (row["sampler"], row["nfe"], row["seed"]) == ("2M, even log-SNR", 5, 0))
-    remade = bench_samplers.row(row["sampler"], row["nfe"], row["seed"])
+    remade = samplers.row(row["sampler"], row["nfe"], row["seed"])
     assert abs(remade["frechet_distance"] / row["frechet_distance"] - 1) < 0.1
 
 
-def test_bank_refuses_what_it_does_not_know(tmp_path, monkeypatch):
+def test_record_refuses_what_it_does_not_know(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="choose one of"):
-        bench_samplers.draw_set("PNDM", 5, 0)
+        samplers.draw_set("PNDM", 5, 0)
     with pytest.raises(ValueError, match="odd number"):
-        bench_samplers.draw_set("Heun, even log-SNR", 10, 0)
+        samplers.draw_set("Heun, even log-SNR", 10, 0)
     with pytest.raises(ValueError, match="make it with"):
-        bench.load("no such bank")
-    stale = json.loads((bench.BANKS / "04_samplers.json").read_text())
+        experiments.load("no such record")
+    stale = json.loads((experiments.record.RECORDS / "04_samplers.json").read_text())
     stale["sha256"]["mednist"] = "0" * 64
     (tmp_path / "stale.json").write_text(json.dumps(stale))
-    monkeypatch.setattr(bench, "BANKS", tmp_path)
+    monkeypatch.setattr(experiments.record, "RECORDS", tmp_path)
     with pytest.raises(ValueError, match="other weights"):
-        bench.load("stale")
+        experiments.load("stale")
 
 
-def test_bank_goes_on_where_it_stopped(tmp_path, monkeypatch):
+def test_record_goes_on_where_it_stopped(tmp_path, monkeypatch):
     """Rows that are there are kept as they are, missing ones are added, and evaluations are counted right."""
-    monkeypatch.setattr(bench_samplers, "plan", lambda: [("2M, even log-SNR", 5, 0), ("Heun, even log-SNR", 5, 0)])
-    monkeypatch.setattr(bench_samplers, "row", lambda name, nfe, seed: {"sampler": name, "nfe": nfe, "seed": seed})
+    monkeypatch.setattr(samplers, "plan", lambda: [("2M, even log-SNR", 5, 0), ("Heun, even log-SNR", 5, 0)])
+    monkeypatch.setattr(samplers, "row", lambda name, nfe, seed: {"sampler": name, "nfe": nfe, "seed": seed})
     old = {"sampler": "2M, even log-SNR", "nfe": 5, "seed": 0, "kept": True}
-    path = tmp_path / "bank.json"
+    path = tmp_path / "record.json"
     path.write_text(json.dumps({"rows": [old]}))
-    bench_samplers.make(path)
+    samplers.make(path)
     assert json.loads(path.read_text())["rows"] == [old, {"sampler": "Heun, even log-SNR", "nfe": 5, "seed": 0}]
 
 
-@pytest.mark.parametrize("name", list(bench_samplers.SAMPLERS))
-def test_samplers_of_the_bank_spend_what_they_say(name):
+@pytest.mark.parametrize("name", list(samplers.SAMPLERS))
+def test_samplers_of_the_record_spend_what_they_say(name):
     schedule = schedules.Cosine()
-    step, times = bench_samplers.SAMPLERS[name]
+    step, times = samplers.SAMPLERS[name]
     counted = Counted(mixture(schedule))
     last(sample(counted, schedule, torch.randn(3, 2, dtype=DOUBLE), times(schedule, 9), step))
     assert counted.evaluations == 9
 
 
-def test_bank_names_both_kinds_of_real_images():
+def test_record_names_both_kinds_of_real_images():
     """As on the card of the features: unseen scans lie farther from the reference than other training images."""
-    bank = bench.load("04_samplers")
-    assert len(bank["floor"]) == len(bank["unseen"]) == bench_samplers.FLOOR_DRAWS
-    assert sum(bank["unseen"]) > sum(bank["floor"])
+    record = experiments.load("04_samplers")
+    assert len(record["floor"]) == len(record["unseen"]) == samplers.FLOOR_DRAWS
+    assert sum(record["unseen"]) > sum(record["floor"])
 
 
-# ---- the bank of notebook 03 -----------------------------------------------------------------------------------------
+# ---- the record of notebook 03 ---------------------------------------------------------------------------------------
 
 
 def test_best_linear_denoiser_errs_as_its_closed_form():
@@ -380,43 +381,43 @@ def test_best_linear_denoiser_errs_as_its_closed_form():
     variances = torch.tensor([0.01, 0.09, 0.25, 1.0]).reshape(1, 1, 2, 2)
     noise = torch.randn(2, 20_000, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     seen, held_out = variances.sqrt() * noise
-    found = bench_targets.errors(bench_targets.best_linear(seen), held_out)
-    for level, rms in zip(bench_targets.LEVELS, found):
-        t = level / bench_targets.T
-        alpha, sigma = bench_targets.TABLE.alpha(t), bench_targets.TABLE.sigma(t)
+    found = targets.errors(targets.best_linear(seen), held_out)
+    for level, rms in zip(targets.LEVELS, found):
+        t = level / targets.T
+        alpha, sigma = targets.TABLE.alpha(t), targets.TABLE.sigma(t)
         wanted = (variances * sigma**2 / (alpha**2 * variances + sigma**2)).mean().sqrt()
         assert abs(rms / wanted - 1) < 0.02
 
 
-def test_bank_of_targets_says_what_notebook_03_says():
-    bank = bench.load("03_targets")
-    for row in bank["rows"]:
-        assert len(row["per_cent_of_linear"]) == len(bank["levels"]) == len(bench_targets.LEVELS)
-    keys = {(row["data"], row["seed"], row["kind"]): row["per_cent_of_linear"] for row in bank["rows"]}
+def test_record_of_targets_says_what_notebook_03_says():
+    record = experiments.load("03_targets")
+    for row in record["rows"]:
+        assert len(row["per_cent_of_linear"]) == len(record["levels"]) == len(targets.LEVELS)
+    keys = {(row["data"], row["seed"], row["kind"]): row["per_cent_of_linear"] for row in record["rows"]}
     assert {data for data, _, _ in keys} == {"brain", "mednist"}
-    at_100, at_900 = (bench_targets.LEVELS.index(level) for level in (100, 900))
+    at_100, at_900 = (targets.LEVELS.index(level) for level in (100, 900))
     for data, seed, kind in keys:
         eps, v = keys[data, seed, "eps"], keys[data, seed, "v"]
         assert eps[at_900] > 2 * v[at_900]
         assert eps[at_100] < v[at_100]
 
 
-def test_bank_of_targets_goes_on_where_it_stopped(tmp_path, monkeypatch):
+def test_record_of_targets_goes_on_where_it_stopped(tmp_path, monkeypatch):
     pictures = torch.randn(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(bench_targets, "images", lambda: {"brain": (pictures, pictures)})
-    monkeypatch.setattr(bench_targets, "SEEDS", 1)
-    monkeypatch.setattr(bench_targets, "trained", lambda kind, seen, seed: bench_targets.best_linear(seen))
+    monkeypatch.setattr(targets, "images", lambda: {"brain": (pictures, pictures)})
+    monkeypatch.setattr(targets, "SEEDS", 1)
+    monkeypatch.setattr(targets, "trained", lambda kind, seen, seed: targets.best_linear(seen))
     old = {"data": "brain", "kind": "eps", "seed": 0, "kept": True}
-    path = tmp_path / "bank.json"
+    path = tmp_path / "record.json"
     path.write_text(json.dumps({"rows": [old]}))
-    bench_targets.make(path)
+    targets.make(path)
     rows = json.loads(path.read_text())["rows"]
     assert rows[0] == old
     assert rows[1] == {"data": "brain", "kind": "v", "seed": 0, "per_cent_of_linear": [100.0] * 12}
 
 
-@pytest.mark.parametrize("kind", bench_targets.KINDS)
-def test_a_network_of_the_bank_of_targets_trains(kind):
+@pytest.mark.parametrize("kind", targets.KINDS)
+def test_a_network_of_the_record_of_targets_trains(kind):
     pictures = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(0)) - 0.5
-    denoiser = bench_targets.trained(kind, pictures, seed=0, steps=2)
+    denoiser = targets.trained(kind, pictures, seed=0, steps=2)
     assert denoiser(pictures, 0.5).shape == pictures.shape

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import bench, bench_segmentation, recipes, schedules
+from course_lib import experiments, recipes, schedules
+from course_lib.experiments import segmentation
 from course_lib.metrics.segmentation import (
     calibration_error,
     dice,
@@ -144,30 +145,30 @@ def test_raters_are_drawn_by_their_chances():
     np.testing.assert_allclose(found, rated_lesions.CHANCES, atol=0.02)  # four standard errors
 
 
-# ---- the bank of notebook 10 -----------------------------------------------------------------------------------------
+# ---- the record of notebook 10 ---------------------------------------------------------------------------------------
 
 
 def test_packed_masks_come_back_as_they_were():
     masks = (
         torch.rand(3, 5, 7, 9, generator=torch.Generator().manual_seed(0)) > 0.8
     )  # 945 bits: no whole number of bytes
-    packed = bench_segmentation.pack(masks)
-    assert packed.dtype == torch.uint8 and torch.equal(bench_segmentation.unpack(packed, masks.shape), masks)
+    packed = segmentation.pack(masks)
+    assert packed.dtype == torch.uint8 and torch.equal(segmentation.unpack(packed, masks.shape), masks)
 
 
 def test_labels_of_probabilities():
     p = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.35, 0.45], [0.9, 0.06, 0.04]]).T.reshape(1, 3, 1, 3)
-    assert bench_segmentation.labels_at(p, 0.4).tolist() == [[[1, 2, 0]]]
-    assert bench_segmentation.labels_at(p, 0.6).tolist() == [[[0, 2, 0]]]
+    assert segmentation.labels_at(p, 0.4).tolist() == [[[1, 2, 0]]]
+    assert segmentation.labels_at(p, 0.6).tolist() == [[[0, 2, 0]]]
     channels = torch.tensor([[1.0, -1.0], [-1.0, -1.0]]).reshape(1, 2, 1, 2)  # anterior, then background
-    assert bench_segmentation.from_channels(channels).tolist() == [[[[0, 1]], [[1, 0]], [[0, 0]]]]
+    assert segmentation.from_channels(channels).tolist() == [[[[0, 1]], [[1, 0]], [[0, 0]]]]
 
 
 def test_dice_of_volumes_is_that_of_all_their_slices_together():
     rng = torch.Generator().manual_seed(0)
     found, truth = (torch.randint(3, (5, 8, 8), generator=rng) for _ in range(2))
     volume = torch.tensor([0, 0, 1, 1, 1])
-    scores = bench_segmentation.volume_dice(bench_segmentation.counts(found, truth), volume)
+    scores = segmentation.volume_dice(segmentation.counts(found, truth), volume)
     for v in range(2):
         for k in (1, 2):
             a, b = (labels[volume == v].reshape(-1, 8) == k for labels in (found, truth))
@@ -178,7 +179,7 @@ def test_the_threshold_is_the_one_that_scores_best():
     truth = torch.zeros(2, 4, 4, dtype=torch.long)
     truth[:, :2] = torch.tensor([1, 1, 2, 2])
     p = torch.full((2, 3, 4, 4), 0.17) + 0.2 * torch.nn.functional.one_hot(truth, 3).movedim(-1, 1)
-    assert bench_segmentation.chosen_threshold(p, truth, torch.tensor([0, 1])) == 0.4  # 0.54 inside, 0.34 outside
+    assert segmentation.chosen_threshold(p, truth, torch.tensor([0, 1])) == 0.4  # 0.54 inside, 0.34 outside
 
 
 def test_fewer_cases_or_draws_are_the_beginning_of_more():
@@ -189,34 +190,34 @@ def test_fewer_cases_or_draws_are_the_beginning_of_more():
             return x_t.clamp(-1, 1) * y
 
     y = torch.ones(4, 1, 64, 64)
-    many = bench_segmentation.draw_masks(Still(), y, 3, nfe=3)
+    many = segmentation.draw_masks(Still(), y, 3, nfe=3)
     assert many.shape == (3, 4, 1, 64, 64)
-    torch.testing.assert_close(bench_segmentation.draw_masks(Still(), y[:2], 2, nfe=3), many[:2, :2])
+    torch.testing.assert_close(segmentation.draw_masks(Still(), y[:2], 2, nfe=3), many[:2, :2])
 
 
-def test_the_bank_of_segmentation_may_be_interrupted(tmp_path, monkeypatch):
+def test_the_record_of_segmentation_may_be_interrupted(tmp_path, monkeypatch):
     """Rows of other weights are made anew, the others not; what cannot be made is left out."""
     path = tmp_path / "10_segmentation.json"
-    monkeypatch.setattr(bench_segmentation, "PLAN", {"test": {}, "validation": {}, "more": {}})
-    monkeypatch.setattr(bench_segmentation, "BASELINES", {"simple": ()})
-    monkeypatch.setattr(bench_segmentation, "needs", lambda name: {} if name == "hippocampus" else {"net": "new"})
+    monkeypatch.setattr(segmentation, "PLAN", {"test": {}, "validation": {}, "more": {}})
+    monkeypatch.setattr(segmentation, "BASELINES", {"simple": ()})
+    monkeypatch.setattr(segmentation, "needs", lambda name: {} if name == "hippocampus" else {"net": "new"})
     asked, masks = [], torch.ones(1, 1, 64, 64, dtype=torch.bool)
     monkeypatch.setattr(
-        bench_segmentation, "row", lambda name: asked.append(name) or ({"name": name, "needs": {"net": "new"}}, masks)
+        segmentation, "row", lambda name: asked.append(name) or ({"name": name, "needs": {"net": "new"}}, masks)
     )
-    monkeypatch.setattr(bench_segmentation, "stored_masks", lambda path, name: name)
+    monkeypatch.setattr(segmentation, "stored_masks", lambda path, name: name)
     needed = {"needs": {"net": "new"}}
     monkeypatch.setattr(
-        bench_segmentation,
+        segmentation,
         "baseline_rows",
         lambda stored: asked.append("simple") or [{"name": "simple"} | needed, {"name": "one mask"} | needed],
     )
-    bench_segmentation.make(path)
+    segmentation.make(path)
     assert asked == ["test", "validation", "simple", "more"]
-    bank = json.loads(path.read_text())
-    bank["rows"][1]["needs"] = {"net": "old"}
-    path.write_text(json.dumps(bank))
-    bench_segmentation.make(path)
+    record = json.loads(path.read_text())
+    record["rows"][1]["needs"] = {"net": "old"}
+    path.write_text(json.dumps(record))
+    segmentation.make(path)
     assert asked[4:] == ["validation"]
     names = [row["name"] for row in json.loads(path.read_text())["rows"]]
     assert names == ["test", "simple", "one mask", "more", "validation"]
@@ -230,12 +231,12 @@ def nested(shape=(6, 8, 8)):
 def test_masks_drawn_from_probabilities():
     """Both ways draw each pixel with its probability; one threshold for all pixels gives level sets, the other not."""
     p = nested()
-    for way in (bench_segmentation.independent, bench_segmentation.random_threshold):
+    for way in (segmentation.independent, segmentation.random_threshold):
         masks = way(p, 4000)
         assert masks.shape == (4000, 6, 8, 8) and (masks.float().mean(0) - p).abs().max() < 4 * 0.5 / 4000**0.5
         levels = torch.stack([p > cut for cut in (0, 0.25, 0.6, 0.8)])
         whole = (masks[:100, None] == levels).flatten(3).all(3).any(1)
-        assert whole.all() if way is bench_segmentation.random_threshold else not whole.any()
+        assert whole.all() if way is segmentation.random_threshold else not whole.any()
 
 
 def test_the_best_cut_lies_where_the_best_level_set_is():
@@ -243,28 +244,28 @@ def test_the_best_cut_lies_where_the_best_level_set_is():
     ratings = torch.stack([square(k) for k in (0, 9, 10, 11)])[:, None]
     p = torch.tensordot(recipes.rater_chances(), ratings.float(), 1)
     scores = [float(expected_dice(mask, ratings, recipes.rater_chances())) for mask in ratings]
-    assert scores.index(max(scores)) == 2 and 0.25 <= bench_segmentation.best_cut(p, ratings) < 0.6
+    assert scores.index(max(scores)) == 2 and 0.25 <= segmentation.best_cut(p, ratings) < 0.6
 
 
 def test_an_unknown_row_is_refused():
     with pytest.raises(ValueError, match="no row 'magic'; there are: test, validation"):
-        bench_segmentation.row("magic")
+        segmentation.row("magic")
 
 
-def test_a_part_of_the_bank_of_segmentation_is_remade():
-    bank, path = bench.load("10_segmentation"), bench.BANKS / "10_segmentation.json"
-    _, masks = bench_segmentation.row("test", n=3, samples=2)
-    stored = bench_segmentation.stored_masks(path, "test")
+def test_a_part_of_the_record_of_segmentation_is_remade():
+    record, path = experiments.load("10_segmentation"), experiments.record.RECORDS / "10_segmentation.json"
+    _, masks = segmentation.row("test", n=3, samples=2)
+    stored = segmentation.stored_masks(path, "test")
     assert (masks != stored[:2, :3]).float().mean() < 0.005  # bfloat16 rounds differently on other processors
-    rows = {row["name"]: row for row in bank["rows"]}
-    assert set(rows) == set(bench_segmentation.names())
+    rows = {row["name"]: row for row in record["rows"]}
+    assert set(rows) == set(segmentation.names())
     for name, row in rows.items():
-        assert row["needs"] == bench_segmentation.needs(name), "made with other weights"
-    cases = recipes.rated("test", bench_segmentation.CASES["test"])
-    again = generalised_energy_distance(stored, bench_segmentation.ratings_of(cases), recipes.rater_chances())
+        assert row["needs"] == segmentation.needs(name), "made with other weights"
+    cases = recipes.rated("test", segmentation.CASES["test"])
+    again = generalised_energy_distance(stored, segmentation.ratings_of(cases), recipes.rater_chances())
     torch.testing.assert_close(again, torch.tensor(rows["test"]["energy_distance"]), rtol=0, atol=1e-4)
-    validation = bench_segmentation.stored_masks(path, "validation")
-    for row in bench_segmentation.baseline_rows({"test": stored, "validation": validation}):
+    validation = segmentation.stored_masks(path, "validation")
+    for row in segmentation.baseline_rows({"test": stored, "validation": validation}):
         for key in {"energy_distance", "area"} & row.keys():  # networks round differently on other processors
             found, kept = (float(torch.tensor(values[key]).mean()) for values in (row, rows[row["name"]]))
             assert found == pytest.approx(kept, abs=0.01 if key == "energy_distance" else 1.0)

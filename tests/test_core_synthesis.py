@@ -1,5 +1,5 @@
-"""Floors, kernel distance, copies, intervals: against brute force, simulation and closed forms; the bank of notebook 08
-against what it is made of."""
+"""Floors, kernel distance, copies, intervals: against brute force, simulation and closed forms; the record of notebook
+08 against what it is made of."""
 
 import json
 import math
@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from course_lib import bench, bench_synthesis, pretrained
+from course_lib import experiments, pretrained
+from course_lib.experiments import synthesis
 from course_lib.files import write_tensors
 from course_lib.metrics import intervals, memorisation
 from course_lib.metrics.distribution import (
@@ -189,13 +190,13 @@ def test_bootstrap_of_groups_is_wider_where_neighbours_are_alike():
         intervals.bootstrap(torch.rand(10), group=10)
 
 
-# ---- the bench and its bank ------------------------------------------------------------------------------------------
+# ---- the study and its record ----------------------------------------------------------------------------------------
 
 
 def test_gaussian_has_the_mean_and_covariance_of_its_images():
     """20,000 draws from 30 images of four pixels: moments within sampling error."""
     images = torch.randn(30, 2, 2, generator=generator())
-    drawn = moments(bench_synthesis.gaussian(images, 20_000, generator(1)).flatten(1))
+    drawn = moments(synthesis.gaussian(images, 20_000, generator(1)).flatten(1))
     wanted = moments(images.flatten(1))
     torch.testing.assert_close(drawn.mean, wanted.mean, rtol=0, atol=0.03)
     torch.testing.assert_close(drawn.cov, wanted.cov, rtol=0, atol=0.05)
@@ -204,7 +205,7 @@ def test_gaussian_has_the_mean_and_covariance_of_its_images():
 def test_altered_copies_are_near_and_not_equal():
     images = torch.randint(0, 256, (8, 16, 16), generator=generator(), dtype=torch.uint8)
     images = torch.nn.functional.interpolate(images[:, None].float(), scale_factor=4, mode="bilinear")[:, 0].byte()
-    copies = bench_synthesis.altered(images, generator(1))
+    copies = synthesis.altered(images, generator(1))
     assert copies.dtype == torch.uint8
     assert not (copies == images).all((1, 2)).any()
     distance, which = memorisation.nearest_rms(copies.float(), images.float())
@@ -215,62 +216,65 @@ def test_altered_copies_are_near_and_not_equal():
 def test_blocks_do_not_see_contrast():
     images = torch.randint(60, 180, (3, 64, 64), generator=generator(), dtype=torch.uint8)
     brighter = (images.float() * 1.2 + 10).round().to(torch.uint8)
-    difference = bench_synthesis.blocks(images) - bench_synthesis.blocks(brighter)
+    difference = synthesis.blocks(images) - synthesis.blocks(brighter)
     assert float(difference.abs().max()) < 0.1
-    assert torch.allclose(bench_synthesis.blocks(images).mean(1), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(synthesis.blocks(images).mean(1), torch.zeros(3), atol=1e-5)
 
 
 def test_a_rare_class_has_few_real_images(monkeypatch):
     """The sets have the sizes that the notebook states, and the made images are of the rare class alone."""
-    y = bench_synthesis.classes_in_turn()
+    y = synthesis.classes_in_turn()
     fake = {"real": torch.zeros(600, 32, 32) + y[:, None, None], "diffusion": torch.full((600, 32, 32), 9.0)}
-    monkeypatch.setattr(bench_synthesis, "training_set", lambda arm: (fake[arm], y))
-    sizes = dict.fromkeys(bench_synthesis.RARE_ARMS, 600) | {"as it is": 520}
+    monkeypatch.setattr(synthesis, "training_set", lambda arm: (fake[arm], y))
+    sizes = dict.fromkeys(synthesis.RARE_ARMS, 600) | {"as it is": 520}
     for arm, size in sizes.items():
-        images, labels, shift = bench_synthesis.rare_set(arm, 2)
+        images, labels, shift = synthesis.rare_set(arm, 2)
         assert len(images) == len(labels) == size
         assert int((labels == 2).sum()) == size - 500
         assert (shift > 0) == (arm == "oversampled, shifted")
         assert int((images[:, 0, 0] == 9).sum()) == (80 if arm == "diffusion" else 0)
     with pytest.raises(ValueError, match="no way 'magic'"):
-        bench_synthesis.rare_set("magic", 2)
+        synthesis.rare_set("magic", 2)
 
 
-def test_the_bank_holds_together():
+def test_the_record_holds_together():
     """Every row that is planned is there, and the stored features score what the row says of 240 images."""
-    bank, stored = bench.load("08_synthesis"), bench_synthesis.tensors(bench.BANKS / "08_synthesis.json")
-    assert [(row["kind"], row["name"]) for row in bank["rows"]] == bench_synthesis.plan()
+    record, stored = (
+        experiments.load("08_synthesis"),
+        synthesis.tensors(experiments.record.RECORDS / "08_synthesis.json"),
+    )
+    assert [(row["kind"], row["name"]) for row in record["rows"]] == synthesis.plan()
     reference, labels = pretrained.reference("mednist_features"), stored["test labels"]
-    for row in bank["rows"]:
+    for row in record["rows"]:
         if (features := stored.get(f"set/{row['name']}/features")) is not None and row["kind"] == "set":
-            assert features.shape == (bench_synthesis.STORED, 320)
+            assert features.shape == (synthesis.STORED, 320)
             again = frechet_distance(moments(features), reference)
-            assert again == pytest.approx(row["frechet_distance"][bench_synthesis.SIZES.index(240)], rel=0.01)
+            assert again == pytest.approx(row["frechet_distance"][synthesis.SIZES.index(240)], rel=0.01)
         if row["kind"] == "classifier":
-            share = float(stored[f"classifier/{row['name']}/hits"].double().mean()) / bank["seeds"]
+            share = float(stored[f"classifier/{row['name']}/hits"].double().mean()) / record["seeds"]
             assert share == pytest.approx(row["accuracy"], abs=1e-4)
     assert len(labels) == 2947
-    size = sum(path.stat().st_size for path in bench.BANKS.glob("08_synthesis.*"))
+    size = sum(path.stat().st_size for path in experiments.record.RECORDS.glob("08_synthesis.*"))
     assert size < 1_600_000
 
 
-def test_a_part_of_the_bank_is_drawn_anew():
+def test_a_part_of_the_record_is_drawn_anew():
     """The first six images of the diffusion network: mean and spread of each within a grey level in fifty."""
-    stored = next(row for row in bench.load("08_synthesis")["rows"] if row["name"] == "diffusion")
-    images = bench_synthesis.sampled("diffusion", n=6).float() / 127.5 - 1
+    stored = next(row for row in experiments.load("08_synthesis")["rows"] if row["name"] == "diffusion")
+    images = synthesis.sampled("diffusion", n=6).float() / 127.5 - 1
     drawn = torch.stack([images.mean((1, 2)), images.std((1, 2))], 1)
     torch.testing.assert_close(drawn, torch.tensor(stored["first_six"]), rtol=0, atol=0.04)
 
 
-def test_the_bank_may_be_interrupted(tmp_path, monkeypatch):
+def test_the_record_may_be_interrupted(tmp_path, monkeypatch):
     """A second call computes only the rows that are missing."""
     path, asked = tmp_path / "08_synthesis.json", []
-    monkeypatch.setattr(bench_synthesis, "plan", lambda: [("set", "a"), ("set", "b")])
+    monkeypatch.setattr(synthesis, "plan", lambda: [("set", "a"), ("set", "b")])
     row = lambda *key: asked.append(key) or ({"value": 1}, {"what": torch.ones(2).half()})  # noqa: E731
-    monkeypatch.setattr(bench_synthesis, "row", row)
+    monkeypatch.setattr(synthesis, "row", row)
     path.write_text(json.dumps({"rows": [{"kind": "set", "name": "a"}]}))
-    write_tensors(path.with_suffix(".safetensors"), {"set/a/what": torch.zeros(2)})
-    bench_synthesis.make(path)
+    write_tensors(path.with_suffix(".tensors.safetensors"), {"set/a/what": torch.zeros(2)})
+    synthesis.make(path)
     assert asked == [("set", "b")]
     assert [entry["name"] for entry in json.loads(path.read_text())["rows"]] == ["a", "b"]
-    assert bench_synthesis.tensors(path)["set/b/what"].dtype == torch.float32
+    assert synthesis.tensors(path)["set/b/what"].dtype == torch.float32

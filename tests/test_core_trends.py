@@ -1,5 +1,5 @@
 """Trends: EDM, rectified flow and a few-step student against closed forms of a Gaussian; the four networks of the
-comparison; and their bank."""
+comparison; and their record."""
 
 import dataclasses
 import json
@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import bench, bench_trends, pretrained, recipes, sample, schedules, train
+from course_lib import experiments, pretrained, recipes, sample, schedules, train
 from course_lib.denoisers import Counted, NetworkDenoiser
+from course_lib.experiments import trends
 from course_lib.networks import DiffusionUNet, PreconditionedUNet, StudentUNet, build
 from course_lib.predictions import preconditioning, to_x0
 from course_lib.recipes import RECIPES
@@ -309,9 +310,9 @@ def test_ending_with_the_denoised_image_is_stepping_to_zero():
     torch.testing.assert_close(draw_along(Pixels(schedule), y, times, ddim_step, size=8), whole[:, 0].clamp(-1, 1))
 
 
-@pytest.mark.parametrize("way", bench_trends.WAYS)
+@pytest.mark.parametrize("way", trends.WAYS)
 def test_evaluations_are_counted_as_they_are(way):
-    about = bench_trends.WAYS[way]
+    about = trends.WAYS[way]
     schedule = RECIPES[about.network].loss.schedule
     for nfe in about.evaluations:
         counted = Counted(Pixels(schedule))
@@ -324,7 +325,7 @@ def test_evaluations_are_counted_as_they_are(way):
 def test_two_exact_denoisers_mended_are_exact(clean, noisy):
     """Whatever their schedules; and the log-SNR alone says who is asked."""
     first, second = Counted(Pixels(clean)), Counted(Pixels(noisy))
-    mended, x_t = bench_trends.Mended(first, second, cut=-2.0), noise(5, 1, 4, 4)
+    mended, x_t = trends.Mended(first, second, cut=-2.0), noise(5, 1, 4, 4)
     for level in (-7.0, -2.1, -1.9, 3.0):
         t = clean.time(torch.tensor(level, dtype=DOUBLE))
         first.evaluations = second.evaluations = 0
@@ -335,13 +336,13 @@ def test_two_exact_denoisers_mended_are_exact(clean, noisy):
 
 @pytest.mark.parametrize("sampler", ["2M", "DDIM", "ancestral"])
 def test_the_flow_answers_for_ddpm_below_the_cut(sampler, monkeypatch):
-    """The rows of the bank are of these two networks, in this order."""
+    """The rows of the record are of these two networks, in this order."""
     asked = {name: Counted(Pixels(RECIPES[name].loss.schedule)) for name in ("trend_ddpm", "trend_flow")}
     monkeypatch.setattr(pretrained, "load_denoiser", asked.get)
-    way = bench_trends.WAYS[bench_trends.MENDED, sampler]
+    way = trends.WAYS[trends.MENDED, sampler]
     times = way.times(RECIPES["trend_ddpm"].loss.schedule, 15)
     draw_along(way.denoiser(), torch.zeros(2), times, way.step, size=8)
-    below = int((RECIPES["trend_ddpm"].loss.schedule.log_snr(times) < bench_trends.CUT).sum())
+    below = int((RECIPES["trend_ddpm"].loss.schedule.log_snr(times) < trends.CUT).sum())
     assert 2 < below < 12
     assert {name: denoiser.evaluations for name, denoiser in asked.items()} == {
         "trend_ddpm": 15 - below,
@@ -351,9 +352,9 @@ def test_the_flow_answers_for_ddpm_below_the_cut(sampler, monkeypatch):
 
 def test_even_numbers_are_not_for_heun():
     with pytest.raises(ValueError, match="odd number of evaluations"):
-        bench_trends.WAYS["EDM", "Heun"].times(VarianceExploding(), 4)
+        trends.WAYS["EDM", "Heun"].times(VarianceExploding(), 4)
     with pytest.raises(ValueError, match="no 'EDM' with 'magic': choose one of DDPM with ancestral"):
-        bench_trends.draw_set("EDM", "magic", 4)
+        trends.draw_set("EDM", "magic", 4)
 
 
 # ---- The four networks -----------------------------------------------------------------------------------------------
@@ -379,7 +380,7 @@ def few_images(monkeypatch, tmp_path):
 
 def test_each_recipe_trains_ships_and_is_measured(few_images, monkeypatch):
     """One after the other, as the student needs its teacher."""
-    for name in bench_trends.NETWORKS.values():
+    for name in trends.NETWORKS.values():
         recipe = RECIPES[name]
         assert {k: recipe.network_args[k] for k in recipes.TREND} == recipes.TREND
         args = recipe.network_args | TINY
@@ -398,30 +399,30 @@ def test_each_recipe_trains_ships_and_is_measured(few_images, monkeypatch):
     assert edm["schedule"] == "VarianceExploding" and edm["kind"] == "x0"
     with pytest.raises(ValueError, match="sampler of its own"):
         sample._card_to_sample("trend_edm")
-    rows = resumed_bank(few_images, monkeypatch)
+    rows = resumed_record(few_images, monkeypatch)
     assert all(math.isfinite(row["frechet_distance"]) and row["error"] >= 0 for row in rows)
 
 
-def resumed_bank(folder, monkeypatch):
-    """The rows of a bank of these networks, stopped after the first and made again after the second has changed."""
-    path = folder / "banks" / "13_trends.json"
-    monkeypatch.setattr(bench_trends, "FD_IMAGES", 60)
-    monkeypatch.setattr(bench_trends, "classes_in_turn", lambda n=60: torch.arange(n) % 6)
-    monkeypatch.setattr(bench_trends.draw_set, "__defaults__", (60, 0))
-    monkeypatch.setattr(bench_trends, "plan", lambda: [("DDPM", "DDIM", 1)])
-    bench_trends.make(path)
+def resumed_record(folder, monkeypatch):
+    """The rows of a record of these networks, stopped after the first and made again after the second has changed."""
+    path = folder / "records" / "13_trends.json"
+    monkeypatch.setattr(trends, "FD_IMAGES", 60)
+    monkeypatch.setattr(trends, "classes_in_turn", lambda n=60: torch.arange(n) % 6)
+    monkeypatch.setattr(trends.draw_set, "__defaults__", (60, 0))
+    monkeypatch.setattr(trends, "plan", lambda: [("DDPM", "DDIM", 1)])
+    trends.make(path)
     plan = [("DDPM", "DDIM", 1), ("EDM", "Heun", 3), ("flow", "Euler", 2), ("student", "consistency", 2)]
-    monkeypatch.setattr(bench_trends, "plan", lambda: plan)
-    bench_trends.make(path)
-    bank = json.loads(path.read_text())
-    assert [(r["method"], r["sampler"], r["nfe"]) for r in bank["rows"]] == plan
-    assert bench_trends.pictures(path, "EDM", "Heun", 3).shape == (12, 32, 32)
-    assert len(bank["test_split"]) == 5 and all(math.isfinite(value) for value in bank["test_split"])
-    bank["rows"][1]["needs"] = {"trend_edm": "another"}
-    path.write_text(json.dumps(bank))
-    asked, row = [], bench_trends.row
-    monkeypatch.setattr(bench_trends, "row", lambda *which: asked.append(which[:3]) or row(*which))
-    bench_trends.make(path)
+    monkeypatch.setattr(trends, "plan", lambda: plan)
+    trends.make(path)
+    record = json.loads(path.read_text())
+    assert [(r["method"], r["sampler"], r["nfe"]) for r in record["rows"]] == plan
+    assert trends.pictures(path, "EDM", "Heun", 3).shape == (12, 32, 32)
+    assert len(record["test_split"]) == 5 and all(math.isfinite(value) for value in record["test_split"])
+    record["rows"][1]["needs"] = {"trend_edm": "another"}
+    path.write_text(json.dumps(record))
+    asked, row = [], trends.row
+    monkeypatch.setattr(trends, "row", lambda *which: asked.append(which[:3]) or row(*which))
+    trends.make(path)
     assert asked == [("EDM", "Heun", 3)]
     return json.loads(path.read_text())["rows"]
 
@@ -447,7 +448,7 @@ def test_small_images_are_means_of_squares(few_images):
 def test_network_denoisers_of_the_recipes_are_right_on_a_gaussian():
     """Each recipe's kind in its own schedule: the exact answer of a network gives the exact denoised image."""
     x_t = noise(6, 1, 4, 4)
-    for name in bench_trends.NETWORKS.values():
+    for name in trends.NETWORKS.values():
         loss = RECIPES[name].loss
         exact = Pixels(loss.schedule)
         alpha, sigma = loss.schedule.alpha(0.5), loss.schedule.sigma(0.5)
@@ -465,23 +466,25 @@ def test_sigma_data_is_that_of_the_data():
     assert card["standard_deviation_of_the_data"] == pytest.approx(recipes.SIGMA_DATA, abs=0.01)
 
 
-# ---- The bank --------------------------------------------------------------------------------------------------------
+# ---- The record ------------------------------------------------------------------------------------------------------
 
-made = pytest.mark.skipif(not (bench.BANKS / "13_trends.json").exists(), reason="made once its networks ship")
+made = pytest.mark.skipif(
+    not (experiments.record.RECORDS / "13_trends.json").exists(), reason="made once its networks ship"
+)
 
 
 @made
-def test_bank_is_whole_and_of_the_networks_that_are_here():
-    rows = bench.load("13_trends")["rows"]
-    assert sorted((r["method"], r["sampler"], r["nfe"]) for r in rows) == sorted(bench_trends.plan())
+def test_record_is_whole_and_of_the_networks_that_are_here():
+    rows = experiments.load("13_trends")["rows"]
+    assert sorted((r["method"], r["sampler"], r["nfe"]) for r in rows) == sorted(trends.plan())
     for row in rows:
-        assert row["needs"] == pretrained.sha256_of(bench_trends.WAYS[row["method"], row["sampler"]].networks)
+        assert row["needs"] == pretrained.sha256_of(trends.WAYS[row["method"], row["sampler"]].networks)
 
 
 @made
 @pytest.mark.parametrize("which", [("flow", "Euler", 4), ("student", "consistency", 1), ("EDM", "2M", 4)])
 def test_images_of_a_row_can_be_drawn_again(which):
     """The first twelve of its six hundred, but for the precision of this machine."""
-    images, _ = bench_trends.draw_set(*which, n=bench_trends.SHOWN)
-    stored = bench_trends.pictures(bench.BANKS / "13_trends.json", *which).float() / 127.5 - 1
+    images, _ = trends.draw_set(*which, n=trends.SHOWN)
+    stored = trends.pictures(experiments.record.RECORDS / "13_trends.json", *which).float() / 127.5 - 1
     assert float((images - stored).abs().mean()) < 0.03

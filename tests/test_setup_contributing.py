@@ -107,7 +107,7 @@ def copy(tmp_path_factory):
     shutil.copy(ROOT / "pyproject.toml", folder)
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
     for name in ("course_lib", "data_fetch"):  # ruff looks here which imports are the course's own
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("weights", "banks", "__pycache__"))
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("weights", "records", "__pycache__"))
     return folder
 
 

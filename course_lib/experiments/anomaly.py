@@ -1,7 +1,7 @@
-"""The bank ``11_anomaly``: how well each method finds lesions of five families, and what it makes of healthy brains.
+"""The record ``11_anomaly``: how well each method finds lesions of five families, and what it makes of healthy brains.
 
-``python -m course_lib.bench 11_anomaly`` remakes it. It may be interrupted: rows that are there, and were made with
-the networks as they are now, are not computed anew. Settings and thresholds are chosen on validation subjects, all
+``python -m course_lib.experiments 11_anomaly`` remakes it. It may be interrupted: rows that are there, and were made
+with the networks as they are now, are not computed anew. Settings and thresholds are chosen on validation subjects, all
 families together; test subjects are looked at once. Figures are kept for each case, so that they can be paired.
 """
 
@@ -100,7 +100,7 @@ def _projected(x, generator, K):
 
 @dataclass(frozen=True)
 class Method:
-    """What a bench measures. settings: those to choose from on validation subjects; evaluations are of one image.
+    """What a study measures. settings: those to choose from on validation subjects; evaluations are of one image.
 
     Here run(x (N, H, W), generator, **setting) -> score (N, H, W) and twin (N, H, W) or None.
     """
@@ -250,13 +250,13 @@ def plan():
 
 
 def make(path):
-    """Compute the rows that the bank at ``path`` lacks, and write it after each of them."""
+    """Compute the rows that the record at ``path`` lacks, and write it after each of them."""
     if path.exists():
-        bank = json.loads(path.read_text(encoding="utf-8"))
-        bank["rows"] = [row for row in bank["rows"] if row["needs"] == needs(row["method"])]
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["rows"] = [row for row in record["rows"] if row["needs"] == needs(row["method"])]
     else:
-        bank = {
-            "made_by": f"python -m course_lib.bench {path.stem}",
+        record = {
+            "made_by": f"python -m course_lib.experiments {path.stem}",
             "sha256": {},
             "cases": CASES,
             "healthy": HEALTHY,
@@ -265,11 +265,11 @@ def make(path):
             "precision": runtime.precision_name(),
             "rows": [],
         }
-    rows = bank["rows"]
+    rows = record["rows"]
 
     def add(row):
         rows.append(row)
-        write_rows(path, bank)
+        write_rows(path, record)
         print(row["split"], row["method"], row["setting"], row.get("family"), row.get("strength"), flush=True)
 
     for name in METHODS:

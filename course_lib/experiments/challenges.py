@@ -1,6 +1,6 @@
-"""The bank ``14_challenges``: what the course's methods do where they were not meant to work.
+"""The record ``14_challenges``: what the course's methods do where they were not meant to work.
 
-``python -m course_lib.bench 14_challenges`` remakes it (about an hour and a half on one free core, most of it
+``python -m course_lib.experiments 14_challenges`` remakes it (about an hour and a half on one free core, most of it
 training). It may be interrupted: rows that are there, and were made with the networks as they are now, are not computed
 anew. Seven kinds of rows:
 
@@ -13,7 +13,7 @@ anew. Seven kinds of rows:
 - "guidance": pixels of MedNIST samples over the guidance scale;
 - "rare": features of healthy brains and of two rare kinds, for sets in which one of them is missing.
 
-Subjects come in groups of four with random numbers of their own, as in :mod:`course_lib.bench_reconstruction`.
+Subjects come in groups of four with random numbers of their own, as in :mod:`course_lib.experiments.reconstruction`.
 """
 
 import functools
@@ -25,9 +25,10 @@ import torch
 from scipy import ndimage
 from torch.nn import functional as F
 
-from course_lib import bench_guidance, pretrained, runtime, train
-from course_lib import bench_reconstruction as lab
+from course_lib import pretrained, runtime, train
 from course_lib.anomaly import brain
+from course_lib.experiments import guidance
+from course_lib.experiments import reconstruction as lab
 from course_lib.files import read_tensors, write_rows, write_tensors
 from course_lib.metrics.detection import false_alarms
 from course_lib.metrics.images import contrast_kept, coverage, prediction_interval, psnr
@@ -98,7 +99,7 @@ SHOWN = 4
 
 
 def problem_of(R):
-    """The name of an MRI problem in the bank of notebook 09."""
+    """The name of an MRI problem in the record of notebook 09."""
     return f"MRI, R = {R}"
 
 
@@ -313,11 +314,11 @@ def copies_row(n, steps, folder="runs"):
 
 def guidance_row(method, w, n=GUIDED_IMAGES):
     """A row "guidance": of each sample the share of white pixels, and its spread; the same noise for each row."""
-    images, y = bench_guidance.draw_set(method, w, n, seed=14)
+    images, y = guidance.draw_set(method, w, n, seed=14)
     judged = in_parts(pretrained.load("mednist_features"), images).argmax(1)
     return {
-        "white": _rounded((images > bench_guidance.SATURATED).flatten(1).float().mean(1), 5),
-        "black": _rounded((images < -bench_guidance.SATURATED).flatten(1).float().mean(1), 5),
+        "white": _rounded((images > guidance.SATURATED).flatten(1).float().mean(1), 5),
+        "black": _rounded((images < -guidance.SATURATED).flatten(1).float().mean(1), 5),
         "spread": _rounded(images.flatten(1).std(1), 4),
         "recognised": [int(hit) for hit in judged == y],
     }, {"images": images[:12]}
@@ -336,7 +337,7 @@ def rare_row(name):
     return {"images": n, "called_mass": int((called == mass).sum())}, {"features": in_parts(judge.features, images)}
 
 
-# ---- The bank --------------------------------------------------------------------------------------------------------
+# ---- The record ------------------------------------------------------------------------------------------------------
 
 NETWORKS = ("brain", "brain_segmenter", "brain_features", "mednist", "mednist_features")
 SCANNED = {"lesion": lesion_row, "reader": reader_row, "shift": shift_row, "band": band_row}  # rows of reconstructions
@@ -355,12 +356,12 @@ def plan():
 
 
 def needs(kind, method):
-    """sha256 of the network that a row uses besides the bank's own; None where that network is not there."""
+    """sha256 of the network that a row uses besides the record's own; None where that network is not there."""
     return lab.needs(problem_of(WORST), method) if kind in SCANNED else {}
 
 
 def row(kind, name, method):
-    """One row of the bank, computed, and its tensors."""
+    """One row of the record, computed, and its tensors."""
     if kind in SCANNED:
         return SCANNED[kind](name, method)
     if kind == "copies":
@@ -379,15 +380,15 @@ def _stored(key, value):
 
 
 def make(path):
-    """Compute the rows that the bank at ``path`` lacks, and write it and its tensors after each of them."""
-    tensors_path = path.with_suffix(".safetensors")
+    """Compute the rows that the record at ``path`` lacks, and write it and its tensors after each of them."""
+    tensors_path = path.with_suffix(".tensors.safetensors")
     kept = read_tensors(tensors_path)[0] if tensors_path.exists() else {}
     if path.exists():
-        bank = json.loads(path.read_text(encoding="utf-8"))
-        bank["rows"] = [entry for entry in bank["rows"] if entry["needs"] == needs(entry["kind"], entry["method"])]
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["rows"] = [entry for entry in record["rows"] if entry["needs"] == needs(entry["kind"], entry["method"])]
     else:
-        bank = {
-            "made_by": f"python -m course_lib.bench {path.stem}",
+        record = {
+            "made_by": f"python -m course_lib.experiments {path.stem}",
             "sha256": {name: pretrained.card(name)["sha256"] for name in NETWORKS},
             "cases": CASES,
             "samples": SAMPLES,
@@ -395,23 +396,23 @@ def make(path):
             "precision": runtime.precision_name(),
             "rows": [],
         }
-    done = {(entry["kind"], entry["name"], entry["method"]) for entry in bank["rows"]}
+    done = {(entry["kind"], entry["name"], entry["method"]) for entry in record["rows"]}
     for kind, name, method in plan():
         if (kind, name, method) in done or needs(kind, method) is None:
             continue
         start = time.process_time()
         found, pictures = row(kind, name, method)
         about = {"kind": kind, "name": name, "method": method, "needs": needs(kind, method)}
-        bank["rows"].append(about | found | {"cpu_seconds": round(time.process_time() - start, 1)})
+        record["rows"].append(about | found | {"cpu_seconds": round(time.process_time() - start, 1)})
         kept |= {f"{kind}/{name}/{method}/{key}": _stored(key, value) for key, value in pictures.items()}
         write_tensors(tensors_path, kept)
-        write_rows(path, bank)
-        print(kind, name, method, bank["rows"][-1]["cpu_seconds"], flush=True)
+        write_rows(path, record)
+        print(kind, name, method, record["rows"][-1]["cpu_seconds"], flush=True)
 
 
 def tensors(path):
-    """The bank's tensors, {"kind/name/method/what": float32}: pictures (N, H, W) in [-1, 1], features (N, d)."""
-    found = read_tensors(path.with_suffix(".safetensors"))[0]
+    """The record's tensors, {"kind/name/method/what": float32}: pictures (N, H, W) in [-1, 1], features (N, d)."""
+    found = read_tensors(path.with_suffix(".tensors.safetensors"))[0]
     return {
         key: value.float() / 127.5 - 1 if value.dtype == torch.uint8 else value.float() for key, value in found.items()
     }

@@ -1,6 +1,6 @@
-"""``python -m course_lib.results`` writes ``docs/results.md``: all that Parts 3 and 4 measured, from ``banks/*.json``.
+"""``python -m course_lib.experiments.report`` writes ``docs/results.md``: all that Parts 3 and 4 measured.
 
-A report turns a bank and its tensors into paragraphs and tables of Markdown; no number stands in the text by hand.
+A report turns a record and its tensors into paragraphs and tables of Markdown; no number stands in the text by hand.
 """
 
 import itertools
@@ -10,17 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from course_lib import (
-    bench,
-    bench_anomaly,
-    bench_challenges,
-    bench_more,
-    bench_reconstruction,
-    bench_segmentation,
-    bench_synthesis,
-    bench_trends,
-    pretrained,
-    restore,
+from course_lib import experiments, pretrained, restore
+from course_lib.experiments import (
+    anomaly,
+    challenges,
+    image_to_image,
+    reconstruction,
+    segmentation,
+    synthesis,
+    trends,
 )
 from course_lib.files import read_tensors, write_atomically
 from course_lib.metrics.detection import auroc
@@ -28,15 +26,15 @@ from course_lib.metrics.distribution import density_coverage, extrapolated, kern
 from course_lib.metrics.intervals import bootstrap, jackknife
 from course_lib.recipes import rater_chances
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "results.md"
 NONE = "–"
 
 INTRODUCTION = """# What Parts 3 and 4 measured
 
-Every number of this page is computed from the stored measurements in `course_lib/banks` by
-`python -m course_lib.results`; none is typed by hand. **Nothing here is for clinical use.** Where a section says
-*made data*, images, lesions and scans are made by the course from one template: expect less of real patients.
+Every number of this page is computed from the stored measurements in `course_lib/experiments/records` by
+`python -m course_lib.experiments.report`; none is typed by hand. **Nothing here is for clinical use.** Where a section
+says *made data*, images, lesions and scans are made by the course from one template: expect less of real patients.
 
 - An entry such as 0.50 (0.40 to 0.60) is a mean over cases and its 95 % bootstrap interval.
 - *Minus X* is the mean difference to method X **on the same cases**, with its interval; if that holds zero, these cases
@@ -167,71 +165,71 @@ def prior_quality():
 
 
 def missing(names):
-    """A line on rows that a bank lacks; no line for no names."""
-    return [f"*Not in the bank yet: {'; '.join(names)}.*"] if names else []
+    """A line on rows that a record lacks; no line for no names."""
+    return [f"*Not in the record yet: {'; '.join(names)}.*"] if names else []
 
 
 # ---- Notebook 08 -----------------------------------------------------------------------------------------------------
 
 
-def sets(bank, tensors):
+def sets(record, tensors):
     """Table of the distances of sets, and the sentence under it."""
-    rows = {row["name"]: row for row in bank["rows"] if row["kind"] == "set"}
+    rows = {row["name"]: row for row in record["rows"] if row["kind"] == "set"}
     real, kernel, lines = tensors["set/real/features"].double(), {}, []
-    for name in (*bench_synthesis.REAL[1:], *bench_synthesis.DRAWN, *bench_synthesis.COPIES):
+    for name in (*synthesis.REAL[1:], *synthesis.DRAWN, *synthesis.COPIES):
         row, cells, cost = rows[name], [NONE] * 3, [NONE] * 2
         if f"set/{name}/features" in tensors:
             features = tensors[f"set/{name}/features"].double()
             kernel[name] = jackknife(lambda x: kernel_distance(real, x), features, turn=6)
             shares = precision_recall(real, features)[0], density_coverage(real, features)[1]
             cells = ["{} ± {}".format(*(number(v, 3) for v in kernel[name])), *map(number, shares)]
-        if name in bench_synthesis.DRAWN:
-            evaluations = bank["steps"] if name in bench_synthesis.NETWORKS else int(name == "VAE")
+        if name in synthesis.DRAWN:
+            evaluations = record["steps"] if name in synthesis.NETWORKS else int(name == "VAE")
             cost = [evaluations, number(row["seconds_an_image"], 3)]
         label = name + {"real again": " (floor)", "held out": " (unseen)", "PCA-Gaussian": " (simple)"}.get(name, "")
-        limit = extrapolated(bank["sizes"][1:], row["frechet_distance"][1:])[0]
+        limit = extrapolated(record["sizes"][1:], row["frechet_distance"][1:])[0]
         lines.append([label, number(row["frechet_distance"][-1]), number(limit), *cells, *cost])
-    best, simple = min(bench_synthesis.DRAWN, key=lambda name: kernel[name][0]), "PCA-Gaussian"
+    best, simple = min(synthesis.DRAWN, key=lambda name: kernel[name][0]), "PCA-Gaussian"
     change = kernel[best][0] - kernel[simple][0]
     reach = 1.96 * (kernel[best][1] ** 2 + kernel[simple][1] ** 2) ** 0.5  # the sets are independent
     low, mean, high = (number(v, 3, "+") for v in (change - reach, change, change + reach))
     rest = f"minus *{simple}*: {mean} ({low} to {high}), which {'holds' if abs(change) <= reach else 'excludes'} zero"
-    header = ["", f"Fréchet, {bank['images']} ↓", "Fréchet, ∞ ↓", "kernel ↓", "precision ↑", "coverage ↑"]
+    header = ["", f"Fréchet, {record['images']} ↓", "Fréchet, ∞ ↓", "kernel ↓", "precision ↑", "coverage ↑"]
     said = f"Lowest kernel distance of the generators: **{best}**; {rest if best != simple else 'the simple one'}."
     return [table([*header, "evaluations", "s"], lines), said]
 
 
-def synthesis(bank, tensors):
+def of_synthesis(record, tensors):
     """MedNIST: distances of sets, what classifiers learn from them, a rare class."""
-    labels, points = tensors["test labels"].long(), {"digits": 1, "group": bank["block"], "unit": " points"}
-    used = {arm: 100 * tensors[f"classifier/{arm}/hits"].double() / bank["seeds"] for arm in bench_synthesis.ARMS}
+    labels, points = tensors["test labels"].long(), {"digits": 1, "group": record["block"], "unit": " points"}
+    used = {arm: 100 * tensors[f"classifier/{arm}/hits"].double() / record["seeds"] for arm in synthesis.ARMS}
     held = {arm: "has real images" for arm in used if "real" in arm or arm == "copies"} | {"real": "ceiling"}
     use = Contest(used, ("PCA-Gaussian",), apart=held, **points)
     of_real = {"minus real": {arm: use.minus(arm, "real") for arm in used}}
-    sizes = {"images": {row["name"]: row["images"] for row in bank["rows"] if row["kind"] == "classifier"}}
+    sizes = {"images": {row["name"]: row["images"] for row in record["rows"] if row["kind"] == "classifier"}}
     chance = ["chance level: always the commonest class", number(100 * labels.bincount().max() / len(labels), 1)]
-    found = {arm: 100 * tensors[f"rare/{arm}/own"].double() / bank["rare_seeds"] for arm in bench_synthesis.RARE_ARMS}
+    found = {arm: 100 * tensors[f"rare/{arm}/own"].double() / record["rare_seeds"] for arm in synthesis.RARE_ARMS}
     simple = "oversampled", "oversampled, shifted", "Gaussian of the few"
     rare = Contest(found, simple, "oversampled", {"as it is": "nothing done", "real": "ceiling"}, **points)
     return [
-        f"**Real data**: MedNIST, sets of {bank['images']} images, the six classes in turn, against "
-        f"{bank['training_images']:,} training images: *real again* are other images of the same split, *held out* are "
-        f"those of the test split, on which no network was trained. The {bank['steps']} steps of the samplers were set "
-        "beforehand; nothing was tuned on test images.",
+        f"**Real data**: MedNIST, sets of {record['images']} images, the six classes in turn, against "
+        f"{record['training_images']:,} training images: *real again* are other images of the same split, *held out* "
+        f"are those of the test split, on which no network was trained. The {record['steps']} steps of the samplers "
+        "were set beforehand; nothing was tuned on test images.",
         "Fréchet distance ↓ (do mean and covariance of features agree? extrapolated to infinitely many images, too; no "
         "interval, since a bootstrap draws images twice), kernel distance ↓ (the same without bias; ± standard error), "
         f"precision ↑ (share of images that are plausible), coverage ↑ (share of real images that one comes near to), "
-        f"the last three of {bank['stored']} images. No distance sees that *copies* are copies. *s* of the VAE "
+        f"the last three of {record['stored']} images. No distance sees that *copies* are copies. *s* of the VAE "
         "includes its training.",
-        *sets(bank, tensors),
+        *sets(record, tensors),
         "### Train on synthetic, test on real",
         f"Accuracy ↑ in % (share of {len(labels):,} real test images that a small classifier recognises); "
-        f"{bank['seeds']} seeds; intervals draw blocks of {bank['block']} neighbours.",
+        f"{record['seeds']} seeds; intervals draw blocks of {record['block']} neighbours.",
         use.table("accuracy, % ↑", of_real | sizes, [[*chance, *[NONE] * 3]]),
         f"{use.verdict()} Added to few real images: {use.against('real, few + diffusion', 'real, few')}.",
         "### A rare class",
-        f"Each class in turn has {bank['few']} real images. Recognised ↑ (share of the rare class's test images that a "
-        "classifier gets right). The diffusion network had seen thousands of real images of that class; the simple "
+        f"Each class in turn has {record['few']} real images. Recognised ↑ (share of the rare class's test images that "
+        "a classifier gets right). The diffusion network had seen thousands of real images of that class; the simple "
         "ways had not.",
         rare.table("recognised, % ↑"),
         rare.verdict(),
@@ -262,7 +260,7 @@ def cost(entries):
 
 def scan(rows):
     """Table and sentences of one kind of scan. rows: {method: row}."""
-    lab = bench_reconstruction
+    lab = reconstruction
     entries = with_means(rows, max(row["samples"] for row in rows.values()))
     scores = {name: row[f"psnr{end}"] for name, (row, end, _) in entries.items()}
     ssim = {name: interval(row[f"ssim{end}"], 3) for name, (row, end, _) in entries.items()}
@@ -275,10 +273,10 @@ def scan(rows):
     return [contest.table("PSNR, dB ↑", {"SSIM ↑": ssim} | cost(entries)), " ".join(said)]
 
 
-def reconstruction(bank, tensors):
+def of_reconstruction(record, tensors):
     """PSNR and SSIM for each scan, lesions and coverage, and the finer data."""
-    lab = bench_reconstruction
-    fresh = [row for row in bank["rows"] if row["needs"] == lab.needs(row["problem"], row["method"])]
+    lab = reconstruction
+    fresh = [row for row in record["rows"] if row["needs"] == lab.needs(row["problem"], row["method"])]
     found = {(row["problem"], row["method"]): row for row in fresh}
     scans = {p: {m: found[p, m] for m in lab.METHODS if (p, m) in found} for p in lab.PROBLEMS}
     kept = []
@@ -294,7 +292,7 @@ def reconstruction(bank, tensors):
             grid = Contest({problem: found[problem, method]["psnr"] for problem in (own, lab.FINE)})
             grids.append([method, grid.mean(own), grid.mean(lab.FINE), grid.minus(lab.FINE, own)])
     return [
-        f"**Made data**: {bank['cases']} healthy test subjects. Settings were chosen on {lab.GROUP} validation "
+        f"**Made data**: {record['cases']} healthy test subjects. Settings were chosen on {lab.GROUP} validation "
         "subjects, from small grids. The U-Nets were trained for these very scans, the prior of DPS, PiGDM and DiffPIR "
         f"for none; evaluations of DPS and PiGDM are differentiated too. {prior_quality()}",
         "PSNR ↑ (how near to the truth) and SSIM ↑ (how alike in local structure) of one sample, or of the mean of "
@@ -317,7 +315,7 @@ def reconstruction(bank, tensors):
 
 def lesions(rows):
     """Tables and sentences of the lesions with known raters. rows: {name: row}."""
-    lab, blocks = bench_segmentation, []
+    lab, blocks = segmentation, []
     named = {"test": "mask diffusion"}
     told = {"always the true outline": "was given the truth", "the best rater of each case": "ceiling"}
     ways = {named.get(name, name): rows[name] for name in (*lab.BASELINES, "test") if name in rows}
@@ -367,15 +365,15 @@ def hippocampi(row, tensors):
     """The contest of the hippocampus: mean Dice of both parts, for each person."""
     counts, volume, person = (tensors[f"hippocampus.{key}"].long() for key in ("counts", "volume", "person"))
     owner = torch.stack([person[volume == v][0] for v in volume.unique()])
-    dice = {m: bench_segmentation.volume_dice(c, volume).mean(1) for m, c in zip(row["methods"], counts)}
+    dice = {m: segmentation.volume_dice(c, volume).mean(1) for m, c in zip(row["methods"], counts)}
     people = {m: torch.stack([each[owner == k].mean() for k in owner.unique()]) for m, each in dice.items()}
     return Contest(people, to=row["methods"][0], digits=3)
 
 
-def segmentation(bank, tensors):
+def of_segmentation(record, tensors):
     """Masks of lesions with known raters, and real hippocampi."""
-    lab = bench_segmentation
-    rows = {row["name"]: row for row in bank["rows"] if row["needs"] == lab.needs(row["name"])}
+    lab = segmentation
+    rows = {row["name"]: row for row in record["rows"] if row["needs"] == lab.needs(row["name"])}
     blocks = [
         f"**Made data**: {lab.CASES['test']} test lesions whose raters and their chances are known.",
         "Generalised energy distance ↓ (squared: how far is the distribution of the drawn masks from that of the "
@@ -405,7 +403,7 @@ def segmentation(bank, tensors):
 
 def costs(found, methods):
     """Second table of :func:`anomaly`. found: {(method, family): row}."""
-    lab, lines = bench_anomaly, []
+    lab, lines = anomaly, []
 
     def joined(method, key):
         return list(itertools.chain.from_iterable(found[method, family].get(key, []) for family in lab.FAMILIES))
@@ -425,10 +423,10 @@ def costs(found, methods):
     return table(["", *header, "evaluations", "s"], lines)
 
 
-def anomaly(bank, tensors):
+def of_anomaly(record, tensors):
     """Detection of the families of lesions; healing, false alarms and cost."""
-    lab = bench_anomaly
-    fresh = [row for row in bank["rows"] if row["split"] == "test" and row["needs"] == lab.needs(row["method"])]
+    lab = anomaly
+    fresh = [row for row in record["rows"] if row["split"] == "test" and row["needs"] == lab.needs(row["method"])]
     found = {(row["method"], row["family"]): row for row in fresh if row["strength"] == 1}
     methods = [m for m in lab.METHODS if all((m, family) in found for family in (*lab.FAMILIES, None))]
     simple, apart = ("bright threshold", "atlas z-score", "PCA"), {"supervised segmenter": "was given outlines"}
@@ -440,9 +438,9 @@ def anomaly(bank, tensors):
     blind = ["chance level: prevalence", *(average(values, 3) for values in [list(itertools.chain(*chance)), *chance])]
     more = {family: {m: contest.mean(m) for m in methods} for family, contest in zip(lab.FAMILIES, each)}
     return [
-        f"**Made data**: {bank['cases']['test']} test subjects with a lesion of each of {len(lab.FAMILIES)} families, "
-        f"and {bank['healthy']} healthy ones. Settings, and one threshold for all families, were chosen on "
-        f"{len(lab.FAMILIES) * bank['cases']['validation']} validation subjects. The inversions were told which "
+        f"**Made data**: {record['cases']['test']} test subjects with a lesion of each of {len(lab.FAMILIES)} "
+        f"families, and {record['healthy']} healthy ones. Settings, and one threshold for all families, were chosen on "
+        f"{len(lab.FAMILIES) * record['cases']['validation']} validation subjects. The inversions were told which "
         f"training images have a lesion, the segmenter where; the others were told neither. {prior_quality()}",
         "Average precision ↑ (does the score rank the lesion's pixels first? its chance level is the prevalence). The "
         "network of the classifier-free inversion had not learnt its two classes (notebook 11, section 6): that row is "
@@ -477,7 +475,7 @@ class Style:
     apart: dict = field(default_factory=dict)
 
 
-KEPT = {f"{family} kept ↑": (f"contrast_kept_{family}", 2) for family in bench_more.LESIONS}
+KEPT = {f"{family} kept ↑": (f"contrast_kept_{family}", 2) for family in image_to_image.LESIONS}
 COVERED = {"coverage (right: 0.9)": ("coverage", 2)}
 TOLD = {f"{way}, oracle map": "was given the true map" for way in ("inverted", "SDEdit")}
 
@@ -535,7 +533,7 @@ STYLES = {
 def task_table(style, rows):
     """Table and sentence of a task. rows: {method: row}."""
     key, heading, digits, up = style.score
-    entries = with_means(rows, bench_more.SAMPLES)
+    entries = with_means(rows, image_to_image.SAMPLES)
     scores = {name: row[key + end] for name, (row, end, _) in entries.items()}
     more = {
         name: {n: interval(row[measure + end], places) for n, (row, end, _) in entries.items() if measure + end in row}
@@ -548,10 +546,10 @@ def task_table(style, rows):
     return [contest.table(heading, more | cost(entries)), contest.verdict()]
 
 
-def applications(bank, tensors):
+def of_image_to_image(record, tensors):
     """Denoising, counterfactuals, lesions removed, contrasts: a table a task."""
-    lab, blocks, found = bench_more, [], {}
-    for row in bank["rows"]:
+    lab, blocks, found = image_to_image, [], {}
+    for row in record["rows"]:
         if row["split"] == "test" and row["needs"] == lab.needs(row["task"], row["method"]):
             found.setdefault(row["task"], {})[row["method"]] = row
     for start, style in STYLES.items():
@@ -562,8 +560,8 @@ def applications(bank, tensors):
             blocks += [f"*{task}*, {len(next(iter(rows.values()))['psnr'])} cases:", *task_table(style, rows)]
     plan = [(task, method) for task, about in lab.TASKS.items() for method in about.methods]
     return [
-        f"**Made data**. Settings were chosen on validation subjects ({bank['cases']['validation']} a task); the test "
-        "subjects were looked at once. The area asked for and the place of a lesion are known to all methods. "
+        f"**Made data**. Settings were chosen on validation subjects ({record['cases']['validation']} a task); the "
+        "test subjects were looked at once. The area asked for and the place of a lesion are known to all methods. "
         f"{prior_quality()}",
         *blocks,
         *missing([f"{task}: {method}" for task, method in plan if method not in found.get(task, ())]),
@@ -573,31 +571,31 @@ def applications(bank, tensors):
 # ---- Notebook 13 -----------------------------------------------------------------------------------------------------
 
 
-def trends(bank, tensors):
+def of_trends(record, tensors):
     """Four networks of one size and one length of training, by number of evaluations."""
-    rows = {(row["method"], row["sampler"], row["nfe"]): row for row in bank["rows"]}
-    floor, unseen, blocks = bank["floor"], bank["test_split"], []
-    single = [way for way in bench_trends.WAYS if way[0] in bench_trends.NETWORKS]
+    rows = {(row["method"], row["sampler"], row["nfe"]): row for row in record["rows"]}
+    floor, unseen, blocks = record["floor"], record["test_split"], []
+    single = [way for way in trends.WAYS if way[0] in trends.NETWORKS]
     for title, ways in (
         ("Each with the sampler that it was made for", [way for way in single if way[1] != "2M"]),
         ("One sampler for all", [way for way in single if way[1] == "2M"]),
         (
-            f"DDPM, with the flow's answers below log-SNR {bench_trends.CUT:.0f}",
-            [way for way in bench_trends.WAYS if way not in single],
+            f"DDPM, with the flow's answers below log-SNR {trends.CUT:.0f}",
+            [way for way in trends.WAYS if way not in single],
         ),
     ):
         lines = []
         for way in ways:
-            for nfe in bench_trends.WAYS[way].evaluations:
+            for nfe in trends.WAYS[way].evaluations:
                 if row := rows.get((*way, nfe)):
                     distance = f"{number(row['frechet_distance'])} ± {number(row['error'])}"
                     name = f"{way[0]}, {way[1]}"
                     lines.append([name, nfe, distance, number(100 * row["recognised"], 1), number(row["seconds"], 4)])
         blocks += [f"### {title}", table(["", "evaluations", "Fréchet ↓", "recognised, % ↑", "s"], lines)]
-    plan = [which for which in bench_trends.plan() if which not in rows]
+    plan = [which for which in trends.plan() if which not in rows]
     return [
-        f"**Real data**: MedNIST averaged to 32 x 32; sets of {bank['images']} images, the six classes in turn, "
-        f"against {bank['reference_images']:,} training images. The networks differ in what they predict and in "
+        f"**Real data**: MedNIST averaged to 32 x 32; sets of {record['images']} images, the six classes in turn, "
+        f"against {record['reference_images']:,} training images. The networks differ in what they predict and in "
         "which noise they trained at, not in size, images or steps; the student also needs its teacher, *flow*.",
         "Fréchet distance ↓ ± jackknife error (do mean and covariance of features agree?), recognised ↑ (share of "
         f"images that a classifier takes for their class). Floor: {number(min(floor))} to {number(max(floor))}, "
@@ -616,7 +614,7 @@ AFFORDED = 0.25  # false findings a healthy image
 
 def reader(rows):
     """Lines of the reader's table: lesions found and false findings at AFFORDED, and at the segmenter's own cut."""
-    lab, names, lines = bench_challenges, {"zeros or FBP": "zero filling"}, []
+    lab, names, lines = challenges, {"zeros or FBP": "zero filling"}, []
     for R, method in [(1, lab.TRUTH), *itertools.product(lab.TRAINED, lab.METHODS)]:
         if row := rows.get(("reader", R, method)):
             found = 100 * torch.tensor(row["found"]).double()[::2]  # large lesions: every other subject
@@ -630,9 +628,9 @@ def reader(rows):
 
 def fixed_bands(rows):
     """Header and lines of the table of intervals of one half-width."""
-    lab = bench_challenges
+    lab = challenges
     within = {key[1:]: torch.tensor(row["share_within"]).double() for key, row in rows.items() if key[0] == "band"}
-    lines, header, half = [], [""], bench_challenges.CASES // 2
+    lines, header, half = [], [""], challenges.CASES // 2
     if not within:
         return ["", "not measured yet"], lines
     width = {m: np.interp(0.9, within["as trained", m][:half].mean(0), lab.HALF_WIDTHS) for m in lab.BANDS}
@@ -649,10 +647,10 @@ def fixed_bands(rows):
     return [*header, *(f"{method} ± {number(size)}" for method, size in bands)], lines
 
 
-def challenges(bank, tensors):
+def of_challenges(record, tensors):
     """Copies by number of training subjects, lesions by acceleration, anatomy that the prior never saw."""
-    lab, names = bench_challenges, {"zeros or FBP": "zero filling"}
-    rows = {(row["kind"], row["name"], row["method"]): row for row in bank["rows"]}
+    lab, names = challenges, {"zeros or FBP": "zero filling"}
+    rows = {(row["kind"], row["name"], row["method"]): row for row in record["rows"]}
     copies = []
     for n, steps in lab.COPIES:
         if row := rows.get(("copies", n, steps)):
@@ -673,7 +671,7 @@ def challenges(bank, tensors):
             shifts.append([f"{shift}: {names.get(method, method)}", *cells])
     found, bands = reader(rows), fixed_bands(rows)
     return [
-        f"**Made data**, but for the hands. {bank['cases']} images each.",
+        f"**Made data**, but for the hands. {record['cases']} images each.",
         "### Copies",
         "One network, trained on more or fewer subjects, for more or fewer steps. Copies (share of 300 samples called "
         "copies), held out (share of people called copies who were not trained on; the test is set to 1 %), "
@@ -700,31 +698,31 @@ def challenges(bank, tensors):
 
 # ---- The page --------------------------------------------------------------------------------------------------------
 
-#: name of a bank -> title of its section, report (bank, tensors) -> paragraphs and tables.
+#: name of a record -> title of its section, report (record, tensors) -> paragraphs and tables.
 REPORTS = {
-    "08_synthesis": ("Synthesis", synthesis),
-    "09_reconstruction": ("Reconstruction", reconstruction),
-    "10_segmentation": ("Segmentation", segmentation),
-    "11_anomaly": ("Anomaly detection", anomaly),
-    "12_more": ("More applications", applications),
-    "13_trends": ("Trends", trends),
-    "14_challenges": ("Open challenges", challenges),
+    "08_synthesis": ("Synthesis", of_synthesis),
+    "09_reconstruction": ("Reconstruction", of_reconstruction),
+    "10_segmentation": ("Segmentation", of_segmentation),
+    "11_anomaly": ("Anomaly detection", of_anomaly),
+    "12_image_to_image": ("More applications", of_image_to_image),
+    "13_trends": ("Trends", of_trends),
+    "14_challenges": ("Open challenges", of_challenges),
 }
 
 
 def section(name):
-    """The section of a bank, Markdown; for a bank that is not there, or is of other weights, what to do about it."""
+    """The section of a record, Markdown; for one that is not there, or is of other weights, what to do about it."""
     title, report = REPORTS[name]
     notebook = next((ROOT / "notebooks").glob(f"{name[:2]}_*.ipynb"), None)
     link = f"[notebook {name[:2]}](../notebooks/{notebook.name})" if notebook else f"notebook {name[:2]}"
     try:
-        bank = bench.load(name)
+        record = experiments.load(name)
     except ValueError as error:
         return f"## {title}\n\nExplained in {link}. *Not measured yet: {str(error).replace(f'{ROOT}/', '')}.*"
-    path = (bench.BANKS / name).with_suffix(".safetensors")
+    path = (experiments.record.RECORDS / name).with_suffix(".tensors.safetensors")
     tensors = read_tensors(path)[0] if path.exists() else {}
-    made = f"Explained in {link}. Remade by `{bank['made_by']}`; networks ran in {bank['precision']}."
-    return "\n\n".join([f"## {title}", made, *report(bank, tensors)])
+    made = f"Explained in {link}. Remade by `{record['made_by']}`; networks ran in {record['precision']}."
+    return "\n\n".join([f"## {title}", made, *report(record, tensors)])
 
 
 def page():

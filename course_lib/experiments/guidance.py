@@ -1,7 +1,7 @@
-"""The bank ``05_guidance``: accuracy, coverage, Fréchet distance and saturation of guided MedNIST samples over w.
+"""The record ``05_guidance``: accuracy, coverage, Fréchet distance and saturation of guided MedNIST samples over w.
 
-``python -m course_lib.bench 05_guidance`` remakes it (needs MedNIST in the cache for the real features). It may be
-interrupted: rows that are there, and were made with the networks as they are now, are not computed anew.
+``python -m course_lib.experiments 05_guidance`` remakes it (needs MedNIST in the cache for the real features). It may
+be interrupted: rows that are there, and were made with the networks as they are now, are not computed anew.
 """
 
 import functools
@@ -72,7 +72,7 @@ def real_features(seed, split="train"):
 
 
 def row(method, w, real):
-    """One row of the bank, computed: what a set scores, and the means and spreads of its first six images."""
+    """One row of the record, computed: what a set scores, and the means and spreads of its first six images."""
     images, y = draw_set(method, w)
     judge, reference = pretrained.load("mednist_features"), pretrained.reference("mednist_features")
     features = in_parts(judge.features, images)
@@ -98,7 +98,7 @@ SATURATED = 0.98  # beyond plus or minus this a pixel counts as white or black
 
 
 def needs(method):
-    """sha256 of the networks that a method uses besides the bank's two; {} where one of them is not there."""
+    """sha256 of the networks that a method uses besides the record's two; {} where one of them is not there."""
     return pretrained.sha256_of(NEEDS.get(method, ())) or {}
 
 
@@ -118,19 +118,19 @@ def floor(real, split="train"):
 
 
 def real(path):
-    """The stored features of real images (IMAGES, 320), float32, of the bank at ``path``."""
-    return read_tensors(path.with_suffix(".safetensors"))[0]["real"].float()
+    """The stored features of real images (IMAGES, 320), float32, of the record at ``path``."""
+    return read_tensors(path.with_suffix(".tensors.safetensors"))[0]["real"].float()
 
 
 def make(path):
-    """Compute the rows that the bank at ``path`` lacks, and write it after each of them."""
+    """Compute the rows that the record at ``path`` lacks, and write it after each of them."""
     if path.exists():
-        bank = json.loads(path.read_text(encoding="utf-8"))
-        bank["rows"] = [entry for entry in bank["rows"] if entry.get("needs", {}) == needs(entry["method"])]
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["rows"] = [entry for entry in record["rows"] if entry.get("needs", {}) == needs(entry["method"])]
     else:
-        write_tensors(path.with_suffix(".safetensors"), {"real": real_features(0)[0].half()})
-        bank = {
-            "made_by": f"python -m course_lib.bench {path.stem}",
+        write_tensors(path.with_suffix(".tensors.safetensors"), {"real": real_features(0)[0].half()})
+        record = {
+            "made_by": f"python -m course_lib.experiments {path.stem}",
             "sha256": {name: pretrained.card(name)["sha256"] for name in ("mednist", "mednist_features")},
             "images": IMAGES,
             "steps": STEPS,
@@ -141,10 +141,10 @@ def make(path):
             "held_out": floor(real(path), "test"),
             "rows": [],
         }
-    done = {(entry["method"], entry["w"]) for entry in bank["rows"]}
+    done = {(entry["method"], entry["w"]) for entry in record["rows"]}
     for method, w in PLAN:
         if (method, w) in done or not set(NEEDS.get(method, ())) <= set(pretrained.names()):
             continue
-        bank["rows"].append(row(method, w, real(path)))
-        write_rows(path, bank)
-        print(bank["rows"][-1], flush=True)
+        record["rows"].append(row(method, w, real(path)))
+        write_rows(path, record)
+        print(record["rows"][-1], flush=True)

@@ -1,6 +1,6 @@
-"""The bank ``03_targets``: one small network, trained twice, to predict the noise and to predict v.
+"""The record ``03_targets``: one small network, trained twice, to predict the noise and to predict v.
 
-``python -m course_lib.bench 03_targets`` remakes it in some ten minutes (with MedNIST in the cache, on its head
+``python -m course_lib.experiments 03_targets`` remakes it in some ten minutes (with MedNIST in the cache, on its head
 CT too). It may be interrupted: rows that are there are not computed anew. Network, schedule, batch and steps are those
 of the training in notebook 03; only the target differs.
 """
@@ -87,23 +87,23 @@ def errors(denoiser, pictures, seed=2):
 
 
 def make(path):
-    """Compute the rows that the bank at ``path`` lacks, and write it after each of them."""
-    bank = {
-        "made_by": "python -m course_lib.bench 03_targets",
+    """Compute the rows that the record at ``path`` lacks, and write it after each of them."""
+    record = {
+        "made_by": "python -m course_lib.experiments 03_targets",
         "sha256": {},
         "steps": STEPS,
         "levels": LEVELS,
         "rows": [],
     }
     if path.exists():
-        bank = json.loads(path.read_text(encoding="utf-8"))
-    done = {(row["data"], row["kind"], row["seed"]) for row in bank["rows"]}
+        record = json.loads(path.read_text(encoding="utf-8"))
+    done = {(row["data"], row["kind"], row["seed"]) for row in record["rows"]}
     sets = images()
     baseline = {name: errors(best_linear(seen), held_out) for name, (seen, held_out) in sets.items()}
     for seed, name, kind in ((seed, name, kind) for seed in range(SEEDS) for name in sets for kind in KINDS):
         if (name, kind, seed) not in done:
             found = errors(trained(kind, sets[name][0], seed), sets[name][1])
             per_cent = [round(100 * ours / linear, 1) for ours, linear in zip(found, baseline[name])]
-            bank["rows"].append({"data": name, "kind": kind, "seed": seed, "per_cent_of_linear": per_cent})
-            write_rows(path, bank)
-            print(bank["rows"][-1], flush=True)
+            record["rows"].append({"data": name, "kind": kind, "seed": seed, "per_cent_of_linear": per_cent})
+            write_rows(path, record)
+            print(record["rows"][-1], flush=True)

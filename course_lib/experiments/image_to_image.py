@@ -1,8 +1,9 @@
-"""The bank ``12_more``: denoising, translation of contrasts, larger ventricles, and lesions removed, by each method.
+"""The record ``12_image_to_image``: denoising, translation of contrasts, larger ventricles, lesions removed.
 
-``python -m course_lib.bench 12_more`` remakes it. It may be interrupted: rows that are there, and were made with the
-networks as they are now, are not computed anew. Settings are chosen on validation subjects, the test subjects are
-looked at once. Cases come in groups of eight, each with random numbers of its own, so that a group can be remade alone.
+``python -m course_lib.experiments 12_image_to_image`` remakes it. It may be interrupted: rows that are there, and were
+made with the networks as they are now, are not computed anew. Settings are chosen on validation subjects, the test
+subjects are looked at once. Cases come in groups of eight, each with random numbers of its own, so that a group can be
+remade alone.
 """
 
 import functools
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 from course_lib import counterfactual, pretrained, restore, runtime
 from course_lib.anomaly import smooth
 from course_lib.arguments import one_of
-from course_lib.bench_anomaly import Method
+from course_lib.experiments.anomaly import Method
 from course_lib.files import write_rows
 from course_lib.inverse import repaint_times, replacement
 from course_lib.metrics.images import contrast_kept, coverage, psnr, ssim
@@ -47,7 +48,7 @@ T2_NFE = 12
 
 @dataclass(frozen=True)
 class Task:
-    """load(split) gives the cases, tensors (N, ...) by name; ``methods`` are of the bench of notebook 11, with
+    """load(split) gives the cases, tensors (N, ...) by name; ``methods`` are of the study of notebook 11, with
     run(cases, seed, **setting) -> images by name; score(found, cases) a list a measure, one entry a case;
     ``goal`` is the measure whose mean is largest for the best setting; ``least`` {method: share} leaves to a method
     only settings that obtain so much of the effect (:func:`effect`)."""
@@ -484,7 +485,7 @@ def _translation():
     return Task(contrast_cases, methods, _score_translated)
 
 
-# ---- The bank --------------------------------------------------------------------------------------------------------
+# ---- The record ------------------------------------------------------------------------------------------------------
 
 TASKS = {
     **{f"denoising, {noise}": _denoising(noise) for noise in NOISES},
@@ -538,27 +539,27 @@ def chosen(rows, task, method):
         return {}
     found = [row for row in rows if (row["task"], row["method"], row["split"]) == (task, method, "validation")]
     if not found:
-        raise ValueError(f"no validation row of {method!r} in {task!r}: make the bank first")
+        raise ValueError(f"no validation row of {method!r} in {task!r}: make the record first")
     if method in TASKS[task].least:
         found = [row for row in found if effect(row) >= TASKS[task].least[method]]
     return max(found, key=lambda row: np.mean(row[TASKS[task].goal]))["setting"]
 
 
 def make(path):
-    """Compute the rows that the bank at ``path`` lacks, and write it after each of them."""
+    """Compute the rows that the record at ``path`` lacks, and write it after each of them."""
     if path.exists():
-        bank = json.loads(path.read_text(encoding="utf-8"))
-        bank["rows"] = [row for row in bank["rows"] if row["needs"] == needs(row["task"], row["method"])]
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["rows"] = [row for row in record["rows"] if row["needs"] == needs(row["task"], row["method"])]
     else:
-        bank = {
-            "made_by": f"python -m course_lib.bench {path.stem}",
+        record = {
+            "made_by": f"python -m course_lib.experiments {path.stem}",
             "sha256": {},
             "cases": CASES,
             "cases_removed": REMOVED_CASES,
             "precision": runtime.precision_name(),
             "rows": [],
         }
-    rows = bank["rows"]
+    rows = record["rows"]
 
     def have(*key):
         return any((row["task"], row["method"], row["split"], row["setting"]) == key for row in rows)
@@ -566,7 +567,7 @@ def make(path):
     def add(task, name, setting, split):
         if not have(task, name, split, setting):
             rows.append(measure(task, name, setting, split))
-            write_rows(path, bank)
+            write_rows(path, record)
             print(task, name, split, setting, round(float(np.mean(rows[-1]["psnr"])), 2), flush=True)
 
     runtime.precision()  # measured once, before the clock starts

@@ -1,8 +1,9 @@
-"""The bank ``08_synthesis``: six sets of MedNIST-like images, judged: features, distances to the training images, and
+"""The record ``08_synthesis``: six sets of MedNIST-like images, judged: features, distances to the training images, and
 what classifiers learn from them.
 
-``python -m course_lib.bench 08_synthesis`` remakes it (needs MedNIST in the cache; about 20 minutes on one free core).
-It may be interrupted: rows that are there are not computed anew, and drawn images are kept in the temporary folder.
+``python -m course_lib.experiments 08_synthesis`` remakes it (needs MedNIST in the cache; about 20 minutes on one free
+core). It may be interrupted: rows that are there are not computed anew, and drawn images are kept in the temporary
+folder.
 """
 
 import functools
@@ -25,8 +26,8 @@ from course_lib.sample import draw
 from course_lib.training import Batches, ClassificationLoss, to_tensor, to_uint8, train
 
 IMAGES = 600  # a set: the six classes take turns, so that its beginning is a smaller set
-STORED = 240  # the first images of a set, whose features are in the bank
-SHOWN = 12  # the first drawn images, which are in the bank themselves
+STORED = 240  # the first images of a set, whose features are in the record
+SHOWN = 12  # the first drawn images, which are in the record themselves
 STEPS = 15
 NETWORKS = {"diffusion": "mednist", "weak diffusion": "mednist_weak"}
 DRAWN = ("diffusion", "weak diffusion", "VAE", "PCA-Gaussian")
@@ -352,7 +353,7 @@ def rare_hits(arm):
     return own, otherwise
 
 
-# ---- The bank --------------------------------------------------------------------------------------------------------
+# ---- The record ------------------------------------------------------------------------------------------------------
 
 
 def plan():
@@ -362,7 +363,7 @@ def plan():
 
 
 def row(kind, name):
-    """One row of the bank and the tensors that go with it."""
+    """One row of the record and the tensors that go with it."""
     if kind == "classifier":
         found = hits(*training_set(name))
         accuracy = float(found.float().mean()) / SEEDS
@@ -394,9 +395,9 @@ def row(kind, name):
 
 def _empty(path):
     labels = _mednist("test")[1]
-    write_tensors(path.with_suffix(".safetensors"), {"test labels": labels.to(torch.uint8)})
+    write_tensors(path.with_suffix(".tensors.safetensors"), {"test labels": labels.to(torch.uint8)})
     return {
-        "made_by": f"python -m course_lib.bench {path.stem}",
+        "made_by": f"python -m course_lib.experiments {path.stem}",
         "sha256": {name: pretrained.card(name)["sha256"] for name in (*NETWORKS.values(), "mednist_features")},
         "images": IMAGES,
         "stored": STORED,
@@ -414,24 +415,24 @@ def _empty(path):
 
 
 def make(path):
-    """Compute the rows that the bank at ``path`` lacks, and write it and its tensors after each of them."""
-    bank = json.loads(path.read_text(encoding="utf-8")) if path.exists() else _empty(path)
-    tensors, _ = read_tensors(path.with_suffix(".safetensors"))
-    done = {(entry["kind"], entry["name"]) for entry in bank["rows"]}
+    """Compute the rows that the record at ``path`` lacks, and write it and its tensors after each of them."""
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else _empty(path)
+    tensors, _ = read_tensors(path.with_suffix(".tensors.safetensors"))
+    done = {(entry["kind"], entry["name"]) for entry in record["rows"]}
     for kind, name in plan():
         if (kind, name) in done:
             continue
         start = time.process_time()
         measured, found = row(kind, name)
         cost = {"cpu_seconds": round(time.process_time() - start, 1)}
-        bank["rows"].append({"kind": kind, "name": name} | measured | cost)
+        record["rows"].append({"kind": kind, "name": name} | measured | cost)
         tensors |= {f"{kind}/{name}/{key}": value for key, value in found.items()}
-        write_tensors(path.with_suffix(".safetensors"), tensors)
-        write_rows(path, bank)
-        print(bank["rows"][-1], flush=True)
+        write_tensors(path.with_suffix(".tensors.safetensors"), tensors)
+        write_rows(path, record)
+        print(record["rows"][-1], flush=True)
 
 
 def tensors(path):
-    """The bank's tensors, {"kind/name/what": tensor}, halves as float32: features, distances, images, hits."""
-    found, _ = read_tensors(path.with_suffix(".safetensors"))
+    """The record's tensors, {"kind/name/what": tensor}, halves as float32: features, distances, images, hits."""
+    found, _ = read_tensors(path.with_suffix(".tensors.safetensors"))
     return {key: value.float() if value.dtype == torch.half else value for key, value in found.items()}

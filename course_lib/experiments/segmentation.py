@@ -1,7 +1,7 @@
-"""The bank ``10_segmentation``: masks that mask diffusion draws for lesions with known raters, what they score at other
-settings, what U-Nets score beside them, and how well the hippocampus is found.
+"""The record ``10_segmentation``: masks that mask diffusion draws for lesions with known raters, what they score at
+other settings, what U-Nets score beside them, and how well the hippocampus is found.
 
-``python -m course_lib.bench 10_segmentation`` remakes it, in about ten minutes of one core (the row of the
+``python -m course_lib.experiments 10_segmentation`` remakes it, in about ten minutes of one core (the row of the
 hippocampus needs that data set in the cache, and is left out without). It may be interrupted: rows that are there, and
 were made with the networks as they are now, are not computed anew. ``10_segmentation.safetensors`` beside it holds the
 masks of the rows "test" and "validation", packed, and the counts of pixels of the hippocampus; no image is stored.
@@ -80,7 +80,7 @@ def draw_masks(denoiser, y, samples, nfe=NFE, start=START, channels=1, seed=0):
 
 
 def row(name, n=None, samples=None):
-    """One row of the bank, and its masks, bool (samples, n, 64, 64). n, samples: of the first cases and draws only.
+    """One row of the record, and its masks, bool (samples, n, 64, 64). n, samples: of the first cases and draws only.
 
     For each case: ``energy_distance`` from the raters, and ``area``, the mean number of pixels of its masks. ``shares``
     of the masks that are most like none, core, outline, generous, or like no rater. ``undecided``: share of pixels that
@@ -230,13 +230,13 @@ def unpack(packed, shape):
 
 
 def stored_masks(path, name):
-    """The masks of a row of the bank at ``path``, bool (samples, N, 64, 64)."""
+    """The masks of a row of the record at ``path``, bool (samples, N, 64, 64)."""
     setting = PLAN[name]
     return unpack(read_tensors(_beside(path))[0][name], (setting["samples"], CASES[setting["split"]], 64, 64))
 
 
 def _beside(path):
-    return path.with_suffix(".safetensors")
+    return path.with_suffix(".tensors.safetensors")
 
 
 # ---- Hippocampus -----------------------------------------------------------------------------------------------------
@@ -326,12 +326,12 @@ def hippocampus_row():
 
 
 def stored_counts(path):
-    """Counts (4, N, 2, 3), volume (N,) and person (N,) of the hippocampus in the bank at ``path``, int64."""
+    """Counts (4, N, 2, 3), volume (N,) and person (N,) of the hippocampus in the record at ``path``, int64."""
     tensors = read_tensors(_beside(path))[0]
     return tuple(tensors[f"hippocampus.{key}"].long() for key in ("counts", "volume", "person"))
 
 
-# ---- The bank --------------------------------------------------------------------------------------------------------
+# ---- The record ------------------------------------------------------------------------------------------------------
 
 
 def names():
@@ -347,26 +347,26 @@ def needs(name):
 
 
 def make(path):
-    """Compute the rows that the bank at ``path`` lacks, and write it after each of them."""
+    """Compute the rows that the record at ``path`` lacks, and write it after each of them."""
     if path.exists():
-        bank = json.loads(path.read_text(encoding="utf-8"))
-        bank["rows"] = [entry for entry in bank["rows"] if entry["needs"] == needs(entry["name"])]
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["rows"] = [entry for entry in record["rows"] if entry["needs"] == needs(entry["name"])]
         tensors = read_tensors(_beside(path))[0]
     else:
-        bank = {
-            "made_by": f"python -m course_lib.bench {path.stem}",
+        record = {
+            "made_by": f"python -m course_lib.experiments {path.stem}",
             "sha256": needs("test"),
             "precision": runtime.precision_name(),
             "rows": [],
         }
         tensors = {}
-    done = {entry["name"] for entry in bank["rows"]}
+    done = {entry["name"] for entry in record["rows"]}
 
     def keep(found, more):
         write_tensors(_beside(path), tensors | more)
         tensors.update(more)
-        bank["rows"] = [entry for entry in bank["rows"] if entry["name"] != found["name"]] + [found]
-        write_rows(path, bank)
+        record["rows"] = [entry for entry in record["rows"] if entry["name"] != found["name"]] + [found]
+        write_rows(path, record)
         print({key: value for key, value in found.items() if not isinstance(value, (list, dict))}, flush=True)
 
     for name in [*STORED, SINGLE, "hippocampus", *list(PLAN)[len(STORED) :]]:

@@ -1,6 +1,6 @@
-"""The bank ``04_samplers``: Fréchet distance of MedNIST samples for each sampler, number of evaluations and seed.
+"""The record ``04_samplers``: Fréchet distance of MedNIST samples for each sampler, number of evaluations and seed.
 
-``python -m course_lib.bench 04_samplers`` remakes it (needs MedNIST in the cache for both floors). It may be
+``python -m course_lib.experiments 04_samplers`` remakes it (needs MedNIST in the cache for both floors). It may be
 interrupted: rows that are there are not computed anew.
 """
 
@@ -71,7 +71,7 @@ def score(images):
 
 
 def row(name, nfe, seed):
-    """One row of the bank, computed."""
+    """One row of the record, computed."""
     images, seconds = draw_set(name, nfe, seed)
     distance = round(score(images), 4)
     return {"sampler": name, "nfe": nfe, "seed": seed, "frechet_distance": distance, "seconds": round(seconds, 4)}
@@ -109,12 +109,12 @@ def plan():
 
 
 def make(path):
-    """Compute the rows that the bank at ``path`` lacks, and write it after each of them."""
+    """Compute the rows that the record at ``path`` lacks, and write it after each of them."""
     if path.exists():
-        bank = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     else:
-        bank = {
-            "made_by": "python -m course_lib.bench 04_samplers",
+        record = {
+            "made_by": "python -m course_lib.experiments 04_samplers",
             "sha256": {name: pretrained.card(name)["sha256"] for name in ("mednist", "mednist_features")},
             "images": IMAGES,
             "precision": runtime.precision_name(),
@@ -122,9 +122,9 @@ def make(path):
             "unseen": unseen(),
             "rows": [],
         }
-    done = {(entry["sampler"], entry["nfe"], entry["seed"]) for entry in bank["rows"]}
+    done = {(entry["sampler"], entry["nfe"], entry["seed"]) for entry in record["rows"]}
     for name, nfe, seed in plan():
         if (name, nfe, seed) not in done:
-            bank["rows"].append(row(name, nfe, seed))
-            write_rows(path, bank)
-            print(bank["rows"][-1], flush=True)
+            record["rows"].append(row(name, nfe, seed))
+            write_rows(path, record)
+            print(record["rows"][-1], flush=True)

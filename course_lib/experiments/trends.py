@@ -1,8 +1,8 @@
-"""The bank ``13_trends``: four networks of one size and one length of training on MedNIST at 32 x 32, each with the
+"""The record ``13_trends``: four networks of one size and one length of training on MedNIST at 32 x 32, each with the
 sampler it was made for and with one sampler for all, by number of evaluations.
 
-``python -m course_lib.bench 13_trends`` remakes it (about 6 minutes on one free core, with MedNIST in the cache for the
-reference). It may be interrupted: rows that are there are not computed anew, unless their network has changed.
+``python -m course_lib.experiments 13_trends`` remakes it (about 6 minutes on one free core, with MedNIST in the cache
+for the reference). It may be interrupted: rows that are there are not computed anew, unless their network has changed.
 """
 
 import json
@@ -25,7 +25,7 @@ from course_lib.training import to_uint8
 EVALUATIONS = (1, 2, 4, 8, 15, 50)
 ODD = (1, 3, 7, 15, 49)  # Heun takes two evaluations a step, and one at the last time
 STUDENT = (1, 2, 4, 8)  # more steps than its teacher took, it does not know
-SHOWN = 12  # the first images of a set, which are in the bank themselves
+SHOWN = 12  # the first images of a set, which are in the record themselves
 NETWORKS = {"DDPM": "trend_ddpm", "EDM": "trend_edm", "flow": "trend_flow", "student": "trend_student"}
 CUT = -4.0  # log-SNR below which the flow answers for DDPM
 MENDED = f"DDPM, flow below {CUT:.0f}"
@@ -126,7 +126,7 @@ def draw_set(method, sampler, nfe, n=FD_IMAGES, seed=0):
 
 
 def row(method, sampler, nfe, reference):
-    """One row of the bank, computed, and the first images of its set, uint8 (12, 32, 32). reference : moments."""
+    """One row of the record, computed, and the first images of its set, uint8 (12, 32, 32). reference : moments."""
     images, seconds = draw_set(method, sampler, nfe)
     features, logits = small_judged(images)
     distance, error = jackknife(lambda part: frechet_distance(moments(part), reference), features, turn=6)
@@ -148,17 +148,17 @@ def plan():
     return [(*way, nfe) for way, about in WAYS.items() for nfe in about.evaluations]
 
 
-# ---- The bank --------------------------------------------------------------------------------------------------------
+# ---- The record ------------------------------------------------------------------------------------------------------
 
 
 def key(method, sampler, nfe):
-    """The name of a row's images in the bank's tensors."""
+    """The name of a row's images in the record's tensors."""
     return f"{method}, {sampler}, {nfe}"
 
 
 def pictures(path, method, sampler, nfe):
-    """The first images of a row, uint8 (12, 32, 32), out of the bank at ``path``; the classes take turns."""
-    return read_tensors(path.with_suffix(".safetensors"))[0][key(method, sampler, nfe)]
+    """The first images of a row, uint8 (12, 32, 32), out of the record at ``path``; the classes take turns."""
+    return read_tensors(path.with_suffix(".tensors.safetensors"))[0][key(method, sampler, nfe)]
 
 
 def test_split(reference):
@@ -172,14 +172,14 @@ def test_split(reference):
 
 
 def make(path):
-    """Compute the rows that the bank at ``path`` lacks, and write it after each of them."""
-    tensors_path = path.with_suffix(".safetensors")
+    """Compute the rows that the record at ``path`` lacks, and write it after each of them."""
+    tensors_path = path.with_suffix(".tensors.safetensors")
     if path.exists():
-        bank, tensors = json.loads(path.read_text(encoding="utf-8")), read_tensors(tensors_path)[0]
+        record, tensors = json.loads(path.read_text(encoding="utf-8")), read_tensors(tensors_path)[0]
     else:
         real, floor = small_reference()
-        bank = {
-            "made_by": f"python -m course_lib.bench {path.stem}",
+        record = {
+            "made_by": f"python -m course_lib.experiments {path.stem}",
             "sha256": pretrained.sha256_of(["mednist_features"]),
             "images": FD_IMAGES,
             "reference_images": real.n,
@@ -193,18 +193,18 @@ def make(path):
     def as_it_was(entry):
         return entry["needs"] == pretrained.sha256_of(WAYS[entry["method"], entry["sampler"]].networks)
 
-    bank["rows"] = [entry for entry in bank["rows"] if as_it_was(entry)]
+    record["rows"] = [entry for entry in record["rows"] if as_it_was(entry)]
     reference = Moments(tensors["reference.mean"], tensors["reference.cov"], int(tensors["reference.n"]))
-    if "test_split" not in bank:
-        bank["test_split"] = test_split(reference)
-        write_rows(path, bank)
-    done = {(r["method"], r["sampler"], r["nfe"]) for r in bank["rows"]}
+    if "test_split" not in record:
+        record["test_split"] = test_split(reference)
+        write_rows(path, record)
+    done = {(r["method"], r["sampler"], r["nfe"]) for r in record["rows"]}
     for wanted in plan():
         if wanted in done or not set(WAYS[wanted[:2]].networks) <= set(pretrained.names()):
             continue
         found, images = row(*wanted, reference)
         tensors[key(*wanted)] = images
         write_tensors(tensors_path, tensors)
-        bank["rows"].append(found)
-        write_rows(path, bank)
+        record["rows"].append(found)
+        write_rows(path, record)
         print(found, flush=True)

@@ -1,8 +1,8 @@
-"""The bank ``09_reconstruction``: 32 made subjects reconstructed from three kinds of scan by seven methods.
+"""The record ``09_reconstruction``: 32 made subjects reconstructed from three kinds of scan by seven methods.
 
-``python -m course_lib.bench 09_reconstruction`` remakes it. It may be interrupted: rows that are there, and were made
-with the networks as they are now, are not computed anew. Subjects come in groups of four, each with random numbers of
-its own, so that a group can be remade alone.
+``python -m course_lib.experiments 09_reconstruction`` remakes it. It may be interrupted: rows that are there, and were
+made with the networks as they are now, are not computed anew. Subjects come in groups of four, each with random numbers
+of its own, so that a group can be remade alone.
 """
 
 import functools
@@ -165,7 +165,7 @@ def evaluations(method):
 
 TUNED = PROBLEMS[1:]  # R = 4 uses the settings of R = 8
 
-#: kind of scan -> method -> what did best; `make` writes how each setting did into the bank.
+#: kind of scan -> method -> what did best; `make` writes how each setting did into the record.
 CHOSEN = {
     "MRI": {
         "TV": {"weight": 0.03},
@@ -232,7 +232,7 @@ def remake(problem, method, group, samples=1, sick=False):
 
 
 def row(problem, method):
-    """One row of the bank, computed, and the pictures of the first group."""
+    """One row of the record, computed, and the pictures of the first group."""
     healthy, sick, masks, brain = subjects()
     K, groups = samples_of(problem, method), range(CASES // GROUP)
     runtime.precision()  # measured once, before the clock starts
@@ -323,35 +323,37 @@ def plan():
 
 
 def make(path):
-    """Compute the rows that the bank at ``path`` lacks, and write it after each of them."""
-    pictures_path = path.with_suffix(".safetensors")
+    """Compute the rows that the record at ``path`` lacks, and write it after each of them."""
+    pictures_path = path.with_suffix(".tensors.safetensors")
     pictures = read_tensors(pictures_path)[0] if pictures_path.exists() else {}
     if path.exists():
-        bank = json.loads(path.read_text(encoding="utf-8"))
-        bank["rows"] = [entry for entry in bank["rows"] if entry["needs"] == needs(entry["problem"], entry["method"])]
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["rows"] = [
+            entry for entry in record["rows"] if entry["needs"] == needs(entry["problem"], entry["method"])
+        ]
     else:
-        bank = {
-            "made_by": f"python -m course_lib.bench {path.stem}",
+        record = {
+            "made_by": f"python -m course_lib.experiments {path.stem}",
             "sha256": {"brain": pretrained.card("brain")["sha256"]},
             "cases": CASES,
             "precision": runtime.precision_name(),
             "tuning": {},
             "rows": [],
         }
-    done = {(entry["problem"], entry["method"]) for entry in bank["rows"]}
+    done = {(entry["problem"], entry["method"]) for entry in record["rows"]}
     for problem, method in plan():
         if (problem, method) in done or needs(problem, method) is None:
             continue
-        if method in GRID and problem in TUNED and f"{problem}, {method}" not in bank["tuning"]:
-            bank["tuning"][f"{problem}, {method}"] = tune(problem, method)
+        if method in GRID and problem in TUNED and f"{problem}, {method}" not in record["tuning"]:
+            record["tuning"][f"{problem}, {method}"] = tune(problem, method)
         if problem == FINE:
             found, kept = finer_row(method), {}
         else:
             found, kept = row(problem, method)
-        bank["rows"].append(found)
+        record["rows"].append(found)
         pictures |= {f"{problem}/{method}/{key}": _bytes(images, key) for key, images in kept.items()}
         write_tensors(pictures_path, pictures)
-        write_rows(path, bank)
+        write_rows(path, record)
         print(problem, method, found.get("seconds"), sum(found["psnr"]) / CASES, flush=True)
 
 
@@ -365,5 +367,5 @@ def pictures(path):
     """The stored pictures: "problem/method/what" -> float (4, 96, 96): images in [-1, 1], or standard deviations."""
     return {
         key: (value.float() / 127.5 - 1 + key.endswith("std")) / (4 if key.endswith("std") else 1)
-        for key, value in read_tensors(path.with_suffix(".safetensors"))[0].items()
+        for key, value in read_tensors(path.with_suffix(".tensors.safetensors"))[0].items()
     }
