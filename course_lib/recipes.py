@@ -94,7 +94,7 @@ FD_NFE = 25
 
 
 @torch.no_grad()
-def in_parts(function, images, batch_size=500):
+def in_batches(function, images, batch_size=500):
     """function over images (N, H, W), uint8 or float in [-1, 1], in parts of a batch; single precision, on the CPU
     again."""
     whole(batch_size=batch_size)
@@ -202,10 +202,10 @@ def measure_classifier(recipe, net):
     stands beside the floor, as ``test_split``.
     """
     images, labels = mednist_images("test")
-    accuracy = float((in_parts(net, images).argmax(1) == torch.as_tensor(labels)).float().mean())
+    accuracy = float((in_batches(net, images).argmax(1) == torch.as_tensor(labels)).float().mean())
     train_images, train_labels = recipe.load_data()
     train_labels = torch.as_tensor(train_labels)
-    features = in_parts(net.features, train_images)
+    features = in_batches(net.features, train_images)
     known = in_reference(train_labels)
     scale = features[known].std(0)
     net.scale.copy_(net.scale * scale)
@@ -220,7 +220,7 @@ def measure_classifier(recipe, net):
         "test_images": len(labels),
         "reference_images": reference.n,
         "floor": _floor(floors, FD_IMAGES)
-        | {"test_split": frechet_distance(moments(in_parts(net.features, images[chosen.numpy()])), reference)},
+        | {"test_split": frechet_distance(moments(in_batches(net.features, images[chosen.numpy()])), reference)},
     }
     return quality, {"reference.mean": reference.mean, "reference.cov": reference.cov, "scale": net.scale.cpu()}
 
@@ -231,8 +231,8 @@ def measure_diffusion(recipe, net):
     y = torch.arange(6).repeat_interleave(FD_IMAGES // 6)
     images = draw(denoiser, y, nfe=FD_NFE, seed=0, size=recipe.image_size)
     judge = pretrained.load("mednist_features")
-    right = (in_parts(judge, images).argmax(1) == y).float().reshape(6, -1).mean(1)
-    quality = _distance(in_parts(judge.features, images), "mednist_features") | _sampling()
+    right = (in_batches(judge, images).argmax(1) == y).float().reshape(6, -1).mean(1)
+    quality = _distance(in_batches(judge.features, images), "mednist_features") | _sampling()
     return quality | {
         "recognised_as_its_class": {name: round(float(share), 3) for name, share in zip(recipe.classes, right)}
     }, {}
@@ -249,7 +249,7 @@ def measure_noisy_classifier(recipe, net, load_test=lambda: mednist_images("test
         def noisy_logits(x, t=t, generator=generator):
             return net(schedule.noisy(x, torch.randn(x.shape, generator=generator).to(x.device), t), t)
 
-        right = in_parts(noisy_logits, images).argmax(1) == labels
+        right = in_batches(noisy_logits, images).argmax(1) == labels
         accuracy[f"t = {t}"] = round(float(right.float().mean()), 4)
     return {"test_accuracy": accuracy, "test_images": len(labels)}, {}
 
@@ -265,7 +265,7 @@ STUDENT_NFE = 4
 def mednist_small(split):
     """Images of a split averaged over squares of 2 x 2, uint8 (N, 32, 32), and labels (N,)."""
     images, labels = mednist_images(split)
-    return to_uint8(in_parts(lambda x: F.avg_pool2d(x, 2)[:, 0], images)), labels
+    return to_uint8(in_batches(lambda x: F.avg_pool2d(x, 2)[:, 0], images)), labels
 
 
 def small_judged(images):
@@ -277,7 +277,7 @@ def small_judged(images):
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         return torch.cat([judge.features(x), judge(x)], 1)
 
-    both = in_parts(judged, images)
+    both = in_batches(judged, images)
     return both[:, : -len(MEDNIST_CLASSES)], both[:, -len(MEDNIST_CLASSES) :]
 
 
@@ -397,7 +397,7 @@ def _brain_large():
 
 def _brain_latents():
     """Latents of the images of :func:`_brain_large`, float32 (N, C, 16, 16), of about unit variance."""
-    return in_parts(pretrained.load("brain_autoencoder").encode, _brain_large()[0], 100).numpy(), None
+    return in_batches(pretrained.load("brain_autoencoder").encode, _brain_large()[0], 100).numpy(), None
 
 
 def low_resolution(x, factor=4):
@@ -475,13 +475,13 @@ def measure_brain_features(recipe, net):
     """
     images, labels = _brain_families("test", 200)
     right = (
-        (in_parts(net, images).argmax(1) == torch.as_tensor(labels)).float().reshape(len(recipe.classes), -1).mean(1)
+        (in_batches(net, images).argmax(1) == torch.as_tensor(labels)).float().reshape(len(recipe.classes), -1).mean(1)
     )
-    features = in_parts(net.features, _healthy("train", BRAIN_SUBJECTS))
+    features = in_batches(net.features, _healthy("train", BRAIN_SUBJECTS))
     scale = features.std(0)
     net.scale.copy_(net.scale * scale)
     reference = moments(features / scale)
-    sets = in_parts(net.features, _healthy("test", 5 * BRAIN_FD_IMAGES, seed=9)).split(BRAIN_FD_IMAGES)
+    sets = in_batches(net.features, _healthy("test", 5 * BRAIN_FD_IMAGES, seed=9)).split(BRAIN_FD_IMAGES)
     quality = {
         "test_accuracy": round(float(right.mean()), 4),
         "test_accuracy_of_each": {name: round(float(share), 3) for name, share in zip(recipe.classes, right)},
@@ -495,7 +495,7 @@ def measure_brain_features(recipe, net):
 def measure_segmenter(recipe, net):
     """Dice of each label on test subjects, half of them with a lesion."""
     images, truth = _brain_maps("test", 400)
-    found, truth = in_parts(net.labels, images), torch.as_tensor(truth)
+    found, truth = in_batches(net.labels, images), torch.as_tensor(truth)
     return {"test_dice": _dice(found, truth.long(), recipe.classes), "test_images": len(images)}, {}
 
 
@@ -510,9 +510,9 @@ def measure_brain(recipe, net):
     denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
     images = draw(denoiser, BRAIN_FD_IMAGES, nfe=FD_NFE, seed=0, size=recipe.image_size)
     judge, segmenter = pretrained.load("brain_features"), pretrained.load("brain_segmenter")
-    quality = _distance(in_parts(judge.features, images), "brain_features") | _sampling()
-    drawn = _areas(in_parts(segmenter.labels, images))
-    real = _areas(in_parts(segmenter.labels, _healthy("test", BRAIN_FD_IMAGES)))
+    quality = _distance(in_batches(judge.features, images), "brain_features") | _sampling()
+    drawn = _areas(in_batches(segmenter.labels, images))
+    real = _areas(in_batches(segmenter.labels, _healthy("test", BRAIN_FD_IMAGES)))
     quality["area_mm2_mean_and_std"] = {
         name: {"samples": _mean_and_std(drawn[:, k]), "real": _mean_and_std(real[:, k])}
         for k, name in enumerate(BRAIN_TISSUES[1:4])
@@ -539,7 +539,7 @@ def coarse_features(images):
     """Features (N, d) of images (N, 32, 32), uint8 or in [-1, 1], blown up to the size that the judge of brains
     knows."""
     judge = pretrained.load("brain_features")
-    return in_parts(lambda x: judge.features(F.interpolate(x, size=(BRAIN_SIZE,) * 2, mode="bilinear")), images, 100)
+    return in_batches(lambda x: judge.features(F.interpolate(x, size=(BRAIN_SIZE,) * 2, mode="bilinear")), images, 100)
 
 
 def measure_copies(recipe, net):
@@ -601,9 +601,9 @@ def measure_two_classes(recipe, net):
     real = [images[labels == y] for y in (0, 1)]
 
     def found(pictures):
-        return round(float((in_parts(judge, pictures).argmax(1) > 0).float().mean()), 3)
+        return round(float((in_batches(judge, pictures).argmax(1) > 0).float().mean()), 3)
 
-    quality = _distance(in_parts(judge.features, drawn[0]), "brain_features") | _sampling()
+    quality = _distance(in_batches(judge.features, drawn[0]), "brain_features") | _sampling()
     return quality | {
         "share_with_a_lesion": {
             name: {"samples": found(drawn[y]), "real": found(real[y])} for y, name in enumerate(recipe.classes)
@@ -620,7 +620,7 @@ def measure_neck(recipe, net):
     def decoded(x):
         return net.decode(net.encode(x)).clamp(-1, 1)
 
-    quality = {"psnr": _psnr(in_parts(decoded, x), x), "psnr_of_the_mean_image": _psnr(mean.expand_as(x), x)}
+    quality = {"psnr": _psnr(in_batches(decoded, x), x), "psnr_of_the_mean_image": _psnr(mean.expand_as(x), x)}
     return quality | {"images": n, "contrast_kept": _contrast_kept(decoded, recipe.image_size)}, {}
 
 
@@ -632,8 +632,8 @@ def measure_control(recipe, net):
     images, maps = _brain_maps("test", 64)
     maps, segmenter = torch.as_tensor(maps).long(), pretrained.load("brain_segmenter")
     denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
-    found = in_parts(segmenter.labels, draw(denoiser, maps, nfe=FD_NFE, seed=0, size=recipe.image_size))
-    real = in_parts(segmenter.labels, images)
+    found = in_batches(segmenter.labels, draw(denoiser, maps, nfe=FD_NFE, seed=0, size=recipe.image_size))
+    real = in_batches(segmenter.labels, images)
     scores = {
         "drawn": _dice(found, maps, recipe.classes),
         "ceiling": _dice(real, maps, recipe.classes),
@@ -664,7 +664,7 @@ def _psnr_of_scans(net, scan, picture):
     """PSNR on 128 test subjects: of the network's answer to the picture of a scan, and of that picture itself."""
     x_0 = to_tensor(_healthy("test", 128))
     seen = picture(*scan(x_0, runtime.seeded(0)))
-    return _psnr(in_parts(lambda x: net(x, 0.0), seen[:, 0].numpy(), 32), x_0), _psnr(seen, x_0)
+    return _psnr(in_batches(lambda x: net(x, 0.0), seen[:, 0].numpy(), 32), x_0), _psnr(seen, x_0)
 
 
 def measure_mri(recipe, net):
@@ -688,20 +688,20 @@ def measure_autoencoder(recipe, net):
     ``contrast_kept``: inside the mask of a lesion, (decoded with - decoded without the lesion) / (with - without).
     """
     healthy = _healthy("train", 2000, size=128)
-    latents = in_parts(lambda x: net.encode(x), healthy, 100)
+    latents = in_batches(lambda x: net.encode(x), healthy, 100)
     net.scale.copy_(net.scale / latents.std().item())
     judge = pretrained.load("brain_features")
-    reference = moments(in_parts(judge.features, _healthy("train", BRAIN_SUBJECTS, size=128)))
+    reference = moments(in_batches(judge.features, _healthy("train", BRAIN_SUBJECTS, size=128)))
     real = _healthy("test", 5 * BRAIN_FD_IMAGES, size=128, seed=9)
-    sets = in_parts(judge.features, real).split(BRAIN_FD_IMAGES)
+    sets = in_batches(judge.features, real).split(BRAIN_FD_IMAGES)
 
     def decoded(x):
         return net.decode(net.encode(x)).clamp(-1, 1)
 
-    again = in_parts(decoded, real[:BRAIN_FD_IMAGES], 100)
+    again = in_batches(decoded, real[:BRAIN_FD_IMAGES], 100)
     quality = {
         "psnr": _psnr(again, to_tensor(real[:BRAIN_FD_IMAGES])),
-        "frechet_distance": frechet_distance(moments(in_parts(judge.features, again[:, 0])), reference),
+        "frechet_distance": frechet_distance(moments(in_batches(judge.features, again[:, 0])), reference),
         "images": BRAIN_FD_IMAGES,
         "reference_images": reference.n,
         "floor": _floor([frechet_distance(moments(part), reference) for part in sets], BRAIN_FD_IMAGES),
@@ -720,7 +720,7 @@ def _contrast_kept(decoded, size):
         cases = made_brains("test", 64, size, lesion=family)
         mask = torch.as_tensor(cases.masks).bool()
         change = torch.as_tensor(cases.images - cases.healthy)
-        found = (in_parts(decoded, cases.images, 64) - in_parts(decoded, cases.healthy, 64))[:, 0]
+        found = (in_batches(decoded, cases.images, 64) - in_batches(decoded, cases.healthy, 64))[:, 0]
         kept[family] = round(float((found * change)[mask].sum() / change[mask].square().sum()), 3)
     return kept
 
@@ -736,7 +736,7 @@ def measure_large(recipe, net):
     else:
         images = draw(denoiser, BRAIN_FD_IMAGES, FD_NFE, size=128)
     seconds = (time.perf_counter() - start) / len(images)
-    quality = _distance(in_parts(judge.features, images), "brain_autoencoder")  # its card has those of this size
+    quality = _distance(in_batches(judge.features, images), "brain_autoencoder")  # its card has those of this size
     return quality | {"seconds_an_image": round(seconds, 3)} | _sampling(), {}
 
 
@@ -804,7 +804,7 @@ def measure_raters(recipe, net):
     ratings = torch.as_tensor(cases.ratings).movedim(1, 0)  # (4, 64, 64, 64)
     truth = torch.tensordot(chances, ratings.float(), 1)
     if isinstance(recipe.loss, SegmentationLoss):
-        found = in_parts(lambda x: net(x).softmax(1)[:, 1], cases.images)
+        found = in_batches(lambda x: net(x).softmax(1)[:, 1], cases.images)
         masks = (found > 0.5)[None].expand(2, -1, -1, -1)
     else:
         denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
@@ -940,7 +940,7 @@ def measure_hippocampus_slices(recipe, net):
     slices = to_tensor(_hippocampus_slices("test"))
     truth, y = slice_labels(slices[:, :2]), slices[:, 2:]
     if isinstance(recipe.loss, SegmentationLoss):
-        found = in_parts(net.labels, y.numpy())
+        found = in_batches(net.labels, y.numpy())
     else:
         denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
         noise = torch.randn(len(y), 2, 48, 32, generator=runtime.seeded(0))

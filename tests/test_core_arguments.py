@@ -281,7 +281,7 @@ def test_drawing_and_benches():
     for seed in (-1, "a", 1.5, None):
         refused("seed", runtime.seeded, seed)
     for batch_size in (0, -1):
-        refused("batch_size", recipes.in_parts, torch.relu, X[:, 0].numpy(), batch_size)
+        refused("batch_size", recipes.in_batches, torch.relu, X[:, 0].numpy(), batch_size)
     for accelerations in (4, [4]):
         refused("accelerations", recipes.scan_mri, X, accelerations, generator())
     for problem in ("PET", "MRI, R = ", None):

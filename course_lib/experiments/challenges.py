@@ -39,7 +39,7 @@ from course_lib.recipes import (
     COPIES,
     MEDNIST_LICENCE,
     RECIPES,
-    in_parts,
+    in_batches,
     made_brains,
     made_levels,
     made_ventricles,
@@ -140,7 +140,7 @@ def ring_shares(found, truth, A):
 
 def lesion_pixels(images):
     """Where the segmenter sees a lesion in images (N, 1, 96, 96): bool (N, 1, 96, 96)."""
-    labels = in_parts(pretrained.load("brain_segmenter").labels, images[:, 0].numpy())
+    labels = in_batches(pretrained.load("brain_segmenter").labels, images[:, 0].numpy())
     return (labels == BRAIN_TISSUES.index("lesion"))[:, None]
 
 
@@ -150,7 +150,7 @@ def lesion_probability(images):
     def softmax(x):
         return pretrained.load("brain_segmenter")(x).softmax(1)[:, BRAIN_TISSUES.index("lesion")]
 
-    return in_parts(softmax, images[:, 0].numpy())
+    return in_batches(softmax, images[:, 0].numpy())
 
 
 def touched(above, mask):
@@ -315,7 +315,7 @@ def copies_row(n, steps, folder="runs"):
 def guidance_row(method, w, n=GUIDED_IMAGES):
     """A row "guidance": of each sample the share of white pixels, and its spread; the same noise for each row."""
     images, y = guidance.draw_set(method, w, n, seed=14)
-    judged = in_parts(pretrained.load("mednist_features"), images).argmax(1)
+    judged = in_batches(pretrained.load("mednist_features"), images).argmax(1)
     return {
         "white": _rounded((images > guidance.SATURATED).flatten(1).float().mean(1), 5),
         "black": _rounded((images < -guidance.SATURATED).flatten(1).float().mean(1), 5),
@@ -332,9 +332,9 @@ def rare_row(name):
     else:
         images = made_brains("test", n, lesion=None if name == "healthy" else name, seed=14).images
     judge = pretrained.load("brain_features")
-    called = in_parts(judge, images).argmax(1)
+    called = in_batches(judge, images).argmax(1)
     mass = pretrained.card("brain_features")["classes"].index("mass")
-    return {"images": n, "called_mass": int((called == mass).sum())}, {"features": in_parts(judge.features, images)}
+    return {"images": n, "called_mass": int((called == mass).sum())}, {"features": in_batches(judge.features, images)}
 
 
 # ---- The record ------------------------------------------------------------------------------------------------------

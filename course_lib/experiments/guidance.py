@@ -13,7 +13,7 @@ from course_lib import guidance, pretrained, runtime
 from course_lib.files import read_tensors, write_rows, write_tensors
 from course_lib.metrics.distribution import density_coverage, frechet_distance, moments
 from course_lib.metrics.intervals import jackknife
-from course_lib.recipes import in_parts, in_reference, mednist_images, random_of_each_class
+from course_lib.recipes import in_batches, in_reference, mednist_images, random_of_each_class
 from course_lib.sample import draw
 
 IMAGES = 120  # a set: the six classes take turns, so that its beginning is a smaller set
@@ -68,15 +68,15 @@ def real_features(seed, split="train"):
     labels = torch.as_tensor(labels)
     left = (~in_reference(labels) if split == "train" else torch.ones(len(labels), dtype=torch.bool)).nonzero()[:, 0]
     chosen = left[random_of_each_class(labels[left], IMAGES // 6, runtime.seeded(seed))].numpy()
-    return in_parts(pretrained.load("mednist_features").features, images[chosen]), images[chosen]
+    return in_batches(pretrained.load("mednist_features").features, images[chosen]), images[chosen]
 
 
 def row(method, w, real):
     """One row of the record, computed: what a set scores, and the means and spreads of its first six images."""
     images, y = draw_set(method, w)
     judge, reference = pretrained.load("mednist_features"), pretrained.reference("mednist_features")
-    features = in_parts(judge.features, images)
-    found = in_parts(judge, images).argmax(1)
+    features = in_batches(judge.features, images)
+    found = in_batches(judge, images).argmax(1)
     distance, distance_error = jackknife(lambda f: frechet_distance(moments(f), reference), features)
     density, coverage = density_coverage(real, features, K)
     return {

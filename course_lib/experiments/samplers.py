@@ -13,7 +13,7 @@ import torch
 from course_lib import pretrained, runtime
 from course_lib.files import write_rows
 from course_lib.metrics.distribution import frechet_distance, moments
-from course_lib.recipes import RECIPES, in_parts, in_reference, mednist_images, random_of_each_class
+from course_lib.recipes import RECIPES, in_batches, in_reference, mednist_images, random_of_each_class
 from course_lib.samplers import ddim_step, ddpm_step, dpmpp_2m_step, heun_step, last, sample
 from course_lib.schedules import log_snr_times, uniform_times
 
@@ -67,7 +67,7 @@ def draw_set(name, nfe, seed):
 def score(images):
     """Fréchet distance of images (N, 64, 64), float in [-1, 1] or uint8, from 30,000 real ones, in shipped features."""
     judge, reference = pretrained.load("mednist_features"), pretrained.reference("mednist_features")
-    return frechet_distance(moments(in_parts(judge.features, images)), reference)
+    return frechet_distance(moments(in_batches(judge.features, images)), reference)
 
 
 def row(name, nfe, seed):

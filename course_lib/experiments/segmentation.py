@@ -22,7 +22,7 @@ from course_lib.arguments import whole
 from course_lib.files import read_tensors, write_rows, write_tensors
 from course_lib.metrics import checks
 from course_lib.metrics.segmentation import expected_dice, generalised_energy_distance, nearest_rating
-from course_lib.recipes import in_parts, rated, rater_chances, slice_labels
+from course_lib.recipes import in_batches, rated, rater_chances, slice_labels
 from course_lib.samplers import dpmpp_2m_step, last, sample
 from course_lib.schedules import log_snr_times
 from course_lib.training import to_tensor
@@ -137,7 +137,7 @@ def random_threshold(p, draws=SAMPLES, seed=0):
 def probabilities(y):
     """What each of the five U-Nets gives each pixel of images y (N, 1, H, W): float32 (5, N, H, W)."""
     nets = [pretrained.load(name) for name in UNETS]
-    return torch.stack([in_parts(lambda x, net=net: net(x).softmax(1)[:, 1], y[:, 0].numpy()) for net in nets])
+    return torch.stack([in_batches(lambda x, net=net: net(x).softmax(1)[:, 1], y[:, 0].numpy()) for net in nets])
 
 
 def first_answer(y):
@@ -251,7 +251,7 @@ def label_probabilities(y, samples=4):
     seconds a slice of each."""
     unet, denoiser = pretrained.load(HIPPOCAMPUS[1]), pretrained.load_denoiser(HIPPOCAMPUS[0])
     where, clock = runtime.device(), [time.process_time()]
-    found = [in_parts(lambda x: unet(x).softmax(1), y[:, 0].numpy())]
+    found = [in_batches(lambda x: unet(x).softmax(1), y[:, 0].numpy())]
     clock.append(time.process_time())
     noise = torch.randn(len(y), 2, *y.shape[2:], generator=runtime.seeded(0))
     with runtime.fast():

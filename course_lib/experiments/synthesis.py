@@ -21,7 +21,7 @@ from course_lib.files import read_tensors, write_rows, write_tensors
 from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.metrics.memorisation import nearest_and_crowd
 from course_lib.networks import Classifier
-from course_lib.recipes import in_parts, in_reference, mednist_images, random_of_each_class, spread_of_each_class
+from course_lib.recipes import in_batches, in_reference, mednist_images, random_of_each_class, spread_of_each_class
 from course_lib.sample import draw
 from course_lib.training import Batches, ClassificationLoss, to_tensor, to_uint8, train
 
@@ -207,7 +207,7 @@ def images_of(source):
 @functools.cache
 def features_of(source):
     """Features (IMAGES, 320) of a set."""
-    return in_parts(pretrained.load("mednist_features").features, images_of(source)[0])
+    return in_batches(pretrained.load("mednist_features").features, images_of(source)[0])
 
 
 # ---- Distances to the training images --------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def distances(source, spaces=SPACES):
 
 @functools.cache
 def _training_features():
-    return in_parts(pretrained.load("mednist_features").features, _mednist("train")[0])
+    return in_batches(pretrained.load("mednist_features").features, _mednist("train")[0])
 
 
 # ---- Classifiers -----------------------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ def hits(images, labels, shift=0, seeds=SEEDS):
         loss = ClassificationLoss(shift)
         for state in train(net, batches, loss, steps=CLASSIFIER_STEPS, peak_rate=CLASSIFIER_RATE, seed=seed):
             pass
-        count += (in_parts(state.ema, _test()[0]).argmax(1) == _test()[1]).to(torch.uint8)
+        count += (in_batches(state.ema, _test()[0]).argmax(1) == _test()[1]).to(torch.uint8)
     return count
 
 
@@ -378,7 +378,7 @@ def row(kind, name):
     if name == "held out":  # in the order of their numbers: its beginning would be the first scans of the split
         ranks = torch.randperm(IMAGES // 6, generator=runtime.seeded(6))
         features = features[(6 * ranks[:, None] + torch.arange(6)).flatten()]
-    judged = in_parts(pretrained.load("mednist_features"), images).argmax(1)
+    judged = in_batches(pretrained.load("mednist_features"), images).argmax(1)
     measured = {
         "frechet_distance": [round(frechet_distance(moments(features[:n]), reference), 4) for n in SIZES],
         "recognised": round(float((judged == classes_in_turn()).float().mean()), 4),
