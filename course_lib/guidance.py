@@ -8,7 +8,7 @@ class                    D_w(x_t, t)                                   evaluatio
 =======================  ============================================  ===================  ==========================
 ClassifierGuided         D + w sigma^2/alpha grad_x log p(y | x_t)     1, and a gradient    Dhariwal & Nichol (2021)
 ClassifierFree           D_none + w (D_y - D_none)                     2; 1 at w = 0 and 1  Ho & Salimans (2022)
-Extrapolated             D_weak + w (D_good - D_weak)                  1 each; at 1 or 0    Karras et al. (2024)
+Autoguidance             D_weak + w (D_good - D_weak)                  1 each; at 1 or 0    Karras et al. (2024)
                                                                        only the one needed
 =======================  ============================================  ===================  ==========================
 
@@ -45,12 +45,12 @@ def interval(w, low, high, outside=1.0):
     return lambda t: float(w) if low < t <= high else outside
 
 
-class Extrapolated:
+class Autoguidance:
     """D_w = D_weak + w (D_good - D_weak): beyond the good denoiser, away from the weak one.
 
-    Autoguidance when ``weak`` is a smaller or less trained version of ``good``, told the same (Karras et al., Guiding a
-    diffusion model with a bad version of itself, NeurIPS 2024, eq. 4); classifier-free guidance when ``weak`` is not
-    told the class. At w = 1 only ``good`` is asked, at w = 0 only ``weak``.
+    ``weak`` is a smaller or less trained version of ``good``, told the same (Karras et al., Guiding a diffusion model
+    with a bad version of itself, NeurIPS 2024, eq. 4). The same formula is classifier-free guidance where ``weak`` is
+    not told the class. At w = 1 only ``good`` is asked, at w = 0 only ``weak``.
 
     weak, good : D(x_t, t, **cond); w : number or function of t.
     """

@@ -70,13 +70,13 @@ def test_exact_classifier_guidance_is_classifier_free_guidance(w):
     whole, parts = mixture(schedule)
     by_classifier = guidance.ClassifierGuided(whole, exact_log_prob(parts), schedule, w)(points(), 0.3, y=y)
     torch.testing.assert_close(
-        by_classifier, guidance.Extrapolated(whole, parts[0], w)(points(), 0.3), rtol=0, atol=1e-10
+        by_classifier, guidance.Autoguidance(whole, parts[0], w)(points(), 0.3), rtol=0, atol=1e-10
     )
     told = guidance.ClassifierFree(Told(parts[0], whole, schedule), none=1, w=w)
     torch.testing.assert_close(told(points(), 0.3, y=y), by_classifier, rtol=0, atol=1e-10)
     times = torch.linspace(0.1, 0.9, 50, dtype=F64)  # a time for each example goes the same way
     torch.testing.assert_close(
-        told(points(), times, y=y), guidance.Extrapolated(whole, parts[0], w)(points(), times), rtol=0, atol=1e-12
+        told(points(), times, y=y), guidance.Autoguidance(whole, parts[0], w)(points(), times), rtol=0, atol=1e-12
     )
 
 
@@ -99,14 +99,14 @@ def test_what_guidance_cannot_be_told():
             guided(points(4), 0.3, y=torch.tensor(y))
     for w in (float("nan"), float("inf"), lambda t: float("nan")):
         with pytest.raises(ValueError, match="scale w must be a finite number"):
-            guidance.Extrapolated(whole, parts[0], w)(points(4), 0.3)
+            guidance.Autoguidance(whole, parts[0], w)(points(4), 0.3)
     with pytest.raises(ValueError, match="low must lie below high"):
         guidance.Clipped(whole, 1.0, -1.0)
 
 
 def test_a_scale_below_zero_pulls_away():
     whole, parts = mixture(Cosine())
-    away = guidance.Extrapolated(whole, parts[0], -1.0)(points(), 0.3) - whole(points(), 0.3)
+    away = guidance.Autoguidance(whole, parts[0], -1.0)(points(), 0.3) - whole(points(), 0.3)
     torch.testing.assert_close(away, whole(points(), 0.3) - parts[0](points(), 0.3))
 
 
@@ -131,7 +131,7 @@ def gaussian(variance, schedule):
 def test_variance_of_guided_gaussians_is_not_that_of_the_tilted_density(w):
     """ODE: 2^(1 - w). Tilted density p(x | c)^w p(x)^(1 - w): 2 / (w + 1). They agree at w = 0 and w = 1 only."""
     schedule = VarianceExploding(1e-3, 1e4)
-    guided = guidance.Extrapolated(gaussian(2.0, schedule), gaussian(1.0, schedule), w)
+    guided = guidance.Autoguidance(gaussian(2.0, schedule), gaussian(1.0, schedule), w)
     start = torch.tensor([[1e4]], dtype=F64)  # the ODE is linear: where one standard deviation goes, the others go too
     end = last(sample(guided, schedule, start, uniform_times(1000), heun_step))
     assert float(end**2) == pytest.approx(2.0 ** (1 - w), rel=3e-4)
@@ -172,14 +172,14 @@ def test_scales_zero_and_one_are_the_denoisers_themselves():
     told, y = Told(parts[0], whole, Cosine()), torch.zeros(50, dtype=torch.long)
     for w, expected in ((0, whole), (1, parts[0])):
         assert torch.equal(guidance.ClassifierFree(told, none=1, w=w)(points(), 0.4, y=y), expected(points(), 0.4))
-        assert torch.equal(guidance.Extrapolated(whole, parts[0], w)(points(), 0.4), expected(points(), 0.4))
+        assert torch.equal(guidance.Autoguidance(whole, parts[0], w)(points(), 0.4), expected(points(), 0.4))
     unasked = guidance.ClassifierGuided(whole, None, Cosine(), w=0)
     assert torch.equal(unasked(points(), 0.4, y=y), whole(points(), 0.4))
 
 
 def test_clipped_comes_last():
     whole, parts = mixture(Cosine())
-    guided = guidance.Extrapolated(whole, parts[0], 4)
+    guided = guidance.Autoguidance(whole, parts[0], 4)
     raw = guided(points(), 0.4)
     assert raw.abs().max() > 1
     assert torch.equal(guidance.Clipped(guided)(points(), 0.4), raw.clamp(-1, 1))

@@ -10,7 +10,7 @@ import torch
 from course_lib.denoisers import GaussianDenoiser, MixtureDenoiser
 from course_lib.exercises.engine import Exercises, choice, choices, number, prose
 from course_lib.exercises.objectives import QUIZ
-from course_lib.guidance import Extrapolated
+from course_lib.guidance import Autoguidance
 from course_lib.likelihood import gaussian_elbo_gap, standard_normal
 from course_lib.metrics.images import psnr
 from course_lib.metrics.segmentation import expected_dice
@@ -344,7 +344,7 @@ def guided_variance():
         for m, v in ((0, 2), (1, 1))
     )
     starts = torch.tensor([[0.0], [1e5]], dtype=DOUBLE)  # the map to the samples is a straight line: two points tell it
-    ends = last(sample(Extrapolated(everybody, ill, 4), schedule, starts, uniform_times(2000), heun_step))
+    ends = last(sample(Autoguidance(everybody, ill, 4), schedule, starts, uniform_times(2000), heun_step))
     return float((ends[1] - ends[0]) ** 2)  # of starts with the standard deviation 1e5
 
 

@@ -36,7 +36,7 @@ def guided(method, w):
     if method == "interval":
         return guidance.Clipped(free(good, w=guidance.interval(w, *INTERVAL)))
     if method == "autoguidance":
-        return guidance.Clipped(guidance.Extrapolated(pretrained.load_denoiser("mednist_weak", clip=False), good, w))
+        return guidance.Clipped(guidance.Autoguidance(pretrained.load_denoiser("mednist_weak", clip=False), good, w))
     if method == "noise-aware classifier":
         logits = pretrained.load("mednist_noisy_classifier")
         return guidance.Clipped(guidance.ClassifierGuided(good, logits, good.schedule, w))
