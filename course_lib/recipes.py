@@ -328,14 +328,14 @@ BRAIN_LICENCE = (
 )
 
 
-def made_brains(split, n, size=BRAIN_SIZE, **options):
+def synthetic_brains(split, n, size=BRAIN_SIZE, **options):
     """Slices of the brain cohort, as networks are trained and measured on: a ``data_fetch.brain_cohort.Cohort``."""
     from data_fetch import brain_cohort
 
     return brain_cohort.cohort(split, n, size=size, **options)
 
 
-def made_ventricles(split, n, walls, size=BRAIN_SIZE, seed=0):
+def synthetic_ventricles(split, n, walls, size=BRAIN_SIZE, seed=0):
     """Healthy slices of n subjects of a split with their ventricle walls at ``walls`` mm, all else their own: images
     float32 and labels uint8 (n, size, size). Two of different ``walls`` are a true counterfactual pair, noise and all.
     """
@@ -345,7 +345,7 @@ def made_ventricles(split, n, walls, size=BRAIN_SIZE, seed=0):
     return np.stack([case.image for case in cases]), np.stack([case.labels for case in cases])
 
 
-def made_levels(split, n, level, size=BRAIN_SIZE, seed=0):
+def synthetic_levels(split, n, level, size=BRAIN_SIZE, seed=0):
     """Healthy slices of n subjects of a split, all at ``level`` mm in place of their own: float32 (n, size, size).
 
     Networks of the course are trained on levels between 0 and 32 mm.
@@ -359,7 +359,7 @@ def made_levels(split, n, level, size=BRAIN_SIZE, seed=0):
 @functools.cache  # a network is measured on some of the images that it was trained on, and they take minutes to make
 def _healthy(split, n, size=BRAIN_SIZE, seed=0):
     """Made healthy slices, uint8 (n, size, size)."""
-    return to_uint8(made_brains(split, n, size, seed=seed).images)
+    return to_uint8(synthetic_brains(split, n, size, seed=seed).images)
 
 
 def _brain_train():
@@ -370,13 +370,13 @@ def _brain_families(split, n):
     """n slices of each of "healthy" and the five families, uint8, and the index of the family."""
     from data_fetch.brain_cohort import FAMILIES
 
-    stacks = [made_brains(split, n, lesion=family, seed=k).images for k, family in enumerate((None, *FAMILIES))]
+    stacks = [synthetic_brains(split, n, lesion=family, seed=k).images for k, family in enumerate((None, *FAMILIES))]
     return to_uint8(np.concatenate(stacks)), np.repeat(np.arange(len(stacks)), len(stacks[0]))
 
 
 def _brain_maps(split, n, size=BRAIN_SIZE):
     """n slices, half of them with a lesion, uint8, and their maps of labels (BRAIN_TISSUES), uint8."""
-    halves = [made_brains(split, n // 2, size, lesion=lesion, seed=k) for k, lesion in enumerate((None, "mixed"))]
+    halves = [synthetic_brains(split, n // 2, size, lesion=lesion, seed=k) for k, lesion in enumerate((None, "mixed"))]
     maps = [np.where(half.masks, 4, half.labels).astype(np.uint8) for half in halves]
     return to_uint8(np.concatenate([half.images for half in halves])), np.concatenate(maps)
 
@@ -717,7 +717,7 @@ def _contrast_kept(decoded, size):
 
     kept = {}
     for family in FAMILIES:
-        cases = made_brains("test", 64, size, lesion=family)
+        cases = synthetic_brains("test", 64, size, lesion=family)
         mask = torch.as_tensor(cases.masks).bool()
         change = torch.as_tensor(cases.images - cases.healthy)
         found = (in_batches(decoded, cases.images, 64) - in_batches(decoded, cases.healthy, 64))[:, 0]
@@ -745,7 +745,7 @@ def measure_large(recipe, net):
 
 def _brain_contrasts(split, n=BRAIN_SUBJECTS, seed=0):
     """T2- and T1-like slices of the same healthy subjects, uint8 (n, 2, 96, 96)."""
-    t2 = made_brains(split, n, contrast="T2", seed=seed).images
+    t2 = synthetic_brains(split, n, contrast="T2", seed=seed).images
     return np.stack([to_uint8(t2), _healthy(split, n, seed=seed)], 1)
 
 

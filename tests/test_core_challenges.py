@@ -64,7 +64,9 @@ def test_the_truth_has_a_misfit_of_one():
 
 
 def test_levels_are_the_same_people_elsewhere():
-    middle, top, again = (recipes.made_levels("test", 2, level, size=32) for level in (16, lab.LEVEL["vertex"], 16))
+    middle, top, again = (
+        recipes.synthetic_levels("test", 2, level, size=32) for level in (16, lab.LEVEL["vertex"], 16)
+    )
     assert np.array_equal(middle, again) and middle.shape == (2, 32, 32)
     assert ((top > -0.9).sum((1, 2)) < 0.7 * (middle > -0.9).sum((1, 2))).all()
     with pytest.raises(ValueError, match="no shift 'feet'; there are: as trained"):

@@ -310,11 +310,11 @@ def test_rows_of_a_network_that_is_not_here_are_left_out(tmp_path, monkeypatch):
 
 
 def test_given_and_what_if_are_the_same_person():
-    from course_lib.recipes import made_ventricles
+    from course_lib.recipes import synthetic_ventricles
 
-    (x, before), (truth, after) = (made_ventricles("validation", 2, walls) for walls in (0.0, 3.0))
+    (x, before), (truth, after) = (synthetic_ventricles("validation", 2, walls) for walls in (0.0, 3.0))
     assert (counterfactual.area(after) > 1.1 * counterfactual.area(before)).all()
     far = (before == after) & (np.abs(x - truth) < 0.02)
     assert (far.mean((1, 2)) > 0.8).all()  # most of the picture has not moved
-    again, _ = made_ventricles("validation", 2, 0.0)
+    again, _ = synthetic_ventricles("validation", 2, 0.0)
     np.testing.assert_array_equal(again, x)

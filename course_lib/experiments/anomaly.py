@@ -20,7 +20,7 @@ from course_lib.arguments import one_of
 from course_lib.files import write_rows
 from course_lib.guidance import ClassifierFree, ClassifierGuided, Clipped
 from course_lib.metrics.detection import auroc, average_precision, counts, dice, false_alarms
-from course_lib.recipes import BRAIN_TISSUES, made_brains
+from course_lib.recipes import BRAIN_TISSUES, synthetic_brains
 
 FAMILIES = ("hyper", "hypo", "texture", "mass", "tiny")
 CASES = {"test": 16, "validation": 8}  # of each family
@@ -41,13 +41,13 @@ def cases(split, family, strength=1.0):
         one_of(FAMILIES, family=family)
     n = HEALTHY if family is None else CASES[split]
     seed = 40 + (len(FAMILIES) if family is None else FAMILIES.index(family))
-    return made_brains(split, n, lesion=family, strength=strength, seed=seed)
+    return synthetic_brains(split, n, lesion=family, strength=strength, seed=seed)
 
 
 @functools.cache
 def healthy_atlas():
     """Mean, spread and principal directions of healthy training subjects."""
-    return Healthy(made_brains("train", TRAINING, seed=40).images, K=TRAINING // 2)
+    return Healthy(synthetic_brains("train", TRAINING, seed=40).images, K=TRAINING // 2)
 
 
 def _prior():

@@ -40,10 +40,10 @@ from course_lib.recipes import (
     MEDNIST_LICENCE,
     RECIPES,
     in_batches,
-    made_brains,
-    made_levels,
-    made_ventricles,
     mednist_images,
+    synthetic_brains,
+    synthetic_levels,
+    synthetic_ventricles,
 )
 from course_lib.training import to_tensor
 
@@ -215,9 +215,9 @@ def images_of(shift):
     if shift == "as trained":
         return lab.subjects()[0]
     if shift == "T2-like":
-        return to_tensor(made_brains("test", CASES, contrast="T2").images)
+        return to_tensor(synthetic_brains("test", CASES, contrast="T2").images)
     if shift in LEVEL:
-        return to_tensor(made_levels("test", CASES, LEVEL[shift]))
+        return to_tensor(synthetic_levels("test", CASES, LEVEL[shift]))
     if shift == "hands":
         images, labels = mednist_images("test")
         hands = images[labels == HAND]
@@ -328,9 +328,9 @@ def rare_row(name):
     """A row "rare": features of made brains, and how many of them the classifier of families calls abnormal."""
     n = RARE[name]
     if name == "wide ventricles":
-        images, _ = made_ventricles("test", n, WALLS, seed=14)
+        images, _ = synthetic_ventricles("test", n, WALLS, seed=14)
     else:
-        images = made_brains("test", n, lesion=None if name == "healthy" else name, seed=14).images
+        images = synthetic_brains("test", n, lesion=None if name == "healthy" else name, seed=14).images
     judge = pretrained.load("brain_features")
     called = in_batches(judge, images).argmax(1)
     mass = pretrained.card("brain_features")["classes"].index("mass")

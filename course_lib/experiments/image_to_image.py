@@ -25,7 +25,7 @@ from course_lib.files import write_rows
 from course_lib.inverse import repaint_times, replacement
 from course_lib.metrics.images import contrast_kept, coverage, psnr, ssim
 from course_lib.operators import Mask
-from course_lib.recipes import made_brains, made_ventricles
+from course_lib.recipes import synthetic_brains, synthetic_ventricles
 from course_lib.sample import generate
 from course_lib.samplers import last, sample
 from course_lib.schedules import uniform_times
@@ -92,7 +92,7 @@ def _on_device(function):
 
 def _subjects(split):
     """Healthy images, the same with a lesion (large and bright, tiny and bright in turn), its masks, and the brain."""
-    large, tiny = (made_brains(split, CASES[split], lesion=family) for family in ("hyper", "tiny"))
+    large, tiny = (synthetic_brains(split, CASES[split], lesion=family) for family in ("hyper", "tiny"))
     odd = torch.arange(CASES[split]).view(-1, 1, 1, 1) % 2 == 1
     return {
         "x": to_tensor(large.healthy),
@@ -229,7 +229,7 @@ def ventricle_cases(split, n=None):
     """Factual images x, the true counterfactual, the factual map (by the segmenter), and the area asked for. n : so
     many subjects, the first; all if None."""
     n = n or CASES[split]
-    (x, _), (truth, labels) = (made_ventricles(split, n, walls) for walls in WALLS)
+    (x, _), (truth, labels) = (synthetic_ventricles(split, n, walls) for walls in WALLS)
     x, labels = to_tensor(x), torch.as_tensor(labels).long()
     cases = {"x": x, "truth": to_tensor(truth), "oracle": labels, "factual": tissue_map(x)}
     cases["asked"] = counterfactual.area(labels)
@@ -358,7 +358,7 @@ def removal_cases(family, split, n=None):
     """Images with a lesion, their healthy twins, and the hole: its mask and two pixels around it. n : as above."""
     one_of(REMOVED, family=family)
     one_of(REMOVED_CASES, split=split)
-    made = made_brains(split, n or REMOVED_CASES[split], lesion=family, seed=60 + REMOVED.index(family))
+    made = synthetic_brains(split, n or REMOVED_CASES[split], lesion=family, seed=60 + REMOVED.index(family))
     mask = torch.as_tensor(made.masks)[:, None] > 0
     hole = F.max_pool2d(mask.float(), 5, stride=1, padding=2) > 0
     return {"x": to_tensor(made.images), "truth": to_tensor(made.healthy), "mask": mask, "hole": hole}
@@ -414,7 +414,7 @@ def contrast_cases(split, n=None):
     cases, n = {}, n or CASES[split]
     for contrast in ("T1", "T2"):
         for k, family in enumerate(LESIONS):
-            made = made_brains(split, n, contrast=contrast, lesion=family)
+            made = synthetic_brains(split, n, contrast=contrast, lesion=family)
             cases[f"{contrast} {family}"] = to_tensor(made.images)
             cases[f"mask {family}"] = torch.as_tensor(made.masks)[:, None] > 0
             if k == 0:
@@ -426,7 +426,7 @@ def contrast_cases(split, n=None):
 @functools.cache
 def brightness_curve(degree=5, n=64):
     """A polynomial from T1 to T2 brightness, fitted to n training subjects: a ``numpy`` Polynomial."""
-    t1, t2 = (made_brains("train", n, contrast=contrast).images.ravel() for contrast in ("T1", "T2"))
+    t1, t2 = (synthetic_brains("train", n, contrast=contrast).images.ravel() for contrast in ("T1", "T2"))
     return np.polynomial.Polynomial.fit(t1, t2, degree)
 
 

@@ -18,7 +18,7 @@ from course_lib.guidance import Clipped
 from course_lib.inverse import diffpir, diffpir_step, dps_step, pigdm, tv
 from course_lib.metrics.images import contrast_kept, coverage, psnr, ssim
 from course_lib.operators import to_kspace
-from course_lib.recipes import CT_NOISE, MRI_NOISE, back_projected, made_brains, scan_ct, scan_mri
+from course_lib.recipes import CT_NOISE, MRI_NOISE, back_projected, scan_ct, scan_mri, synthetic_brains
 from course_lib.samplers import ddpm_step, last, sample
 from course_lib.schedules import log_snr_times, uniform_times
 from course_lib.training import to_tensor
@@ -191,7 +191,7 @@ def settings_of(problem, method):
 
 def tune(problem, method):
     """Mean PSNR of each setting of the grid, on the first group of validation subjects: a list of dicts."""
-    x_0 = to_tensor(made_brains("validation", GROUP).images)
+    x_0 = to_tensor(synthetic_brains("validation", GROUP).images)
     A, y = scan(problem, x_0, 0)
     grid = (GRID_OF_CT if problem.startswith("CT") else {}).get(method, GRID[method])
     return [
@@ -206,7 +206,7 @@ def tune(problem, method):
 @functools.cache
 def subjects():
     """The test subjects: healthy and with a lesion (32, 1, 96, 96), the lesions' and the brains' masks (bool)."""
-    bright, tiny = (made_brains("test", CASES, lesion=family) for family in LESIONS)
+    bright, tiny = (synthetic_brains("test", CASES, lesion=family) for family in LESIONS)
     odd = torch.arange(CASES).view(-1, 1, 1, 1) % 2 == 1
     sick = torch.where(odd, to_tensor(tiny.images), to_tensor(bright.images))
     masks = torch.where(odd, *(torch.as_tensor(cases.masks)[:, None] > 0 for cases in (tiny, bright)))
@@ -264,7 +264,7 @@ def row(problem, method):
 
 def error_bar(problem, method):
     """One error bar for all pixels of a method with one answer: its root mean squared error on validation subjects."""
-    x_0 = to_tensor(made_brains("validation", GROUP).images)
+    x_0 = to_tensor(synthetic_brains("validation", GROUP).images)
     return float((reconstruct(problem, method, *scan(problem, x_0, 0)) - x_0).square().mean().sqrt())
 
 
@@ -298,7 +298,7 @@ def _scores(samples, truth):
 
 def finer_row(method):
     """A row of the data from the finer grid; the truth is the fine image averaged over squares of two by two."""
-    fine = to_tensor(made_brains("test", CASES, size=192).images)
+    fine = to_tensor(synthetic_brains("test", CASES, size=192).images)
     truth, found = torch.nn.functional.avg_pool2d(fine, 2), []
     for k in range(CASES // GROUP):
         A, y = finer_scan(FINE, fine[_group(k)], seed_of(k))

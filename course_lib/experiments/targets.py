@@ -13,7 +13,7 @@ import torch
 from course_lib import predictions
 from course_lib.denoisers import GaussianDenoiser, NetworkDenoiser
 from course_lib.files import write_rows
-from course_lib.recipes import MEDNIST_CLASSES, made_brains, mednist_images, mednist_is_here
+from course_lib.recipes import MEDNIST_CLASSES, mednist_images, mednist_is_here, synthetic_brains
 from course_lib.samplers import noise_like
 from course_lib.schedules import Discrete
 from course_lib.training import ema_decay, to_tensor, update_ema
@@ -27,7 +27,7 @@ TABLE = Discrete.linear(T)
 
 def images():
     """{data set: training images (N, 1, 32, 32), 200 held-out ones}: brains of the course, head CT if it is there."""
-    sets = {"brain": [made_brains(split, n, size=64).images for split, n in (("train", 1500), ("test", 400))]}
+    sets = {"brain": [synthetic_brains(split, n, size=64).images for split, n in (("train", 1500), ("test", 400))]}
     if mednist_is_here():
         head = MEDNIST_CLASSES.index("HeadCT")
         sets["mednist"] = [pictures[labels == head] for pictures, labels in map(mednist_images, ("train", "test"))]
