@@ -144,30 +144,21 @@ def check_environment(data=None, folder=None):
     folder : where data sets go, for the free disk; left out, the current folder.
     Returns a Page, which displays itself as the last line of a cell and prints as text.
     """
-    from course_lib.viz.html import Page, rich
+    from course_lib.viz import tables
 
-    rows = checks(data, folder)
-    wanting = sum(not row.ok for row in rows)
-    title = f"{len(rows) - wanting} of {len(rows)} checks are OK"
+    lines = checks(data, folder)
+    wanting = sum(not line.ok for line in lines)
+    title = f"{len(lines) - wanting} of {len(lines)} checks are OK"
     title += f"; {wanting} want{'s' * (wanting == 1)} attention" if wanting else ""
-    left = 'style="text-align:left;vertical-align:top"'
-    head = "".join(f'<th scope="col" {left}>{name}</th>' for name in ("checked", "found", "state", "what to do"))
-    body = ""
-    for row in rows:
-        sign = '<span style="color:#00735a">✓ OK</span>' if row.ok else '<b style="color:#b34700">! attention</b>'
-        body += f'<tr><th scope="row" {left}>{rich(row.what)}</th>'
-        cells = (rich(row.found), f'<p style="margin:0.3em 0;white-space:nowrap">{sign}</p>', rich(row.remedy))
-        body += "".join(f"<td {left}>{cell}</td>" for cell in cells) + "</tr>"
-    markup = (
-        '<div class="course-environment" style="font-size:15px"><table>'
-        f'<caption style="text-align:left;font-weight:bold">{title}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-    lines = [
-        f"{'OK' if row.ok else 'attention':9}  {row.what}: {row.found}" + f". {row.remedy}" * (not row.ok)
-        for row in rows
-    ]
-    return Page(markup, "\n".join([title, *lines]))
+    rows = {
+        line.what: {
+            "found": line.found,
+            "state": "✓ OK" if line.ok else "! attention",
+            "what to do": line.remedy,
+        }
+        for line in lines
+    }
+    return tables.table(rows, caption=title, corner="checked")
 
 
 def _python():

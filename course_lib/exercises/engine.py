@@ -69,6 +69,7 @@ import numpy as np
 import torch
 
 from course_lib.exercises import limits
+from course_lib.viz import tables
 from course_lib.viz.arrays import as_array
 from course_lib.viz.html import Page, rich
 
@@ -817,21 +818,16 @@ class Exercises:
 
     def summary(self):
         """Show how far the learner is: a line for each exercise, with checks made, hints taken and solution seen."""
-        rows = [(item.name, _state(item), item.attempts, item.hints_used, item.solution_seen) for item in self.items]
+        rows = {
+            item.name: {
+                "state": _state(item), "checks": item.attempts, "hints": item.hints_used,
+                "solution seen": item.solution_seen,
+            }
+            for item in self.items
+        }  # fmt: skip
         done = sum(item.passed is True for item in self.items)
         title = "; ".join([f"{done} of {len(rows)} exercises right", *self._group_scores()])
-        head = "".join(f'<th scope="col" style="text-align:left">{name}</th>' for name in _COLUMNS)
-        body = "".join(_row(row) for row in rows)
-        markup = (
-            '<div class="course-exercise course-summary" style="font-size:15px"><table>'
-            f'<caption style="text-align:left;font-weight:bold">{title}</caption>'
-            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        )
-        lines = [
-            f"{name}: {state}, {tries} checks, {hints} hints" + ", solution seen" * seen
-            for name, state, tries, hints, seen in rows
-        ]
-        _display(Page(markup, "\n".join([title, *lines])))
+        tables.show(rows, caption=title, corner="exercise")
 
     def _group_scores(self):
         right = {}
@@ -841,21 +837,10 @@ class Exercises:
         return [f"{group}: {sum(passed)} of {len(passed)}" for group, passed in right.items()]
 
 
-_COLUMNS = ("exercise", "state", "checks", "hints", "solution seen")
-
-
 def _state(item):
     if item.passed is None:
         return "○ not answered yet"
     return "✓ right" if item.passed else "✗ not yet"
-
-
-def _row(row):
-    name, *rest, seen = row
-    cells = "".join(
-        f'<td style="text-align:left">{html.escape(str(cell))}</td>' for cell in (*rest, "yes" if seen else "no")
-    )
-    return f'<tr><th scope="row" style="text-align:left">{html.escape(name)}</th>{cells}</tr>'
 
 
 # ------------------------------------------------------------------------------------------------------------ self-test

@@ -4,10 +4,9 @@
 both with the notebooks. In a notebook `objectives.table()` shows the map.
 """
 
-import html
 from dataclasses import dataclass
 
-from course_lib.viz.html import Page
+from course_lib.viz import tables
 
 OBJECTIVES = {
     "LO1": "Understand the differences between implicit and explicit likelihood generative models.",
@@ -98,25 +97,12 @@ def questions(objective):
 
 def table():
     """The map as a table: a line for each objective, with its notebooks, their exercises and the quiz questions."""
-    rows = [(name, text, _exercises(name), ", ".join(questions(name))) for name, text in OBJECTIVES.items()]
-    head = "".join(f'<th scope="col" style="text-align:left">{name}</th>' for name in _COLUMNS)
-    markup = (
-        '<div class="course-exercise course-objectives" style="font-size:15px;max-width:900px"><table>'
-        '<caption style="text-align:left;font-weight:bold">Objectives, notebooks and exercises, quiz</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(map(_row, rows))}</tbody></table></div>"
-    )
-    lines = [f"{name}: {text} Notebooks: {where}. Quiz: {asked}." for name, text, where, asked in rows]
-    return Page(markup, "\n".join(lines))
-
-
-_COLUMNS = ("objective", "in words", "notebooks and their exercises", "quiz")
+    rows = {
+        name: {"in words": text, "notebooks and their exercises": _exercises(name), "quiz": ", ".join(questions(name))}
+        for name, text in OBJECTIVES.items()
+    }
+    return tables.table(rows, caption="Objectives, notebooks and exercises, quiz", corner="objective")
 
 
 def _exercises(objective):
     return "; ".join(f"{number}: {', '.join(names) or 'text'}" for number, names in notebooks(objective).items())
-
-
-def _row(row):
-    name, *cells = row
-    body = "".join(f'<td style="text-align:left;vertical-align:top">{html.escape(cell)}</td>' for cell in cells)
-    return f'<tr><th scope="row" style="text-align:left;vertical-align:top">{name}</th>{body}</tr>'

@@ -101,7 +101,7 @@ def _column(name, cells, contestants, digits, unit, better):
     whole = all(isinstance(number, int) for cell in numbers for number in cell)
     form = digits if isinstance(digits, str) else "d" if whole else f".{2 if digits is None else digits}f"
     unit = "%" if unit is None and form.endswith("%") else unit
-    texts = [_value(cell, form) if isinstance(cell, list) else cell or MISSING for cell in cells]
+    texts = [_value(cell, form) if isinstance(cell, list) else MISSING if cell is None else cell for cell in cells]
     ranked = {row: cell[0] for row, cell in enumerate(cells[:contestants]) if isinstance(cell, list)}
     ranked = {row: value for row, value in ranked.items() if not math.isnan(value)}
     if better and len(ranked) > 1:
