@@ -20,6 +20,13 @@ def positive(**values):
             raise ValueError(f"{name} must be positive and finite, got {value!r}")
 
 
+def not_negative(**values):
+    """Raises ValueError unless each value is a finite number, 0 or more: ``not_negative(kl_weight=kl_weight)``."""
+    for name, value in values.items():
+        if not (_number(value) and 0 <= value < math.inf):
+            raise ValueError(f"{name} must be 0 or more, and finite, got {value!r}")
+
+
 def rising(**values):
     """Raises ValueError unless the values are positive, each greater than the one before: ``rising(low=1, high=2)``."""
     positive(**values)
@@ -33,6 +40,13 @@ def within(low, high, **values):
     for name, value in values.items():
         if not (_number(value) and low <= value <= high):
             raise ValueError(f"{name} must lie from {low} to {high}, got {value!r}")
+
+
+def inside(low, high, **values):
+    """Raises ValueError unless each value is a number, low < value < high: ``inside(0, 1, level=level)``."""
+    for name, value in values.items():
+        if not (_number(value) and low < value < high):
+            raise ValueError(f"{name} must lie between {low} and {high}, got {value!r}")
 
 
 def one_of(choices, **values):
@@ -76,8 +90,9 @@ def images(**values):
     for name, value in values.items():
         largest = float(value.detach().abs().max()) if value.numel() else 0.0
         if not largest <= LARGEST:
-            found = f"reaches {largest:g}" if math.isfinite(largest) else "has values that are NaN or infinite"
-            raise ValueError(f"{name} must be images in [-1, 1], and {found}: of 0..255 make x / 127.5 - 1")
+            found = f"reach {largest:g}" if math.isfinite(largest) else "are NaN or infinite"
+            remedy = "of 0..255 make x / 127.5 - 1"
+            raise ValueError(f"{name} must lie in [-1, 1], as images do; some values {found}: {remedy}")
 
 
 def _number(value):

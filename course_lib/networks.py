@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from course_lib.arguments import whole
+from course_lib.arguments import positive, whole
 from course_lib.predictions import preconditioning
 from course_lib.schedules import VarianceExploding, match_dims
 
@@ -161,8 +161,7 @@ class PreconditionedUNet(DiffusionUNet):
 
     def __init__(self, sigma_data, **arguments):
         super().__init__(**arguments)
-        if not sigma_data > 0:
-            raise ValueError(f"sigma_data must be a number above 0; got {sigma_data!r}")
+        positive(sigma_data=sigma_data)
         self.sigma_data, self.schedule = sigma_data, VarianceExploding()
 
     def forward(self, x_t, t, y=None):

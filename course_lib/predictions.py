@@ -19,13 +19,10 @@ Sources: v, Salimans & Ho (ICLR 2022); flow, Lipman et al. (ICLR 2023).
 
 import torch
 
+from course_lib.arguments import one_of
 from course_lib.schedules import NO_SIGNAL
 
 KINDS = ("x0", "eps", "v", "score", "flow")
-
-
-def _unknown(kind):
-    return ValueError(f"unknown prediction kind {kind!r}: choose one of {', '.join(KINDS)}")
 
 
 def _signal(alpha, kind):
@@ -46,6 +43,7 @@ def _noise(sigma):
 
 def target(kind, x_0, eps, alpha, sigma):
     """The training target of the given kind, the shape of x_0; alpha and sigma broadcast against it."""
+    one_of(KINDS, kind=kind)
     if kind == "x0":
         return x_0
     if kind == "eps":
@@ -54,13 +52,12 @@ def target(kind, x_0, eps, alpha, sigma):
         return alpha * eps - sigma * x_0
     if kind == "score":
         return -eps / _noise(sigma)
-    if kind == "flow":
-        return eps - x_0
-    raise _unknown(kind)
+    return eps - x_0  # flow
 
 
 def to_x0(kind, output, x_t, alpha, sigma):
     """The clean image that a prediction of the given kind stands for, the shape of x_t."""
+    one_of(KINDS, kind=kind)
     if kind == "x0":
         return output
     if kind == "eps":
@@ -69,9 +66,7 @@ def to_x0(kind, output, x_t, alpha, sigma):
         return (alpha * x_t - sigma * output) / (alpha**2 + sigma**2)
     if kind == "score":
         return (x_t + sigma**2 * output) / _signal(alpha, kind)
-    if kind == "flow":
-        return (x_t - sigma * output) / (alpha + sigma)
-    raise _unknown(kind)
+    return (x_t - sigma * output) / (alpha + sigma)  # flow
 
 
 def eps_from_x0(x_t, x_0, alpha, sigma):

@@ -8,7 +8,6 @@ import copy
 import itertools
 import json
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -20,25 +19,12 @@ import numpy as np
 import torch
 from torch import distributed
 
-from course_lib.arguments import LARGEST, whole
+from course_lib.arguments import images as in_range
+from course_lib.arguments import not_negative, one_of, positive, whole, within
 from course_lib.files import digest, read_tensors, write_tensors
 from course_lib.predictions import KINDS, preconditioning, target, to_x0
 from course_lib.samplers import dpmpp_2m_step, noise_like, sample
 from course_lib.schedules import VarianceExploding, match_dims, uniform_times
-
-
-def _number(name, value, low=0.0, high=math.inf, whole=False, open_low=True):
-    """Raises ValueError, naming the argument, unless value is a number above low (or at it) and at most high."""
-    above = value > low if open_low else value >= low
-    if not (above and value <= high and math.isfinite(value) and (not whole or value == int(value))):
-        kind = "a whole number" if whole else "a number"
-        limits = f"{'above' if open_low else 'at least'} {low:g}" + f" and at most {high:g}" * (high < math.inf)
-        raise ValueError(f"{name} must be {kind} {limits}; got {value!r}")
-
-
-def _known_kind(kind):
-    if kind not in KINDS:
-        raise ValueError(f"unknown prediction kind {kind!r}: choose one of {', '.join(KINDS)}")
 
 
 def step_generator(seed, step, stream=0):
@@ -89,10 +75,10 @@ class DiffusionLoss:
     time_shift: float = 1.0
 
     def __post_init__(self):
-        _known_kind(self.kind)
-        _number("drop_class", self.drop_class, 0, 1, open_low=False)
-        _number("concat", self.concat, 0, whole=True, open_low=False)
-        _number("time_shift", self.time_shift)
+        one_of(KINDS, kind=self.kind)
+        within(0, 1, drop_class=self.drop_class)
+        whole(0, concat=self.concat)
+        positive(time_shift=self.time_shift)
 
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and its time (B,).
@@ -129,8 +115,7 @@ class EDMLoss:
     kind = "x0"
 
     def __post_init__(self):
-        _number("sigma_data", self.sigma_data)
-        _number("std", self.std)
+        positive(sigma_data=self.sigma_data, std=self.std)
 
     def times(self, n, generator):
         """n times, their ln sigma_t in n strata of equal probability, in random order."""
@@ -166,8 +151,8 @@ class DistillationLoss:
     steps: int = 8
 
     def __post_init__(self):
-        _known_kind(self.kind)
-        _number("steps", self.steps, 1, whole=True, open_low=False)
+        one_of(KINDS, kind=self.kind)
+        whole(steps=self.steps)
 
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and its time (B,). batch: of the images (B, C, H, W) only the shape is used, and of
@@ -201,7 +186,7 @@ class ClassificationLoss:
     shift: int = 4
 
     def __post_init__(self):
-        _number("shift", self.shift, 0, whole=True, open_low=False)
+        whole(0, shift=self.shift)
 
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and no times. batch: x (B, C, H, W) and y (B,)."""
@@ -222,7 +207,7 @@ class RegressionLoss:
     drawn: bool = False  # whether condition is random, condition(x_0, generator), as a noisy measurement is
 
     def __post_init__(self):
-        _number("concat", self.concat, 0, whole=True, open_low=False)
+        whole(0, concat=self.concat)
 
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and no times. batch: images (B, C, H, W) and anything."""
@@ -243,7 +228,8 @@ class NoisyClassificationLoss:
     latest: float = 1.0
 
     def __post_init__(self):
-        _number("latest", self.latest, 0, 1)
+        positive(latest=self.latest)
+        within(0, 1, latest=self.latest)
 
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and its time (B,). batch: x_0 (B, C, H, W) and y (B,)."""
@@ -260,7 +246,7 @@ class SegmentationLoss:
     shift: int = 6
 
     def __post_init__(self):
-        _number("shift", self.shift, 0, whole=True, open_low=False)
+        whole(0, shift=self.shift)
 
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and no times. batch: x (B, 1, H, W) and labels y (B, H, W)."""
@@ -280,7 +266,7 @@ class AutoencoderLoss:
     kl_weight: float = 1e-4
 
     def __post_init__(self):
-        _number("kl_weight", self.kl_weight, 0, open_low=False)
+        not_negative(kl_weight=self.kl_weight)
 
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and no times. batch: x_0 (B, C, H, W) and anything."""
@@ -301,7 +287,7 @@ class Batches:
     """
 
     def __init__(self, images, labels=None, batch_size=64, seed=0):
-        _number("batch_size", batch_size, 1, whole=True, open_low=False)
+        whole(batch_size=batch_size)
         if len(images) < batch_size:
             raise ValueError(
                 f"{len(images)} images are fewer than one batch of {batch_size}: give more images, or a smaller "
@@ -334,21 +320,6 @@ def _check_labels(images, labels):
         )
 
 
-def _check_range(x):
-    """Raises ValueError unless x, floats, are finite and could lie in [-1, 1] or be latents of unit variance."""
-    if x.numel() == 0:
-        return
-    largest = float(x.detach().abs().max())
-    if not math.isfinite(largest):
-        bad = x.numel() - int(x.isfinite().sum())
-        raise ValueError(f"{bad} of {x.numel()} values of the images are NaN or infinite: replace them first")
-    if largest > LARGEST:
-        raise ValueError(
-            f"floats are taken for images in [-1, 1], and these reach {largest:g}: scale them (of 0..255: x / 127.5 - "
-            "1), or give uint8 in 0..255"
-        )
-
-
 def to_tensor(images):
     """(N, H, W) or (N, C, ...), uint8 in 0..255 or float in [-1, 1] -> float32 (N, 1 or C, ...) in [-1, 1].
 
@@ -364,7 +335,7 @@ def to_tensor(images):
         x = x.float() / 127.5 - 1
     elif x.is_floating_point():
         x = x.float()
-        _check_range(x)
+        in_range(images=x)
     else:
         raise ValueError(
             f"images must be uint8 in 0..255 or floats in [-1, 1]; got {str(x.dtype).removeprefix('torch.')}: scale "
@@ -381,7 +352,7 @@ def to_uint8(images):
     x = np.asarray(images)
     if x.dtype.kind != "f":
         raise ValueError(f"images must be floats in [-1, 1]; got {x.dtype}")
-    _check_range(torch.as_tensor(x))
+    in_range(images=torch.as_tensor(x))
     return ((x + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
 
 
@@ -558,8 +529,8 @@ def train(net, batches, loss, *, steps, peak_rate=5e-4, seed=0, precision=torch.
     Raises ValueError for a loss or gradient that is not finite, before that step is taken, on all processes; for
     labels that the network does not know; and for a checkpoint of other settings, of more steps, or damaged.
     """
-    _number("steps", steps, 1, whole=True, open_low=False)
-    _number("peak_rate", peak_rate)
+    whole(steps=steps)
+    positive(peak_rate=peak_rate)
     _check_classes(net, batches)
     device = next(net.parameters()).device
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
@@ -576,9 +547,9 @@ def train(net, batches, loss, *, steps, peak_rate=5e-4, seed=0, precision=torch.
     for step in range(first, steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, peak_rate)
-        whole = batches(step)
-        batch = [None if part is None else part[rank::world].to(device) for part in whole]
-        share = len(batch[0]) / len(whole[0])
+        everyone = batches(step)
+        batch = [None if part is None else part[rank::world].to(device) for part in everyone]
+        share = len(batch[0]) / len(everyone[0])
         if share:
             with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
                 per_example, t = loss(net, batch, step_generator(seed, step, rank))

@@ -255,7 +255,7 @@ def test_an_image_to_be_seen_beside_must_fit(y):
     [
         (lambda: DiffusionUNet(channels=(48, 64)), "channels must be multiples of norm_groups = 32.*got 48"),
         (lambda: DiffusionUNet(channels=(16, 40), norm_groups=8), "the last, with attention, of 32; got 40"),
-        (lambda: PreconditionedUNet(sigma_data=0.0, **SMALL), "sigma_data must be a number above 0"),
+        (lambda: PreconditionedUNet(sigma_data=0.0, **SMALL), "sigma_data must be positive"),
         (lambda: Classifier(pool="median"), 'pool must be "mean" or "max"'),
         (lambda: Segmenter(2)(noise(1, 1, 12, 16)), "must divide by 8 .*; got 12"),
         (lambda: Autoencoder(channels=(32, 32)).encode(noise(1, 1, 10, 8)), "must divide by 4"),

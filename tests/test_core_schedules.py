@@ -133,5 +133,5 @@ def test_conversions_agree_with_the_definitions(schedule, source, to):
 
 def test_unknown_kind_is_named():
     for function in (to_x0, from_x0):
-        with pytest.raises(ValueError, match="'mu'.*choose one of x0, eps, v, score, flow"):
+        with pytest.raises(ValueError, match="kind must be one of 'x0', 'eps', 'v', 'score', 'flow', got 'mu'"):
             function("mu", torch.ones(1), torch.ones(1), 0.5, 0.5)

@@ -33,13 +33,6 @@ def finite(values, name):
     return values
 
 
-def between(value, low, high, name):
-    """A number strictly between low and high. Raises ValueError."""
-    if not low < value < high:
-        raise ValueError(f"{name} must lie between {low:g} and {high:g}, and is {value!r}")
-    return value
-
-
 def probabilities(values, name):
     """Numbers in [0, 1] as a float64 tensor. Raises ValueError."""
     values = finite(values, name).double()

@@ -6,7 +6,7 @@ an image, (N,). Images that are NaN score NaN. Where shapes or ranges do not fit
 
 import torch
 
-from course_lib.arguments import alike
+from course_lib.arguments import alike, inside
 from course_lib.metrics import checks
 
 
@@ -34,7 +34,7 @@ def prediction_interval(samples, level=0.9):
     """
     from scipy.stats import t
 
-    checks.between(level, 0, 1, "level")
+    inside(0, 1, level=level)
 
     K = len(samples)
     if K < 2:

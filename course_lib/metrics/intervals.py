@@ -2,7 +2,7 @@
 
 import torch
 
-from course_lib.arguments import whole
+from course_lib.arguments import inside, whole
 from course_lib.metrics import checks
 
 BLOCKS = 10
@@ -35,7 +35,7 @@ def bootstrap(values, group=1, level=0.95, repeats=2000, seed=0):
     than two groups, for values that are NaN, and for a level that is not between 0 and 1.
     """
     values = checks.finite(values, "values").double()
-    checks.between(level, 0, 1, "level")
+    inside(0, 1, level=level)
     whole(repeats=repeats)
     if group < 1:
         raise ValueError(f"group must be a whole number from 1 on, and is {group!r}")
