@@ -143,7 +143,7 @@ def _markup(caption, key, grid, right, stub, rows):
     foot = f"<tfoot>{''.join(lines[rows:])}</tfoot>" if lines[rows:] else ""
     return (
         '<div class="course-table" style="overflow-x:auto">'
-        '<table style="border-collapse:collapse;font-size:15px;font-variant-numeric:tabular-nums">'
+        '<table style="color:inherit;border-collapse:collapse;font-size:15px;font-variant-numeric:tabular-nums">'
         f"{caption}<thead>{head}</thead><tbody>{''.join(lines[:rows])}</tbody>{foot}</table></div>"
     )
 
