@@ -1,7 +1,7 @@
 """The map of the course: which notebook, exercise and quiz question serves which of the five learning objectives.
 
-`LESSONS` holds the notebooks with their exercises, `QUIZ` the questions of `nb_quiz`; tests/test_objectives.py compares
-both with the notebooks. In a notebook `objectives.table()` shows the map.
+`LESSONS` holds the notebooks with their exercises, `QUIZ` the questions of `nb_quiz`; tests/site/test_objectives.py
+compares both with the notebooks. In a notebook `objectives.table()` shows the map.
 """
 
 from dataclasses import dataclass

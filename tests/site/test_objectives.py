@@ -11,7 +11,7 @@ from course_lib.exercises import nb_quiz
 from course_lib.exercises.engine import Exercise
 from course_lib.exercises.objectives import LESSONS, OBJECTIVES, QUIZ, notebooks, questions, table
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = {path.name[:2]: path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
 MODULES = sorted(path.stem[2:] for path in (ROOT / "course_lib" / "exercises").glob("nb[0-9][0-9].py"))
 

@@ -18,7 +18,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from course_lib.viz import figures, planes
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

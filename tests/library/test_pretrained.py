@@ -15,7 +15,7 @@ from course_lib import pretrained, sample
 from course_lib.recipes import COPIES, RECIPES, spread_of_each_class
 from course_lib.sample import draw
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MEGABYTE = 1_000_000
 BUDGET_MB = 80  # of all weights together: every clone carries them
 

@@ -194,7 +194,7 @@ def in_processes(count, body, tmp_path, *arguments):
     """Run lines of Python in ``count`` processes under torchrun; returns what subprocess.run returns."""
     tests = str(Path(__file__).parent)
     script = tmp_path / "lines.py"
-    head = f"import sys, torch\nsys.path[:0] = [{tests!r}, {tests + '/..'!r}]\n"
+    head = f"import sys, torch\nsys.path[:0] = [{tests!r}, {tests + '/../..'!r}]\n"
     script.write_text(head + "torch.distributed.init_process_group('gloo')\n" + body)
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}", "--master-addr=127.0.0.1"]
     command += ["--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", str(script), *arguments]
@@ -205,7 +205,7 @@ def in_processes(count, body, tmp_path, *arguments):
 def test_two_processes_average_their_gradients(tmp_path):
     """Two processes, each with half of every batch, end with the same weights, which differ from their start."""
     body = (
-        "from test_core_training import tiny_run\n"
+        "from test_training import tiny_run\n"
         "states = list(tiny_run(5))\n"
         "assert all(len(s.loss) == 4 for s in states)\n"
         "mine = torch.cat([p.detach().flatten() for p in states[-1].net.parameters()])\n"
@@ -254,7 +254,7 @@ def test_unequal_shares_give_the_gradient_of_the_whole_batch(tmp_path, batch_siz
     flat = {f"{k}.{key}": moments[k][key] for k in moments for key in ("exp_avg", "exp_avg_sq")}
     write_tensors(tmp_path / "one.safetensors", flat)
     body = (
-        "from test_core_training import plain_run\nfrom course_lib.files import read_tensors\n"
+        "from test_training import plain_run\nfrom course_lib.files import read_tensors\n"
         f"*_, state = plain_run({batch_size})\n"
         "wanted, found = read_tensors(sys.argv[1])[0], state.optimizer.state_dict()['state']\n"
         "assert len(wanted) == 8 and len(found) == 4\n"
@@ -269,7 +269,7 @@ def test_unequal_shares_give_the_gradient_of_the_whole_batch(tmp_path, batch_siz
 
 def test_a_loss_that_is_not_finite_stops_all_processes(tmp_path):
     body = (
-        "from test_core_training import plain_run\n"
+        "from test_training import plain_run\n"
         "states = plain_run(6, steps=4, bad=1)\n"  # the image at place 1 is the second process's
         "assert next(states).step == 1\n"
         "try:\n"
@@ -553,7 +553,7 @@ def killable(path):
 def test_training_that_is_killed_again_and_again_ends_the_same(tmp_path):
     """SIGKILL at six random moments: what is resumed ends, bit for bit, as what was never stopped."""
     path, tests = tmp_path / "c.safetensors", str(Path(__file__).parent)
-    code = f"import sys; sys.path[:0] = [{tests!r}, {tests + '/..'!r}]; import test_core_training as t; "
+    code = f"import sys; sys.path[:0] = [{tests!r}, {tests + '/../..'!r}]; import test_training as t; "
     code += f"import pathlib; print('ready', flush=True); t.killable(pathlib.Path({str(path)!r})); print('done')"
     rng = np.random.default_rng(0)
     for _ in range(6):

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_data_sets import (  # noqa: F401  (the fixtures are used by name)
+from test_sets import (  # noqa: F401  (the fixtures are used by name)
     COUNTS,
     archive,
     cache_folder,

@@ -8,7 +8,7 @@ import pytest
 from pydicom import uid
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
-from test_data_own_images import dicom_series, marked, save_dicom, save_nifti
+from test_own_images import dicom_series, marked, save_dicom, save_nifti
 
 from data_fetch import DataError, dicom_files, own_images
 

@@ -27,7 +27,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ADDING = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
 CODE = {
     code.split("\n", 1)[0].removeprefix("# "): code for code in re.findall(r"```python\n(.*?)```", ADDING, re.DOTALL)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SKIPPED = {".git", ".venv", ".pytest_cache", ".ruff_cache", "build"}
 KINDS = {".py", ".md", ".ipynb", ".toml", ".txt", ".yml", ".yaml", ".json", ".cff"}
 

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from course_lib import runtime
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 from simulated_device import DEVICE, simulated_device
 
 from course_lib import anomaly, counterfactual, guidance, inverse, likelihood, restore, training

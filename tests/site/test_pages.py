@@ -8,7 +8,7 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PHONE = {"width": 375, "height": 800}
 SMALLEST_TEXT, SMALLEST_CODE = 16, 14  # CSS pixels
 
