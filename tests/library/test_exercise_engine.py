@@ -12,9 +12,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from helpers.promises import promises
 
 from course_lib.exercises import limits
-from course_lib.exercises.engine import Exercises, case, choice, choices, function, mistake, number, prop, self_test
+from course_lib.exercises.engine import Exercises, case, choice, choices, function, mistake, number, prop
 
 torch = pytest.importorskip("torch")
 ONES = torch.ones(2, 1, 4, 4)
@@ -105,7 +106,7 @@ def module():
 
 def failures(module):
     failed = []
-    for label, test in self_test(module):
+    for label, test in promises(module):
         try:
             test()
         except AssertionError as error:
@@ -115,7 +116,7 @@ def failures(module):
 
 def test_a_sound_module_keeps_every_promise(module):
     assert failures(module) == []
-    assert len(list(self_test(module))) > 60
+    assert len(list(promises(module))) > 60
 
 
 def test_right_answers_of_many_kinds(module, capsys):
@@ -562,14 +563,14 @@ def test_a_check_that_cannot_fail_is_refused():
         ({"explanation": ""}, "explains nothing"),
     ],
 )
-def test_self_test_finds_broken_promises(changes, complaint):
+def test_a_check_of_promises_finds_broken_promises(changes, complaint):
     made = types.ModuleType("broken")
     made.q1 = make_function(**changes)
     made.summary = Exercises(vars(made)).summary
     assert any(complaint in failure for failure in failures(made))
 
 
-def test_self_test_finds_a_solution_that_fails_its_own_tests():
+def test_a_check_of_promises_finds_a_solution_that_fails_its_own_tests():
     made = types.ModuleType("broken")
     made.q1 = make_number(
         mistakes=[(0.25, "In truth this is the right value."), (0.5, "That is wrong indeed."), mistake(-1, "positive")]
@@ -578,7 +579,7 @@ def test_self_test_finds_a_solution_that_fails_its_own_tests():
     assert any("the solution fails" in failure for failure in failures(made))
 
 
-def test_self_test_finds_a_module_without_summary_or_exercises():
+def test_a_check_of_promises_finds_a_module_without_summary_or_exercises():
     assert any("defines no exercise" in failure for failure in failures(types.ModuleType("empty")))
     made = types.ModuleType("unfinished")
     made.q1 = make_number()
