@@ -7,7 +7,6 @@ import torch
 from course_lib import (
     anomaly,
     counterfactual,
-    families,
     likelihood,
     networks,
     profiling,
@@ -22,6 +21,7 @@ from course_lib.arguments import alike, floating, images, one_of, positive, risi
 from course_lib.denoisers import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
 from course_lib.experiments import anomaly as anomaly_study
 from course_lib.experiments import image_to_image, reconstruction, segmentation
+from course_lib.generative import models, scoreboard, training
 from course_lib.schedules import Cosine, Linear, VarianceExploding, uniform_times
 from course_lib.viz import figures, planes, widgets
 
@@ -140,36 +140,36 @@ def test_restoration():
 
 
 def test_families_of_models():
-    vae, gan, broken = families.VAE(width=4), families.GAN(width=4), TWO.clone()
+    vae, gan, broken = models.VAE(width=4), models.GAN(width=4), TWO.clone()
     broken[3] = float("nan")
     for x in (broken, TWO.numpy(), X):
-        refused("x", next, families.fit(vae, x, 2))
+        refused("x", next, training.fit(vae, x, 2))
     for name, value in (("steps", 0), ("steps", 2.5), ("batch", 0), ("rate", -1)):
-        refused(name, next, families.fit(vae, TWO, **({"steps": 2} | {name: value})))
-        refused(name, next, families.fit_gan(gan, TWO, **({"steps": 2} | {name: value})))
-    refused("fit_gan", next, families.fit(gan, TWO, 2))
-    refused("GAN", next, families.fit_gan(vae, TWO, 2))
-    refused("rate", list, families.fit(families.VAE(width=4), TWO * 1e30, 2))
-    refused("states", families.follow, iter(()), [1])
-    refused("at", families.follow, families.fit(vae, TWO, 1), 1)
+        refused(name, next, training.fit(vae, TWO, **({"steps": 2} | {name: value})))
+        refused(name, next, training.fit_gan(gan, TWO, **({"steps": 2} | {name: value})))
+    refused("fit_gan", next, training.fit(gan, TWO, 2))
+    refused("GAN", next, training.fit_gan(vae, TWO, 2))
+    refused("rate", list, training.fit(models.VAE(width=4), TWO * 1e30, 2))
+    refused("states", training.follow, iter(()), [1])
+    refused("at", training.follow, training.fit(vae, TWO, 1), 1)
     for n in (-1, 2.5, "10"):
-        for model in (vae, gan, families.Flow(width=4), families.Diffusion(width=4), families.Gaussian(TWO)):
+        for model in (vae, gan, models.Flow(width=4), models.Diffusion(width=4), models.Gaussian(TWO)):
             refused("n", model.sample, n)
     refused("K", vae.iw_bound, TWO, 0)
-    refused("latent", families.VAE(latent=3, width=4).log_prob_on_grid, TWO)
-    refused("dim", families.Flow, dim=1)
-    refused("steps", families.Diffusion(width=4).log_prob, TWO, steps=-4)
-    refused("bandwidths", families.KernelDensity, TWO, (0.1, -0.1))
-    refused("a and b", families.energy_distance, TWO, TWO[:, :1])
-    refused("b", families.energy_distance, TWO, TWO[:1])
-    refused("k", families.coverage, TWO, TWO, k=0)
-    refused("real", families.coverage, TWO, TWO[:3], k=5)
-    refused("shares", families.modes_hit, torch.ones(8) / 8, torch.ones(7) / 7)
+    refused("latent", models.VAE(latent=3, width=4).log_prob_on_grid, TWO)
+    refused("dim", models.Flow, dim=1)
+    refused("steps", models.Diffusion(width=4).log_prob, TWO, steps=-4)
+    refused("bandwidths", models.KernelDensity, TWO, (0.1, -0.1))
+    refused("a and b", scoreboard.energy_distance, TWO, TWO[:, :1])
+    refused("b", scoreboard.energy_distance, TWO, TWO[:1])
+    refused("k", scoreboard.coverage, TWO, TWO, k=0)
+    refused("real", scoreboard.coverage, TWO, TWO[:3], k=5)
+    refused("shares", scoreboard.modes_hit, torch.ones(8) / 8, torch.ones(7) / 7)
     for shares, n in (([0.5, 0.25, 0.25], 4), ([-0.5, 1.5], 4), ([0.5, 0.5], 4000)):
-        refused("shares", families.evenly, [0, 0, 1, 1], shares, n)
+        refused("shares", models.evenly, [0, 0, 1, 1], shares, n)
     for k in (0, 5, 1.5):
-        refused("k", families.PCA, X, k)
-    refused("images", families.sharpness, (X + 1) * 127.5)
+        refused("k", models.PCA, X, k)
+    refused("images", scoreboard.sharpness, (X + 1) * 127.5)
 
 
 def test_likelihoods():
@@ -254,8 +254,8 @@ def test_denoisers_schedules_and_samplers():
     refused("cov", GaussianDenoiser, torch.zeros(2), 1.0, COSINE)
     refused("x_t", POINT, torch.zeros(2, 5), 0.5)
     refused("weights", MixtureDenoiser, [0.5, 0.5], torch.zeros(2, 2), 0.1, COSINE)
-    refused("x_t", families.ring(), torch.zeros(3, 3), 0.5)
-    refused("n", families.ring().sample_data, -1)
+    refused("x_t", models.ring(), torch.zeros(3, 3), 0.5)
+    refused("n", models.ring().sample_data, -1)
     refused("data", EmpiricalDenoiser, torch.zeros(0, 2), COSINE)
     refused("beta_min", Linear, beta_min=-1)
     refused("sigma_max", VarianceExploding, 5, 1)

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from course_lib import families
-from course_lib.families import VAE, Diffusion, Flow, Gaussian, KernelDensity
+from course_lib.generative import models, scoreboard, training
+from course_lib.generative.models import VAE, Diffusion, Flow, Gaussian, KernelDensity
 
 
 @pytest.fixture(scope="module")
 def data():
-    return families.ring()
+    return models.ring()
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +36,10 @@ def plane(reach, points):
 
 def test_ring_is_a_distribution_with_one_rare_mode(data, points):
     assert data.weights.sum() == pytest.approx(1.0)
-    assert data.weights[families.RARE] == pytest.approx(0.02)
+    assert data.weights[models.RARE] == pytest.approx(0.02)
     grid, cell = plane(2.5, 601)
     assert float(data.log_density(grid, 0.0).exp().sum()) * cell == pytest.approx(1.0, abs=1e-3)
-    shares = families.mode_shares(points, data)
+    shares = scoreboard.mode_shares(points, data)
     assert torch.allclose(shares, data.weights * (1 - math.exp(-4.5)), atol=0.03)
 
 
@@ -112,7 +112,7 @@ class ExactVelocity(Diffusion):
 
 def test_diffusion_with_the_exact_velocity_has_the_exact_likelihood(data, points):
     x = points[:200].double()
-    exact = families.ring()
+    exact = models.ring()
     exact.weights, exact.means, exact.variances = (
         part.double() for part in (exact.weights, exact.means, exact.variances)
     )
@@ -131,22 +131,22 @@ def test_training_lowers_the_loss_and_repeats_itself(make, points):
     losses = []
     for _ in range(2):
         torch.manual_seed(0)
-        losses.append([state.loss for state in families.fit(make(), points, 60)])
+        losses.append([state.loss for state in training.fit(make(), points, 60)])
     assert losses[0] == losses[1]
     assert sum(losses[0][-10:]) < sum(losses[0][:10])
 
 
 def test_gan_trains_both_players_and_follow_collects_samples(points):
     torch.manual_seed(0)
-    gan = families.GAN(width=16)
+    gan = models.GAN(width=16)
     before = [parameter.clone() for parameter in gan.parameters()]
-    taken, state = families.follow(families.fit_gan(gan, points, 12), [1, 5], n=7)
+    taken, state = training.follow(training.fit_gan(gan, points, 12), [1, 5], n=7)
     assert list(taken) == [1, 5] and taken[5].shape == (7, 2) and not taken[5].requires_grad
     assert state.step == state.steps == 12 and state.seconds > 0
     assert all((a != b).any() for a, b in zip(before, gan.parameters()))
 
 
-@pytest.mark.parametrize("make", [VAE, families.GAN, Flow, Diffusion])
+@pytest.mark.parametrize("make", [VAE, models.GAN, Flow, Diffusion])
 def test_samples_depend_on_the_generator_alone(make):
     model = make()
     one, two = (model.sample(5, torch.Generator().manual_seed(3)) for _ in range(2))
@@ -155,51 +155,51 @@ def test_samples_depend_on_the_generator_alone(make):
 
 def test_spread_in_a_mode_has_a_direction(data):
     """A filament along the ring is long and thin there; real points have one width, that of a Gaussian cut at 3 std."""
-    generator, mean = torch.Generator().manual_seed(0), data.means[families.RARE]
+    generator, mean = torch.Generator().manual_seed(0), data.means[models.RARE]
     outward = mean / mean.norm()
     along = torch.stack([-outward[1], outward[0]])
     a, b = torch.randn(2, 20_000, 1, generator=generator)
-    assert families.spread_in_mode(mean + 0.06 * a * along + 0.02 * b * outward, data) == pytest.approx(
+    assert scoreboard.spread_in_mode(mean + 0.06 * a * along + 0.02 * b * outward, data) == pytest.approx(
         (0.06, 0.02), rel=0.03
     )
     width = 0.12 * math.sqrt(1 - 4.5 * math.exp(-4.5) / (1 - math.exp(-4.5)))
     real = data.sample_data(400_000, generator)
-    assert families.spread_in_mode(real, data) == pytest.approx((width, width), rel=0.05)
+    assert scoreboard.spread_in_mode(real, data) == pytest.approx((width, width), rel=0.05)
 
 
 def test_mode_shares_and_hits(data):
-    shares = families.mode_shares(data.means[:2].repeat_interleave(torch.tensor([3, 1]), 0), data)
+    shares = scoreboard.mode_shares(data.means[:2].repeat_interleave(torch.tensor([3, 1]), 0), data)
     assert shares.tolist() == [0.75, 0.25, 0, 0, 0, 0, 0, 0]
-    assert families.modes_hit(shares, data.weights) == 2
-    assert families.modes_hit(data.weights / 4, data.weights) == 8
+    assert scoreboard.modes_hit(shares, data.weights) == 2
+    assert scoreboard.modes_hit(data.weights / 4, data.weights) == 8
 
 
 def test_energy_distance_is_zero_for_equals_and_known_for_points(data):
     a, b = torch.zeros(2, 1), torch.ones(3, 1)
-    assert families.energy_distance(a, b) == pytest.approx(2.0)
+    assert scoreboard.energy_distance(a, b) == pytest.approx(2.0)
     one, two = (data.sample_data(2000, torch.Generator().manual_seed(k)) for k in (1, 2))
-    assert abs(families.energy_distance(one, two)) < 5e-3
-    assert families.energy_distance(one, two + 1) > 0.1
+    assert abs(scoreboard.energy_distance(one, two)) < 5e-3
+    assert scoreboard.energy_distance(one, two + 1) > 0.1
 
 
 def test_coverage_counts_the_real_points_that_are_met(data):
     real, again = (data.sample_data(500, torch.Generator().manual_seed(k)) for k in (1, 2))
-    assert families.coverage(real, real) == 1.0
-    assert families.coverage(again, real) > 0.9
-    assert families.coverage(real[:1].expand(500, 2), real) < 0.05
-    assert families.coverage(again + 100, real) == 0.0
+    assert scoreboard.coverage(real, real) == 1.0
+    assert scoreboard.coverage(again, real) > 0.9
+    assert scoreboard.coverage(real[:1].expand(500, 2), real) < 0.05
+    assert scoreboard.coverage(again + 100, real) == 0.0
 
 
 def test_evenly_takes_the_asked_shares():
     labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)
-    chosen = families.evenly(labels, [0.5, 0.4, 0.1], 20)
+    chosen = models.evenly(labels, [0.5, 0.4, 0.1], 20)
     assert torch.bincount(labels[chosen]).tolist() == [10, 8, 2]
     assert chosen[0] == 0 and chosen[9] == 49
 
 
 def test_pca_returns_what_its_components_hold():
     images = torch.randn(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    whole, part = families.PCA(images, 16), families.PCA(images, 5)
+    whole, part = models.PCA(images, 16), models.PCA(images, 5)
     assert torch.allclose(whole.decode(whole.encode(images)), images, atol=1e-4)
     assert whole.explained == pytest.approx(1.0) and part.explained < 1
     codes = part.encode(images)
@@ -209,13 +209,13 @@ def test_pca_returns_what_its_components_hold():
 
 def test_sharpness_falls_with_blur():
     images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert families.sharpness(torch.nn.functional.avg_pool2d(images, 3, 1, 1)) < 0.6 * families.sharpness(images)
-    assert families.sharpness(torch.ones(1, 1, 4, 4)) == 0.0
+    assert scoreboard.sharpness(torch.nn.functional.avg_pool2d(images, 3, 1, 1)) < 0.6 * scoreboard.sharpness(images)
+    assert scoreboard.sharpness(torch.ones(1, 1, 4, 4)) == 0.0
 
 
 def test_scoreboard_knows_the_truth_from_a_blur(data):
     test = data.sample_data(2000, torch.Generator().manual_seed(1))
-    board = families.Scoreboard(data, test, data.log_density(test, 0.0).quantile(0.01))
+    board = scoreboard.Scoreboard(data, test, data.log_density(test, 0.0).quantile(0.01))
     assert "8 of 8" in board.mark("truth", data.sample_data, nll=0.5, kind="exact")
     board.mark("blur", Gaussian(test).sample, evaluations=3)
     truth, blur = board.rows["truth"], board.rows["blur"]

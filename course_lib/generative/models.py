@@ -13,23 +13,20 @@ Diffusion    exact for its ODE, to the accuracy of the solver:  Song et al. (ICL
              `log_prob`
 ===========  =================================================  =======================================
 
-`Gaussian` and `KernelDensity` are the baselines that cost next to nothing. `fit` and `fit_gan` are the training loops;
-they yield their state after every step, and `follow` collects samples on the way.
+`Gaussian` and `KernelDensity` are the baselines that cost next to nothing, `ring` is the data with a known density, and
+`PCA` turns small images into few numbers.
 """
 
 import math
-import time
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from course_lib import arguments
 from course_lib.arguments import alike, floating, positive, shaped, whole
 from course_lib.denoisers import MixtureDenoiser, NetworkDenoiser
 from course_lib.samplers import ddim_step, last, sample
 from course_lib.schedules import Cosine, uniform_times
-from course_lib.training import DiffusionLoss, step_generator
+from course_lib.training import DiffusionLoss
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -64,7 +61,7 @@ def ring():
     return MixtureDenoiser(torch.tensor(WEIGHTS), means, STD, Cosine())
 
 
-def _check_points(x, name="x", least=2):
+def check_points(x, name="x", least=2):
     """Raises ValueError unless x is a tensor of floats (N, d) without NaN, N >= ``least``."""
     shaped("N, d", **{name: x})
     floating(**{name: x})
@@ -85,7 +82,7 @@ class Gaussian:
     """One Gaussian with the data's mean and covariance: the maximum-likelihood fit (Bishop, PRML 2006, sec. 2.3.4)."""
 
     def __init__(self, x):
-        _check_points(x, least=x.shape[-1] + 1)  # fewer span no volume
+        check_points(x, least=x.shape[-1] + 1)  # fewer span no volume
         centred = x - x.mean(0)
         cov = centred.T @ centred / len(x)
         self.law = torch.distributions.MultivariateNormal(x.mean(0), cov)
@@ -108,7 +105,7 @@ class KernelDensity:
     """
 
     def __init__(self, x, bandwidths=(0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15)):
-        _check_points(x)
+        check_points(x)
         if not len(bandwidths):
             raise ValueError("bandwidths must be at least one number to choose from, got none")
         for h in bandwidths:
@@ -353,165 +350,6 @@ class Diffusion(nn.Module):
         return log_normal(x, zero, zero) + integral
 
 
-# ---- training --------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class State:
-    """Training after `step` of `steps` steps: the mean loss of the batch, the model, seconds so far."""
-
-    step: int
-    steps: int
-    loss: float
-    model: object
-    seconds: float
-
-
-def _batch(x, size, generator):
-    return x[torch.randint(len(x), (size,), generator=generator)]
-
-
-def _check_training(x, steps, rate, batch):
-    _check_points(x, least=1)
-    whole(steps=steps, batch=batch)
-    positive(rate=rate)
-
-
-def _check_loss(loss, step):
-    if not loss.isfinite():
-        raise ValueError(f"the loss is NaN or infinite at step {step + 1}: try a smaller rate")
-
-
-def fit(model, x, steps, *, rate=2e-3, batch=256, seed=0):
-    """Minimise model.loss on the training points x (N, d) by Adam; yields a :class:`State` after every step.
-
-    The learning rate falls to zero along a half cosine (Loshchilov & Hutter, ICLR 2017). Raises ValueError for a model
-    without a loss (a GAN: :func:`fit_gan`), other points or numbers, and where the loss is NaN.
-    """
-    if not hasattr(model, "loss"):
-        raise ValueError(f"model must have a loss, and {type(model).__name__} has none: a GAN is trained by fit_gan")
-    _check_training(x, steps, rate, batch)
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
-    start = time.perf_counter()
-    for step in range(steps):
-        generator = step_generator(seed, step)
-        optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
-        loss = model.loss(_batch(x, batch, generator), generator).mean()
-        _check_loss(loss, step)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        yield State(step + 1, steps, loss.item(), model, time.perf_counter() - start)
-
-
-def fit_gan(gan, x, steps, *, rate=1e-3, batch=256, seed=0):
-    """The two players take turns; yields a :class:`State` after every turn, loss being C's.
-
-    C minimises -log c(real) - log(1 - c(made)); G minimises -log c(made), the non-saturating loss (Goodfellow et al.,
-    NeurIPS 2014, sec. 3); c is the sigmoid of C's output. softplus(-a) = -log sigmoid(a).
-    Raises ValueError as :func:`fit`.
-    """
-    if not isinstance(gan, GAN):
-        raise ValueError(f"gan must be a GAN, with its two players, got {type(gan).__name__}: others train by fit")
-    _check_training(x, steps, rate, batch)
-    softplus = nn.functional.softplus
-    players = [torch.optim.Adam(net.parameters(), lr=rate, betas=(0.5, 0.99), fused=True) for net in (gan.C, gan.G)]
-    start = time.perf_counter()
-    for step in range(steps):
-        generator = step_generator(seed, step)
-        real = _batch(x, batch, generator)
-        made = gan.sample(batch, generator)
-        loss_c = (softplus(-gan.C(real)) + softplus(gan.C(made.detach()))).mean()
-        _check_loss(loss_c, step)
-        players[0].zero_grad()
-        loss_c.backward()
-        players[0].step()
-        loss_g = softplus(-gan.C(made)).mean()
-        players[1].zero_grad()
-        loss_g.backward()
-        players[1].step()
-        yield State(step + 1, steps, loss_c.item(), gan, time.perf_counter() - start)
-
-
-def follow(states, at, n=1000, seed=0):
-    """Run a training loop to its end -> ({step: samples (n, d)} for the steps in `at`, the last state).
-
-    The noise behind the samples is the same each time, so that a picture moves only because the model does.
-    """
-    if isinstance(at, int):
-        raise ValueError(f"at must be a list of steps, such as [{at}], got {at!r}")
-    taken, state = {}, None
-    for state in states:
-        if state.step in at:
-            with torch.no_grad():
-                taken[state.step] = state.model.sample(n, torch.Generator().manual_seed(seed))
-    if state is None:
-        raise ValueError("states must be those of fit or fit_gan, got none: a loop has used them up already")
-    return taken, state
-
-
-# ---- measures --------------------------------------------------------------------------------------------------------
-
-
-def _one_dimension(a, b, names):
-    if a.shape[1] != b.shape[1]:
-        raise ValueError(f"{names} must be points of one dimension d, got d = {a.shape[1]} and {b.shape[1]}")
-
-
-def mode_shares(samples, data, reach=3.0):
-    """Share of the samples within `reach` standard deviations of each of the K means, (K,): a real point of a mode lies
-    there with probability 1 - exp(-reach^2 / 2), 98.9 % for 3."""
-    _check_points(samples, "samples", least=1)
-    positive(reach=reach)
-    _one_dimension(samples, data.means, "samples and the data")
-    distance = torch.cdist(samples, data.means)  # (N, K)
-    return (distance < reach * data.variances.sqrt()).float().mean(0)
-
-
-def modes_hit(shares, weights, least=0.25):
-    """How many modes have at least the part `least` of the share that is theirs; shares and weights (K,)."""
-    alike(shares=shares, weights=weights)
-    return int((shares >= least * weights).sum())
-
-
-def spread_in_mode(samples, data, k=RARE, reach=3.0):
-    """Standard deviations along and across the ring of the samples within `reach` of the k-th mean: (float, float).
-
-    Real points have one width in both directions; a bridge between two modes that passes here is long and thin.
-    """
-    mean = data.means[k]
-    near = torch.cdist(samples, mean[None])[:, 0] < reach * data.variances.sqrt()[k]
-    outward = mean / mean.norm()
-    along = torch.stack([-outward[1], outward[0]])
-    from_mean = samples[near] - mean
-    return float((from_mean @ along).std()), float((from_mean @ outward).std())
-
-
-def energy_distance(a, b):
-    """Energy distance (Székely & Rizzo, J. Stat. Planning Inference 2013): 2 E|a - b| - E|a - a'| - E|b - b'|, >= 0.
-
-    a (N, d), b (M, d). Unbiased means over pairs of different points, so that two samples of one distribution score
-    about zero, above or below: quote that floor.
-    """
-    _check_points(a, "a")
-    _check_points(b, "b")
-    _one_dimension(a, b, "a and b")
-    within = [torch.cdist(c, c).sum() / (len(c) * (len(c) - 1)) for c in (a.double(), b.double())]
-    return float(2 * torch.cdist(a.double(), b.double()).mean() - within[0] - within[1])
-
-
-def coverage(made, real, k=5):
-    """Share of the real points that have a made point nearer than their k-th real neighbour (Naeem et al., ICML 2020,
-    eq. 8). made (N, d), real (M, d). Two samples of one distribution of the same size score about 1 - 1/2^k."""
-    whole(k=k)
-    _check_points(real, "real", least=k + 1)
-    _check_points(made, "made", least=1)
-    _one_dimension(made, real, "made and real")
-    radius = torch.cdist(real, real).kthvalue(k + 1, dim=1).values  # its own distance 0 is the first
-    return float((torch.cdist(real, made).min(1).values < radius).float().mean())
-
-
 # ---- small images ----------------------------------------------------------------------------------------------------
 
 
@@ -554,60 +392,3 @@ class PCA:
     def decode(self, codes):
         """Codes (N, k) -> images (N, 1, H, W)."""
         return (codes * self.scale @ self.axes + self.mean).reshape(-1, *self.shape)
-
-
-def sharpness(images):
-    """Mean absolute difference of neighbouring pixels in images (N, 1, H, W): falls when edges are smoothed away."""
-    shaped("N, 1, H, W", images=images)
-    arguments.images(images=images)
-    return float((images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()) / 2)
-
-
-# ---- the table -------------------------------------------------------------------------------------------------------
-
-
-class Scoreboard:
-    """The measures of every model on one data set, a row each: `rows` {name: {measure: number}}, `samples` {name: x}.
-
-    data : the mixture, with its density. test (N, d): held-out points. low : a log-density that 99 of 100 real points
-    exceed; samples below it are off the data.
-    """
-
-    def __init__(self, data, test, low):
-        self.data, self.test, self.low, self.rows, self.samples = data, test, low, {}, {}
-
-    @torch.no_grad()
-    def mark(self, name, draw, nll=None, kind="none", seconds=0.0, evaluations=0, n=2000, seed=5):
-        """Measure n samples of draw(n, generator) and keep the row; nll, its kind ("exact", "bound"), the seconds of
-        training and the evaluations for a sample are the caller's. Returns the row in words."""
-        start = time.perf_counter()
-        x = self.samples[name] = draw(n, torch.Generator().manual_seed(seed))
-        spent = (time.perf_counter() - start) / n * 1000
-        shares = mode_shares(x, self.data)
-        row = self.rows[name] = {
-            "nll": nll,
-            "kind": kind,
-            "hit": modes_hit(shares, self.data.weights),
-            "rare": float(shares[RARE]),
-            "off": float((self.data.log_density(x, 0.0) < self.low).float().mean()),
-            "energy": energy_distance(x, self.test[:n]),
-            "seconds": seconds,
-            "draw": spent,
-            "evaluations": evaluations,
-        }
-        return (
-            f"{name}: modes hit {row['hit']} of {len(shares)}, rare mode {100 * row['rare']:.1f} %, "
-            f"off the data {100 * row['off']:.1f} %"
-        )
-
-    def __str__(self):
-        """The table as text, one line a model."""
-        heads = ("NLL", "", "modes", "rare %", "off %", "energy d.", "train s", "s per 1000", "eval.")
-        lines = ["{:28s}{:>7s} {:12s}{:>6s}{:>8s}{:>7s}{:>11s}{:>9s}{:>12s}{:>7s}".format("", *heads)]
-        for name, row in self.rows.items():
-            nll = "-" if row["nll"] is None else f"{row['nll']:.3f}"
-            lines.append(
-                f"{name:28s}{nll:>7s} {row['kind']:12s}{row['hit']:6d}{100 * row['rare']:8.2f}{100 * row['off']:7.1f}"
-                f"{row['energy']:11.4f}{row['seconds']:9.1f}{row['draw']:12.4f}{row['evaluations']:7d}"
-            )
-        return "\n".join(lines)
