@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from course_lib import pretrained, runtime
-from course_lib.anomaly import Healthy, brain, heal, noise_and_denoise, one_step, residual_score, smooth
+from course_lib.applications.anomaly import Healthy, brain, heal, noise_and_denoise, one_step, residual_score, smooth
 from course_lib.arguments import one_of
 from course_lib.files import write_rows
 from course_lib.guidance import ClassifierFree, ClassifierGuided, Clipped

@@ -26,7 +26,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from course_lib import pretrained, runtime, train
-from course_lib.anomaly import brain
+from course_lib.applications.anomaly import brain
 from course_lib.experiments import guidance
 from course_lib.experiments import reconstruction as lab
 from course_lib.files import read_tensors, write_rows, write_tensors

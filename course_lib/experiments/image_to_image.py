@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from course_lib import counterfactual, pretrained, restore, runtime
-from course_lib.anomaly import smooth
+from course_lib import pretrained, runtime
+from course_lib.applications import classical, counterfactual, denoising
+from course_lib.applications.anomaly import smooth
 from course_lib.arguments import one_of
 from course_lib.experiments.anomaly import Method
 from course_lib.files import write_rows
@@ -108,7 +109,7 @@ def noisy(noise, split, kind="Gaussian"):
     for name, x in (("y", cases["x"]), ("y_sick", cases["sick"])):
         generator = runtime.seeded(round(1000 * noise))
         if kind == "Rician":
-            cases[name] = restore.rician(x, noise, generator)
+            cases[name] = denoising.rician(x, noise, generator)
         else:
             cases[name] = x + noise * torch.randn(x.shape, generator=generator)
     return cases
@@ -116,12 +117,12 @@ def noisy(noise, split, kind="Gaussian"):
 
 @_on_device
 def _mean(y, noise):
-    return restore.posterior_mean(prior(), y.to(runtime.device()), noise)
+    return denoising.posterior_mean(prior(), y.to(runtime.device()), noise)
 
 
 @_on_device
 def _walk(y, noise, seed):
-    return restore.posterior_walk(prior(), y.to(runtime.device()), noise, WALK, runtime.seeded(seed))
+    return denoising.posterior_walk(prior(), y.to(runtime.device()), noise, WALK, runtime.seeded(seed))
 
 
 def _of_both(function):
@@ -154,9 +155,9 @@ def _score_denoised(found, cases):
 
 
 def _denoising(noise):
-    classical = {
+    without_prior = {
         name: Method(_of_both(partial(function, noise=noise)), settings)
-        for name, (function, settings) in restore.CLASSICAL.items()
+        for name, (function, settings) in classical.CLASSICAL.items()
     }
     by_prior = {
         "posterior mean": Method(_of_both(partial(_mean, noise=noise)), networks=("brain",), evaluations=1),
@@ -165,7 +166,7 @@ def _denoising(noise):
     if noise != NOISES[-1]:
         del by_prior["walk"]
     nothing = {"nothing": Method(_of_both(lambda y: y))}
-    return Task(partial(noisy, noise), nothing | classical | by_prior, _score_denoised)
+    return Task(partial(noisy, noise), nothing | without_prior | by_prior, _score_denoised)
 
 
 def _assumed():
@@ -180,7 +181,7 @@ def _assumed():
 @functools.cache
 def _rician_curve(s):
     A = np.linspace(0, 1.2, 1201)
-    return A, restore.rician_mean(A, s)
+    return A, denoising.rician_mean(A, s)
 
 
 def _mean_inverted(y, noise):
@@ -209,7 +210,7 @@ def _magnitude():
     methods = {
         "nothing": method(lambda y: y, (), 0),
         "as if Gaussian": method(lambda y: _mean(y, noise)),
-        "corrected, then denoised": method(lambda y: _mean(restore.without_bias(y, noise), noise)),
+        "corrected, then denoised": method(lambda y: _mean(denoising.without_bias(y, noise), noise)),
         "denoised, then corrected": method(lambda y: _mean_inverted(_mean(y, noise), noise)),
     }
     return Task(lambda split: noisy(noise, split, "Rician"), methods, _score_magnitude)
@@ -398,8 +399,8 @@ def _removal(family):
     turning = repaint_times(uniform_times(FILL_STEPS // ROUNDS), ROUNDS)
     methods = {
         "nothing": Method(lambda cases, seed: {"x": cases["x"]}),
-        "biharmonic": Method(lambda cases, seed: {"x": restore.biharmonic(cases["x"], cases["hole"]).clamp(-1, 1)}),
-        "other side": Method(lambda cases, seed: {"x": restore.other_side(cases["x"], cases["hole"])}),
+        "biharmonic": Method(lambda cases, seed: {"x": classical.biharmonic(cases["x"], cases["hole"]).clamp(-1, 1)}),
+        "other side": Method(lambda cases, seed: {"x": classical.other_side(cases["x"], cases["hole"])}),
         "replacement": _filling(uniform_times(FILL_STEPS), FILL_STEPS),
         "RePaint": _filling(turning, FILL_STEPS),
     }

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from course_lib import experiments, pretrained, restore
+from course_lib import experiments, pretrained
+from course_lib.applications import classical
 from course_lib.experiments import (
     anomaly,
     challenges,
@@ -488,7 +489,7 @@ STYLES = {
         "none), coverage (share of pixels whose 90 % interval, from four samples, holds the truth). *Walk*: one sample "
         "of the posterior, by random (DDPM) steps from the noisy image on.",
         more={"SSIM ↑": ("ssim", 3), "contrast kept ↑": ("contrast_kept", 2)} | COVERED,
-        simple=tuple(restore.CLASSICAL),
+        simple=tuple(classical.CLASSICAL),
     ),
     "assumed noise": Style("A wrong noise level", "The posterior mean, told so many times the true noise.", to="1.0 x"),
     "magnitude": Style(

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from course_lib import anomaly, experiments, pretrained, recipes, schedules, train
+from course_lib import experiments, pretrained, recipes, schedules, train
+from course_lib.applications import anomaly
 from course_lib.denoisers import GaussianDenoiser
 from course_lib.experiments import anomaly as study
 from course_lib.metrics import detection

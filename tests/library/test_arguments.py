@@ -4,19 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import (
-    anomaly,
-    counterfactual,
-    likelihood,
-    networks,
-    profiling,
-    recipes,
-    restore,
-    runtime,
-    samplers,
-    volumes,
-)
+from course_lib import likelihood, networks, profiling, recipes, runtime, samplers, volumes
 from course_lib import sample as drawing
+from course_lib.applications import anomaly, classical, counterfactual, denoising
 from course_lib.arguments import alike, floating, images, one_of, positive, rising, shaped, whole, within
 from course_lib.denoisers import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
 from course_lib.experiments import anomaly as anomaly_study
@@ -123,20 +113,20 @@ def test_edits_of_maps():
 
 def test_restoration():
     for noise in (0, -0.1, float("nan"), float("inf"), "0.1", None):
-        refused("noise", restore.posterior_mean, pixel, X, noise)
-        refused("noise", restore.walk_times, COSINE, noise, 4)
+        refused("noise", denoising.posterior_mean, pixel, X, noise)
+        refused("noise", denoising.walk_times, COSINE, noise, 4)
     for n in (0, -2, 2.5):
-        refused("n", restore.posterior_walk, pixel, X, 0.1, n, generator())
-    refused("noise", restore.rician, X, -0.1, generator())
-    refused("x", restore.rician, (X + 1) * 127.5, 0.1, generator())
-    refused("s", restore.rician_mean, 0.5, 0)
+        refused("n", denoising.posterior_walk, pixel, X, 0.1, n, generator())
+    refused("noise", denoising.rician, X, -0.1, generator())
+    refused("x", denoising.rician, (X + 1) * 127.5, 0.1, generator())
+    refused("s", denoising.rician_mean, 0.5, 0)
     for name, options in (("blurred", {"width": -1}), ("nonlocal_means", {"h": -1}), ("flat_in_pieces", {"weight": 0})):
-        refused(next(iter(options)), getattr(restore, name), X, 0.1, **options)
+        refused(next(iter(options)), getattr(classical, name), X, 0.1, **options)
     hole = torch.zeros(2, 1, 16, 16)
     for wrong in (hole, hole[:1] > 0, hole == 0):
-        refused("hole", restore.biharmonic, X, wrong)
-        refused("hole", restore.other_side, X, wrong)
-    refused("reach", restore.mirrored, X, 16)
+        refused("hole", classical.biharmonic, X, wrong)
+        refused("hole", classical.other_side, X, wrong)
+    refused("reach", classical.mirrored, X, 16)
 
 
 def test_families_of_models():

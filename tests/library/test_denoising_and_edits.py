@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import counterfactual, experiments, pretrained, restore
-from course_lib.anomaly import noise_and_denoise
+from course_lib import experiments, pretrained
+from course_lib.applications import classical, counterfactual, denoising
+from course_lib.applications.anomaly import noise_and_denoise
 from course_lib.denoisers import GaussianDenoiser
 from course_lib.experiments import image_to_image
 from course_lib.samplers import ddim_step, dpmpp_2m_step
@@ -31,32 +32,32 @@ def test_the_denoiser_at_the_right_time_is_the_posterior_mean(schedule, sigma_y)
     y = noise(20, 3)
     gain = COV @ torch.linalg.inv(COV + sigma_y**2 * torch.eye(3, dtype=torch.float64))
     expected = MEAN + (y - MEAN) @ gain.T
-    found = restore.posterior_mean(GaussianDenoiser(MEAN, COV, schedule), y, sigma_y)
+    found = denoising.posterior_mean(GaussianDenoiser(MEAN, COV, schedule), y, sigma_y)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_time_of_a_noise_level():
-    assert float(restore.noise_time(Cosine(), 0.4)) == pytest.approx(2 / math.pi * math.atan(0.4), abs=1e-12)
-    assert float(restore.noise_time(RectifiedFlow(), 0.25)) == pytest.approx(0.2, abs=1e-12)
+    assert float(denoising.noise_time(Cosine(), 0.4)) == pytest.approx(2 / math.pi * math.atan(0.4), abs=1e-12)
+    assert float(denoising.noise_time(RectifiedFlow(), 0.25)) == pytest.approx(0.2, abs=1e-12)
     with pytest.raises(ValueError, match="must be positive"):
-        restore.noise_time(Cosine(), 0.0)
+        denoising.noise_time(Cosine(), 0.0)
 
 
 def test_random_walk_draws_from_the_posterior_and_a_deterministic_one_does_not():
     """One pixel, N(0, 1), noise 1: posterior y / 2 with variance 1/2; the flow takes y to y / sqrt 2."""
     pixel = GaussianDenoiser(torch.zeros(1).double(), torch.eye(1).double(), Cosine())
     y = torch.full((40_000, 1), 1.5, dtype=torch.float64)
-    drawn = restore.posterior_walk(pixel, y, 1.0, 200, torch.Generator().manual_seed(0))
+    drawn = denoising.posterior_walk(pixel, y, 1.0, 200, torch.Generator().manual_seed(0))
     assert float(drawn.mean()) == pytest.approx(0.75, abs=0.015) and float(drawn.var()) == pytest.approx(0.5, rel=0.03)
     for step in (ddim_step, dpmpp_2m_step):
-        one = restore.posterior_walk(pixel, y[:1], 1.0, 300, step=step)
+        one = denoising.posterior_walk(pixel, y[:1], 1.0, 300, step=step)
         assert float(one) == pytest.approx(1.5 / 2**0.5, abs=5e-3)
 
 
 def test_walk_begins_at_the_noise_of_the_picture():
-    times = restore.walk_times(Cosine(), 0.4, 10)
+    times = denoising.walk_times(Cosine(), 0.4, 10)
     assert len(times) == 11 and times[-1] == 0 and (times.diff() < 0).all()
-    assert float(times[0]) == pytest.approx(float(restore.noise_time(Cosine(), 0.4)), abs=1e-12)
+    assert float(times[0]) == pytest.approx(float(denoising.noise_time(Cosine(), 0.4)), abs=1e-12)
 
 
 # ---- magnitude images ------------------------------------------------------------------------------------------------
@@ -66,22 +67,22 @@ def test_mean_of_a_magnitude_against_numerical_integration_and_its_limits():
     from scipy import integrate, stats
 
     A, s = np.array([0.0, 0.1, 0.3, 0.8]), 0.2
-    for a, found in zip(A, restore.rician_mean(A, s)):
+    for a, found in zip(A, denoising.rician_mean(A, s)):
         expected = integrate.quad(lambda m, a=a: m * stats.rice.pdf(m, a / s, scale=s), 0, a + 12 * s)[0]
         assert found == pytest.approx(expected, rel=1e-6)
-    assert restore.rician_mean([0.0], s)[0] == pytest.approx(s * math.sqrt(math.pi / 2), rel=1e-12)
-    assert restore.rician_mean([1.0], 0.01)[0] == pytest.approx(1 + 0.01**2 / 2, rel=1e-6)  # no overflow
+    assert denoising.rician_mean([0.0], s)[0] == pytest.approx(s * math.sqrt(math.pi / 2), rel=1e-12)
+    assert denoising.rician_mean([1.0], 0.01)[0] == pytest.approx(1 + 0.01**2 / 2, rel=1e-6)  # no overflow
 
 
 def test_magnitudes_have_the_second_moment_that_corrects_them():
     x = torch.full((1, 1, 400, 400), 0.2, dtype=torch.float64)
-    y = restore.rician(x, 0.4, torch.Generator().manual_seed(0))
+    y = denoising.rician(x, 0.4, torch.Generator().manual_seed(0))
     M = (y + 1) / 2
     assert float(M.square().mean()) == pytest.approx(0.6**2 + 2 * 0.2**2, rel=5e-3)
-    assert float(M.mean()) == pytest.approx(restore.rician_mean([0.6], 0.2)[0], rel=5e-3)
+    assert float(M.mean()) == pytest.approx(denoising.rician_mean([0.6], 0.2)[0], rel=5e-3)
     exact = 2 * (torch.tensor(0.6**2 + 2 * 0.2**2)).sqrt() - 1
-    assert float(restore.without_bias(exact, 0.4)) == pytest.approx(0.2, abs=1e-6)
-    assert float(restore.without_bias(torch.tensor(-0.9), 0.4)) == -1  # M^2 < 2 s^2
+    assert float(denoising.without_bias(exact, 0.4)) == pytest.approx(0.2, abs=1e-6)
+    assert float(denoising.without_bias(torch.tensor(-0.9), 0.4)) == -1  # M^2 < 2 s^2
 
 
 # ---- baselines -------------------------------------------------------------------------------------------------------
@@ -95,12 +96,12 @@ def test_classical_denoisers_against_their_libraries_one_by_one():
     for k in range(3):
         image = y[k, 0].double().numpy()
         np.testing.assert_allclose(
-            restore.blurred(y, 0.4, 1.2)[k, 0], gaussian_filter(image, 1.2, mode="nearest"), atol=1e-6
+            classical.blurred(y, 0.4, 1.2)[k, 0], gaussian_filter(image, 1.2, mode="nearest"), atol=1e-6
         )
         expected = denoise_tv_chambolle(image, weight=0.32, max_num_iter=100)
-        np.testing.assert_allclose(restore.flat_in_pieces(y, 0.4, 0.8)[k, 0], expected, atol=1e-6)
+        np.testing.assert_allclose(classical.flat_in_pieces(y, 0.4, 0.8)[k, 0], expected, atol=1e-6)
     flat = torch.ones(1, 1, 24, 24)
-    for function, settings in restore.CLASSICAL.values():
+    for function, settings in classical.CLASSICAL.values():
         torch.testing.assert_close(function(flat, 0.4, **settings[0]), flat, rtol=0, atol=1e-5)
 
 
@@ -108,17 +109,17 @@ def test_mirror_image_finds_its_own_middle():
     x = torch.zeros(2, 1, 16, 32)
     x[0, 0, 4:12, 8:18] = 1  # middle 12.5: reflected onto itself by a shift of -6
     x[1, 0, 4:12, 14:20] = 1  # middle 16.5
-    torch.testing.assert_close(restore.mirrored(x), x)
+    torch.testing.assert_close(classical.mirrored(x), x)
     hole = torch.zeros(2, 1, 16, 32, dtype=torch.bool)
     hole[:, :, 4:8, 9:12] = True
-    torch.testing.assert_close(restore.other_side(x * ~hole, hole)[0], x[0])
+    torch.testing.assert_close(classical.other_side(x * ~hole, hole)[0], x[0])
 
 
 def test_biharmonic_continues_a_straight_slope():
     x = torch.linspace(-1, 1, 20).expand(1, 1, 20, 20).clone()
     hole = torch.zeros(1, 1, 20, 20, dtype=torch.bool)
     hole[..., 8:12, 8:12] = True
-    torch.testing.assert_close(restore.biharmonic(torch.where(hole, 0.0, x), hole), x, rtol=0, atol=1e-4)
+    torch.testing.assert_close(classical.biharmonic(torch.where(hole, 0.0, x), hole), x, rtol=0, atol=1e-4)
 
 
 # ---- edits -----------------------------------------------------------------------------------------------------------

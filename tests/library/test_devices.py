@@ -11,7 +11,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 from simulated_device import DEVICE, simulated_device
 
-from course_lib import anomaly, counterfactual, guidance, inverse, likelihood, restore, training
+from course_lib import guidance, inverse, likelihood, training
+from course_lib.applications import anomaly, classical, counterfactual
 from course_lib.denoisers import NetworkDenoiser
 from course_lib.metrics.images import psnr, ssim
 from course_lib.networks import build
@@ -143,10 +144,10 @@ def test_total_variation(operator):
 
 def test_methods_without_a_network_and_their_scores():
     x = images(2, 1, 16, 16).clamp(-1, 1)
-    for method, settings in restore.CLASSICAL.values():
+    for method, settings in classical.CLASSICAL.values():
         assert method(x, 0.1, **settings[0]).device.type == DEVICE
-    filled = restore.biharmonic(x, x > 0.9)
-    assert filled.device.type == restore.other_side(x, x > 0.9).device.type == DEVICE
+    filled = classical.biharmonic(x, x > 0.9)
+    assert filled.device.type == classical.other_side(x, x > 0.9).device.type == DEVICE
     assert psnr(filled, x).device.type == ssim(filled, x).device.type == DEVICE
 
 

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from course_lib.anomaly import heal, noise_and_denoise
+from course_lib.applications.anomaly import heal, noise_and_denoise
 from course_lib.arguments import alike, images, one_of, positive, shaped
 from course_lib.samplers import ddim_step, last, sample
 from course_lib.schedules import uniform_times
