@@ -3,9 +3,9 @@
 ==================  =============================  ==========================================
 name                gives                          source
 ==================  =============================  ==========================================
-CLASSICAL           blur, non-local means, TV      scikit-image, SciPy
+DENOISERS           blur, non-local means, TV      scikit-image, SciPy
 biharmonic          a filled hole                  scikit-image
-other_side          a filled hole                  the mirror image of the other hemisphere
+mirror_fill         a filled hole                  the mirror image of the other hemisphere
 ==================  =============================  ==========================================
 
 Images are (B, 1, H, W) in [-1, 1], background -1.
@@ -41,7 +41,7 @@ def nonlocal_means(y, noise, h):
     return _each(lambda image: denoise_nl_means(image, h=h * noise, **options), y)
 
 
-def flat_in_pieces(y, noise, weight):
+def total_variation(y, noise, weight):
     """Total variation (Rudin et al., 1992; Chambolle, 2004) of strength weight noise."""
     from skimage.restoration import denoise_tv_chambolle
 
@@ -50,10 +50,10 @@ def flat_in_pieces(y, noise, weight):
 
 
 #: name -> function(y, noise, **setting) and the settings to choose from on validation subjects.
-CLASSICAL = {
+DENOISERS = {
     "Gaussian blur": (blurred, tuple({"width": w} for w in (0.5, 0.7, 0.9, 1.2, 1.6))),
     "non-local means": (nonlocal_means, tuple({"h": h} for h in (0.4, 0.6, 0.8, 1.0, 1.3))),
-    "TV": (flat_in_pieces, tuple({"weight": w} for w in (0.5, 0.8, 1.1, 1.5, 2.0))),
+    "TV": (total_variation, tuple({"weight": w} for w in (0.5, 0.8, 1.1, 1.5, 2.0))),
 }
 
 
@@ -88,7 +88,7 @@ def mirrored(x, reach=6):
     return moved[best, torch.arange(len(x))]
 
 
-def other_side(x, hole):
+def mirror_fill(x, hole):
     """The hole filled with what the mirror image shows there. x, hole (bool) (B, 1, H, W)."""
     _check_hole(x, hole)
     return torch.where(hole, mirrored(x), x)

@@ -9,9 +9,9 @@ with sigma_t / alpha_t = sigma_y. So the prior's own denoiser answers, and nothi
 name                gives                          source
 ==================  =============================  ==========================================
 posterior_mean      E[x_0 | y], one evaluation     Tweedie; Robbins (1956), Efron (JASA 2011)
-posterior_walk      a draw from p(x_0 | y)         DDPM's steps from t on
+posterior_sample    a draw from p(x_0 | y)         DDPM's steps from t on
 rician              a magnitude image              Gudbjartsson & Patz (MRM 1995)
-without_bias        sqrt(M^2 - 2 sigma^2)          E[M^2] = A^2 + 2 sigma^2, as there
+remove_rician_bias  sqrt(M^2 - 2 sigma^2)          E[M^2] = A^2 + 2 sigma^2, as there
 ==================  =============================  ==========================================
 
 Images are (B, 1, H, W) in [-1, 1], background -1; the intensity of such a pixel is A = (x + 1) / 2.
@@ -48,7 +48,7 @@ def walk_times(schedule, noise, n, log_snr_max=8.0):
     return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
 
 
-def posterior_walk(denoiser, y, noise, n, generator=None, step=ddpm_step):
+def posterior_sample(denoiser, y, noise, n, generator=None, step=ddpm_step):
     """A draw from p(x_0 | y): n steps on from x_t = alpha_t y. y (B, ...); Raises ValueError unless noise > 0.
 
     The step must be a random one. A deterministic one (DDIM, 2M) leads to one image for each y: that is no draw.
@@ -73,7 +73,7 @@ def rician(x, noise, generator):
     return 2 * torch.hypot((x + 1) / 2 + n[0], n[1]) - 1
 
 
-def without_bias(y, noise):
+def remove_rician_bias(y, noise):
     """y = 2 M - 1 -> 2 sqrt(max(M^2 - 2 s^2, 0)) - 1 with s = noise / 2: M^2 has the mean A^2 + 2 s^2."""
     within(0, math.inf, noise=noise)
     M2 = ((y + 1) / 2).square()

@@ -122,7 +122,7 @@ def _mean(y, noise):
 
 @_on_device
 def _walk(y, noise, seed):
-    return denoising.posterior_walk(prior(), y.to(runtime.device()), noise, WALK, runtime.seeded(seed))
+    return denoising.posterior_sample(prior(), y.to(runtime.device()), noise, WALK, runtime.seeded(seed))
 
 
 def _of_both(function):
@@ -157,7 +157,7 @@ def _score_denoised(found, cases):
 def _denoising(noise):
     without_prior = {
         name: Method(_of_both(partial(function, noise=noise)), settings)
-        for name, (function, settings) in classical.CLASSICAL.items()
+        for name, (function, settings) in classical.DENOISERS.items()
     }
     by_prior = {
         "posterior mean": Method(_of_both(partial(_mean, noise=noise)), networks=("brain",), evaluations=1),
@@ -210,7 +210,7 @@ def _magnitude():
     methods = {
         "nothing": method(lambda y: y, (), 0),
         "as if Gaussian": method(lambda y: _mean(y, noise)),
-        "corrected, then denoised": method(lambda y: _mean(denoising.without_bias(y, noise), noise)),
+        "corrected, then denoised": method(lambda y: _mean(denoising.remove_rician_bias(y, noise), noise)),
         "denoised, then corrected": method(lambda y: _mean_inverted(_mean(y, noise), noise)),
     }
     return Task(lambda split: noisy(noise, split, "Rician"), methods, _score_magnitude)
@@ -400,7 +400,7 @@ def _removal(family):
     methods = {
         "nothing": Method(lambda cases, seed: {"x": cases["x"]}),
         "biharmonic": Method(lambda cases, seed: {"x": classical.biharmonic(cases["x"], cases["hole"]).clamp(-1, 1)}),
-        "other side": Method(lambda cases, seed: {"x": classical.other_side(cases["x"], cases["hole"])}),
+        "other side": Method(lambda cases, seed: {"x": classical.mirror_fill(cases["x"], cases["hole"])}),
         "replacement": _filling(uniform_times(FILL_STEPS), FILL_STEPS),
         "RePaint": _filling(turning, FILL_STEPS),
     }

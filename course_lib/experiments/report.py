@@ -489,7 +489,7 @@ STYLES = {
         "none), coverage (share of pixels whose 90 % interval, from four samples, holds the truth). *Walk*: one sample "
         "of the posterior, by random (DDPM) steps from the noisy image on.",
         more={"SSIM ↑": ("ssim", 3), "contrast kept ↑": ("contrast_kept", 2)} | COVERED,
-        simple=tuple(classical.CLASSICAL),
+        simple=tuple(classical.DENOISERS),
     ),
     "assumed noise": Style("A wrong noise level", "The posterior mean, told so many times the true noise.", to="1.0 x"),
     "magnitude": Style(

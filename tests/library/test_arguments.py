@@ -116,16 +116,20 @@ def test_restoration():
         refused("noise", denoising.posterior_mean, pixel, X, noise)
         refused("noise", denoising.walk_times, COSINE, noise, 4)
     for n in (0, -2, 2.5):
-        refused("n", denoising.posterior_walk, pixel, X, 0.1, n, generator())
+        refused("n", denoising.posterior_sample, pixel, X, 0.1, n, generator())
     refused("noise", denoising.rician, X, -0.1, generator())
     refused("x", denoising.rician, (X + 1) * 127.5, 0.1, generator())
     refused("s", denoising.rician_mean, 0.5, 0)
-    for name, options in (("blurred", {"width": -1}), ("nonlocal_means", {"h": -1}), ("flat_in_pieces", {"weight": 0})):
+    for name, options in (
+        ("blurred", {"width": -1}),
+        ("nonlocal_means", {"h": -1}),
+        ("total_variation", {"weight": 0}),
+    ):
         refused(next(iter(options)), getattr(classical, name), X, 0.1, **options)
     hole = torch.zeros(2, 1, 16, 16)
     for wrong in (hole, hole[:1] > 0, hole == 0):
         refused("hole", classical.biharmonic, X, wrong)
-        refused("hole", classical.other_side, X, wrong)
+        refused("hole", classical.mirror_fill, X, wrong)
     refused("reach", classical.mirrored, X, 16)
 
 

@@ -47,10 +47,10 @@ def test_random_walk_draws_from_the_posterior_and_a_deterministic_one_does_not()
     """One pixel, N(0, 1), noise 1: posterior y / 2 with variance 1/2; the flow takes y to y / sqrt 2."""
     pixel = GaussianDenoiser(torch.zeros(1).double(), torch.eye(1).double(), Cosine())
     y = torch.full((40_000, 1), 1.5, dtype=torch.float64)
-    drawn = denoising.posterior_walk(pixel, y, 1.0, 200, torch.Generator().manual_seed(0))
+    drawn = denoising.posterior_sample(pixel, y, 1.0, 200, torch.Generator().manual_seed(0))
     assert float(drawn.mean()) == pytest.approx(0.75, abs=0.015) and float(drawn.var()) == pytest.approx(0.5, rel=0.03)
     for step in (ddim_step, dpmpp_2m_step):
-        one = denoising.posterior_walk(pixel, y[:1], 1.0, 300, step=step)
+        one = denoising.posterior_sample(pixel, y[:1], 1.0, 300, step=step)
         assert float(one) == pytest.approx(1.5 / 2**0.5, abs=5e-3)
 
 
@@ -81,8 +81,8 @@ def test_magnitudes_have_the_second_moment_that_corrects_them():
     assert float(M.square().mean()) == pytest.approx(0.6**2 + 2 * 0.2**2, rel=5e-3)
     assert float(M.mean()) == pytest.approx(denoising.rician_mean([0.6], 0.2)[0], rel=5e-3)
     exact = 2 * (torch.tensor(0.6**2 + 2 * 0.2**2)).sqrt() - 1
-    assert float(denoising.without_bias(exact, 0.4)) == pytest.approx(0.2, abs=1e-6)
-    assert float(denoising.without_bias(torch.tensor(-0.9), 0.4)) == -1  # M^2 < 2 s^2
+    assert float(denoising.remove_rician_bias(exact, 0.4)) == pytest.approx(0.2, abs=1e-6)
+    assert float(denoising.remove_rician_bias(torch.tensor(-0.9), 0.4)) == -1  # M^2 < 2 s^2
 
 
 # ---- baselines -------------------------------------------------------------------------------------------------------
@@ -99,9 +99,9 @@ def test_classical_denoisers_against_their_libraries_one_by_one():
             classical.blurred(y, 0.4, 1.2)[k, 0], gaussian_filter(image, 1.2, mode="nearest"), atol=1e-6
         )
         expected = denoise_tv_chambolle(image, weight=0.32, max_num_iter=100)
-        np.testing.assert_allclose(classical.flat_in_pieces(y, 0.4, 0.8)[k, 0], expected, atol=1e-6)
+        np.testing.assert_allclose(classical.total_variation(y, 0.4, 0.8)[k, 0], expected, atol=1e-6)
     flat = torch.ones(1, 1, 24, 24)
-    for function, settings in classical.CLASSICAL.values():
+    for function, settings in classical.DENOISERS.values():
         torch.testing.assert_close(function(flat, 0.4, **settings[0]), flat, rtol=0, atol=1e-5)
 
 
@@ -112,7 +112,7 @@ def test_mirror_image_finds_its_own_middle():
     torch.testing.assert_close(classical.mirrored(x), x)
     hole = torch.zeros(2, 1, 16, 32, dtype=torch.bool)
     hole[:, :, 4:8, 9:12] = True
-    torch.testing.assert_close(classical.other_side(x * ~hole, hole)[0], x[0])
+    torch.testing.assert_close(classical.mirror_fill(x * ~hole, hole)[0], x[0])
 
 
 def test_biharmonic_continues_a_straight_slope():

@@ -144,10 +144,10 @@ def test_total_variation(operator):
 
 def test_methods_without_a_network_and_their_scores():
     x = images(2, 1, 16, 16).clamp(-1, 1)
-    for method, settings in classical.CLASSICAL.values():
+    for method, settings in classical.DENOISERS.values():
         assert method(x, 0.1, **settings[0]).device.type == DEVICE
     filled = classical.biharmonic(x, x > 0.9)
-    assert filled.device.type == classical.other_side(x, x > 0.9).device.type == DEVICE
+    assert filled.device.type == classical.mirror_fill(x, x > 0.9).device.type == DEVICE
     assert psnr(filled, x).device.type == ssim(filled, x).device.type == DEVICE
 
 
