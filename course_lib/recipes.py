@@ -17,6 +17,14 @@ from torch.nn import functional as F
 from course_lib import pretrained, runtime, schedules
 from course_lib.arguments import whole
 from course_lib.denoisers import NetworkDenoiser
+from course_lib.hippocampus import (
+    HIPPOCAMPUS_LABELS,
+    hippocampus_box,
+    hippocampus_channels,
+    label_volumes,
+    labels_of,
+    largest_shares,
+)
 from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.metrics.memorisation import nearest_and_crowd, nearest_rms, threshold
 from course_lib.metrics.segmentation import generalised_energy_distance
@@ -34,14 +42,6 @@ from course_lib.training import (
     SegmentationLoss,
     to_tensor,
     to_uint8,
-)
-from course_lib.volumes import (
-    HIPPOCAMPUS_LABELS,
-    hippocampus_box,
-    hippocampus_channels,
-    label_volumes,
-    labels_of,
-    largest_shares,
 )
 from data_fetch import DataError  # noqa: F401 - for the command, which knows no data itself
 

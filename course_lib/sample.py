@@ -14,10 +14,11 @@ import torch
 from course_lib import pretrained, runtime
 from course_lib.arguments import shaped, whole
 from course_lib.files import write_atomically
+from course_lib.hippocampus import HIPPOCAMPUS_AFFINE, HIPPOCAMPUS_SHAPE, labels_of
+from course_lib.nifti import save_nifti
 from course_lib.samplers import dpmpp_2m_step, last, sample
 from course_lib.schedules import log_snr_times
 from course_lib.training import to_uint8
-from course_lib.volumes import HIPPOCAMPUS_AFFINE, HIPPOCAMPUS_SHAPE, labels_of, save_nifti
 
 AUTOENCODER = "brain_autoencoder"  # of the networks that draw latents
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import likelihood, networks, profiling, recipes, runtime, samplers, volumes
+from course_lib import hippocampus, likelihood, networks, nifti, profiling, recipes, runtime, samplers
 from course_lib import sample as drawing
 from course_lib.applications import anomaly, classical, counterfactual, denoising
 from course_lib.arguments import alike, floating, images, one_of, positive, rising, shaped, whole, within
@@ -179,15 +179,15 @@ def test_likelihoods():
 
 def test_volumes_and_costs():
     for corner in ((0, 0), (0.5, 0, 0), "abc", (float("nan"), 0, 0)):
-        refused("corner", volumes.cut_out, VOLUME, corner, (4, 4, 4))
+        refused("corner", nifti.cut_out, VOLUME, corner, (4, 4, 4))
     for shape in ((4, 4), (0, 4, 4), (-4, 4, 4)):
-        refused("shape", volumes.cut_out, VOLUME, (0, 0, 0), shape)
-    refused("mode", volumes.cut_out, VOLUME, (0, 0, 0), (4, 4, 4), "nearest")
-    refused("label", volumes.hippocampus_box, TRUTH)  # empty
-    refused("label", volumes.hippocampus_channels, VOLUME, TRUTH[:4], (0, 0, 0))
-    refused("label", volumes.hippocampus_channels, VOLUME, TRUTH + 7, (0, 0, 0))
-    refused("x", volumes.labels_of, torch.zeros(3, 4, 4, 4))
-    refused("labels", volumes.label_volumes, torch.rand(2, 4, 4, 4))
+        refused("shape", nifti.cut_out, VOLUME, (0, 0, 0), shape)
+    refused("mode", nifti.cut_out, VOLUME, (0, 0, 0), (4, 4, 4), "nearest")
+    refused("label", hippocampus.hippocampus_box, TRUTH)  # empty
+    refused("label", hippocampus.hippocampus_channels, VOLUME, TRUTH[:4], (0, 0, 0))
+    refused("label", hippocampus.hippocampus_channels, VOLUME, TRUTH + 7, (0, 0, 0))
+    refused("x", hippocampus.labels_of, torch.zeros(3, 4, 4, 4))
+    refused("labels", hippocampus.label_volumes, torch.rand(2, 4, 4, 4))
     for repeats in (0, 1.5, "3"):
         refused("repeats", profiling.seconds, int, repeats=repeats)
     for cost in (profiling.seconds, profiling.peak_bytes, profiling.saved_bytes):

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from course_lib import pretrained, sample
+from course_lib.hippocampus import HIPPOCAMPUS_SHAPE, label_volumes
 from course_lib.networks import build
+from course_lib.nifti import load_nifti
 from course_lib.schedules import Cosine, Linear, RectifiedFlow, ScaledLinear, VarianceExploding
-from course_lib.volumes import HIPPOCAMPUS_SHAPE, label_volumes, load_nifti
 
 TINY = {"channels": (32, 32), "num_res_blocks": 1}
 ABOUT = {"loss": "DiffusionLoss", "schedule": "Cosine", "kind": "v", "classes": [], "image_size": 32}

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import volumes
-from course_lib.volumes import box_affine, cut_out, hippocampus_box, load_nifti, save_nifti, voxel_volume
+from course_lib import hippocampus
+from course_lib.hippocampus import hippocampus_box
+from course_lib.nifti import box_affine, cut_out, load_nifti, save_nifti, voxel_volume
 
 
 def oblique(spacing=(0.5, 1.0, 2.0), degrees=20, origin=(-30.5, 12.25, 7.0)):
@@ -182,7 +183,7 @@ def test_box_holds_the_whole_label():
     label = np.zeros((40, 60, 40), np.uint8)
     label[10:20, 5:45, 8:30] = 1
     for shift in ((0, 0, 0), (50, -50, 1)):
-        assert cut_out(label, hippocampus_box(label, shift), volumes.HIPPOCAMPUS_SHAPE).sum() == label.sum()
+        assert cut_out(label, hippocampus_box(label, shift), hippocampus.HIPPOCAMPUS_SHAPE).sum() == label.sum()
     label[:, 0:50] = 1
     assert hippocampus_box(label) is None
 
@@ -192,12 +193,12 @@ def test_channels_and_back():
     label[8:16, 6:20, 8:20], label[8:16, 20:40, 8:20] = 1, 2
     image = np.linspace(-1, 1, label.size, dtype=np.float32).reshape(label.shape)
     corner = hippocampus_box(label)
-    x = volumes.hippocampus_channels(image, label, corner)
-    assert x.shape == (3, *volumes.HIPPOCAMPUS_SHAPE) and x.dtype == np.float32 and np.abs(x).max() <= 1
-    found = volumes.labels_of(x[None])
+    x = hippocampus.hippocampus_channels(image, label, corner)
+    assert x.shape == (3, *hippocampus.HIPPOCAMPUS_SHAPE) and x.dtype == np.float32 and np.abs(x).max() <= 1
+    found = hippocampus.labels_of(x[None])
     assert found.dtype == torch.uint8
-    np.testing.assert_array_equal(found[0], cut_out(label, corner, volumes.HIPPOCAMPUS_SHAPE))
-    assert volumes.label_volumes(found).tolist() == [[8 * 14 * 12, 8 * 20 * 12]]
+    np.testing.assert_array_equal(found[0], cut_out(label, corner, hippocampus.HIPPOCAMPUS_SHAPE))
+    assert hippocampus.label_volumes(found).tolist() == [[8 * 14 * 12, 8 * 20 * 12]]
     np.testing.assert_array_equal(x[0][:, 2, 2][-corner[0] :], image[:, 2 + corner[1], 2 + corner[2]][: 32 + corner[0]])
 
 
@@ -205,11 +206,11 @@ def test_where_both_labels_are_claimed_the_stronger_wins():
     x = -torch.ones(1, 3, 1, 1, 3)
     x[0, 1, 0, 0] = torch.tensor([0.1, 0.9, -0.1])
     x[0, 2, 0, 0] = torch.tensor([0.3, 0.2, -0.2])
-    assert volumes.labels_of(x)[0, 0, 0].tolist() == [2, 1, 0]
+    assert hippocampus.labels_of(x)[0, 0, 0].tolist() == [2, 1, 0]
 
 
 def test_largest_share_by_hand():
     labels = torch.zeros(1, 4, 4, 4, dtype=torch.uint8)
     labels[0, 0, 0, :3] = 1
     labels[0, 1, 1, 0] = 1  # touches the row only at an edge
-    assert volumes.largest_shares(labels).tolist() == [[0.75, 0.0]]
+    assert hippocampus.largest_shares(labels).tolist() == [[0.75, 0.0]]

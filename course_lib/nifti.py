@@ -1,4 +1,4 @@
-"""Volumes in millimetres: NIfTI files, boxes cut out of them with their affine, and hippocampi as channels.
+"""Volumes in millimetres: NIfTI files, and boxes cut out of them with their affine.
 
 An affine (4, 4) says where a voxel lies: (x, y, z, 1) in mm = affine @ (i, j, k, 1), with x to the right, y to the
 front and z to the head of the patient (RAS+, as NIfTI counts).
@@ -8,18 +8,9 @@ import gzip
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from course_lib.arguments import alike, one_of, shaped
+from course_lib.arguments import one_of, shaped
 from course_lib.files import write_atomically
-
-HIPPOCAMPUS_SHAPE = (32, 48, 32)  # voxels of 1 mm
-HIPPOCAMPUS_LABELS = ("anterior", "posterior")
-
-#: Of a box of HIPPOCAMPUS_SHAPE that comes from no scan: voxels of 1 mm, the middle of the box at 0 mm.
-HIPPOCAMPUS_AFFINE = np.eye(4)
-HIPPOCAMPUS_AFFINE[:3, 3] = [-(side - 1) / 2 for side in HIPPOCAMPUS_SHAPE]
-
 
 # ---- Affines and boxes -----------------------------------------------------------------------------------------------
 
@@ -37,7 +28,7 @@ def _triple(name, values):
     return found
 
 
-def _whole_triple(name, values):
+def whole_triple(name, values):
     found = _triple(name, values)
     if (found != found.astype(int)).any():
         raise ValueError(f"{name} must be three whole numbers of voxels, got {values!r}")
@@ -60,7 +51,7 @@ def cut_out(array, corner, shape, mode="constant"):
 
     Beyond the array: zeros, or with mode "edge" the nearest voxel. Raises ValueError if the box misses the array.
     """
-    array, corner, shape = np.asarray(array), _whole_triple("corner", corner), _whole_triple("shape", shape)
+    array, corner, shape = np.asarray(array), whole_triple("corner", corner), whole_triple("shape", shape)
     one_of(("constant", "edge"), mode=mode)
     shaped("X, Y, Z", array=array)
     if (shape < 1).any():
@@ -166,75 +157,3 @@ def _placement(image):
     except ValueError:
         qform = image.get_qform(coded=True)[0]
         return image.affine if qform is None else qform
-
-
-# ---- Hippocampi as channels ------------------------------------------------------------------------------------------
-
-
-def hippocampus_box(label, shift=(0, 0, 0)):
-    """First corner of a box of HIPPOCAMPUS_SHAPE around the label (X, Y, Z), int (3,); None if the label is larger."""
-    shaped("X, Y, Z", label=label)
-    found = np.argwhere(label > 0)
-    if not len(found):
-        raise ValueError("label has no voxel above 0: there is nothing to put a box around")
-    shift = _whole_triple("shift", shift)
-    low, high = found.min(0), found.max(0) + 1
-    room = np.array(HIPPOCAMPUS_SHAPE) - (high - low)
-    if (room < 0).any():
-        return None
-    return low - np.clip(room // 2 + shift, 0, room)
-
-
-def hippocampus_channels(image, label, corner):
-    """Image, anterior and posterior label as channels in [-1, 1], float32 (3, 32, 48, 32), cut out at ``corner``.
-
-    image : (X, Y, Z) in [-1, 1]; label : (X, Y, Z) with 0 background, 1 anterior, 2 posterior.
-    Where the box reaches beyond the volume the image's edge is repeated and the label is background.
-    """
-    shaped("X, Y, Z", image=image, label=label)
-    alike(image=image, label=label)
-    if not np.isin(label, (0, 1, 2)).all():
-        raise ValueError("label must hold 0 background, 1 anterior and 2 posterior, and nothing else")
-    image = cut_out(image, corner, HIPPOCAMPUS_SHAPE, mode="edge")
-    label = cut_out(label, corner, HIPPOCAMPUS_SHAPE)
-    return np.stack([image, *(np.where(label == k, 1.0, -1.0) for k in (1, 2))]).astype(np.float32)
-
-
-def labels_of(x):
-    """Labels of channels x (N, 3, X, Y, Z), uint8 (N, X, Y, Z): the larger label channel where it is above 0, else
-    background."""
-    x = torch.as_tensor(x)
-    if x.ndim != 5 or x.shape[1] != 3:
-        raise ValueError(f"x must be (N, 3, X, Y, Z), image and two labels, got shape {tuple(x.shape)}")
-    value, which = x[:, 1:].max(1)
-    return torch.where(value > 0, which + 1, 0).to(torch.uint8)
-
-
-def _check_labels(labels):
-    shaped("N, X, Y, Z", labels=labels)
-    if labels.is_floating_point():
-        raise ValueError(f"labels must be whole numbers, got {labels.dtype}: labels_of makes them of channels")
-
-
-def label_volumes(labels):
-    """Volumes in mm^3 of the anterior and posterior part in labels (N, X, Y, Z) with voxels of 1 mm^3: (N, 2)."""
-    labels = torch.as_tensor(labels)
-    _check_labels(labels)
-    return torch.stack([(labels == k).flatten(1).sum(1) for k in (1, 2)], 1).float()
-
-
-def largest_shares(labels):
-    """Share of each part's voxels that hang together in its largest piece (faces touch), (N, 2); 0 where it is empty.
-
-    1 for a part in one piece, as every real one should be.
-    """
-    from scipy import ndimage
-
-    def share(part):
-        pieces, _ = ndimage.label(part)
-        sizes = np.bincount(pieces.ravel())[1:]
-        return sizes.max() / sizes.sum() if len(sizes) else 0.0
-
-    labels = torch.as_tensor(labels)
-    _check_labels(labels)
-    return torch.tensor([[share(np.asarray(one) == k) for k in (1, 2)] for one in labels], dtype=torch.float32)
