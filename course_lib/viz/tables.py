@@ -127,23 +127,29 @@ def _number(number, form):
 
 
 def _markup(caption, key, grid, right, stub, rows):
-    def line(number):
-        cells = ""
-        for column, text in enumerate(grid[number]):
-            scope = "col" if number == 0 else "row" if column < stub else ""
-            tag, attribute = ("th", f' scope="{scope}"') if scope and text else ("td", "")
-            style = "right;white-space:nowrap" if number and right[column] else "right" if right[column] else "left"
-            style += ";font-weight:bold" * text.startswith(BEST) + ";font-weight:normal" * (scope == "row")
-            cells += f'<{tag}{attribute} style="padding:3px 10px;text-align:{style}">{inline(text)}</{tag}>'
-        return f'<tr style="border-top:1px solid">{cells}</tr>' if number in (1, rows + 1) else f"<tr>{cells}</tr>"
+    """Style where it is needed: Colab has no padding of its own, JupyterLab takes texts to the right."""
 
-    head, *lines = map(line, range(len(grid)))
+    def cell(line, column, text):
+        side = "right" if right[column] else "left"
+        if (line == 0 or column < stub) and text:
+            head = 'scope="col" style="' if line == 0 else 'scope="row" style="font-weight:normal;'
+            return f'<th {head}text-align:{side}">{inline(text)}</th>'
+        if not right[column]:
+            return f'<td style="text-align:left">{inline(text)}</td>'
+        text = inline(text).replace(" ", "\N{NO-BREAK SPACE}")
+        return f"<td><b>{text}</b></td>" if text.startswith(BEST) else f"<td>{text}</td>"
+
+    def row(line):
+        cells = "".join(cell(line, column, text) for column, text in enumerate(grid[line]))
+        return f'<tr style="border-top:1px solid">{cells}</tr>' if line in (1, rows + 1) else f"<tr>{cells}</tr>"
+
+    head, *lines = map(row, range(len(grid)))
     said = "<br>".join(filter(None, [f"<b>{inline(caption)}</b>" * bool(caption), key]))
-    caption = f'<caption style="caption-side:top;text-align:left;padding:3px 10px">{said}</caption>' if said else ""
+    caption = f'<caption style="caption-side:top;text-align:left;padding:5px">{said}</caption>' if said else ""
     foot = f"<tfoot>{''.join(lines[rows:])}</tfoot>" if lines[rows:] else ""
+    look = "color:inherit;border-collapse:collapse;text-align:right;font-size:15px;font-variant-numeric:tabular-nums"
     return (
-        '<div class="course-table" style="overflow-x:auto">'
-        '<table style="color:inherit;border-collapse:collapse;font-size:15px;font-variant-numeric:tabular-nums">'
+        f'<div class="course-table" style="overflow-x:auto"><table cellpadding="5" style="{look}">'
         f"{caption}<thead>{head}</thead><tbody>{''.join(lines[:rows])}</tbody>{foot}</table></div>"
     )
 
