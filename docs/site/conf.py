@@ -80,12 +80,14 @@ def make_front_page(app, docname, source):
         source[0] = "# " + re.sub(r"</?p\b[^>]*>\n?", "", text) + CONTENTS
 
 
-def fold_predictions(app, docname, source):
-    """The code of a card that asks for a prediction holds the answer: it is folded."""
+def fold_code(app, docname, source):
+    """Code that is folded in JupyterLab is folded here; so is that of a card that asks for a prediction, which holds
+    the answer."""
     if docname.startswith("notebooks/"):
         notebook = json.loads(source[0])
         for cell in notebook["cells"]:
-            if re.search(r"^widgets\.predict\(", "".join(cell["source"]), re.MULTILINE):
+            folded = cell["metadata"].get("jupyter", {}).get("source_hidden")
+            if folded or re.search(r"^widgets\.predict\(", "".join(cell["source"]), re.MULTILINE):
                 cell["metadata"].setdefault("tags", []).append("hide-input")
         source[0] = json.dumps(notebook)
 
@@ -129,7 +131,7 @@ def copy_front_page(app, error):
 
 def setup(app):
     app.connect("source-read", make_front_page)
-    app.connect("source-read", fold_predictions)
+    app.connect("source-read", fold_code)
     app.connect("html-page-context", store_figures)
     app.connect("build-finished", copy_front_page)
     app.add_transform(NoForeignPictures)

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MEGABYTE = 1_000_000
 LINES_GOAL, LINES_LIMIT = 15, 25
+SET_UP_LIMIT = 20
 
 pytestmark = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
@@ -85,6 +86,17 @@ def test_has_title_set_up_and_key_points(path):
     assert first.source.lstrip().startswith("# ")
     assert "course_lib" in code_cells(path)[0].source, "the first code cell is the set-up cell"
     assert any(re.search("key points", text, re.IGNORECASE) for _, text in headings(path))
+
+
+def test_plumbing_is_folded_and_nothing_else(path):
+    """The set-up cell, and cells tagged `claims`: folded in JupyterLab, a form with a title on Colab, and they run."""
+    set_up, *others = code_cells(path)
+    plumbing = [set_up, *(cell for cell in others if "claims" in cell.metadata.get("tags", []))]
+    folded = [cell for cell in code_cells(path) if cell.metadata.get("jupyter", {}).get("source_hidden")]
+    assert [cell.id for cell in folded] == [cell.id for cell in plumbing]
+    for cell in folded:
+        assert cell.metadata.get("cellView") == "form" and cell.source.startswith("# @title "), cell.source
+    assert len(set_up.source.splitlines()) <= SET_UP_LIMIT
 
 
 def test_links_lead_somewhere(path):
