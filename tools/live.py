@@ -69,12 +69,12 @@ def warm():
     import monai.networks.nets  # noqa: F401
     import torch  # noqa: F401
 
-    from course_lib import runtime
+    from course_lib import environment
     from data_fetch import cache, hippocampus, mednist
 
     lines = [f"Python, PyTorch, MONAI and fonts are warm ({time.perf_counter() - start:.0f} s)."]
     data = {"mednist": mednist.is_available(), "hippocampus": hippocampus.is_available()}
-    rows = runtime.checks(data, folder=cache.root())
+    rows = environment.checks(data, folder=cache.root())
     lines.append(f"{sum(row.ok for row in rows)} of {len(rows)} checks of machine, networks and data are fine.")
     return lines + [f"  {row.what}: {row.found}. {row.remedy}" for row in rows if not row.ok]
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -12,7 +13,7 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from course_lib import runtime
+from course_lib import environment, runtime
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -24,26 +25,26 @@ def weights(tmp_path, monkeypatch):
     content = b"not a network, but bytes with a checksum"
     (tmp_path / "made.safetensors").write_bytes(content)
     (tmp_path / "made.json").write_text(json.dumps({"sha256": hashlib.sha256(content).hexdigest()}))
-    monkeypatch.setattr(runtime, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(environment, "WEIGHTS", tmp_path)
     return tmp_path
 
 
 def row(what, **kwargs):
     """The line of the check of that name."""
-    return {check.what: check for check in runtime.checks(**kwargs)}[what]
+    return {check.what: check for check in environment.checks(**kwargs)}[what]
 
 
 def test_versions_are_those_of_pyproject():
     listed = re.search(r"^dependencies = \[(.*?)^\]", PYPROJECT, re.DOTALL | re.MULTILINE).group(1)
     wanted = [Requirement(text) for text in re.findall(r'"(.+?)"', listed)]
-    assert {r.name: str(r.specifier).removeprefix(">=") for r in wanted} == runtime.PACKAGES
-    assert f'requires-python = ">={runtime.OLDEST_PYTHON[0]}.{runtime.OLDEST_PYTHON[1]}"' in PYPROJECT
+    assert {r.name: str(r.specifier).removeprefix(">=") for r in wanted} == environment.PACKAGES
+    assert f'requires-python = ">={environment.OLDEST_PYTHON[0]}.{environment.OLDEST_PYTHON[1]}"' in PYPROJECT
 
 
 def test_text_says_what_the_table_says():
-    page = runtime.check_environment(data={"mednist": False})
+    page = environment.check_environment(data={"mednist": False})
     shown = page._repr_mimebundle_()
-    rows = runtime.checks(data={"mednist": False})
+    rows = environment.checks(data={"mednist": False})
     assert shown["text/html"].count("<tr") == len(rows) + 1
     lines = shown["text/plain"].splitlines()[3:]
     for check, line in zip(rows, lines, strict=True):
@@ -86,7 +87,7 @@ def test_no_weights_at_all_want_attention(weights):
 
 
 def test_the_shipped_weights_are_whole():
-    shipped = [check for check in runtime.checks() if check.what.startswith("Network: ")]
+    shipped = [check for check in environment.checks() if check.what.startswith("Network: ")]
     assert shipped
     assert all(check.ok for check in shipped), shipped
 
@@ -107,12 +108,12 @@ def test_a_package_that_is_missing_or_old_gets_a_command(monkeypatch):
 
 
 def test_scarce_cores_memory_and_disk_want_attention(monkeypatch):
-    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda process: {0}, raising=False)
-    monkeypatch.setattr(runtime, "_free_memory", lambda: 0.5e9)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0}, raising=False)
+    monkeypatch.setattr(environment, "_free_memory", lambda: 0.5e9)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
     for what in ("Processor cores", "Free memory", "Free disk"):
         assert not row(what).ok, what
-    monkeypatch.setattr(runtime, "_free_memory", lambda: None)
+    monkeypatch.setattr(environment, "_free_memory", lambda: None)
     assert row("Free memory").ok  # Windows and macOS do not say: no reason to alarm
 
 
@@ -125,8 +126,8 @@ def test_a_check_that_breaks_is_a_line_and_no_error(monkeypatch):
         raise RuntimeError("no such thing")
 
     for name in ("_device", "_precision", "_cores", "_free_memory", "_python"):
-        monkeypatch.setattr(runtime, name, broken)
-    text = str(runtime.check_environment())
+        monkeypatch.setattr(environment, name, broken)
+    text = str(environment.check_environment())
     assert text.count("could not be checked") == 5
     assert "RuntimeError: no such thing" in text
 
