@@ -48,9 +48,8 @@ def missing(text, folder):
 
 def defined(module, name):
     """Whether a module defines a name."""
-    return module in MODULES and re.search(
-        rf"^(?:def |class )?{name}\b", MODULES[module].read_text("utf-8"), re.MULTILINE
-    )
+    line = re.compile(rf"(?:def |class )?{name}\b")
+    return module in MODULES and any(map(line.match, MODULES[module].read_text(encoding="utf-8").splitlines()))
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -64,3 +63,7 @@ def test_what_is_not_there_is_found():
     text += "`course_lib.samplers.sample`, `course_lib.samplers.gone`"
     names = ["course_lib.nowhere", "course_lib.samplers.gone"]
     assert sorted(missing(text, ROOT)) == sorted(["course_lib/nowhere.py", "tools/*.nothing", "tools/gone.py", *names])
+
+
+def test_the_first_page_is_a_page():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 110
