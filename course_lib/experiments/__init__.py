@@ -1,8 +1,9 @@
 """Measurements that take too long for a notebook: one study a module, each with its record in ``records``.
 
-:func:`load` reads a record, and imports no study; ``python -m course_lib.experiments NAME`` measures what it lacks.
+:func:`load` and :func:`tensors` read a record, and import no study. ``python -m course_lib.experiments NAME`` measures
+what it lacks.
 """
 
-from course_lib.experiments.record import load
+from course_lib.experiments.record import load, tensors
 
-__all__ = ["load"]
+__all__ = ["load", "tensors"]

@@ -1,50 +1,36 @@
 """``python -m course_lib.experiments NAME`` measures what takes too long for a notebook, for ``records/NAME.json``.
 
-Each record has a module of its own that makes it. It may be interrupted and called again.
+It may be interrupted and called again: rows that are there are not measured anew, unless a network of theirs changed.
 """
 
 import argparse
 import sys
+from importlib import import_module
 
-from course_lib.experiments import (
-    anomaly,
-    challenges,
-    guidance,
-    image_to_image,
-    reconstruction,
-    record,
-    samplers,
-    segmentation,
-    synthesis,
-    targets,
-    trends,
+from course_lib.experiments import record
+from course_lib.experiments.study import run
+
+#: The records; each is named for the notebook that reads it and for the module of its study.
+NAMES = (
+    *("03_targets", "04_samplers", "05_guidance", "08_synthesis", "09_reconstruction", "10_segmentation"),
+    *("11_anomaly", "12_image_to_image", "13_trends", "14_challenges"),
 )
-
-#: name -> make(path): compute the rows that the record at that path lacks.
-STUDIES = {
-    "03_targets": targets.make,
-    "04_samplers": samplers.make,
-    "05_guidance": guidance.make,
-    "08_synthesis": synthesis.make,
-    "09_reconstruction": reconstruction.make,
-    "10_segmentation": segmentation.make,
-    "11_anomaly": anomaly.make,
-    "12_image_to_image": image_to_image.make,
-    "13_trends": trends.make,
-    "14_challenges": challenges.make,
-}
 
 
 def main(argv=None):
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m course_lib.experiments", description=__doc__.split("\n")[0])
-    parser.add_argument("name", choices=list(STUDIES))
+    parser.add_argument("name", choices=NAMES)
     name = parser.parse_args(argv).name
-    path = record.RECORDS / f"{name}.json"
+    study = import_module(f"course_lib.experiments.{name[3:]}")
     try:
-        if path.exists():
-            record.load(name)  # refuses a record of other weights
-        STUDIES[name](path)
+        if hasattr(study, "STUDY"):
+            run(study.STUDY)
+        else:
+            path = record.RECORDS / f"{name}.json"
+            if path.exists():
+                record.load(name)  # refuses a record of other weights
+            study.make(path)
     except (ValueError, OSError) as error:
         print(f"course_lib.experiments: {error}", file=sys.stderr)
         return 1

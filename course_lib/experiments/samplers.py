@@ -1,17 +1,16 @@
 """The record ``04_samplers``: Fréchet distance of MedNIST samples for each sampler, number of evaluations and seed.
 
-``python -m course_lib.experiments 04_samplers`` remakes it (needs MedNIST in the cache for both floors). It may be
-interrupted: rows that are there are not computed anew.
+It needs MedNIST in the cache for both floors.
 """
 
-import json
 import time
 from functools import partial
 
 import torch
 
 from course_lib import pretrained, runtime
-from course_lib.files import write_rows
+from course_lib.experiments.record import rounded
+from course_lib.experiments.study import Study
 from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.recipes import RECIPES, in_batches, in_reference, mednist_images, random_of_each_class
 from course_lib.samplers import ddim_step, ddpm_step, dpmpp_2m_step, heun_step, last, sample
@@ -70,11 +69,10 @@ def score(images):
     return frechet_distance(moments(in_batches(judge.features, images)), reference)
 
 
-def row(name, nfe, seed):
-    """One row of the record, computed."""
-    images, seconds = draw_set(name, nfe, seed)
-    distance = round(score(images), 4)
-    return {"sampler": name, "nfe": nfe, "seed": seed, "frechet_distance": distance, "seconds": round(seconds, 4)}
+def measure(sampler, nfe, seed):
+    """A row: the Fréchet distance of a set, and its processor seconds an image."""
+    images, seconds = draw_set(sampler, nfe, seed)
+    return {"frechet_distance": rounded(score(images)), "seconds": rounded(seconds)}, {}
 
 
 def floor():
@@ -93,11 +91,17 @@ def unseen():
 def _of_real_sets(images, labels, allowed):
     labels, left, generator = torch.as_tensor(labels), allowed.nonzero()[:, 0], runtime.seeded(0)
     draws = [random_of_each_class(labels[left], IMAGES // 6, generator) for _ in range(FLOOR_DRAWS)]
-    return [round(score(images[left[chosen].numpy()]), 4) for chosen in draws]
+    return rounded([score(images[left[chosen].numpy()]) for chosen in draws])
 
 
-def plan():
-    """(sampler, nfe, seed) of every row; what the notebook needs most comes first."""
+def begin():
+    """What stands above the rows. Needs MedNIST."""
+    about = {"images": IMAGES, "precision": runtime.precision_name(), "floor": floor(), "unseen": unseen()}
+    return about, {}
+
+
+def keys(record=None):
+    """The rows, what the notebook needs most first."""
     few = [(name, nfe, 0) for nfe in EVALUATIONS for name in SAMPLERS]
     quick, long = ("2M, even log-SNR", 15), ("DDPM, even t", 1000)
     rows = [*few, (*quick, 1), (*quick, 2)]
@@ -105,26 +109,7 @@ def plan():
         rows += [(*long, seed), ("DDPM, even t", 100, seed)]
     for seed in range(SEEDS):
         rows += [(name, nfe, seed) for nfe in EVALUATIONS for name in SAMPLERS]
-    return list(dict.fromkeys(rows))
+    return [dict(zip(("sampler", "nfe", "seed"), row)) for row in dict.fromkeys(rows)]
 
 
-def make(path):
-    """Compute the rows that the record at ``path`` lacks, and write it after each of them."""
-    if path.exists():
-        record = json.loads(path.read_text(encoding="utf-8"))
-    else:
-        record = {
-            "made_by": "python -m course_lib.experiments 04_samplers",
-            "sha256": {name: pretrained.card(name)["sha256"] for name in ("mednist", "mednist_features")},
-            "images": IMAGES,
-            "precision": runtime.precision_name(),
-            "floor": floor(),
-            "unseen": unseen(),
-            "rows": [],
-        }
-    done = {(entry["sampler"], entry["nfe"], entry["seed"]) for entry in record["rows"]}
-    for name, nfe, seed in plan():
-        if (name, nfe, seed) not in done:
-            record["rows"].append(row(name, nfe, seed))
-            write_rows(path, record)
-            print(record["rows"][-1], flush=True)
+STUDY = Study("04_samplers", keys, measure, begin, shared=("mednist", "mednist_features"))

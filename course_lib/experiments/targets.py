@@ -1,18 +1,18 @@
 """The record ``03_targets``: one small network, trained twice, to predict the noise and to predict v.
 
-``python -m course_lib.experiments 03_targets`` remakes it in some ten minutes (with MedNIST in the cache, on its head
-CT too). It may be interrupted: rows that are there are not computed anew. Network, schedule, batch and steps are those
+It takes some ten minutes (with MedNIST in the cache, on its head CT too). Network, schedule, batch and steps are those
 of the training in notebook 03; only the target differs.
 """
 
 import copy
-import json
+import functools
 
 import torch
 
 from course_lib import predictions
 from course_lib.denoisers import GaussianDenoiser, NetworkDenoiser
-from course_lib.files import write_rows
+from course_lib.experiments.record import rounded
+from course_lib.experiments.study import Study
 from course_lib.recipes import MEDNIST_CLASSES, mednist_images, mednist_is_here, synthetic_brains
 from course_lib.samplers import noise_like
 from course_lib.schedules import Discrete
@@ -25,6 +25,7 @@ SEEDS = 1
 TABLE = Discrete.linear(T)
 
 
+@functools.cache
 def images():
     """{data set: training images (N, 1, 32, 32), 200 held-out ones}: brains of the course, head CT if it is there."""
     sets = {"brain": [synthetic_brains(split, n, size=64).images for split, n in (("train", 1500), ("test", 400))]}
@@ -86,24 +87,16 @@ def errors(denoiser, pictures, seed=2):
     return found
 
 
-def make(path):
-    """Compute the rows that the record at ``path`` lacks, and write it after each of them."""
-    record = {
-        "made_by": "python -m course_lib.experiments 03_targets",
-        "sha256": {},
-        "steps": STEPS,
-        "levels": LEVELS,
-        "rows": [],
-    }
-    if path.exists():
-        record = json.loads(path.read_text(encoding="utf-8"))
-    done = {(row["data"], row["kind"], row["seed"]) for row in record["rows"]}
-    sets = images()
-    baseline = {name: errors(best_linear(seen), held_out) for name, (seen, held_out) in sets.items()}
-    for seed, name, kind in ((seed, name, kind) for seed in range(SEEDS) for name in sets for kind in KINDS):
-        if (name, kind, seed) not in done:
-            found = errors(trained(kind, sets[name][0], seed), sets[name][1])
-            per_cent = [round(100 * ours / linear, 1) for ours, linear in zip(found, baseline[name])]
-            record["rows"].append({"data": name, "kind": kind, "seed": seed, "per_cent_of_linear": per_cent})
-            write_rows(path, record)
-            print(record["rows"][-1], flush=True)
+def measure(data, kind, seed):
+    """A row: the network's error at each of ``LEVELS``, in per cent of the linear denoiser's."""
+    seen, held_out = images()[data]
+    network, linear = (errors(denoiser, held_out) for denoiser in (trained(kind, seen, seed), best_linear(seen)))
+    return {"per_cent_of_linear": rounded([100 * ours / best for ours, best in zip(network, linear)], 1)}, {}
+
+
+def keys(record=None):
+    """The rows: each data set that is here, with each target."""
+    return [{"data": data, "kind": kind, "seed": seed} for seed in range(SEEDS) for data in images() for kind in KINDS]
+
+
+STUDY = Study("03_targets", keys, measure, lambda: ({"steps": STEPS, "levels": LEVELS}, {}))

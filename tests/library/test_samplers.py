@@ -1,6 +1,5 @@
 """Denoisers and samplers against closed forms, and against MONAI's schedulers where these are right."""
 
-import json
 import math
 from functools import partial
 
@@ -327,34 +326,15 @@ def test_a_row_of_the_record_can_be_remade():
     """One set of 60 images at 5 evaluations, anew: the same distance but for the precision of this machine."""
     rows = experiments.load("04_samplers")["rows"]
     row = next(row for row in rows if (row["sampler"], row["nfe"], row["seed"]) == ("2M, even log-SNR", 5, 0))
-    remade = samplers.row(row["sampler"], row["nfe"], row["seed"])
+    remade, _ = samplers.measure(row["sampler"], row["nfe"], row["seed"])
     assert abs(remade["frechet_distance"] / row["frechet_distance"] - 1) < 0.1
 
 
-def test_record_refuses_what_it_does_not_know(tmp_path, monkeypatch):
+def test_the_study_of_samplers_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match="choose one of"):
         samplers.draw_set("PNDM", 5, 0)
     with pytest.raises(ValueError, match="odd number"):
         samplers.draw_set("Heun, even log-SNR", 10, 0)
-    with pytest.raises(ValueError, match="make it with"):
-        experiments.load("no such record")
-    stale = json.loads((experiments.record.RECORDS / "04_samplers.json").read_text())
-    stale["sha256"]["mednist"] = "0" * 64
-    (tmp_path / "stale.json").write_text(json.dumps(stale))
-    monkeypatch.setattr(experiments.record, "RECORDS", tmp_path)
-    with pytest.raises(ValueError, match="other weights"):
-        experiments.load("stale")
-
-
-def test_record_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    """Rows that are there are kept as they are, missing ones are added, and evaluations are counted right."""
-    monkeypatch.setattr(samplers, "plan", lambda: [("2M, even log-SNR", 5, 0), ("Heun, even log-SNR", 5, 0)])
-    monkeypatch.setattr(samplers, "row", lambda name, nfe, seed: {"sampler": name, "nfe": nfe, "seed": seed})
-    old = {"sampler": "2M, even log-SNR", "nfe": 5, "seed": 0, "kept": True}
-    path = tmp_path / "record.json"
-    path.write_text(json.dumps({"rows": [old]}))
-    samplers.make(path)
-    assert json.loads(path.read_text())["rows"] == [old, {"sampler": "Heun, even log-SNR", "nfe": 5, "seed": 0}]
 
 
 @pytest.mark.parametrize("name", list(samplers.SAMPLERS))
@@ -402,18 +382,12 @@ def test_record_of_targets_says_what_notebook_03_says():
         assert eps[at_100] < v[at_100]
 
 
-def test_record_of_targets_goes_on_where_it_stopped(tmp_path, monkeypatch):
+def test_a_row_of_targets_is_in_per_cent_of_the_linear_denoiser(monkeypatch):
     pictures = torch.randn(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(targets, "images", lambda: {"brain": (pictures, pictures)})
-    monkeypatch.setattr(targets, "SEEDS", 1)
     monkeypatch.setattr(targets, "trained", lambda kind, seen, seed: targets.best_linear(seen))
-    old = {"data": "brain", "kind": "eps", "seed": 0, "kept": True}
-    path = tmp_path / "record.json"
-    path.write_text(json.dumps({"rows": [old]}))
-    targets.make(path)
-    rows = json.loads(path.read_text())["rows"]
-    assert rows[0] == old
-    assert rows[1] == {"data": "brain", "kind": "v", "seed": 0, "per_cent_of_linear": [100.0] * 12}
+    assert targets.keys() == [{"data": "brain", "kind": kind, "seed": 0} for kind in ("eps", "v")]
+    assert targets.measure("brain", "v", 0) == ({"per_cent_of_linear": [100.0] * 12}, {})
 
 
 @pytest.mark.parametrize("kind", targets.KINDS)

@@ -1,0 +1,63 @@
+"""A study declares what is measured; :func:`run` loops, resumes and writes."""
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from course_lib import pretrained, runtime
+from course_lib.experiments.record import resumed, write
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study declares.
+
+    name: of its record. keys(record): the rows that are wanted, each a dict of the entries that tell it from the
+    others, what the notebook needs most first; a generator may look at the rows measured so far. measure(**key): the
+    other entries of the row, and tensors by name. begin(): what stands above the rows, and tensors; called once.
+    shared: names of the networks that all rows use. networks(key): names of those that a row uses besides, where rows
+    differ in that; such a row is measured anew when one of them has changed, and left out while one is not there.
+    """
+
+    name: str
+    keys: Callable
+    measure: Callable
+    begin: Callable
+    shared: tuple = ()
+    networks: Callable | None = None
+
+    def needs(self, key):
+        """sha256 of the networks that a row uses besides the shared ones; None where one of them is not there."""
+        return pretrained.sha256_of(self.networks(key)) if self.networks else {}
+
+    def is_fresh(self, row):
+        """Whether a row was measured with the networks as they are now."""
+        return row.get("needs", {}) == self.needs(row)
+
+
+def run(study):
+    """Measure the rows that the record of a study lacks, and write it after each of them. It may be interrupted."""
+    record, kept = resumed(study.name, study.shared, study.begin, study.is_fresh)
+    runtime.precision()  # measured once, before the clocks of the rows start
+    for key in study.keys(record):
+        needs = study.needs(key)
+        if needs is None or any(key.items() <= row.items() for row in record["rows"]):
+            continue
+        found, pictures = study.measure(**key)
+        record["rows"].append(key | found | ({"needs": needs} if study.networks else {}))
+        kept |= pictures
+        write(study.name, record, kept)
+        print(study.name, *key.values(), flush=True)
+
+
+def timed(measure):
+    """A ``measure`` whose rows say how many processor seconds they took."""
+
+    @functools.wraps(measure)
+    def measured(**key):
+        start = time.process_time()
+        found, pictures = measure(**key)
+        return found | {"cpu_seconds": round(time.process_time() - start, 1)}, pictures
+
+    return measured
