@@ -53,7 +53,6 @@ A text of several lines stands between triple quotes: `prose` joins the lines of
 
 import copy
 import dis
-import functools
 import html
 import inspect
 import math
@@ -62,7 +61,6 @@ import textwrap
 import traceback
 import warnings
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
@@ -169,19 +167,18 @@ class Exercise:
 
     def __init__(
         self, question, *, answer, read, steps, mistakes, code, hints, explanation, options=None, generated=(),
-        also_right=(), forms=(),
+        also_right=(),
     ):  # fmt: skip
         """`read(answer)` brings what the learner gave into the form that the steps judge, or raises Refusal.
 
         `mistakes` are the author's, `generated` those made to show that each remaining step can fail. `also_right` are
-        the author's right answers in another form, `forms` those that the engine makes of the solution. Raises
-        ValueError if a mistake names no step, or if a step has no mistake: a check that cannot fail teaches nothing.
+        the author's right answers in another form than the solution's. Raises ValueError if a mistake names no step, or
+        if a step has no mistake: a check that cannot fail teaches nothing.
         """
         self.q, self.options = prose(question), options or {}
         self.answer, self.code, self.explanation = answer, code, prose(explanation)
         self.hints, self.mistakes, self.generated = [prose(hint) for hint in hints], list(mistakes), list(generated)
-        self.also_right, self.forms = list(also_right), list(forms)
-        self.name, self._read = "exercise", read
+        self.also_right, self.name, self._read = list(also_right), "exercise", read
         self._steps = [replace(step, message=prose(step.message)) for step in steps]
         self.passed, self.attempts, self.hints_used, self.solution_seen = None, 0, 0, False
         self._refuse_idle_steps()
@@ -326,16 +323,7 @@ def number(
     return Exercise(
         question, answer=value, read=_read_number, steps=steps, mistakes=tied, generated=[Mistake(off, "value")],
         code=code, hints=hints, explanation=explanation or f"The value is {value:.4g}.", also_right=also_right,
-        forms=_forms_of_number(value),
     )  # fmt: skip
-
-
-def _forms_of_number(value):
-    text = f"{value:.6f}"
-    return [
-        np.float32(value), np.array([[value]]), torch.tensor(value), torch.tensor([value]), [value], (value,),
-        Fraction(value), Decimal(text), text, text.replace(".", ","), f"{100 * value:.6f} %",
-    ]  # fmt: skip
 
 
 def _array(values):
@@ -428,27 +416,8 @@ def function(question, *, solution, tests, mistakes, hints, explanation="", also
     ]
     return Exercise(
         question, answer=expected, read=lambda answer: _read_function(answer, expected), steps=steps, mistakes=mistakes,
-        code=code, hints=hints, explanation=explanation, also_right=also_right, forms=_forms_of_function(expected),
+        code=code, hints=hints, explanation=explanation, also_right=also_right,
     )  # fmt: skip
-
-
-def _forms_of_function(right):
-    def returning(form):
-        def answer(*args):
-            result = right(*args)
-            return [form(part) for part in result] if isinstance(result, (tuple, list)) else form(result)
-
-        return answer
-
-    return [
-        functools.partial(right),
-        returning(_array),
-        returning(lambda result: _array(result).astype(np.float32)),
-        returning(lambda result: _array(result).tolist()),
-        returning(lambda result: torch.as_tensor(result).to(torch.float64)),
-        returning(lambda result: torch.as_tensor(result).to(torch.float32)),
-        returning(lambda result: result[None] if np.ndim(result) == 0 else result),
-    ]
 
 
 def _read_function(answer, expected):
@@ -650,15 +619,8 @@ def choice(question, options, *, answer, feedback, hints, explanation):
     return Exercise(
         question, answer=answer, read=lambda given: _read_key(given, options), steps=steps, options=options,
         mistakes=[Mistake(key, f"not {key}") for key in feedback], code=f"{answer}: {options[answer]}", hints=hints,
-        explanation=explanation, forms=_forms_of_choice(answer, options[answer]),
+        explanation=explanation,
     )  # fmt: skip
-
-
-def _forms_of_choice(key, text):
-    return [
-        key.upper(), f" {key}. ", f"({key})", f"'{key}'", [key], (key,), {key}, np.array([key]), text, f"{key}) {text}",
-        f"{key}: {text}",
-    ]  # fmt: skip
 
 
 def _is_not(key):
@@ -712,18 +674,7 @@ def choices(question, options, *, answers, feedback, hints, explanation):
         question, answer=right, read=lambda given: _read_keys(given, options), steps=steps, options=options,
         mistakes=[Mistake(right ^ {key}, f"letter {key}") for key in options],
         code="\n".join(f"{key}: {options[key]}" for key in sorted(right)), hints=hints, explanation=explanation,
-        forms=_forms_of_choices(sorted(right), options),
     )  # fmt: skip
-
-
-def _forms_of_choices(keys, options):
-    *first, last = keys
-    return [
-        "".join(keys), "".join(keys).upper(), "/".join(keys), ", ".join(keys), " ".join(reversed(keys)),
-        f"{', '.join(first)} and {last}", f"{', '.join(first)} & {last}.", keys, tuple(keys), set(keys), np.array(keys),
-        [key.upper() for key in keys], [f"{key})" for key in keys], [options[key] for key in keys],
-        dict.fromkeys(keys, True),
-    ]  # fmt: skip
 
 
 def _member(key, belongs):

@@ -3,9 +3,13 @@
 The tests run it over the modules of `course_lib.exercises` and over the example of docs/adding.md.
 """
 
+import functools
 import itertools
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
+import torch
 
 from course_lib.exercises.engine import Exercise
 from course_lib.viz.arrays import as_array
@@ -22,7 +26,7 @@ def promises(module):
     yield "the module has exercises and a summary", lambda: _check_module(module, items)
     for name, item in items.items():
         yield f"{name}: the solution passes", _bind(_check_solution, item)
-        for index, answer in enumerate([*item.also_right, *item.forms], 1):
+        for index, answer in enumerate([*item.also_right, *other_forms(item)], 1):
             yield f"{name}: right answer {index} in another form", _bind(_check_right, item, answer)
         yield f"{name}: at least three mistakes", _bind(_check_count, item)
         yield f"{name}: words", _bind(_check_words, item)
@@ -34,6 +38,61 @@ def promises(module):
             )
         for label, answer in _nonsense(item):
             yield f"{name}: nonsense, {label}", _bind(_check_nonsense, item, answer)
+
+
+def other_forms(item):
+    """The solution of an exercise as learners may write it: other types of numbers, arrays, letters and lists."""
+    if callable(item.answer):
+        return _forms_of_function(item.answer)
+    if isinstance(item.answer, float):
+        return _forms_of_number(item.answer)
+    if isinstance(item.answer, str):
+        return _forms_of_choice(item.answer, item.options[item.answer])
+    return _forms_of_choices(sorted(item.answer), item.options)
+
+
+def _forms_of_number(value):
+    text = f"{value:.6f}"
+    return [
+        np.float32(value), np.array([[value]]), torch.tensor(value), torch.tensor([value]), [value], (value,),
+        Fraction(value), Decimal(text), text, text.replace(".", ","), f"{100 * value:.6f} %",
+    ]  # fmt: skip
+
+
+def _forms_of_function(right):
+    def returning(form):
+        def answer(*args):
+            result = right(*args)
+            return [form(part) for part in result] if isinstance(result, (tuple, list)) else form(result)
+
+        return answer
+
+    return [
+        functools.partial(right),
+        returning(as_array),
+        returning(lambda result: as_array(result).astype(np.float32)),
+        returning(lambda result: as_array(result).tolist()),
+        returning(lambda result: torch.as_tensor(result).to(torch.float64)),
+        returning(lambda result: torch.as_tensor(result).to(torch.float32)),
+        returning(lambda result: result[None] if np.ndim(result) == 0 else result),
+    ]
+
+
+def _forms_of_choice(key, text):
+    return [
+        key.upper(), f" {key}. ", f"({key})", f"'{key}'", [key], (key,), {key}, np.array([key]), text, f"{key}) {text}",
+        f"{key}: {text}",
+    ]  # fmt: skip
+
+
+def _forms_of_choices(keys, options):
+    *first, last = keys
+    return [
+        "".join(keys), "".join(keys).upper(), "/".join(keys), ", ".join(keys), " ".join(reversed(keys)),
+        f"{', '.join(first)} and {last}", f"{', '.join(first)} & {last}.", keys, tuple(keys), set(keys), np.array(keys),
+        [key.upper() for key in keys], [f"{key})" for key in keys], [options[key] for key in keys],
+        dict.fromkeys(keys, True),
+    ]  # fmt: skip
 
 
 def _bind(check, *args):
