@@ -8,7 +8,8 @@ import math
 import torch
 
 from course_lib.denoisers import GaussianDenoiser, MixtureDenoiser
-from course_lib.exercises.engine import Exercises, choice, choices, number, prose
+from course_lib.exercises.engine import Exercises, choice, choices, number
+from course_lib.exercises.exercise import prose
 from course_lib.exercises.objectives import QUIZ
 from course_lib.guidance import Autoguidance
 from course_lib.likelihood import gaussian_elbo_gap, standard_normal

@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-from course_lib.exercises.engine import Exercise
+from course_lib.exercises.exercise import Exercise
 from course_lib.viz.arrays import as_array
 
 

@@ -7,7 +7,7 @@ import pytest
 from helpers.promises import promises
 
 import course_lib.exercises
-from course_lib.exercises.engine import Exercise
+from course_lib.exercises.exercise import Exercise
 
 MODULES = sorted(m.name for m in pkgutil.iter_modules(course_lib.exercises.__path__) if m.name.startswith("nb"))
 

@@ -249,9 +249,9 @@ def test_colours_in_the_markup_of_widgets_and_exercises_stand_out_from_white():
         source = path.read_text(encoding="utf-8")
         text |= set(re.findall(r"(?<![\w-])color:\s*(#\w+)", source))
         edge |= set(re.findall(r"border[\w-]*:[^;\"]*(#\w+)", source))
-    from course_lib.exercises import engine
+    from course_lib.exercises import exercise
 
-    edge |= {colour for _, colour in engine._LOOKS.values()}
+    edge |= {colour for _, colour in exercise._LOOKS.values()}
     assert text and edge
     assert {colour for colour in text if contrast(colour, "white") < TEXT_CONTRAST} == set()
     assert {colour for colour in edge if contrast(colour, "white") < EDGE_CONTRAST} == set()

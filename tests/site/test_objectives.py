@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from course_lib.exercises import nb_quiz
-from course_lib.exercises.engine import Exercise
+from course_lib.exercises.exercise import Exercise
 from course_lib.exercises.objectives import LESSONS, OBJECTIVES, QUIZ, notebooks, questions, table
 
 ROOT = Path(__file__).resolve().parents[2]
