@@ -1,7 +1,7 @@
 """One entry for each network that ships: its data, network, schedule, length of training, licence, and how it is
 measured.
 
-``python -m course_lib.train NAME`` trains an entry. This is the only module of the library that knows the data sets.
+``python -m course_lib.train NAME`` trains an entry.
 """
 
 import dataclasses
@@ -14,24 +14,17 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from course_lib import pretrained, runtime, schedules
-from course_lib.arguments import whole
+from course_lib import datasets, pretrained, runtime, schedules
 from course_lib.denoisers import NetworkDenoiser
+from course_lib.generate import draw, draw_along, draw_latents, draw_volumes, generate
 from course_lib.hippocampus import (
     HIPPOCAMPUS_LABELS,
-    hippocampus_box,
-    hippocampus_channels,
     label_volumes,
     labels_of,
     largest_shares,
 )
-from course_lib.metrics.distribution import frechet_distance, moments
-from course_lib.metrics.memorisation import nearest_and_crowd, nearest_rms, threshold
-from course_lib.metrics.segmentation import generalised_energy_distance
-from course_lib.operators import Downsample, KSpace, Radon, sampled_lines
-from course_lib.sample import draw, draw_along, draw_latents, draw_volumes, generate
-from course_lib.samplers import consistency_step, dpmpp_2m_step
-from course_lib.training import (
+from course_lib.images import in_batches, to_tensor, to_uint8
+from course_lib.losses import (
     AutoencoderLoss,
     ClassificationLoss,
     DiffusionLoss,
@@ -40,10 +33,12 @@ from course_lib.training import (
     NoisyClassificationLoss,
     RegressionLoss,
     SegmentationLoss,
-    to_tensor,
-    to_uint8,
 )
-from data_fetch import DataError  # noqa: F401 - for the command, which knows no data itself
+from course_lib.metrics.distribution import frechet_distance, moments
+from course_lib.metrics.memorisation import nearest_and_crowd, nearest_rms, threshold
+from course_lib.metrics.segmentation import generalised_energy_distance
+from course_lib.operators import Downsample, KSpace, Radon, sampled_lines
+from course_lib.samplers import consistency_step, dpmpp_2m_step
 
 
 @dataclass(frozen=True)
@@ -93,18 +88,6 @@ FULL = {"steps": 60_000, "batch_size": 128}
 FD_NFE = 25
 
 
-@torch.no_grad()
-def in_batches(function, images, batch_size=500):
-    """function over images (N, H, W), uint8 or float in [-1, 1], in parts of a batch; single precision, on the CPU
-    again."""
-    whole(batch_size=batch_size)
-    if not len(images):
-        raise ValueError("images must be one or more, got none")
-    where = runtime.device()
-    parts = [to_tensor(images[i : i + batch_size]) for i in range(0, len(images), batch_size)]
-    return torch.cat([function(part.to(where)).cpu() for part in parts])
-
-
 def _floor(distances, images):
     """The entry of a card for the distances of several draws of real images."""
     return {
@@ -141,55 +124,16 @@ def _sampling():
 
 # ---- MedNIST ---------------------------------------------------------------------------------------------------------
 
-MEDNIST_CLASSES = ("AbdomenCT", "BreastMRI", "CXR", "ChestCT", "Hand", "HeadCT")
 MEDNIST_DATA = "MedNIST, training split: 95 % of the 58,954 images, all but the last 5 % of each class by number"
 MEDNIST_LICENCE = (
     "CC BY-SA 4.0. Trained on MedNIST, gathered from TCIA, the RSNA bone age challenge and the NIH chest X-ray "
     "data set by B. Erickson, Department of Radiology, Mayo Clinic (CC BY-SA 4.0)."
 )
 FD_IMAGES = 600  # images on either side of a Fréchet distance: 100 of each class
-REFERENCE_IMAGES = 30_000
-
-
-def mednist_is_here():
-    """True when MedNIST is in the cache."""
-    from data_fetch import mednist
-
-    return mednist.is_available()
-
-
-def mednist_images(split):
-    """Images, uint8 (N, 64, 64), and labels (N,) of a split of MedNIST."""
-    from data_fetch import mednist
-
-    return mednist.load(split)
 
 
 def _mednist_train():
-    return mednist_images("train")
-
-
-def spread_of_each_class(labels, n):
-    """Indices of n items of each class, evenly spread over its items, since neighbours are near-duplicates."""
-    labels = torch.as_tensor(labels)
-    chosen = []
-    for label in labels.unique():
-        where = (labels == label).nonzero()[:, 0]
-        chosen.append(where[torch.linspace(0, len(where) - 1, n).round().long()])
-    return torch.cat(chosen)
-
-
-def in_reference(labels):
-    """Which of the training images (N,) are in the reference of Fréchet distances: bool (N,)."""
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    chosen[spread_of_each_class(labels, REFERENCE_IMAGES // 6)] = True
-    return chosen
-
-
-def random_of_each_class(labels, n, generator):
-    """Indices of n random items of each class."""
-    found = [(labels == label).nonzero()[:, 0] for label in labels.unique()]
-    return torch.cat([where[torch.randperm(len(where), generator=generator)[:n]] for where in found])
+    return datasets.mednist_images("train")
 
 
 def measure_classifier(recipe, net):
@@ -201,20 +145,20 @@ def measure_classifier(recipe, net):
     reference. The test split is the end of each class by number, in part other scans, and scores worse: its figure
     stands beside the floor, as ``test_split``.
     """
-    images, labels = mednist_images("test")
+    images, labels = datasets.mednist_images("test")
     accuracy = float((in_batches(net, images).argmax(1) == torch.as_tensor(labels)).float().mean())
     train_images, train_labels = recipe.load_data()
     train_labels = torch.as_tensor(train_labels)
     features = in_batches(net.features, train_images)
-    known = in_reference(train_labels)
+    known = datasets.in_reference(train_labels)
     scale = features[known].std(0)
     net.scale.copy_(net.scale * scale)
     reference = moments(features[known] / scale)
     others, other_labels = features[~known] / scale, train_labels[~known]
     generator = runtime.seeded(0)
-    draws = [random_of_each_class(other_labels, FD_IMAGES // 6, generator) for _ in range(5)]
+    draws = [datasets.random_of_each_class(other_labels, FD_IMAGES // 6, generator) for _ in range(5)]
     floors = [frechet_distance(moments(others[chosen]), reference) for chosen in draws]
-    chosen = spread_of_each_class(labels, FD_IMAGES // 6)
+    chosen = datasets.spread_of_each_class(labels, FD_IMAGES // 6)
     quality = {
         "test_accuracy": round(accuracy, 5),
         "test_images": len(labels),
@@ -239,7 +183,7 @@ def measure_diffusion(recipe, net):
 
 
 @torch.no_grad()
-def measure_noisy_classifier(recipe, net, load_test=lambda: mednist_images("test")):
+def measure_noisy_classifier(recipe, net, load_test=lambda: datasets.mednist_images("test")):
     """Accuracy on the test split at several noise levels. load_test() gives its images and labels."""
     images, labels = load_test()
     labels, schedule, accuracy = torch.as_tensor(labels), recipe.loss.schedule, {}
@@ -261,13 +205,6 @@ SIGMA_DATA = 0.55  # standard deviation of all pixels of the training images
 STUDENT_NFE = 4
 
 
-@functools.cache
-def mednist_small(split):
-    """Images of a split averaged over squares of 2 x 2, uint8 (N, 32, 32), and labels (N,)."""
-    images, labels = mednist_images(split)
-    return to_uint8(in_batches(lambda x: F.avg_pool2d(x, 2)[:, 0], images)), labels
-
-
 def small_judged(images):
     """Features and logits of ``mednist_features`` for images (N, 32, 32), brought to the 64 x 64 that it knows by
     bilinear interpolation: real and drawn images alike."""
@@ -278,19 +215,19 @@ def small_judged(images):
         return torch.cat([judge.features(x), judge(x)], 1)
 
     both = in_batches(judged, images)
-    return both[:, : -len(MEDNIST_CLASSES)], both[:, -len(MEDNIST_CLASSES) :]
+    return both[:, : -len(datasets.MEDNIST_CLASSES)], both[:, -len(datasets.MEDNIST_CLASSES) :]
 
 
 @functools.cache
 def small_reference():
     """Moments of the features of 30,000 real images of 32 x 32, and the floor of 600: those that
     :func:`measure_classifier` takes."""
-    images, labels = mednist_small("train")
+    images, labels = datasets.mednist_small("train")
     labels = torch.as_tensor(labels)
-    known = in_reference(labels)
+    known = datasets.in_reference(labels)
     reference = moments(small_judged(images[known.numpy()])[0])
     left, generator = (~known).nonzero()[:, 0], runtime.seeded(0)
-    draws = [left[random_of_each_class(labels[left], FD_IMAGES // 6, generator)] for _ in range(5)]
+    draws = [left[datasets.random_of_each_class(labels[left], FD_IMAGES // 6, generator)] for _ in range(5)]
     floors = [frechet_distance(moments(small_judged(images[chosen.numpy()])[0]), reference) for chosen in draws]
     return reference, _floor(floors, FD_IMAGES)
 
@@ -317,10 +254,8 @@ def measure_trend(recipe, net):
 
 # ---- The brain cohort ------------------------------------------------------------------------------------------------
 
-BRAIN_SIZE = 96
 BRAIN_SUBJECTS = 10_000
 BRAIN_FD_IMAGES = 300
-BRAIN_TISSUES = ("background", "CSF", "grey matter", "white matter", "lesion")
 BRAIN_DATA = "Brain cohort, training split: one T1 slice of each of {:,} made subjects, {}"
 BRAIN_LICENCE = (
     "CC BY 4.0. Trained on slices made from the ICBM 152 template, nonlinear 2009a (Fonov et al., NeuroImage 2011); "
@@ -328,71 +263,16 @@ BRAIN_LICENCE = (
 )
 
 
-def synthetic_brains(split, n, size=BRAIN_SIZE, **options):
-    """Slices of the brain cohort, as networks are trained and measured on: a ``data_fetch.brain_cohort.Cohort``."""
-    from data_fetch import brain_cohort
-
-    return brain_cohort.cohort(split, n, size=size, **options)
-
-
-def synthetic_ventricles(split, n, walls, size=BRAIN_SIZE, seed=0):
-    """Healthy slices of n subjects of a split with their ventricle walls at ``walls`` mm, all else their own: images
-    float32 and labels uint8 (n, size, size). Two of different ``walls`` are a true counterfactual pair, noise and all.
-    """
-    from data_fetch import brain_cohort
-
-    cases = [brain_cohort.slice_2d(int(k), size, ventricles=float(walls)) for k in brain_cohort.numbers(split, n, seed)]
-    return np.stack([case.image for case in cases]), np.stack([case.labels for case in cases])
-
-
-def synthetic_levels(split, n, level, size=BRAIN_SIZE, seed=0):
-    """Healthy slices of n subjects of a split, all at ``level`` mm in place of their own: float32 (n, size, size).
-
-    Networks of the course are trained on levels between 0 and 32 mm.
-    """
-    from data_fetch import brain_cohort
-
-    chosen = brain_cohort.numbers(split, n, seed)
-    return np.stack([brain_cohort.slice_2d(int(k), size, level=float(level)).image for k in chosen])
-
-
-@functools.cache  # a network is measured on some of the images that it was trained on, and they take minutes to make
-def _healthy(split, n, size=BRAIN_SIZE, seed=0):
-    """Made healthy slices, uint8 (n, size, size)."""
-    return to_uint8(synthetic_brains(split, n, size, seed=seed).images)
-
-
 def _brain_train():
-    return _healthy("train", BRAIN_SUBJECTS), None
-
-
-def _brain_families(split, n):
-    """n slices of each of "healthy" and the five families, uint8, and the index of the family."""
-    from data_fetch.brain_cohort import FAMILIES
-
-    stacks = [synthetic_brains(split, n, lesion=family, seed=k).images for k, family in enumerate((None, *FAMILIES))]
-    return to_uint8(np.concatenate(stacks)), np.repeat(np.arange(len(stacks)), len(stacks[0]))
-
-
-def _brain_maps(split, n, size=BRAIN_SIZE):
-    """n slices, half of them with a lesion, uint8, and their maps of labels (BRAIN_TISSUES), uint8."""
-    halves = [synthetic_brains(split, n // 2, size, lesion=lesion, seed=k) for k, lesion in enumerate((None, "mixed"))]
-    maps = [np.where(half.masks, 4, half.labels).astype(np.uint8) for half in halves]
-    return to_uint8(np.concatenate([half.images for half in halves])), np.concatenate(maps)
-
-
-def _brain_healthy_or_not(split, n):
-    """n slices, half of them with a lesion, uint8, and their class: 0 healthy, 1 lesion."""
-    images, maps = _brain_maps(split, n)
-    return images, (maps == BRAIN_TISSUES.index("lesion")).any((1, 2)).astype(np.int64)
+    return datasets.healthy_brains("train", BRAIN_SUBJECTS), None
 
 
 def _brain_with_lesions(split="train", n=8000, size=128):
-    return _brain_maps(split, n, size)[0], None
+    return datasets.brain_maps(split, n, size)[0], None
 
 
 def _brain_large():
-    return _healthy("train", BRAIN_SUBJECTS, size=128), None
+    return datasets.healthy_brains("train", BRAIN_SUBJECTS, size=128), None
 
 
 def _brain_latents():
@@ -473,15 +353,15 @@ def measure_brain_features(recipe, net):
 
     The floor is what 300 made healthy test subjects score, the mean of five disjoint sets.
     """
-    images, labels = _brain_families("test", 200)
+    images, labels = datasets.brain_families("test", 200)
     right = (
         (in_batches(net, images).argmax(1) == torch.as_tensor(labels)).float().reshape(len(recipe.classes), -1).mean(1)
     )
-    features = in_batches(net.features, _healthy("train", BRAIN_SUBJECTS))
+    features = in_batches(net.features, datasets.healthy_brains("train", BRAIN_SUBJECTS))
     scale = features.std(0)
     net.scale.copy_(net.scale * scale)
     reference = moments(features / scale)
-    sets = in_batches(net.features, _healthy("test", 5 * BRAIN_FD_IMAGES, seed=9)).split(BRAIN_FD_IMAGES)
+    sets = in_batches(net.features, datasets.healthy_brains("test", 5 * BRAIN_FD_IMAGES, seed=9)).split(BRAIN_FD_IMAGES)
     quality = {
         "test_accuracy": round(float(right.mean()), 4),
         "test_accuracy_of_each": {name: round(float(share), 3) for name, share in zip(recipe.classes, right)},
@@ -494,7 +374,7 @@ def measure_brain_features(recipe, net):
 
 def measure_segmenter(recipe, net):
     """Dice of each label on test subjects, half of them with a lesion."""
-    images, truth = _brain_maps("test", 400)
+    images, truth = datasets.brain_maps("test", 400)
     found, truth = in_batches(net.labels, images), torch.as_tensor(truth)
     return {"test_dice": _dice(found, truth.long(), recipe.classes), "test_images": len(images)}, {}
 
@@ -512,10 +392,10 @@ def measure_brain(recipe, net):
     judge, segmenter = pretrained.load("brain_features"), pretrained.load("brain_segmenter")
     quality = _distance(in_batches(judge.features, images), "brain_features") | _sampling()
     drawn = _areas(in_batches(segmenter.labels, images))
-    real = _areas(in_batches(segmenter.labels, _healthy("test", BRAIN_FD_IMAGES)))
+    real = _areas(in_batches(segmenter.labels, datasets.healthy_brains("test", BRAIN_FD_IMAGES)))
     quality["area_mm2_mean_and_std"] = {
         name: {"samples": _mean_and_std(drawn[:, k]), "real": _mean_and_std(real[:, k])}
-        for k, name in enumerate(BRAIN_TISSUES[1:4])
+        for k, name in enumerate(datasets.BRAIN_TISSUES[1:4])
     }
     return quality, {}
 
@@ -528,7 +408,7 @@ COPIES_LEVEL = 0.01  # of the test for copies
 
 def _coarse(split, n):
     """Made healthy slices at 32 x 32, uint8 (n, 32, 32)."""
-    return _healthy(split, n, size=COPIES_SIZE)
+    return datasets.healthy_brains(split, n, size=COPIES_SIZE)
 
 
 def _coarse_train(n):
@@ -539,7 +419,8 @@ def coarse_features(images):
     """Features (N, d) of images (N, 32, 32), uint8 or in [-1, 1], blown up to the size that the judge of brains
     knows."""
     judge = pretrained.load("brain_features")
-    return in_batches(lambda x: judge.features(F.interpolate(x, size=(BRAIN_SIZE,) * 2, mode="bilinear")), images, 100)
+    side = (datasets.BRAIN_SIZE,) * 2
+    return in_batches(lambda x: judge.features(F.interpolate(x, size=side, mode="bilinear")), images, 100)
 
 
 def measure_copies(recipe, net):
@@ -568,7 +449,7 @@ def measure_copies(recipe, net):
 
     copied = known[torch.randint(len(known), (n,), generator=runtime.seeded(1))]
     _, which = nearest_rms(images, known)
-    real = torch.as_tensor(_healthy("test", 5 * n, size=COPIES_SIZE, seed=9))
+    real = torch.as_tensor(datasets.healthy_brains("test", 5 * n, size=COPIES_SIZE, seed=9))
     quality = {
         "training_images": len(known),
         "share_of_copies": round(float((values < limit).float().mean()), 4),
@@ -597,7 +478,7 @@ def measure_two_classes(recipe, net):
         draw(denoiser, torch.full((n,), y), nfe=FD_NFE, seed=y, size=recipe.image_size)
         for y, n in enumerate((BRAIN_FD_IMAGES, 100))
     ]
-    images, labels = _brain_healthy_or_not("test", 400)
+    images, labels = datasets.healthy_or_not("test", 400)
     real = [images[labels == y] for y in (0, 1)]
 
     def found(pictures):
@@ -614,7 +495,7 @@ def measure_two_classes(recipe, net):
 def measure_neck(recipe, net):
     """PSNR on healthy test subjects, beside what the mean training image scores, and the contrast that lesions keep
     (see :func:`measure_autoencoder`): little is wanted, since anomalies are found by what is lost."""
-    x, n = to_tensor(_healthy("test", BRAIN_FD_IMAGES)), BRAIN_FD_IMAGES
+    x, n = to_tensor(datasets.healthy_brains("test", BRAIN_FD_IMAGES)), BRAIN_FD_IMAGES
     mean = to_tensor(recipe.load_data()[0].mean(0, keepdims=True) / 127.5 - 1)
 
     def decoded(x):
@@ -629,7 +510,7 @@ def measure_control(recipe, net):
 
     The ceiling is the segmenter on the real images of these maps, the floor a map and another subject's image.
     """
-    images, maps = _brain_maps("test", 64)
+    images, maps = datasets.brain_maps("test", 64)
     maps, segmenter = torch.as_tensor(maps).long(), pretrained.load("brain_segmenter")
     denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
     found = in_batches(segmenter.labels, draw(denoiser, maps, nfe=FD_NFE, seed=0, size=recipe.image_size))
@@ -653,7 +534,7 @@ def _answer(recipe, net, y):
 
 def measure_super_resolution(recipe, net):
     """PSNR on 64 test subjects: of one sample, or of the regression, and of bicubic interpolation."""
-    x_0 = to_tensor(_healthy("test", 64))
+    x_0 = to_tensor(datasets.healthy_brains("test", 64))
     found = _answer(recipe, net, low_resolution(x_0))
     bicubic = F.interpolate(F.avg_pool2d(x_0, 4), scale_factor=4, mode="bicubic")
     quality = {"psnr": _psnr(found, x_0), "bicubic": _psnr(bicubic, x_0)}
@@ -662,7 +543,7 @@ def measure_super_resolution(recipe, net):
 
 def _psnr_of_scans(net, scan, picture):
     """PSNR on 128 test subjects: of the network's answer to the picture of a scan, and of that picture itself."""
-    x_0 = to_tensor(_healthy("test", 128))
+    x_0 = to_tensor(datasets.healthy_brains("test", 128))
     seen = picture(*scan(x_0, runtime.seeded(0)))
     return _psnr(in_batches(lambda x: net(x, 0.0), seen[:, 0].numpy(), 32), x_0), _psnr(seen, x_0)
 
@@ -687,12 +568,12 @@ def measure_autoencoder(recipe, net):
 
     ``contrast_kept``: inside the mask of a lesion, (decoded with - decoded without the lesion) / (with - without).
     """
-    healthy = _healthy("train", 2000, size=128)
+    healthy = datasets.healthy_brains("train", 2000, size=128)
     latents = in_batches(lambda x: net.encode(x), healthy, 100)
     net.scale.copy_(net.scale / latents.std().item())
     judge = pretrained.load("brain_features")
-    reference = moments(in_batches(judge.features, _healthy("train", BRAIN_SUBJECTS, size=128)))
-    real = _healthy("test", 5 * BRAIN_FD_IMAGES, size=128, seed=9)
+    reference = moments(in_batches(judge.features, datasets.healthy_brains("train", BRAIN_SUBJECTS, size=128)))
+    real = datasets.healthy_brains("test", 5 * BRAIN_FD_IMAGES, size=128, seed=9)
     sets = in_batches(judge.features, real).split(BRAIN_FD_IMAGES)
 
     def decoded(x):
@@ -713,11 +594,9 @@ def measure_autoencoder(recipe, net):
 
 def _contrast_kept(decoded, size):
     """Inside the mask of a lesion: (decoded with - decoded without it) / (with - without), for each family."""
-    from data_fetch.brain_cohort import FAMILIES
-
     kept = {}
-    for family in FAMILIES:
-        cases = synthetic_brains("test", 64, size, lesion=family)
+    for family in datasets.LESION_FAMILIES:
+        cases = datasets.synthetic_brains("test", 64, size, lesion=family)
         mask = torch.as_tensor(cases.masks).bool()
         change = torch.as_tensor(cases.images - cases.healthy)
         found = (in_batches(decoded, cases.images, 64) - in_batches(decoded, cases.healthy, 64))[:, 0]
@@ -743,18 +622,12 @@ def measure_large(recipe, net):
 # ---- Contrasts: T1 to T2 ---------------------------------------------------------------------------------------------
 
 
-def _brain_contrasts(split, n=BRAIN_SUBJECTS, seed=0):
-    """T2- and T1-like slices of the same healthy subjects, uint8 (n, 2, 96, 96)."""
-    t2 = synthetic_brains(split, n, contrast="T2", seed=seed).images
-    return np.stack([to_uint8(t2), _healthy(split, n, seed=seed)], 1)
-
-
 def measure_translation(recipe, net):
     """PSNR of the T2-like slice of 64 test subjects: of one sample, or of the regression, and of the best single curve
     from T1 to T2 brightness (a polynomial of degree 5, fitted to training subjects)."""
-    t2, t1 = to_tensor(_brain_contrasts("test", 64)).split(1, 1)
+    t2, t1 = to_tensor(datasets.brain_contrasts("test", 64)).split(1, 1)
     found = _answer(recipe, net, t1)
-    y, x = (channel.flatten().numpy() for channel in to_tensor(_brain_contrasts("train", 64)).split(1, 1))
+    y, x = (channel.flatten().numpy() for channel in to_tensor(datasets.brain_contrasts("train", 64)).split(1, 1))
     curve = torch.as_tensor(np.polynomial.Polynomial.fit(x, y, 5)(t1.numpy())).float()
     return {"psnr": _psnr(found, t2), "one_curve": _psnr(curve, t2), "test_images": len(t2)}, {}
 
@@ -764,33 +637,9 @@ def measure_translation(recipe, net):
 RATED_SUBJECTS = 4000
 
 
-@functools.cache
-def rated(split, n):
-    """n cases of ``rated_lesions``, kept: they take a while to make."""
-    from data_fetch import rated_lesions
-
-    return rated_lesions.load(split, n)
-
-
-def rater_chances():
-    """The chance of each rater (4,)."""
-    from data_fetch.rated_lesions import CHANCES
-
-    return torch.tensor(CHANCES)
-
-
-def _rated_draws(each=4):
-    """Images uint8 and masks uint8 (N, 64, 64), with ``each`` raters drawn for every training subject."""
-    from data_fetch import rated_lesions
-
-    cases, rng = rated("train", RATED_SUBJECTS), np.random.default_rng(0)
-    masks = np.concatenate([rated_lesions.draw(cases, rng) for _ in range(each)])
-    return np.tile(to_uint8(cases.images), (each, 1, 1)), masks
-
-
 def _rated_pairs():
     """Masks, as -1 and 1, beside their images, uint8 (N, 2, 64, 64)."""
-    images, masks = _rated_draws()
+    images, masks = datasets.rated_draws(RATED_SUBJECTS)
     return np.stack([255 * masks, images], 1), None
 
 
@@ -800,7 +649,7 @@ def measure_raters(recipe, net):
 
     ``outline_alone`` : the distance of a model that always draws the true outline.
     """
-    cases, chances = rated("test", 64), rater_chances()
+    cases, chances = datasets.rated("test", 64), datasets.rater_chances()
     ratings = torch.as_tensor(cases.ratings).movedim(1, 0)  # (4, 64, 64, 64)
     truth = torch.tensordot(chances, ratings.float(), 1)
     if isinstance(recipe.loss, SegmentationLoss):
@@ -838,29 +687,9 @@ HIPPOCAMPUS_LICENCE = (
 )
 
 
-def hippocampus_is_here():
-    """Whether the hippocampus data are in the cache."""
-    from data_fetch import hippocampus
-
-    return hippocampus.is_available()
-
-
-def _hippocampi(split, shifts=((0, 0, 0),)):
-    """Channels (N, 3, 32, 48, 32) of the volumes of a split that fit, each once for every row of ``shifts``."""
-    from data_fetch import hippocampus
-
-    cut = [
-        hippocampus_channels(volume.scaled(), volume.label, corner)
-        for volume in hippocampus.load(split)
-        for shift in shifts
-        if (corner := hippocampus_box(volume.label, shift)) is not None
-    ]
-    return np.stack(cut)
-
-
 def _hippocampus_train():
     shifts = [(0, 0, 0), *np.random.default_rng(0).integers(-2, 3, (4, 3))]
-    return to_uint8(_hippocampi("train", shifts)), None
+    return to_uint8(datasets.hippocampi("train", shifts)), None
 
 
 def measure_hippocampus(recipe, net):
@@ -874,7 +703,8 @@ def measure_hippocampus(recipe, net):
     start = time.perf_counter()
     x = draw_volumes(denoiser, 100, FD_NFE)
     seconds = (time.perf_counter() - start) / len(x)
-    cases = {split: torch.as_tensor(_hippocampi(split)) for split in ("train", "validation", "test")} | {"sample": x}
+    cases = {split: torch.as_tensor(datasets.hippocampi(split)) for split in ("train", "validation", "test")}
+    cases["sample"] = x
     labels = {key: labels_of(channels) for key, channels in cases.items()}
     volumes = {key: label_volumes(found) for key, found in labels.items()}
     shares = {key: largest_shares(found) for key, found in labels.items()}
@@ -897,54 +727,26 @@ def measure_hippocampus(recipe, net):
     return quality | _sampling(), tensors | {f"reference.{key}_nearest": d for key, d in nearest.items()}
 
 
-def _hippocampus_slices(split, shifts=((0, 0, 0),)):
-    """Sagittal slices with a label, as channels anterior, posterior and image, float32 (N, 3, 48, 32)."""
-    return _with_label(_hippocampi(split, shifts))[0]
-
-
-def _with_label(volumes):
-    """The sagittal slices of volumes (V, 3, 32, 48, 32) that have a label, as channels anterior, posterior and image
-    (N, 3, 48, 32), and which volume each is of, int64 (N,)."""
-    slices = np.moveaxis(volumes, 2, 1).reshape(-1, 3, 48, 32)
-    kept = (slices[:, 1:] > 0).any((1, 2, 3))
-    return slices[kept][:, [1, 2, 0]], np.repeat(np.arange(len(volumes)), volumes.shape[2])[kept]
-
-
-def hippocampus_cases(split):
-    """Slices of a split as :func:`_hippocampus_slices` has them, the volume that each is of and its person, int64."""
-    from data_fetch import hippocampus
-
-    persons = [v.subject for v in hippocampus.load(split) if hippocampus_box(v.label) is not None]
-    slices, volume = _with_label(_hippocampi(split))
-    return slices, volume, np.array(persons)[volume]
-
-
 def _hippocampus_pairs():
     shifts = [(0, 0, 0), *np.random.default_rng(0).integers(-4, 5, (2, 3))]
-    return to_uint8(_hippocampus_slices("train", shifts)), None
-
-
-def slice_labels(masks):
-    """Label channels (N, 2, H, W) in [-1, 1] -> labels (N, H, W): 0, 1 anterior, 2 posterior."""
-    value, which = torch.as_tensor(masks).max(1)
-    return torch.where(value > 0, which + 1, 0)
+    return to_uint8(datasets.hippocampus_slices("train", shifts)), None
 
 
 def _hippocampus_maps():
     pairs = _hippocampus_pairs()[0]
-    return pairs[:, 2], slice_labels(to_tensor(pairs[:, :2])).numpy().astype(np.uint8)
+    return pairs[:, 2], datasets.slice_labels(to_tensor(pairs[:, :2])).numpy().astype(np.uint8)
 
 
 def measure_hippocampus_slices(recipe, net):
     """Dice of each part on the slices of the test persons: of one sample, or of the U-Net."""
-    slices = to_tensor(_hippocampus_slices("test"))
-    truth, y = slice_labels(slices[:, :2]), slices[:, 2:]
+    slices = to_tensor(datasets.hippocampus_slices("test"))
+    truth, y = datasets.slice_labels(slices[:, :2]), slices[:, 2:]
     if isinstance(recipe.loss, SegmentationLoss):
         found = in_batches(net.labels, y.numpy())
     else:
         denoiser = NetworkDenoiser(net, recipe.loss.schedule, recipe.loss.kind, clip=True)
         noise = torch.randn(len(y), 2, 48, 32, generator=runtime.seeded(0))
-        found = slice_labels(generate(denoiser, noise, y, FD_NFE))
+        found = datasets.slice_labels(generate(denoiser, noise, y, FD_NFE))
     return {"test_dice": _dice(found, truth, ("background", *HIPPOCAMPUS_LABELS)), "test_slices": len(y)}, {}
 
 
@@ -969,7 +771,7 @@ def _mednist_recipe(**settings):
     return Recipe(
         data=MEDNIST_DATA,
         licence=MEDNIST_LICENCE,
-        classes=MEDNIST_CLASSES,
+        classes=datasets.MEDNIST_CLASSES,
         load_data=_mednist_train,
         **settings,
     )
@@ -984,8 +786,8 @@ def _trend_recipe(**settings):
         **{
             "data": f"{MEDNIST_DATA}; averaged over squares of 2 x 2 to 32 x 32",
             "licence": MEDNIST_LICENCE,
-            "classes": MEDNIST_CLASSES,
-            "load_data": lambda: mednist_small("train"),
+            "classes": datasets.MEDNIST_CLASSES,
+            "load_data": lambda: datasets.mednist_small("train"),
             "measure": measure_trend,
             "image_size": TREND_SIZE,
             "network": "DiffusionUNet",
@@ -1001,7 +803,12 @@ def _trend_recipe(**settings):
 
 def _brain_recipe(n=BRAIN_SUBJECTS, what="healthy", **settings):
     return Recipe(
-        **{"data": BRAIN_DATA.format(n, what), "licence": BRAIN_LICENCE, "image_size": BRAIN_SIZE, "batch_size": 32}
+        **{
+            "data": BRAIN_DATA.format(n, what),
+            "licence": BRAIN_LICENCE,
+            "image_size": datasets.BRAIN_SIZE,
+            "batch_size": 32,
+        }
         | settings
     )
 
@@ -1049,7 +856,7 @@ RECIPES = {
             network="Classifier",
             network_args=BRAIN_CLASSIFIER,
             loss=ClassificationLoss(),
-            load_data=lambda: _brain_families("train", 1000),
+            load_data=lambda: datasets.brain_families("train", 1000),
             measure=measure_brain_features,
             steps=1200,
             batch_size=64,
@@ -1061,11 +868,11 @@ RECIPES = {
             network="Segmenter",
             network_args={"num_labels": 5},
             loss=SegmentationLoss(),
-            load_data=lambda: _brain_maps("train", 6000),
+            load_data=lambda: datasets.brain_maps("train", 6000),
             measure=measure_segmenter,
             n=6000,
             what="half of them with a lesion, and their maps of tissue",
-            classes=BRAIN_TISSUES,
+            classes=datasets.BRAIN_TISSUES,
             steps=900,
             peak_rate=2e-3,
         ),
@@ -1084,8 +891,8 @@ RECIPES = {
             network="NoisyFromClean",
             network_args={"base": "brain_features", "base_args": BRAIN_CLASSIFIER},
             loss=NoisyClassificationLoss(schedules.Cosine(), latest=0.6),
-            load_data=lambda: _brain_families("train", 1000),
-            measure=functools.partial(measure_noisy_classifier, load_test=lambda: _brain_families("test", 200)),
+            load_data=lambda: datasets.brain_families("train", 1000),
+            measure=functools.partial(measure_noisy_classifier, load_test=lambda: datasets.brain_families("test", 200)),
             steps=2400,
             batch_size=64,
             peak_rate=1e-3,
@@ -1096,7 +903,7 @@ RECIPES = {
             network="DiffusionUNet",
             network_args=SMALLER | {"num_classes": 2},
             loss=COSINE_V,
-            load_data=lambda: _brain_healthy_or_not("train", 8000),
+            load_data=lambda: datasets.healthy_or_not("train", 8000),
             measure=measure_two_classes,
             batch_size=16,
             steps=1000,
@@ -1107,7 +914,7 @@ RECIPES = {
             _brain_recipe(
                 name=name,
                 network="VectorAutoencoder",
-                network_args={"image_size": BRAIN_SIZE, "latent_size": 128, "variational": kl_weight > 0},
+                network_args={"image_size": datasets.BRAIN_SIZE, "latent_size": 128, "variational": kl_weight > 0},
                 loss=AutoencoderLoss(kl_weight),
                 load_data=_brain_train,
                 measure=measure_neck,
@@ -1122,11 +929,11 @@ RECIPES = {
             network="ControlledUNet",
             network_args={"base": "brain", "base_args": BRAIN_PRIOR, "num_labels": 5},
             loss=COSINE_V,
-            load_data=lambda: _brain_maps("train", 8000),
+            load_data=lambda: datasets.brain_maps("train", 8000),
             measure=measure_control,
             n=8000,
             what="half of them with a lesion, and their maps of tissue",
-            classes=BRAIN_TISSUES,
+            classes=datasets.BRAIN_TISSUES,
             steps=700,
             full=FULL,
         ),
@@ -1233,7 +1040,7 @@ RECIPES = {
             network="DiffusionUNet",
             network_args=SMALLER | {"concat": 1},
             loss=dataclasses.replace(COSINE_V, concat=1),
-            load_data=lambda: (_brain_contrasts("train"), None),
+            load_data=lambda: (datasets.brain_contrasts("train", BRAIN_SUBJECTS), None),
             measure=measure_translation,
             what="healthy, with the T2-like slice of the same subject",
             batch_size=16,
@@ -1245,7 +1052,7 @@ RECIPES = {
             network="DiffusionUNet",
             network_args=SMALLER,
             loss=RegressionLoss(concat=1),
-            load_data=lambda: (_brain_contrasts("train"), None),
+            load_data=lambda: (datasets.brain_contrasts("train", BRAIN_SUBJECTS), None),
             measure=measure_translation,
             what="healthy, with the T2-like slice of the same subject",
             batch_size=8,
@@ -1274,7 +1081,7 @@ RECIPES = {
                 network="Segmenter",
                 network_args={"num_labels": 2},
                 loss=SegmentationLoss(shift=4),
-                load_data=_rated_draws,
+                load_data=lambda: datasets.rated_draws(RATED_SUBJECTS),
                 measure=measure_raters,
                 n=RATED_SUBJECTS,
                 what="each with a lesion and masks of four of its raters, cropped to 64 x 64",

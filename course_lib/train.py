@@ -17,8 +17,9 @@ import torch
 from torch import distributed
 
 from course_lib import pretrained, runtime
+from course_lib.datasets import DataError
 from course_lib.networks import build
-from course_lib.recipes import RECIPES, DataError
+from course_lib.recipes import RECIPES
 from course_lib.training import Batches, load_checkpoint, progress, read_checkpoint, save_checkpoint, train
 
 CHECKPOINT_SECONDS = 120

@@ -17,10 +17,10 @@ import torch
 from course_lib import pretrained, runtime
 from course_lib.applications.anomaly import Healthy, brain, heal, noise_and_denoise, one_step, residual_score, smooth
 from course_lib.arguments import one_of
+from course_lib.datasets import BRAIN_TISSUES, synthetic_brains
 from course_lib.files import write_rows
 from course_lib.guidance import ClassifierFree, ClassifierGuided, Clipped
 from course_lib.metrics.detection import auroc, average_precision, counts, dice, false_alarms
-from course_lib.recipes import BRAIN_TISSUES, synthetic_brains
 
 FAMILIES = ("hyper", "hypo", "texture", "mass", "tiny")
 CASES = {"test": 16, "validation": 8}  # of each family

@@ -27,25 +27,15 @@ from torch.nn import functional as F
 
 from course_lib import pretrained, runtime, train
 from course_lib.applications.anomaly import brain
+from course_lib.datasets import BRAIN_TISSUES, mednist_images, synthetic_brains, synthetic_levels, synthetic_ventricles
 from course_lib.experiments import guidance
 from course_lib.experiments import reconstruction as lab
 from course_lib.files import read_tensors, write_rows, write_tensors
+from course_lib.images import in_batches, to_tensor
 from course_lib.metrics.detection import false_alarms
 from course_lib.metrics.images import contrast_kept, coverage, prediction_interval, psnr
 from course_lib.operators import to_kspace
-from course_lib.recipes import (
-    BRAIN_LICENCE,
-    BRAIN_TISSUES,
-    COPIES,
-    MEDNIST_LICENCE,
-    RECIPES,
-    in_batches,
-    mednist_images,
-    synthetic_brains,
-    synthetic_levels,
-    synthetic_ventricles,
-)
-from course_lib.training import to_tensor
+from course_lib.recipes import BRAIN_LICENCE, COPIES, MEDNIST_LICENCE, RECIPES
 
 CASES, GROUP = lab.CASES, lab.GROUP
 METHODS = ("zeros or FBP", "TV", "U-Net", "DiffPIR")

@@ -10,11 +10,12 @@ import json
 import torch
 
 from course_lib import guidance, pretrained, runtime
+from course_lib.datasets import in_reference, mednist_images, random_of_each_class
 from course_lib.files import read_tensors, write_rows, write_tensors
+from course_lib.generate import draw
+from course_lib.images import in_batches
 from course_lib.metrics.distribution import density_coverage, frechet_distance, moments
 from course_lib.metrics.intervals import jackknife
-from course_lib.recipes import in_batches, in_reference, mednist_images, random_of_each_class
-from course_lib.sample import draw
 
 IMAGES = 120  # a set: the six classes take turns, so that its beginning is a smaller set
 STEPS = 15

@@ -21,16 +21,16 @@ from course_lib import pretrained, runtime
 from course_lib.applications import classical, counterfactual, denoising
 from course_lib.applications.anomaly import smooth
 from course_lib.arguments import one_of
+from course_lib.datasets import synthetic_brains, synthetic_ventricles
 from course_lib.experiments.anomaly import Method
 from course_lib.files import write_rows
+from course_lib.generate import generate
+from course_lib.images import to_tensor
 from course_lib.inverse import repaint_times, replacement
 from course_lib.metrics.images import contrast_kept, coverage, psnr, ssim
 from course_lib.operators import Mask
-from course_lib.recipes import synthetic_brains, synthetic_ventricles
-from course_lib.sample import generate
 from course_lib.samplers import last, sample
 from course_lib.schedules import uniform_times
-from course_lib.training import to_tensor
 
 CASES = {"test": 32, "validation": 8}
 GROUP = 8

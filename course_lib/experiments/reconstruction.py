@@ -13,15 +13,16 @@ import time
 import torch
 
 from course_lib import pretrained, runtime
+from course_lib.datasets import synthetic_brains
 from course_lib.files import read_tensors, write_rows, write_tensors
 from course_lib.guidance import Clipped
+from course_lib.images import to_tensor
 from course_lib.inverse import diffpir, diffpir_step, dps_step, pigdm, tv
 from course_lib.metrics.images import contrast_kept, coverage, psnr, ssim
 from course_lib.operators import to_kspace
-from course_lib.recipes import CT_NOISE, MRI_NOISE, back_projected, scan_ct, scan_mri, synthetic_brains
+from course_lib.recipes import CT_NOISE, MRI_NOISE, back_projected, scan_ct, scan_mri
 from course_lib.samplers import ddpm_step, last, sample
 from course_lib.schedules import log_snr_times, uniform_times
-from course_lib.training import to_tensor
 
 CASES, GROUP = 32, 4
 PROBLEMS = ("MRI, R = 4", "MRI, R = 8", "CT, 24 views")

@@ -12,6 +12,7 @@ import torch
 
 from course_lib import experiments, pretrained
 from course_lib.applications import classical
+from course_lib.datasets import rater_chances
 from course_lib.experiments import (
     anomaly,
     challenges,
@@ -25,7 +26,6 @@ from course_lib.files import read_tensors, write_atomically
 from course_lib.metrics.detection import auroc
 from course_lib.metrics.distribution import density_coverage, extrapolated, kernel_distance, precision_recall
 from course_lib.metrics.intervals import bootstrap, jackknife
-from course_lib.recipes import rater_chances
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "results.md"

@@ -9,10 +9,12 @@ from functools import partial
 import torch
 
 from course_lib import pretrained, runtime
+from course_lib.datasets import in_reference, mednist_images, random_of_each_class
 from course_lib.experiments.record import rounded
 from course_lib.experiments.study import Study
+from course_lib.images import in_batches
 from course_lib.metrics.distribution import frechet_distance, moments
-from course_lib.recipes import RECIPES, in_batches, in_reference, mednist_images, random_of_each_class
+from course_lib.recipes import RECIPES
 from course_lib.samplers import ddim_step, ddpm_step, dpmpp_2m_step, heun_step, last, sample
 from course_lib.schedules import log_snr_times, uniform_times
 

@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from course_lib import pretrained, recipes, runtime
+from course_lib import datasets, pretrained, runtime
 from course_lib.arguments import whole
+from course_lib.datasets import rated, rater_chances, slice_labels
 from course_lib.files import read_tensors, write_rows, write_tensors
+from course_lib.images import in_batches, to_tensor
 from course_lib.metrics import checks
 from course_lib.metrics.segmentation import expected_dice, generalised_energy_distance, nearest_rating
-from course_lib.recipes import in_batches, rated, rater_chances, slice_labels
 from course_lib.samplers import dpmpp_2m_step, last, sample
 from course_lib.schedules import log_snr_times
-from course_lib.training import to_tensor
 
 CASES = {"test": 64, "validation": 32}
 SAMPLES, NFE, START = 16, 25, -10.0  # START: log-SNR of the first evaluation
@@ -304,7 +304,7 @@ def hippocampus_row():
     thresholds = []
     for split in ("validation", "test"):
         step = 3 if split == "validation" else 1  # every third slice is enough to choose a threshold
-        slices, volume, person = (part[::step] for part in recipes.hippocampus_cases(split))
+        slices, volume, person = (part[::step] for part in datasets.hippocampus_cases(split))
         truth, volume = slice_labels(slices[:, :2]), torch.as_tensor(volume)
         probabilities, seconds = label_probabilities(torch.as_tensor(slices[:, 2:]))
         if split == "validation":
@@ -376,5 +376,5 @@ def make(path):
         elif name in PLAN and name not in done:
             found, masks = row(name)
             keep(found, {name: pack(masks)} if name in STORED else {})
-        elif name == "hippocampus" and name not in done and needs(name) and recipes.hippocampus_is_here():
+        elif name == "hippocampus" and name not in done and needs(name) and datasets.hippocampus_is_here():
             keep(*hippocampus_row())

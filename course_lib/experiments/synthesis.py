@@ -17,13 +17,15 @@ import torch
 from torch.nn import functional as F
 
 from course_lib import pretrained, runtime
+from course_lib.datasets import in_reference, mednist_images, random_of_each_class, spread_of_each_class
 from course_lib.files import read_tensors, write_rows, write_tensors
+from course_lib.generate import draw
+from course_lib.images import in_batches, to_tensor, to_uint8
+from course_lib.losses import ClassificationLoss
 from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.metrics.memorisation import nearest_and_crowd
 from course_lib.networks import Classifier
-from course_lib.recipes import in_batches, in_reference, mednist_images, random_of_each_class, spread_of_each_class
-from course_lib.sample import draw
-from course_lib.training import Batches, ClassificationLoss, to_tensor, to_uint8, train
+from course_lib.training import Batches, train
 
 IMAGES = 600  # a set: the six classes take turns, so that its beginning is a smaller set
 STORED = 240  # the first images of a set, whose features are in the record

@@ -10,13 +10,14 @@ import functools
 import torch
 
 from course_lib import predictions
+from course_lib.datasets import MEDNIST_CLASSES, mednist_images, mednist_is_here, synthetic_brains
 from course_lib.denoisers import GaussianDenoiser, NetworkDenoiser
 from course_lib.experiments.record import rounded
 from course_lib.experiments.study import Study
-from course_lib.recipes import MEDNIST_CLASSES, mednist_images, mednist_is_here, synthetic_brains
+from course_lib.images import to_tensor
 from course_lib.samplers import noise_like
 from course_lib.schedules import Discrete
-from course_lib.training import ema_decay, to_tensor, update_ema
+from course_lib.training import ema_decay, update_ema
 
 T, STEPS, BATCH = 1000, 300, 32
 LEVELS = (10, 25, 50, 100, 150, 200, 300, 400, 500, 600, 750, 900)  # steps at which the error is measured

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 import torch
 
 from course_lib import pretrained, runtime
+from course_lib.datasets import mednist_small, random_of_each_class
 from course_lib.files import read_tensors, write_rows, write_tensors
+from course_lib.generate import draw_along
+from course_lib.images import to_uint8
 from course_lib.metrics.distribution import Moments, frechet_distance, moments
 from course_lib.metrics.intervals import jackknife
-from course_lib.recipes import FD_IMAGES, TREND_SIZE, mednist_small, random_of_each_class, small_judged, small_reference
-from course_lib.sample import draw_along
+from course_lib.recipes import FD_IMAGES, TREND_SIZE, small_judged, small_reference
 from course_lib.samplers import consistency_step, ddim_step, ddpm_step, dpmpp_2m_step, heun_step
 from course_lib.schedules import karras_levels, uniform_times
-from course_lib.training import to_uint8
 
 EVALUATIONS = (1, 2, 4, 8, 15, 50)
 ODD = (1, 3, 7, 15, 49)  # Heun takes two evaluations a step, and one at the last time

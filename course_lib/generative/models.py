@@ -24,9 +24,9 @@ from torch import nn
 
 from course_lib.arguments import alike, floating, positive, shaped, whole
 from course_lib.denoisers import MixtureDenoiser, NetworkDenoiser
+from course_lib.losses import DiffusionLoss
 from course_lib.samplers import ddim_step, last, sample
 from course_lib.schedules import Cosine, uniform_times
-from course_lib.training import DiffusionLoss
 
 LOG_2PI = math.log(2 * math.pi)
 

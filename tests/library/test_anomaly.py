@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from course_lib import experiments, pretrained, recipes, schedules, train
+from course_lib import datasets, experiments, pretrained, recipes, schedules, train
 from course_lib.applications import anomaly
 from course_lib.denoisers import GaussianDenoiser
 from course_lib.experiments import anomaly as study
+from course_lib.losses import AutoencoderLoss
 from course_lib.metrics import detection
 from course_lib.networks import VectorAutoencoder
 from course_lib.recipes import RECIPES
-from course_lib.training import AutoencoderLoss
 
 # ---- the networks ----------------------------------------------------------------------------------------------------
 
@@ -69,13 +69,13 @@ def test_each_recipe_trains_ships_and_is_measured(name, monkeypatch, tmp_path):
     monkeypatch.setattr(brain_cohort, "cohort", lambda split, n, size, **options: cohort(split, few, 32, **options))
     monkeypatch.setattr(recipes, "BRAIN_FD_IMAGES", few)
     monkeypatch.setattr(recipes, "FD_NFE", 2)
-    recipes._healthy.cache_clear()
+    datasets.healthy_brains.cache_clear()
     recipe = dataclasses.replace(RECIPES[name], network_args=SMALLER[name], image_size=32, batch_size=4, steps=2)
     for _ in train.run(recipe, tmp_path, torch.float32):
         pass
     monkeypatch.setattr(pretrained.save, "__defaults__", (None, tmp_path))
     train.ship(recipe, tmp_path)
-    recipes._healthy.cache_clear()
+    datasets.healthy_brains.cache_clear()
     card = json.loads((tmp_path / f"{name}.json").read_text())
     measured = {
         "brain_noisy_classifier": ("test_accuracy", "test_images"),
@@ -96,8 +96,8 @@ def test_shipped_size_of_the_recipes_stays_small():
 
 
 def test_half_of_the_classes_images_have_a_lesion(monkeypatch):
-    monkeypatch.setattr(recipes, "_brain_maps", lambda split, n: (None, np.array([[[0, 3]], [[4, 3]], [[1, 2]]])))
-    assert recipes._brain_healthy_or_not("train", 3)[1].tolist() == [0, 1, 0]
+    monkeypatch.setattr(datasets, "brain_maps", lambda split, n: (None, np.array([[[0, 3]], [[4, 3]], [[1, 2]]])))
+    assert datasets.healthy_or_not("train", 3)[1].tolist() == [0, 1, 0]
 
 
 # ---- measures --------------------------------------------------------------------------------------------------------

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import hippocampus, likelihood, networks, nifti, profiling, recipes, runtime, samplers
-from course_lib import sample as drawing
+from course_lib import generate, hippocampus, likelihood, networks, nifti, profiling, recipes, runtime, samplers
 from course_lib.applications import anomaly, classical, counterfactual, denoising
 from course_lib.arguments import alike, floating, images, one_of, positive, rising, shaped, whole, within
 from course_lib.denoisers import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
 from course_lib.experiments import anomaly as anomaly_study
 from course_lib.experiments import image_to_image, reconstruction, segmentation
 from course_lib.generative import models, scoreboard, training
+from course_lib.images import in_batches
 from course_lib.schedules import Cosine, Linear, VarianceExploding, uniform_times
 from course_lib.viz import figures, planes, widgets
 
@@ -267,15 +267,15 @@ def test_denoisers_schedules_and_samplers():
 
 def test_drawing_and_benches():
     for y in (-1, 0):
-        refused("y", drawing.draw, pixel, y)
+        refused("y", generate.draw, pixel, y)
     for y in ([0, 1], "Hand", torch.tensor(3)):
-        refused("y", drawing.draw, pixel, y, nfe=2, size=8)
-    refused("denoiser", drawing.draw, "mednist", torch.tensor([0]))
-    refused("size", drawing.draw, pixel, 2, size=-64)
+        refused("y", generate.draw, pixel, y, nfe=2, size=8)
+    refused("denoiser", generate.draw, "mednist", torch.tensor([0]))
+    refused("size", generate.draw, pixel, 2, size=-64)
     for seed in (-1, "a", 1.5, None):
         refused("seed", runtime.seeded, seed)
     for batch_size in (0, -1):
-        refused("batch_size", recipes.in_batches, torch.relu, X[:, 0].numpy(), batch_size)
+        refused("batch_size", in_batches, torch.relu, X[:, 0].numpy(), batch_size)
     for accelerations in (4, [4]):
         refused("accelerations", recipes.scan_mri, X, accelerations, generator())
     for problem in ("PET", "MRI, R = ", None):

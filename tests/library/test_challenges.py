@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import experiments, recipes, runtime
+from course_lib import datasets, experiments, recipes, runtime
 from course_lib.experiments import challenges as lab
+from course_lib.images import to_tensor
 from course_lib.metrics.images import contrast_kept, psnr
 from course_lib.recipes import RECIPES
 
@@ -65,7 +66,7 @@ def test_the_truth_has_a_misfit_of_one():
 
 def test_levels_are_the_same_people_elsewhere():
     middle, top, again = (
-        recipes.synthetic_levels("test", 2, level, size=32) for level in (16, lab.LEVEL["vertex"], 16)
+        datasets.synthetic_levels("test", 2, level, size=32) for level in (16, lab.LEVEL["vertex"], 16)
     )
     assert np.array_equal(middle, again) and middle.shape == (2, 32, 32)
     assert ((top > -0.9).sum((1, 2)) < 0.7 * (middle > -0.9).sum((1, 2))).all()
@@ -81,7 +82,7 @@ def test_the_networks_of_the_copies_differ_in_data_and_steps_alone(monkeypatch):
     for key in ("network", "network_args", "peak_rate", "seed", "image_size", "loss"):
         assert all(getattr(entry, key) == getattr(entries[0], key) for entry in entries)
     assert [entry.batch_size for entry in entries] == [min(n, 16) for n, _ in recipes.COPIES]
-    monkeypatch.setattr(recipes, "_healthy", lambda split, n, size: (split, n, size))
+    monkeypatch.setattr(datasets, "healthy_brains", lambda split, n, size: (split, n, size))
     assert [entry.load_data() for entry in entries] == [(("train", n, 32), None) for n, _ in recipes.COPIES]
 
 
@@ -95,11 +96,11 @@ def people(split, n, size=32, seed=0):
 
 @pytest.mark.parametrize("n", [10, 100])
 def test_copies_are_found_and_new_people_are_not(monkeypatch, n):
-    monkeypatch.setattr(recipes, "_healthy", people)
+    monkeypatch.setattr(datasets, "healthy_brains", people)
     monkeypatch.setattr(recipes, "coarse_features", lambda images: torch.as_tensor(images)[:, ::8, ::8].flatten(1))
-    recipe, known = RECIPES[f"copies_{n}_3000"], recipes.to_tensor(people("train", n))[:, 0]
+    recipe, known = RECIPES[f"copies_{n}_3000"], to_tensor(people("train", n))[:, 0]
     for made, low, high in ((known[torch.arange(300) % n], 1.0, 1.0), (people("test", 300, seed=3), 0.0, 0.05)):
-        drawn = recipes.to_tensor(made)[:, 0] + 0.002 * torch.randn(300, 32, 32, generator=runtime.seeded(0))
+        drawn = to_tensor(made)[:, 0] + 0.002 * torch.randn(300, 32, 32, generator=runtime.seeded(0))
         monkeypatch.setattr(recipes, "draw", lambda *args, drawn=drawn, **options: drawn)
         quality, tensors = recipe.measure(recipe, None)
         assert low <= quality["share_of_copies"] <= high and quality["share_of_held_out"] < 0.04
@@ -108,7 +109,7 @@ def test_copies_are_found_and_new_people_are_not(monkeypatch, n):
 
 def test_copies_are_trained_and_measured_in_one_go(monkeypatch, tmp_path):
     """Two steps instead of 3,000; a second call goes on from the checkpoint and finds the same."""
-    monkeypatch.setattr(recipes, "_healthy", people)
+    monkeypatch.setattr(datasets, "healthy_brains", people)
     monkeypatch.setattr(recipes, "coarse_features", lambda images: torch.as_tensor(images)[:, ::8, ::8].flatten(1))
     monkeypatch.setattr(recipes, "FD_NFE", 2)
     monkeypatch.setitem(RECIPES, "copies_10_3000", dataclasses.replace(RECIPES["copies_10_3000"], steps=2))

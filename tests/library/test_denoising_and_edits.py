@@ -311,7 +311,7 @@ def test_rows_of_a_network_that_is_not_here_are_left_out(tmp_path, monkeypatch):
 
 
 def test_given_and_what_if_are_the_same_person():
-    from course_lib.recipes import synthetic_ventricles
+    from course_lib.datasets import synthetic_ventricles
 
     (x, before), (truth, after) = (synthetic_ventricles("validation", 2, walls) for walls in (0.0, 3.0))
     assert (counterfactual.area(after) > 1.1 * counterfactual.area(before)).all()

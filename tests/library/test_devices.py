@@ -11,7 +11,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 from simulated_device import DEVICE, simulated_device
 
-from course_lib import guidance, inverse, likelihood, training
+from course_lib import guidance, inverse, likelihood, losses, training
 from course_lib.applications import anomaly, classical, counterfactual
 from course_lib.denoisers import NetworkDenoiser
 from course_lib.metrics.images import psnr, ssim
@@ -59,15 +59,15 @@ def test_the_device_mixes_with_nothing_else():
 
 
 LOSSES = {
-    "diffusion": (training.DiffusionLoss(SCHEDULE), "DiffusionUNet", SMALL),
-    "EDM": (training.EDMLoss(0.5), "PreconditionedUNet", SMALL | {"sigma_data": 0.5}),
-    "classifier": (training.ClassificationLoss(), "Classifier", {"num_classes": 2, "channels": (8, 8)}),
+    "diffusion": (losses.DiffusionLoss(SCHEDULE), "DiffusionUNet", SMALL),
+    "EDM": (losses.EDMLoss(0.5), "PreconditionedUNet", SMALL | {"sigma_data": 0.5}),
+    "classifier": (losses.ClassificationLoss(), "Classifier", {"num_classes": 2, "channels": (8, 8)}),
     "noisy classifier": (
-        training.NoisyClassificationLoss(SCHEDULE),
+        losses.NoisyClassificationLoss(SCHEDULE),
         "NoisyClassifier",
         {"num_classes": 2, "channels": (32,), "image_size": 16},
     ),
-    "autoencoder": (training.AutoencoderLoss(), "Autoencoder", {"channels": (32, 32)}),
+    "autoencoder": (losses.AutoencoderLoss(), "Autoencoder", {"channels": (32, 32)}),
 }
 
 
@@ -84,10 +84,10 @@ def test_training(name):
 def test_regression_and_segmentation_and_distillation():
     generator, x = training.step_generator(0, 0), images(4, 2, 16, 16)
     teacher = network_denoiser(num_classes=0)
-    training.RegressionLoss(concat=1)(teacher.net, (x, None), generator)
+    losses.RegressionLoss(concat=1)(teacher.net, (x, None), generator)
     segmenter = build("Segmenter", num_labels=2, channels=(8, 8)).to(DEVICE)
-    training.SegmentationLoss()(segmenter, (x[:, :1], (x[:, 0] > 0).long()), generator)
-    training.DistillationLoss(lambda: teacher, SCHEDULE, steps=2)(teacher.net, (x[:, :1], None), generator)
+    losses.SegmentationLoss()(segmenter, (x[:, :1], (x[:, 0] > 0).long()), generator)
+    losses.DistillationLoss(lambda: teacher, SCHEDULE, steps=2)(teacher.net, (x[:, :1], None), generator)
 
 
 @pytest.mark.parametrize("name", [*STEPS, "consistency"])

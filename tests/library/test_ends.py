@@ -12,10 +12,11 @@ import torch
 
 from course_lib import schedules
 from course_lib.denoisers import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser, NetworkDenoiser
+from course_lib.generate import generate
 from course_lib.guidance import ClassifierGuided, Clipped
 from course_lib.inverse import diffpir_step
+from course_lib.losses import EDMLoss
 from course_lib.predictions import convert, target, to_x0
-from course_lib.sample import generate
 from course_lib.samplers import (
     STEPS,
     consistency_step,
@@ -28,7 +29,6 @@ from course_lib.samplers import (
     reverse_moments,
     sample,
 )
-from course_lib.training import EDMLoss
 
 DOUBLE = torch.float64
 STD = 0.5

@@ -8,6 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from course_lib import pretrained, recipes, schedules
+from course_lib.images import to_tensor, to_uint8
+from course_lib.losses import AutoencoderLoss, DiffusionLoss, NoisyClassificationLoss, RegressionLoss, SegmentationLoss
 from course_lib.networks import (
     Autoencoder,
     Classifier,
@@ -20,16 +22,7 @@ from course_lib.networks import (
     pixel_shuffle,
     pixel_unshuffle,
 )
-from course_lib.training import (
-    AutoencoderLoss,
-    Batches,
-    DiffusionLoss,
-    NoisyClassificationLoss,
-    RegressionLoss,
-    SegmentationLoss,
-    to_tensor,
-    to_uint8,
-)
+from course_lib.training import Batches
 
 SMALL = {"channels": (32, 64), "num_res_blocks": 1, "patch": 2}
 

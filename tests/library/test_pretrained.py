@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from course_lib import pretrained, sample
-from course_lib.recipes import COPIES, RECIPES, spread_of_each_class
-from course_lib.sample import draw
+from course_lib.datasets import spread_of_each_class
+from course_lib.generate import draw
+from course_lib.recipes import COPIES, RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
 MEGABYTE = 1_000_000
@@ -38,9 +39,9 @@ def imported(path):
 
 
 def test_walls_stand():
-    """data_fetch never imports course_lib, of course_lib only recipes.py knows the data, and samplers know no MONAI."""
+    """data_fetch never imports course_lib, in course_lib only datasets.py knows it, and samplers know no MONAI."""
     assert not [path for path in (ROOT / "data_fetch").rglob("*.py") if "course_lib" in imported(path)]
-    assert [p.name for p in (ROOT / "course_lib").rglob("*.py") if "data_fetch" in imported(p)] == ["recipes.py"]
+    assert [p.name for p in (ROOT / "course_lib").rglob("*.py") if "data_fetch" in imported(p)] == ["datasets.py"]
     for name in ("samplers.py", "denoisers.py", "schedules.py", "predictions.py"):
         assert "monai" not in imported(ROOT / "course_lib" / name), name
 

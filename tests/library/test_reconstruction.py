@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import experiments, recipes, runtime
+from course_lib import datasets, experiments, recipes, runtime
 from course_lib.denoisers import NetworkDenoiser
 from course_lib.experiments import reconstruction as lab
 from course_lib.metrics.images import contrast_kept, coverage, energy_score, prediction_interval, psnr, ssim
@@ -27,12 +27,12 @@ def blobs(n=8, size=32):
 @pytest.mark.parametrize("name", ["brain_mri_unet", "brain_ct_unet"])
 def test_a_tiny_supervised_network_trains(name, monkeypatch):
     """It sees other scans at every step, the same in every run, and its loss falls."""
-    monkeypatch.setattr(recipes, "_healthy", lambda split, n: np.uint8((blobs(n)[:, 0] + 1) * 127.5))
+    monkeypatch.setattr(datasets, "healthy_brains", lambda split, n: np.uint8((blobs(n)[:, 0] + 1) * 127.5))
     recipe = dataclasses.replace(RECIPES[name], network_args={"channels": (32, 32), "num_res_blocks": 1, "patch": 2})
 
     def run(steps):
         torch.manual_seed(0)
-        batches = Batches(recipes._healthy("train", 16), batch_size=4)
+        batches = Batches(datasets.healthy_brains("train", 16), batch_size=4)
         return list(
             train(build(recipe.network, **recipe.network_args), batches, recipe.loss, steps=steps, peak_rate=2e-3)
         )

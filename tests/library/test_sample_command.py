@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from course_lib import pretrained, sample
+from course_lib import generate, pretrained, sample
 from course_lib.hippocampus import HIPPOCAMPUS_SHAPE, label_volumes
+from course_lib.images import save_images
 from course_lib.networks import build
 from course_lib.nifti import load_nifti
 from course_lib.schedules import Cosine, Linear, RectifiedFlow, ScaledLinear, VarianceExploding
@@ -76,10 +77,10 @@ def test_with_classes_the_name_tells(tmp_path):
 def test_latents_are_decoded_with_their_scale():
     """draw_latents = generate, then decode(z / scale), whatever the batch size."""
     denoiser, autoencoder = pretrained.load_denoiser("latent", clip=False), pretrained.load("brain_autoencoder")
-    z, images = sample.draw_latents(denoiser, autoencoder, 3, nfe=2, seed=4, size=32)
+    z, images = generate.draw_latents(denoiser, autoencoder, 3, nfe=2, seed=4, size=32)
     assert z.shape == (3, 4, 4, 4) and images.shape == (3, 32, 32)
     noise = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(4))
-    torch.testing.assert_close(z, sample.generate(denoiser, noise, nfe=2, batch_size=1), rtol=0, atol=0.1)
+    torch.testing.assert_close(z, generate.generate(denoiser, noise, nfe=2, batch_size=1), rtol=0, atol=0.1)
     by_hand = autoencoder.autoencoder.decode(z / 0.5)
     expected = torch.nn.functional.pixel_shuffle(by_hand, 2)[:, 0].clamp(-1, 1)
     without_scale = torch.nn.functional.pixel_shuffle(autoencoder.autoencoder.decode(z), 2)[:, 0].clamp(-1, 1)
@@ -98,7 +99,7 @@ def test_volumes_are_written_as_pairs(tmp_path, capsys):
     np.testing.assert_array_equal(affine, label_affine)
     np.testing.assert_allclose(nibabel.affines.apply_affine(affine, (np.array(image.shape) - 1) / 2), 0, atol=1e-12)
     assert nibabel.affines.voxel_sizes(affine).tolist() == [1, 1, 1]
-    x = sample.draw_volumes(pretrained.load_denoiser("volume"), 2, nfe=2, seed=0)
+    x = generate.draw_volumes(pretrained.load_denoiser("volume"), 2, nfe=2, seed=0)
     np.testing.assert_array_equal(image, x[0, 0])
     assert label_volumes(label[None]).sum() == ((x[0, 1:] > 0).any(0)).sum()
     assert "2 volumes at 2 evaluations each" in capsys.readouterr().out
@@ -143,7 +144,7 @@ def test_nan_is_never_written_as_black(tmp_path, monkeypatch, capsys):
     bad = torch.zeros(2, 32, 32)
     bad[1, 2:4, 3], bad[0, 0, 0] = float("nan"), float("inf")
     with pytest.raises(ValueError, match="3 of 2048 values drawn are NaN or infinite, and nothing was written"):
-        sample.save_images(bad, tmp_path)
+        save_images(bad, tmp_path)
     monkeypatch.setattr(sample, "draw", lambda *_: bad)
     assert run("plain", tmp_path) == 1 and "3 of 2048 values" in capsys.readouterr().err
     volumes = torch.zeros(2, 3, *HIPPOCAMPUS_SHAPE)
@@ -154,7 +155,7 @@ def test_nan_is_never_written_as_black(tmp_path, monkeypatch, capsys):
 
 
 def test_pictures_beyond_the_range_are_clipped_and_not_wrapped(tmp_path):
-    sample.save_images(np.array([[[-1.02, -1, 1, 1.02]]], np.float32), tmp_path)
+    save_images(np.array([[[-1.02, -1, 1, 1.02]]], np.float32), tmp_path)
     assert np.asarray(Image.open(tmp_path / "000.png")).tolist() == [[0, 0, 255, 255]]
 
 
@@ -169,7 +170,7 @@ def test_pictures_beyond_the_range_are_clipped_and_not_wrapped(tmp_path):
 )
 def test_what_is_no_picture_is_refused(images, labels, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        sample.save_images(images, tmp_path, labels, ("A", "B"))
+        save_images(images, tmp_path, labels, ("A", "B"))
     assert not list(tmp_path.iterdir())
 
 
@@ -186,12 +187,12 @@ def test_numbers_beyond_their_range_are_refused(more, tmp_path, capsys):
 )
 def test_classes_that_the_network_does_not_know(y, message):
     with pytest.raises(ValueError, match=message):
-        sample.draw(pretrained.load_denoiser("classed"), torch.tensor(y), nfe=2, size=32)
+        generate.draw(pretrained.load_denoiser("classed"), torch.tensor(y), nfe=2, size=32)
 
 
 def test_conditions_are_as_many_as_the_noise():
     with pytest.raises(ValueError, match="y of as many as there is noise, 3; got batch_size 100 and 2 of y"):
-        sample.generate(pretrained.load_denoiser("classed"), torch.zeros(3, 1, 32, 32), torch.tensor([0, 1]), 2)
+        generate.generate(pretrained.load_denoiser("classed"), torch.zeros(3, 1, 32, 32), torch.tensor([0, 1]), 2)
 
 
 @pytest.mark.parametrize(
@@ -211,4 +212,4 @@ def test_samples_of_every_schedule_have_the_spread_of_their_data(schedule):
             return (alpha / 4 / (alpha**2 / 4 + sigma**2)).float() * x_t
 
     noise = torch.randn(4000, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    assert float(sample.generate(Exact(), noise, nfe=40).std()) == pytest.approx(0.5, rel=0.03)
+    assert float(generate.generate(Exact(), noise, nfe=40).std()) == pytest.approx(0.5, rel=0.03)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import experiments, recipes, schedules
+from course_lib import datasets, experiments, schedules
 from course_lib.experiments import segmentation
 from course_lib.metrics.segmentation import (
     calibration_error,
@@ -242,8 +242,8 @@ def test_masks_drawn_from_probabilities():
 def test_the_best_cut_lies_where_the_best_level_set_is():
     """Nested raters none, core, outline, generous with the course's chances: the outline is best, p above 0.25."""
     ratings = torch.stack([square(k) for k in (0, 9, 10, 11)])[:, None]
-    p = torch.tensordot(recipes.rater_chances(), ratings.float(), 1)
-    scores = [float(expected_dice(mask, ratings, recipes.rater_chances())) for mask in ratings]
+    p = torch.tensordot(datasets.rater_chances(), ratings.float(), 1)
+    scores = [float(expected_dice(mask, ratings, datasets.rater_chances())) for mask in ratings]
     assert scores.index(max(scores)) == 2 and 0.25 <= segmentation.best_cut(p, ratings) < 0.6
 
 
@@ -261,8 +261,8 @@ def test_a_part_of_the_record_of_segmentation_is_remade():
     assert set(rows) == set(segmentation.names())
     for name, row in rows.items():
         assert row["needs"] == segmentation.needs(name), "made with other weights"
-    cases = recipes.rated("test", segmentation.CASES["test"])
-    again = generalised_energy_distance(stored, segmentation.ratings_of(cases), recipes.rater_chances())
+    cases = datasets.rated("test", segmentation.CASES["test"])
+    again = generalised_energy_distance(stored, segmentation.ratings_of(cases), datasets.rater_chances())
     torch.testing.assert_close(again, torch.tensor(rows["test"]["energy_distance"]), rtol=0, atol=1e-4)
     validation = segmentation.stored_masks(path, "validation")
     for row in segmentation.baseline_rows({"test": stored, "validation": validation}):

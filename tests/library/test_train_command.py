@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from course_lib import pretrained, runtime, train
-from course_lib.recipes import RECIPES, DataError
+from course_lib.datasets import DataError
+from course_lib.recipes import RECIPES
 
 
 @pytest.fixture

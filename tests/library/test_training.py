@@ -16,25 +16,26 @@ import torch
 
 from course_lib import schedules, training
 from course_lib.files import read_tensors, write_atomically, write_tensors
-from course_lib.networks import DiffusionUNet
-from course_lib.training import (
+from course_lib.images import to_tensor, to_uint8
+from course_lib.losses import (
     AutoencoderLoss,
-    Batches,
     ClassificationLoss,
     DiffusionLoss,
     DistillationLoss,
     EDMLoss,
     NoisyClassificationLoss,
     RegressionLoss,
+    shifted_times,
+    stratified_times,
+)
+from course_lib.networks import DiffusionUNet
+from course_lib.training import (
+    Batches,
     ema_decay,
     learning_rate,
     load_checkpoint,
     save_checkpoint,
-    shifted_times,
     step_generator,
-    stratified_times,
-    to_tensor,
-    to_uint8,
     train,
     update_ema,
 )

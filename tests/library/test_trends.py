@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import experiments, pretrained, recipes, sample, schedules, train
+from course_lib import datasets, experiments, pretrained, recipes, sample, samplers, schedules, train
 from course_lib.denoisers import Counted, NetworkDenoiser
 from course_lib.experiments import trends
+from course_lib.generate import draw_along
+from course_lib.losses import DiffusionLoss, DistillationLoss, EDMLoss
 from course_lib.networks import DiffusionUNet, PreconditionedUNet, StudentUNet, build
 from course_lib.predictions import preconditioning, to_x0
 from course_lib.recipes import RECIPES
-from course_lib.sample import draw_along
 from course_lib.samplers import consistency_step, ddim_step, dpmpp_2m_step, last
 from course_lib.schedules import Cosine, Linear, RectifiedFlow, VarianceExploding, karras_levels, uniform_times
-from course_lib.training import DiffusionLoss, DistillationLoss, EDMLoss
 
 DOUBLE = torch.float64
 MEAN, STD = -0.3, 0.55
@@ -306,7 +306,7 @@ def test_ending_with_the_denoised_image_is_stepping_to_zero():
     schedule, y = Cosine(), torch.zeros(3)
     times = uniform_times(5)[:-1] * 0.98
     start = schedule.sigma(times[0]) * noise(3, 1, 8, 8, dtype=torch.float32)
-    whole = last(sample.sample(Pixels(schedule), schedule, start, [*times, torch.zeros(())], ddim_step))
+    whole = last(samplers.sample(Pixels(schedule), schedule, start, [*times, torch.zeros(())], ddim_step))
     torch.testing.assert_close(draw_along(Pixels(schedule), y, times, ddim_step, size=8), whole[:, 0].clamp(-1, 1))
 
 
@@ -364,17 +364,18 @@ def test_even_numbers_are_not_for_heun():
 def few_images(monkeypatch, tmp_path):
     """A few random images in place of MedNIST, and a folder for weights that has an untrained judge."""
     images = np.random.default_rng(0).integers(0, 255, (96, 64, 64), dtype=np.uint8)
-    monkeypatch.setattr(recipes, "mednist_images", lambda split: (images, np.arange(96) % 6))
-    for name, value in (("FD_IMAGES", 12), ("REFERENCE_IMAGES", 48), ("FD_NFE", 2)):
+    monkeypatch.setattr(datasets, "mednist_images", lambda split: (images, np.arange(96) % 6))
+    for name, value in (("FD_IMAGES", 12), ("FD_NFE", 2)):
         monkeypatch.setattr(recipes, name, value)
+    monkeypatch.setattr(datasets, "REFERENCE_IMAGES", 48)
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path)
     monkeypatch.setattr(pretrained.save, "__defaults__", (None, tmp_path))
     torch.manual_seed(0)
     pretrained.save("mednist_features", build("Classifier"), {"network": "Classifier", "network_args": {}})
-    for cached in (pretrained.load, recipes.mednist_small, recipes.small_reference):
+    for cached in (pretrained.load, datasets.mednist_small, recipes.small_reference):
         cached.cache_clear()
     yield tmp_path
-    for cached in (pretrained.load, recipes.mednist_small, recipes.small_reference):
+    for cached in (pretrained.load, datasets.mednist_small, recipes.small_reference):
         cached.cache_clear()
 
 
@@ -438,9 +439,9 @@ def test_student_starts_as_its_teacher(few_images):
 
 
 def test_small_images_are_means_of_squares(few_images):
-    images, labels = recipes.mednist_small("train")
+    images, labels = datasets.mednist_small("train")
     assert images.shape == (96, 32, 32) and images.dtype == np.uint8 and len(labels) == 96
-    whole = recipes.mednist_images("train")[0].astype(float)
+    whole = datasets.mednist_images("train")[0].astype(float)
     means = whole.reshape(96, 32, 2, 32, 2).mean((2, 4))
     assert np.abs(images - means).max() <= 0.51
 

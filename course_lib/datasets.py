@@ -1,0 +1,174 @@
+"""The data sets of the course as networks are trained and measured on them: arrays of images and labels, by split.
+
+This is the only module of the library that knows ``data_fetch``.
+"""
+
+import functools
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from course_lib.hippocampus import hippocampus_box, hippocampus_channels
+from course_lib.images import in_batches, to_uint8
+from data_fetch import DataError, brain_cohort, hippocampus, mednist, rated_lesions  # noqa: F401 - DataError: the command
+
+MEDNIST_CLASSES = ("AbdomenCT", "BreastMRI", "CXR", "ChestCT", "Hand", "HeadCT")
+REFERENCE_IMAGES = 30_000  # of MedNIST, in the reference of Fréchet distances
+BRAIN_SIZE = 96
+BRAIN_TISSUES = ("background", "CSF", "grey matter", "white matter", "lesion")
+LESION_FAMILIES = brain_cohort.FAMILIES
+
+
+def mednist_is_here():
+    """True when MedNIST is in the cache."""
+    return mednist.is_available()
+
+
+def mednist_images(split):
+    """Images, uint8 (N, 64, 64), and labels (N,) of a split of MedNIST."""
+    return mednist.load(split)
+
+
+@functools.cache
+def mednist_small(split):
+    """Images of a split averaged over squares of 2 x 2, uint8 (N, 32, 32), and labels (N,)."""
+    images, labels = mednist_images(split)
+    return to_uint8(in_batches(lambda x: F.avg_pool2d(x, 2)[:, 0], images)), labels
+
+
+def spread_of_each_class(labels, n):
+    """Indices of n items of each class, evenly spread over its items, since neighbours are near-duplicates."""
+    labels = torch.as_tensor(labels)
+    chosen = []
+    for label in labels.unique():
+        where = (labels == label).nonzero()[:, 0]
+        chosen.append(where[torch.linspace(0, len(where) - 1, n).round().long()])
+    return torch.cat(chosen)
+
+
+def in_reference(labels):
+    """Which of the training images (N,) are in the reference of Fréchet distances: bool (N,)."""
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    chosen[spread_of_each_class(labels, REFERENCE_IMAGES // 6)] = True
+    return chosen
+
+
+def random_of_each_class(labels, n, generator):
+    """Indices of n random items of each class."""
+    found = [(labels == label).nonzero()[:, 0] for label in labels.unique()]
+    return torch.cat([where[torch.randperm(len(where), generator=generator)[:n]] for where in found])
+
+
+def synthetic_brains(split, n, size=BRAIN_SIZE, **options):
+    """Slices of the brain cohort, as networks are trained and measured on: a ``data_fetch.brain_cohort.Cohort``."""
+    return brain_cohort.cohort(split, n, size=size, **options)
+
+
+def synthetic_ventricles(split, n, walls, size=BRAIN_SIZE, seed=0):
+    """Healthy slices of n subjects of a split with their ventricle walls at ``walls`` mm, all else their own: images
+    float32 and labels uint8 (n, size, size). Two of different ``walls`` are a true counterfactual pair, noise and all.
+    """
+    cases = [brain_cohort.slice_2d(int(k), size, ventricles=float(walls)) for k in brain_cohort.numbers(split, n, seed)]
+    return np.stack([case.image for case in cases]), np.stack([case.labels for case in cases])
+
+
+def synthetic_levels(split, n, level, size=BRAIN_SIZE, seed=0):
+    """Healthy slices of n subjects of a split, all at ``level`` mm in place of their own: float32 (n, size, size).
+
+    Networks of the course are trained on levels between 0 and 32 mm.
+    """
+    chosen = brain_cohort.numbers(split, n, seed)
+    return np.stack([brain_cohort.slice_2d(int(k), size, level=float(level)).image for k in chosen])
+
+
+@functools.cache  # a network is measured on some of the images that it was trained on, and they take minutes to make
+def healthy_brains(split, n, size=BRAIN_SIZE, seed=0):
+    """Synthetic healthy slices, uint8 (n, size, size)."""
+    return to_uint8(synthetic_brains(split, n, size, seed=seed).images)
+
+
+def brain_families(split, n):
+    """n slices of each of "healthy" and the five families, uint8, and the index of the family."""
+    kinds = (None, *LESION_FAMILIES)
+    stacks = [synthetic_brains(split, n, lesion=kind, seed=k).images for k, kind in enumerate(kinds)]
+    return to_uint8(np.concatenate(stacks)), np.repeat(np.arange(len(stacks)), len(stacks[0]))
+
+
+def brain_maps(split, n, size=BRAIN_SIZE):
+    """n slices, half of them with a lesion, uint8, and their maps of labels (BRAIN_TISSUES), uint8."""
+    halves = [synthetic_brains(split, n // 2, size, lesion=lesion, seed=k) for k, lesion in enumerate((None, "mixed"))]
+    maps = [np.where(half.masks, 4, half.labels).astype(np.uint8) for half in halves]
+    return to_uint8(np.concatenate([half.images for half in halves])), np.concatenate(maps)
+
+
+def healthy_or_not(split, n):
+    """n slices, half of them with a lesion, uint8, and their class: 0 healthy, 1 lesion."""
+    images, maps = brain_maps(split, n)
+    return images, (maps == BRAIN_TISSUES.index("lesion")).any((1, 2)).astype(np.int64)
+
+
+def brain_contrasts(split, n, seed=0):
+    """T2- and T1-like slices of the same healthy subjects, uint8 (n, 2, 96, 96)."""
+    t2 = synthetic_brains(split, n, contrast="T2", seed=seed).images
+    return np.stack([to_uint8(t2), healthy_brains(split, n, seed=seed)], 1)
+
+
+@functools.cache
+def rated(split, n):
+    """n cases of ``rated_lesions``, kept: they take a while to make."""
+    return rated_lesions.load(split, n)
+
+
+def rater_chances():
+    """The chance of each rater (4,)."""
+    return torch.tensor(rated_lesions.CHANCES)
+
+
+def rated_draws(n, each=4):
+    """Images uint8 and masks uint8 (each n, 64, 64), ``each`` raters drawn for every one of n training subjects."""
+    cases, rng = rated("train", n), np.random.default_rng(0)
+    masks = np.concatenate([rated_lesions.draw(cases, rng) for _ in range(each)])
+    return np.tile(to_uint8(cases.images), (each, 1, 1)), masks
+
+
+def hippocampus_is_here():
+    """Whether the hippocampus data are in the cache."""
+    return hippocampus.is_available()
+
+
+def hippocampi(split, shifts=((0, 0, 0),)):
+    """Channels (N, 3, 32, 48, 32) of the volumes of a split that fit, each once for every row of ``shifts``."""
+    cut = [
+        hippocampus_channels(volume.scaled(), volume.label, corner)
+        for volume in hippocampus.load(split)
+        for shift in shifts
+        if (corner := hippocampus_box(volume.label, shift)) is not None
+    ]
+    return np.stack(cut)
+
+
+def hippocampus_slices(split, shifts=((0, 0, 0),)):
+    """Sagittal slices with a label, as channels anterior, posterior and image, float32 (N, 3, 48, 32)."""
+    return _with_label(hippocampi(split, shifts))[0]
+
+
+def _with_label(volumes):
+    """The sagittal slices of volumes (V, 3, 32, 48, 32) that have a label, as channels anterior, posterior and image
+    (N, 3, 48, 32), and which volume each is of, int64 (N,)."""
+    slices = np.moveaxis(volumes, 2, 1).reshape(-1, 3, 48, 32)
+    kept = (slices[:, 1:] > 0).any((1, 2, 3))
+    return slices[kept][:, [1, 2, 0]], np.repeat(np.arange(len(volumes)), volumes.shape[2])[kept]
+
+
+def hippocampus_cases(split):
+    """Slices of a split as :func:`hippocampus_slices` has them, the volume that each is of and its person, int64."""
+    persons = [v.subject for v in hippocampus.load(split) if hippocampus_box(v.label) is not None]
+    slices, volume = _with_label(hippocampi(split))
+    return slices, volume, np.array(persons)[volume]
+
+
+def slice_labels(masks):
+    """Label channels (N, 2, H, W) in [-1, 1] -> labels (N, H, W): 0, 1 anterior, 2 posterior."""
+    value, which = torch.as_tensor(masks).max(1)
+    return torch.where(value > 0, which + 1, 0)

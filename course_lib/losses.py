@@ -1,0 +1,256 @@
+"""What training makes small: loss(net, batch, generator) gives the loss of each example (B,), and its time (B,) or
+None."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from course_lib.arguments import not_negative, one_of, positive, whole, within
+from course_lib.predictions import KINDS, preconditioning, target, to_x0
+from course_lib.samplers import dpmpp_2m_step, noise_like, sample
+from course_lib.schedules import VarianceExploding, match_dims, uniform_times
+
+
+def stratified_times(n, generator):
+    """n times in (0, 1), one in each of n equal strata, in random order: less noise in the loss than n independent
+    draws.
+
+    Kingma et al., Variational diffusion models (NeurIPS 2021), app. I.1.
+    """
+    strata = torch.randperm(n, generator=generator)
+    return (strata + torch.rand(n, generator=generator)) / n
+
+
+def shifted_times(t, s):
+    """t -> s t / (1 + (s - 1) t), 0 at 0 and 1 at 1: times nearer to 1, more noise, for s > 1.
+
+    Esser et al., Scaling rectified flow transformers (ICML 2024), eq. 23.
+    """
+    return s * t / (1 + (s - 1) * t)
+
+
+def _apart(batch, concat):
+    """x_0 and y of a batch, where the last ``concat`` channels of its images are the image y."""
+    x, y = batch
+    return (x[:, :-concat], x[:, -concat:]) if concat else (x, y)
+
+
+@dataclass(frozen=True)
+class DiffusionLoss:
+    """L = E || net(x_t, t, y) - target ||^2, the mean over pixels, with x_t = alpha_t x_0 + sigma_t eps.
+
+    Ho et al. (NeurIPS 2020), eq. 14, for kind "eps"; Salimans & Ho (ICLR 2022) for "v". With probability drop_class the
+    class y is replaced by the network's "none", so that the same network also serves classifier-free guidance (Ho &
+    Salimans, 2022). time_shift s > 1 trains more where there is much noise: see :func:`shifted_times`.
+    """
+
+    schedule: object
+    kind: str = "v"
+    drop_class: float = 0.1
+    condition: Callable | None = None  # makes the image y that the network sees beside x_t out of x_0
+    concat: int = 0  # or: the last so many channels of the images are y, and the others x_0
+    time_shift: float = 1.0
+
+    def __post_init__(self):
+        one_of(KINDS, kind=self.kind)
+        within(0, 1, drop_class=self.drop_class)
+        whole(0, concat=self.concat)
+        positive(time_shift=self.time_shift)
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and its time (B,).
+
+        batch: x_0 (B, C, H, W), and y: classes (B,), a map of labels (B, H, W), or None.
+        """
+        x_0, y = _apart(batch, self.concat)
+        t = shifted_times(stratified_times(len(x_0), generator), self.time_shift)
+        eps = noise_like(x_0, generator)
+        if self.condition is not None:
+            y = self.condition(x_0)
+        elif y is not None and y.ndim == 1:
+            dropped = torch.rand(len(y), generator=generator) < self.drop_class
+            y = torch.where(dropped.to(y.device), net.num_classes, y)
+        x_t = self.schedule.noisy(x_0, eps, t)
+        alpha, sigma = match_dims(self.schedule.alpha(t), x_0), match_dims(self.schedule.sigma(t), x_0)
+        error = net(x_t, t, y) - target(self.kind, x_0, eps, alpha, sigma)
+        return error.square().flatten(1).mean(1), t
+
+
+@dataclass(frozen=True)
+class EDMLoss:
+    """L = E [ || net(x_t, t, y) - x_0 ||^2 / c_out^2 ], the mean over pixels, with x_t = x_0 + sigma_t eps and
+    ln sigma_t ~ N(mean, std^2); net is the denoised image itself, a ``PreconditionedUNet``.
+
+    The weight lambda(sigma_t) = 1 / c_out^2 lets the errors of F count alike at each noise, and the distribution of the
+    noise sets where training spends its time. Karras et al. (NeurIPS 2022), table 1 and eq. 8.
+    """
+
+    sigma_data: float
+    mean: float = -1.2
+    std: float = 1.2
+    schedule: object = VarianceExploding()
+    kind = "x0"
+
+    def __post_init__(self):
+        positive(sigma_data=self.sigma_data, std=self.std)
+
+    def times(self, n, generator):
+        """n times, their ln sigma_t in n strata of equal probability, in random order."""
+        log_sigma = self.mean + self.std * torch.special.ndtri(stratified_times(n, generator).double())
+        return self.schedule.time((-2 * log_sigma).clamp(*self.schedule.log_snr_range())).float()
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and its time (B,). batch: x_0 (B, C, H, W), and classes y (B,) or None."""
+        x_0, y = batch
+        t = self.times(len(x_0), generator)
+        x_t = self.schedule.noisy(x_0, noise_like(x_0, generator), t)
+        _, c_out, _ = preconditioning(match_dims(self.schedule.sigma(t), x_0), self.sigma_data)
+        return ((net(x_t, t, y) - x_0) / c_out).square().flatten(1).mean(1), t
+
+
+@dataclass(frozen=True)
+class DistillationLoss:
+    """L = E || f(x_t, t, y) - x_end ||^2, the mean over pixels: a student learns, from any point of its teacher's
+    paths, where they end.
+
+    The teacher walks from noise to images x_end in ``steps`` even steps of DPM-Solver++(2M), at one evaluation each.
+    Each state x_t that it passes is an example: for every example one evaluation of the teacher, a target that never
+    moves, and no image of the data. f = to_x0(kind, net(x_t, t, y), ...) is what a consistency model learns (Song et
+    al., ICML 2023, sec. 3), which takes its own answer a step further on for target; of the starts alone, it is what
+    Luhman & Luhman (2021) learn, and with two steps the last round of Salimans & Ho (ICLR 2022).
+
+    teacher : teacher() gives its :class:`~course_lib.denoisers.NetworkDenoiser`, of this schedule.
+    """
+
+    teacher: Callable
+    schedule: object
+    kind: str = "flow"
+    steps: int = 8
+
+    def __post_init__(self):
+        one_of(KINDS, kind=self.kind)
+        whole(steps=self.steps)
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and its time (B,). batch: of the images (B, C, H, W) only the shape is used, and of
+        the classes y (B,) or None every steps-th. Raises ValueError where B does not divide by ``steps``."""
+        x_0, y = batch
+        if len(x_0) % self.steps:
+            raise ValueError(f"a batch must divide by the {self.steps} steps of the teacher; got {len(x_0)} images")
+        x_0, y = x_0[:: self.steps], None if y is None else y[:: self.steps]
+        x_t, t, end = self.paths(noise_like(x_0, generator), y)
+        y = None if y is None else y.repeat(self.steps)
+        alpha, sigma = match_dims(self.schedule.alpha(t), x_t), match_dims(self.schedule.sigma(t), x_t)
+        error = to_x0(self.kind, net(x_t, t, y), x_t, alpha, sigma) - end
+        return error.square().flatten(1).mean(1), t
+
+    @torch.no_grad()
+    def paths(self, eps, y=None):
+        """The teacher's walk from noise eps (n, C, ...): all states (steps n, C, ...), their times, and their ends."""
+        teacher = self.teacher() if y is None else partial(self.teacher(), y=y)
+        times = uniform_times(self.steps)
+        start = self.schedule.sigma(times[0]) * eps
+        *passed, end = sample(teacher, self.schedule, start, times, dpmpp_2m_step)
+        x_t = torch.cat([state.x_t for state in passed])
+        t = times[:-1].repeat_interleave(len(eps)).to(eps)
+        return x_t, t, end.x_t.repeat(self.steps, *[1] * (eps.ndim - 1))
+
+
+@dataclass(frozen=True)
+class ClassificationLoss:
+    """Cross-entropy of each example, with images shifted by up to ``shift`` pixels."""
+
+    shift: int = 4
+
+    def __post_init__(self):
+        whole(0, shift=self.shift)
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and no times. batch: x (B, C, H, W) and y (B,)."""
+        x, y = batch
+        dx, dy = torch.randint(-self.shift, self.shift + 1, (2,), generator=generator).tolist()
+        return torch.nn.functional.cross_entropy(net(x.roll((dy, dx), (2, 3))), y, reduction="none"), None
+
+
+@dataclass(frozen=True)
+class RegressionLoss:
+    """L = || net(y, 0) - x_0 ||^2, the mean over pixels: its minimum is the mean E[x_0 | y].
+
+    condition : makes y out of x_0; or concat : the last so many channels of the images are y, and the others x_0.
+    """
+
+    condition: Callable | None = None
+    concat: int = 0
+    drawn: bool = False  # whether condition is random, condition(x_0, generator), as a noisy measurement is
+
+    def __post_init__(self):
+        whole(0, concat=self.concat)
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and no times. batch: images (B, C, H, W) and anything."""
+        x_0, y = _apart(batch, self.concat)
+        if self.condition is not None:
+            y = self.condition(x_0, generator) if self.drawn else self.condition(x_0)
+        return (net(y, 0.0) - x_0).square().flatten(1).mean(1), None
+
+
+@dataclass(frozen=True)
+class NoisyClassificationLoss:
+    """Cross-entropy of each example at a random noise level: -log p(y | x_t, t) (Dhariwal & Nichol, 2021, sec. 4).
+
+    Times are uniform in [0, latest]: noise in which no class can be told teaches nothing.
+    """
+
+    schedule: object
+    latest: float = 1.0
+
+    def __post_init__(self):
+        positive(latest=self.latest)
+        within(0, 1, latest=self.latest)
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and its time (B,). batch: x_0 (B, C, H, W) and y (B,)."""
+        x_0, y = batch
+        t = self.latest * stratified_times(len(x_0), generator)
+        x_t = self.schedule.noisy(x_0, noise_like(x_0, generator), t)
+        return torch.nn.functional.cross_entropy(net(x_t, t), y, reduction="none"), t
+
+
+@dataclass(frozen=True)
+class SegmentationLoss:
+    """Cross-entropy, the mean over pixels, with image and labels shifted together by up to ``shift`` pixels."""
+
+    shift: int = 6
+
+    def __post_init__(self):
+        whole(0, shift=self.shift)
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and no times. batch: x (B, 1, H, W) and labels y (B, H, W)."""
+        x, y = batch
+        dx, dy = torch.randint(-self.shift, self.shift + 1, (2,), generator=generator).tolist()
+        x, y = x.roll((dy, dx), (2, 3)), y.roll((dy, dx), (1, 2))
+        return torch.nn.functional.cross_entropy(net(x), y, reduction="none").mean((1, 2)), None
+
+
+@dataclass(frozen=True)
+class AutoencoderLoss:
+    """L = |decode(z) - x_0| + kl_weight KL(N(mu, sigma^2) || N(0, 1)), z ~ N(mu, sigma^2); means over all.
+
+    Rombach et al. (CVPR 2022), eq. 25, without their perceptual and adversarial terms.
+    """
+
+    kl_weight: float = 1e-4
+
+    def __post_init__(self):
+        not_negative(kl_weight=self.kl_weight)
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and no times. batch: x_0 (B, C, H, W) and anything."""
+        x_0 = batch[0]
+        reconstruction, mu, sigma = net(x_0, generator)
+        error = (reconstruction - x_0).abs().flatten(1).mean(1)
+        kl = 0.5 * (mu.square() + sigma.square() - 1 - 2 * sigma.log()).flatten(1).mean(1)
+        return error + self.kl_weight * kl, None
