@@ -13,6 +13,7 @@ import house  # noqa: E402
 # rule: (modules that it binds, what they do not import, whether through others neither)
 WALLS = {
     "data_fetch knows neither the library nor torch": (r"data_fetch\b", r"(course_lib|torch|monai)\b", False),
+    "in the library, datasets alone knows data_fetch": (r"course_lib\.(?!datasets$)", r"data_fetch\b", False),
     "viz draws what it is given, it neither trains nor loads": (
         r"course_lib\.viz\b",
         r"course_lib\.(training|pretrained|recipes|datasets|networks|generate)\b",
@@ -21,6 +22,11 @@ WALLS = {
     "samplers, guidance and inverse know no network": (
         r"course_lib\.(samplers|guidance|inverse)$",
         r"(monai|course_lib\.(networks|pretrained))\b",
+        True,
+    ),
+    "who reads a record imports no study": (
+        r"course_lib\.experiments(\.record)?$",
+        r"course_lib\.experiments\.(?!record$)",
         True,
     ),
 }
@@ -70,10 +76,14 @@ BROKEN = {
 }
 NAMED = {
     "data_fetch knows neither the library nor torch": ["data_fetch/mednist.py:2 imports course_lib.samplers"],
+    "in the library, datasets alone knows data_fetch": ["course_lib/recipes.py:1 imports data_fetch.mednist"],
     "viz draws what it is given, it neither trains nor loads": [
         "course_lib/viz/figures.py:1 imports course_lib.recipes"
     ],
     "samplers, guidance and inverse know no network": ["course_lib/middle.py:3 imports monai.networks.nets"],
+    "who reads a record imports no study": [
+        "course_lib/experiments/__init__.py:1 imports course_lib.experiments.trends"
+    ],
     CIRCLE: [
         "course_lib/networks.py:2 imports course_lib.pretrained",
         "course_lib/pretrained.py:1 imports course_lib.networks",
