@@ -20,8 +20,8 @@ from course_lib.images import to_tensor
 from course_lib.inverse import diffpir, diffpir_step, dps_step, pigdm, tv
 from course_lib.metrics.images import contrast_kept, coverage, psnr, ssim
 from course_lib.operators import to_kspace
-from course_lib.recipes import CT_NOISE, MRI_NOISE, back_projected, scan_ct, scan_mri
 from course_lib.samplers import ddpm_step, last, sample
+from course_lib.scans import CT_NOISE, MRI_NOISE, back_projected, scan_ct, scan_mri
 from course_lib.schedules import log_snr_times, uniform_times
 
 CASES, GROUP = 32, 4

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import generate, hippocampus, likelihood, networks, nifti, profiling, recipes, runtime, samplers
+from course_lib import generate, hippocampus, likelihood, networks, nifti, profiling, runtime, samplers, scans
 from course_lib.applications import anomaly, classical, counterfactual, denoising
 from course_lib.arguments import alike, floating, images, one_of, positive, rising, shaped, whole, within
 from course_lib.denoisers import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
@@ -277,7 +277,7 @@ def test_drawing_and_benches():
     for batch_size in (0, -1):
         refused("batch_size", in_batches, torch.relu, X[:, 0].numpy(), batch_size)
     for accelerations in (4, [4]):
-        refused("accelerations", recipes.scan_mri, X, accelerations, generator())
+        refused("accelerations", scans.scan_mri, X, accelerations, generator())
     for problem in ("PET", "MRI, R = ", None):
         refused("problem", reconstruction.noise_of, problem)
     for problem in ("PET", "MRI", "CT, 24 views", None):

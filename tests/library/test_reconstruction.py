@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import datasets, experiments, recipes, runtime
+from course_lib import datasets, experiments, runtime, scans
 from course_lib.denoisers import NetworkDenoiser
 from course_lib.experiments import reconstruction as lab
 from course_lib.metrics.images import contrast_kept, coverage, energy_score, prediction_interval, psnr, ssim
@@ -50,22 +50,22 @@ def test_a_tiny_supervised_network_trains(name, monkeypatch):
 def test_scans_hold_what_they_say():
     """Noise of the stated strength where something was measured, and nothing else; other lines for each image."""
     x = blobs(64)
-    A, y = recipes.scan_mri(x, [4, 8] * 32, runtime.seeded(0))
+    A, y = scans.scan_mri(x, [4, 8] * 32, runtime.seeded(0))
     assert (y[(A.lines == 0).expand(y.shape)] == 0).all()
     rest = (y - A(x))[(A.lines == 1).expand(y.shape)]
     for part in (rest.real, rest.imag):
-        assert float(part.std()) == pytest.approx(recipes.MRI_NOISE, rel=0.02)
+        assert float(part.std()) == pytest.approx(scans.MRI_NOISE, rel=0.02)
     counts = A.lines.sum(-1).flatten()
     assert counts[0] == 7 and counts[1] == 3 and len(A.lines.flatten(1).unique(dim=0)) > 20
-    A, y = recipes.scan_ct(x, runtime.seeded(0))
-    assert float((y - A(x)).std()) == pytest.approx(recipes.CT_NOISE, rel=0.02)
-    clean = recipes.back_projected(A, A(x))
+    A, y = scans.scan_ct(x, runtime.seeded(0))
+    assert float((y - A(x)).std()) == pytest.approx(scans.CT_NOISE, rel=0.02)
+    clean = scans.back_projected(A, A(x))
     assert (clean - x).square().mean() < 0.2 * (x + 1).square().mean()
 
 
 def test_training_sees_both_accelerations():
     x = blobs(64)
-    seen = recipes.zero_filled_scan(x, runtime.seeded(0))
+    seen = scans.zero_filled_scan(x, runtime.seeded(0))
     missing = [(torch.fft.fft2(image)[0].abs().amax(0) < 1e-3).sum().item() for image in seen]
     assert set(missing) == {32 - 7, 32 - 3}
 
