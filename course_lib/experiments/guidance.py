@@ -1,20 +1,27 @@
 """The record ``05_guidance``: accuracy, coverage, Fréchet distance and saturation of guided MedNIST samples over w.
 
-``python -m course_lib.experiments 05_guidance`` remakes it (needs MedNIST in the cache for the real features). It may
-be interrupted: rows that are there, and were made with the networks as they are now, are not computed anew.
+It needs MedNIST in the cache for the real features.
 """
 
 import functools
-import json
-
-import torch
 
 from course_lib import guidance, pretrained, runtime
-from course_lib.datasets import in_reference, mednist_images, random_of_each_class
-from course_lib.files import read_tensors, write_rows, write_tensors
+from course_lib.datasets import random_of_each_class
+from course_lib.experiments.mednist_sets import (
+    JUDGE,
+    beside_reference,
+    classes_in_turn,
+    classes_of,
+    distance,
+    features_of,
+    first_six,
+    mednist,
+)
+from course_lib.experiments.record import rounded, tensors
+from course_lib.experiments.study import Study
 from course_lib.generate import draw
-from course_lib.images import in_batches
-from course_lib.metrics.distribution import density_coverage, frechet_distance, moments
+from course_lib.images import to_tensor
+from course_lib.metrics.distribution import density_coverage
 from course_lib.metrics.intervals import jackknife
 
 IMAGES = 120  # a set: the six classes take turns, so that its beginning is a smaller set
@@ -22,6 +29,7 @@ STEPS = 15
 K = 5
 NONE = 6  # the class that stands for "no class" in the shipped networks
 INTERVAL = (0.17, 0.79)  # in t: sigma/alpha from 0.28 to 2.9; not tuned
+SATURATED = 0.98  # beyond plus or minus this a pixel counts as white or black
 
 
 def guided(method, w):
@@ -56,96 +64,67 @@ PLAN = (
 
 def draw_set(method, w, n=IMAGES, seed=0):
     """The first n images of a row's set, float32 (n, 64, 64) in [-1, 1], and their classes (n,)."""
-    y = torch.arange(n) % 6
+    y = classes_in_turn(n)
     return draw(guided(method, w), y, nfe=STEPS, seed=seed, batch_size=60), y
 
 
 def real_features(seed, split="train"):
-    """Features (IMAGES, 320) of real images that are not in the reference, as many of each class. Needs MedNIST.
-
-    split : "train": scans of which other slices are in the reference, too; "test": scans held out.
-    """
-    images, labels = mednist_images(split)
-    labels = torch.as_tensor(labels)
-    left = (~in_reference(labels) if split == "train" else torch.ones(len(labels), dtype=torch.bool)).nonzero()[:, 0]
-    chosen = left[random_of_each_class(labels[left], IMAGES // 6, runtime.seeded(seed))].numpy()
-    return in_batches(pretrained.load("mednist_features").features, images[chosen]), images[chosen]
+    """Features (IMAGES, 320) of real images that are not in the reference, as many of each class, and the images."""
+    images, labels = mednist(split)
+    left = beside_reference(split)
+    chosen = images[left[random_of_each_class(labels[left], IMAGES // 6, runtime.seeded(seed))]]
+    return features_of(chosen), chosen
 
 
-def row(method, w, real):
-    """One row of the record, computed: what a set scores, and the means and spreads of its first six images."""
+def saturated(images, dim=None, digits=5):
+    """Shares of white and of black pixels of images (N, H, W): over all of them, or over the axes ``dim``."""
+    shares = {"white": images > SATURATED, "black": images < -SATURATED}
+    return {name: rounded(share.float().mean(dim), digits) for name, share in shares.items()}
+
+
+def measure(method, w):
+    """A row: what a set scores, and the means and spreads of its first six images."""
     images, y = draw_set(method, w)
-    judge, reference = pretrained.load("mednist_features"), pretrained.reference("mednist_features")
-    features = in_batches(judge.features, images)
-    found = in_batches(judge, images).argmax(1)
-    distance, distance_error = jackknife(lambda f: frechet_distance(moments(f), reference), features)
-    density, coverage = density_coverage(real, features, K)
+    features = features_of(images)
+    found, error = jackknife(distance, features)
+    density, coverage = density_coverage(tensors(STUDY.name)["real"], features, K)
     return {
-        "method": method,
-        "w": w,
-        "accuracy": round(float((found == y).float().mean()), 4),
-        "coverage": round(coverage, 4),
-        "density": round(density, 4),
-        "frechet_distance": round(distance, 3),
-        "frechet_distance_error": round(distance_error, 3),
-        "white": round(float((images > SATURATED).float().mean()), 5),
-        "black": round(float((images < -SATURATED).float().mean()), 5),
-        "needs": needs(method),
-        "first_six": [[round(float(v), 3) for v in (image.mean(), image.std())] for image in images[:6]],
+        "accuracy": rounded((classes_of(images) == y).float().mean()),
+        "coverage": rounded(coverage),
+        "density": rounded(density),
+        "frechet_distance": rounded(found, 3),
+        "frechet_distance_error": rounded(error, 3),
+        **saturated(images),
+        "first_six": first_six(images),
+    }, {}
+
+
+def reference(real, split):
+    """What real images of a split score, five sets of other draws: a list for each figure of :func:`measure`."""
+    features, images = zip(*(real_features(seed, split) for seed in range(1, 6)))
+    density, coverage = zip(*(density_coverage(real, drawn, K) for drawn in features))
+    shares = [saturated(to_tensor(drawn)) for drawn in images]
+    return {
+        "frechet_distance": rounded([distance(drawn) for drawn in features]),
+        "density": rounded(density),
+        "coverage": rounded(coverage),
+        **{name: [share[name] for share in shares] for name in ("white", "black")},
     }
 
 
-SATURATED = 0.98  # beyond plus or minus this a pixel counts as white or black
+def begin():
+    """What stands above the rows, with both references, and the real features that coverage is taken of."""
+    real = real_features(0)[0].half()
+    scored = {name: reference(real.float(), split) for name, split in (("floor", "train"), ("held_out", "test"))}
+    about = {"images": IMAGES, "steps": STEPS, "k": K, "interval": INTERVAL, "precision": runtime.precision_name()}
+    return about | scored, {"real": real}
 
 
-def needs(method):
-    """sha256 of the networks that a method uses besides the record's two; {} where one of them is not there."""
-    return pretrained.sha256_of(NEEDS.get(method, ())) or {}
+def keys(record=None):
+    """The rows, what the notebook needs most first."""
+    return [{"method": method, "w": w} for method, w in PLAN]
 
 
-def floor(real, split="train"):
-    """What real images of a split score, five sets of other draws: the same figures as :func:`row`, a list each."""
-    reference = pretrained.reference("mednist_features")
-    draws = [real_features(seed, split) for seed in range(1, 6)]
-    pairs = [density_coverage(real, features, K) for features, _ in draws]
-    pixels = [torch.as_tensor(images).float() / 127.5 - 1 for _, images in draws]
-    return {
-        "frechet_distance": [round(frechet_distance(moments(features), reference), 4) for features, _ in draws],
-        "density": [round(density, 4) for density, _ in pairs],
-        "coverage": [round(coverage, 4) for _, coverage in pairs],
-        "white": [round(float((x > SATURATED).float().mean()), 5) for x in pixels],
-        "black": [round(float((x < -SATURATED).float().mean()), 5) for x in pixels],
-    }
-
-
-def real(path):
-    """The stored features of real images (IMAGES, 320), float32, of the record at ``path``."""
-    return read_tensors(path.with_suffix(".tensors.safetensors"))[0]["real"].float()
-
-
-def make(path):
-    """Compute the rows that the record at ``path`` lacks, and write it after each of them."""
-    if path.exists():
-        record = json.loads(path.read_text(encoding="utf-8"))
-        record["rows"] = [entry for entry in record["rows"] if entry.get("needs", {}) == needs(entry["method"])]
-    else:
-        write_tensors(path.with_suffix(".tensors.safetensors"), {"real": real_features(0)[0].half()})
-        record = {
-            "made_by": f"python -m course_lib.experiments {path.stem}",
-            "sha256": {name: pretrained.card(name)["sha256"] for name in ("mednist", "mednist_features")},
-            "images": IMAGES,
-            "steps": STEPS,
-            "k": K,
-            "interval": INTERVAL,
-            "precision": runtime.precision_name(),
-            "floor": floor(real(path)),
-            "held_out": floor(real(path), "test"),
-            "rows": [],
-        }
-    done = {(entry["method"], entry["w"]) for entry in record["rows"]}
-    for method, w in PLAN:
-        if (method, w) in done or not set(NEEDS.get(method, ())) <= set(pretrained.names()):
-            continue
-        record["rows"].append(row(method, w, real(path)))
-        write_rows(path, record)
-        print(record["rows"][-1], flush=True)
+STUDY = Study(
+    "05_guidance", keys, measure, begin, ("mednist", JUDGE), networks=lambda key: NEEDS.get(key["method"], ())
+)

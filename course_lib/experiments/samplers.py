@@ -9,12 +9,10 @@ from functools import partial
 import torch
 
 from course_lib import pretrained, runtime
-from course_lib.datasets import in_reference, mednist_images, random_of_each_class
+from course_lib.datasets import random_of_each_class
+from course_lib.experiments.mednist_sets import JUDGE, beside_reference, distance, features_of, mednist
 from course_lib.experiments.record import rounded
 from course_lib.experiments.study import Study
-from course_lib.images import in_batches
-from course_lib.metrics.distribution import frechet_distance, moments
-from course_lib.recipes import RECIPES
 from course_lib.samplers import ddim_step, ddpm_step, dpmpp_2m_step, heun_step, last, sample
 from course_lib.schedules import log_snr_times, uniform_times
 
@@ -28,11 +26,11 @@ def _uniform(schedule, nfe):
     return uniform_times(nfe)
 
 
-def _for_heun(schedule, nfe):
-    """Heun takes two evaluations a step, but one for the last."""
+def heun_steps(nfe):
+    """Steps of Heun for a number of evaluations, two a step but one for the last. Raises ValueError for even ones."""
     if nfe % 2 == 0:
         raise ValueError(f"Heun needs an odd number of evaluations, two a step and one for the last; got {nfe}")
-    return log_snr_times(schedule, (nfe + 1) // 2)
+    return (nfe + 1) // 2
 
 
 #: name -> (step, times(schedule, nfe)). "even t" and "even log-SNR" say how the times are spaced.
@@ -41,7 +39,7 @@ SAMPLERS = {
     "DDIM eta 0.5, even t": (partial(ddim_step, eta=0.5), _uniform),
     "DDIM, even t": (ddim_step, _uniform),
     "DDIM = Euler, even log-SNR": (ddim_step, log_snr_times),
-    "Heun, even log-SNR": (heun_step, _for_heun),
+    "Heun, even log-SNR": (heun_step, lambda schedule, nfe: log_snr_times(schedule, heun_steps(nfe))),
     "2M, even log-SNR": (dpmpp_2m_step, log_snr_times),
 }
 
@@ -67,8 +65,7 @@ def draw_set(name, nfe, seed):
 
 def score(images):
     """Fréchet distance of images (N, 64, 64), float in [-1, 1] or uint8, from 30,000 real ones, in shipped features."""
-    judge, reference = pretrained.load("mednist_features"), pretrained.reference("mednist_features")
-    return frechet_distance(moments(in_batches(judge.features, images)), reference)
+    return distance(features_of(images))
 
 
 def measure(sampler, nfe, seed):
@@ -77,29 +74,22 @@ def measure(sampler, nfe, seed):
     return {"frechet_distance": rounded(score(images)), "seconds": rounded(seconds)}, {}
 
 
-def floor():
-    """Fréchet distances of sets of 60 real images, 10 of each class, of the training split but not in the reference;
-    many are slices of scans that are. Needs MedNIST."""
-    images, labels = RECIPES["mednist_features"].load_data()
-    return _of_real_sets(images, labels, ~in_reference(torch.as_tensor(labels)))
+def of_real_sets(split):
+    """Fréchet distances of sets of 60 real images that are not in the reference, 10 of each class. Needs MedNIST.
 
-
-def unseen():
-    """The same of the test split, whose scans are in part other ones: they lie farther from the reference."""
-    images, labels = mednist_images("test")
-    return _of_real_sets(images, labels, torch.ones(len(labels), dtype=torch.bool))
-
-
-def _of_real_sets(images, labels, allowed):
-    labels, left, generator = torch.as_tensor(labels), allowed.nonzero()[:, 0], runtime.seeded(0)
+    Those of the training split, the floor, are many of them slices of scans that the reference holds; the scans of the
+    test split are in part other ones and lie farther from it.
+    """
+    images, labels = mednist(split)
+    left, generator = beside_reference(split), runtime.seeded(0)
     draws = [random_of_each_class(labels[left], IMAGES // 6, generator) for _ in range(FLOOR_DRAWS)]
-    return rounded([score(images[left[chosen].numpy()]) for chosen in draws])
+    return rounded([score(images[left[chosen]]) for chosen in draws])
 
 
 def begin():
     """What stands above the rows. Needs MedNIST."""
-    about = {"images": IMAGES, "precision": runtime.precision_name(), "floor": floor(), "unseen": unseen()}
-    return about, {}
+    floors = {"floor": of_real_sets("train"), "unseen": of_real_sets("test")}
+    return {"images": IMAGES, "precision": runtime.precision_name()} | floors, {}
 
 
 def keys(record=None):
@@ -114,4 +104,4 @@ def keys(record=None):
     return [dict(zip(("sampler", "nfe", "seed"), row)) for row in dict.fromkeys(rows)]
 
 
-STUDY = Study("04_samplers", keys, measure, begin, shared=("mednist", "mednist_features"))
+STUDY = Study("04_samplers", keys, measure, begin, ("mednist", JUDGE))

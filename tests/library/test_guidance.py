@@ -1,6 +1,5 @@
 """Guidance against closed forms on Gaussians and mixtures, finite differences, and the network's own answers."""
 
-import json
 from functools import partial
 
 import pytest
@@ -214,20 +213,6 @@ def test_a_part_of_the_record_is_remade():
         sum(record[split]["coverage"]) / len(record[split]["coverage"]) for split in ("floor", "held_out")
     )
     assert record["floor"].keys() == record["held_out"].keys() and held_out < floor  # unseen scans are farther away
-
-
-def test_the_record_may_be_interrupted(tmp_path, monkeypatch):
-    """A second call computes only the rows that are missing, and skips networks that are not there."""
-    path = tmp_path / "05_guidance.json"
-    monkeypatch.setattr(study, "PLAN", [("a", 1), ("b", 2), ("c", 3)])
-    monkeypatch.setattr(study, "NEEDS", {"c": ["no such network"]})
-    monkeypatch.setattr(study, "real", lambda path: None)
-    asked = []
-    monkeypatch.setattr(study, "row", lambda *args: asked.append(args[:2]) or {"method": args[0], "w": args[1]})
-    path.write_text(json.dumps({"rows": [{"method": "a", "w": 1}]}))
-    study.make(path)
-    assert asked == [("b", 2)]
-    assert [row["w"] for row in json.loads(path.read_text())["rows"]] == [1, 2]
 
 
 def test_guided_refuses_an_unknown_method():
