@@ -16,10 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_sets import (  # noqa: F401  (the fixtures are used by name)
+from helpers.archives import (
     COUNTS,
-    archive,
-    cache_folder,
     fails,
     hippocampus_members,
     jpeg,
@@ -29,6 +27,7 @@ from test_sets import (  # noqa: F401  (the fixtures are used by name)
 
 from data_fetch import DataError, __main__, cache, download, hippocampus, mednist
 
+pytestmark = pytest.mark.usefixtures("cache_folder")
 POSIX = pytest.mark.skipif(os.name == "nt", reason="rights of files as POSIX has them")
 # A process of its own that imports an archive into a data set of the tests' size
 IMPORT = """
@@ -87,7 +86,7 @@ def save_again(rounds, level):
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes that start at once")
-def test_four_writers_leave_one_state_and_every_reader_sees_one(cache_folder):  # noqa: F811
+def test_four_writers_leave_one_state_and_every_reader_sees_one(cache_folder):
     save_again(1, 0)
     context = multiprocessing.get_context("fork")
     writers = [context.Process(target=save_again, args=(25, level)) for level in (1, 2, 3, 4)]
@@ -105,7 +104,7 @@ def test_four_writers_leave_one_state_and_every_reader_sees_one(cache_folder):  
     assert len(list(cache_folder.glob("*.npy"))) == 2
 
 
-def test_the_second_waits_for_the_first_and_says_so(archive, cache_folder, monkeypatch, capsys):  # noqa: F811
+def test_the_second_waits_for_the_first_and_says_so(archive, cache_folder, monkeypatch, capsys):
     held = textwrap.dedent("""
         import time
         from data_fetch import cache
@@ -129,14 +128,14 @@ def test_the_second_waits_for_the_first_and_says_so(archive, cache_folder, monke
     whole({161})
 
 
-def test_a_lock_file_left_behind_holds_nobody_up(archive, cache_folder):  # noqa: F811
+def test_a_lock_file_left_behind_holds_nobody_up(archive, cache_folder):
     cache_folder.mkdir()
     (cache_folder / "mednist.lock").write_bytes(b"from a machine that was switched off")
     download.import_archive(archive)
     whole({161})
 
 
-def test_a_file_system_without_locks_is_used_without(archive, monkeypatch):  # noqa: F811
+def test_a_file_system_without_locks_is_used_without(archive, monkeypatch):
     def unsupported(file):
         raise OSError(38, "Function not implemented")
 
@@ -163,7 +162,7 @@ def test_locks_as_windows_has_them(monkeypatch, capsys):
     assert "Waiting for another process that writes MedNIST" in capsys.readouterr().err
 
 
-def test_a_process_may_lock_twice(cache_folder):  # noqa: F811
+def test_a_process_may_lock_twice(cache_folder):
     with cache.locked("mednist"), cache.locked("mednist"), cache.locked("hippocampus"):
         cache.save("mednist", {"images": np.zeros(3)})
     assert cache.is_ready("mednist")
@@ -192,7 +191,7 @@ def test_kills_at_random_moments_leave_the_old_or_the_new(two_archives):
     whole({161})
 
 
-def test_what_a_killed_process_left_goes_with_the_next(archive, cache_folder):  # noqa: F811
+def test_what_a_killed_process_left_goes_with_the_next(archive, cache_folder):
     cache_folder.mkdir()
     for name in ("mednist-images-0123456789ab.npy", "mednist-images-0123456789ab.npy.5fa1.tmp", "mednist.json.77.tmp"):
         (cache_folder / name).write_bytes(b"half")
@@ -250,7 +249,7 @@ def damaged_manifests():
 
 
 @pytest.mark.parametrize("name", damaged_manifests())
-def test_a_damaged_manifest_is_told_and_mended(name, archive, cache_folder, capsys):  # noqa: F811
+def test_a_damaged_manifest_is_told_and_mended(name, archive, cache_folder, capsys):
     cache_folder.mkdir()
     text = damaged_manifests()[name]
     (cache_folder / "mednist.json").write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -263,7 +262,7 @@ def test_a_damaged_manifest_is_told_and_mended(name, archive, cache_folder, caps
     whole({161})
 
 
-def test_nothing_outside_the_cache_is_read(cache_folder, tmp_path, capsys):  # noqa: F811
+def test_nothing_outside_the_cache_is_read(cache_folder, tmp_path, capsys):
     np.save(tmp_path / "secret.npy", np.zeros((75, 64, 64), np.uint8))
     size = (tmp_path / "secret.npy").stat().st_size
     cache_folder.mkdir()
@@ -290,7 +289,7 @@ def swap(found):
 @pytest.mark.parametrize(
     "change", [swap, lambda found: found["files"].pop("labels")], ids=["arrays swapped", "one array missing"]
 )
-def test_an_edited_manifest_of_mednist_is_told(change, archive):  # noqa: F811
+def test_an_edited_manifest_of_mednist_is_told(change, archive):
     download.import_archive(archive)
     rewrite("mednist", change)
     with pytest.raises(DataError, match=r"damaged.*mednist\.json"):
@@ -334,7 +333,7 @@ def test_an_edited_manifest_of_the_hippocampus_is_told(name, tmp_path):
     [b"", b"\x93NUMPY", b"\x93NUMPY\x09\x00" + bytes(100), b"PK\x05\x06" + bytes(18), b"text" * 30],
     ids=["empty", "magic alone", "odd version", "a zip", "text"],
 )
-def test_an_array_that_is_none_is_told(content, archive, cache_folder):  # noqa: F811
+def test_an_array_that_is_none_is_told(content, archive, cache_folder):
     download.import_archive(archive)
     entry = cache.manifest("mednist")["files"]["images"]
     (cache_folder / entry["file"]).write_bytes(content)
@@ -343,7 +342,7 @@ def test_an_array_that_is_none_is_told(content, archive, cache_folder):  # noqa:
         mednist.load()
 
 
-def test_a_reader_between_two_states_reads_the_new_one(archive, cache_folder, monkeypatch):  # noqa: F811
+def test_a_reader_between_two_states_reads_the_new_one(archive, cache_folder, monkeypatch):
     """Another process replaces the data set after this one has read its manifest: arrays of one state, never of two."""
     save_again(1, 1)
     old = cache.manifest("mednist")
@@ -358,7 +357,7 @@ def test_a_reader_between_two_states_reads_the_new_one(archive, cache_folder, mo
     assert np.array(cache.load_array("mednist", "images")).max() == 2
 
 
-def test_arrays_in_another_order_in_memory_come_back_alike(cache_folder):  # noqa: F811
+def test_arrays_in_another_order_in_memory_come_back_alike(cache_folder):
     array = np.asfortranarray(np.arange(24).reshape(2, 3, 4))
     cache.save("mednist", {"images": array, "turned": array.T[::2]})
     np.testing.assert_array_equal(cache.load_array("mednist", "images"), array)
@@ -370,7 +369,7 @@ def test_arrays_in_another_order_in_memory_come_back_alike(cache_folder):  # noq
 
 @POSIX
 @pytest.mark.parametrize(("mask", "rights"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_files_have_the_rights_that_the_user_gives_to_files(mask, rights, archive, cache_folder):  # noqa: F811
+def test_files_have_the_rights_that_the_user_gives_to_files(mask, rights, archive, cache_folder):
     before = os.umask(mask)
     try:
         download.import_archive(archive)
@@ -382,7 +381,7 @@ def test_files_have_the_rights_that_the_user_gives_to_files(mask, rights, archiv
 
 
 @pytest.mark.parametrize("name", ["mednist.json", "images"])
-def test_files_that_may_not_be_read_are_not_called_damaged(name, archive, cache_folder, monkeypatch, capsys):  # noqa: F811
+def test_files_that_may_not_be_read_are_not_called_damaged(name, archive, cache_folder, monkeypatch, capsys):
     download.import_archive(archive)
     closed = name if name.endswith("json") else cache.manifest("mednist")["files"]["images"]["file"]
     real = open
@@ -402,7 +401,7 @@ def test_files_that_may_not_be_read_are_not_called_damaged(name, archive, cache_
 
 @POSIX
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="takes an administrator to be two users")
-def test_a_shared_cache_serves_another_user(archive, tmp_path):  # noqa: F811
+def test_a_shared_cache_serves_another_user(archive, tmp_path):
     """What one user imported another may read, and what is closed to him is told as closed."""
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_uid == 0 and not folder.stat().st_mode & 0o001:
@@ -440,7 +439,7 @@ def test_a_shared_cache_serves_another_user(archive, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("place", ["~nosuchuser", "~nosuchuser/data"])
-def test_a_folder_of_a_user_who_is_not_there(place, monkeypatch, capsys, archive):  # noqa: F811
+def test_a_folder_of_a_user_who_is_not_there(place, monkeypatch, capsys, archive):
     monkeypatch.setenv("COURSE_DATA", place)
     for verb in (["where"], ["list"], ["get", "mednist"], ["import", archive], ["verify"], ["verify", "mednist"]):
         message = fails(capsys, *verb)
@@ -450,7 +449,7 @@ def test_a_folder_of_a_user_who_is_not_there(place, monkeypatch, capsys, archive
         mednist.load()
 
 
-def test_a_folder_with_too_long_a_name(monkeypatch, capsys, archive):  # noqa: F811
+def test_a_folder_with_too_long_a_name(monkeypatch, capsys, archive):
     monkeypatch.setenv("COURSE_DATA", "/" + "n" * 5000)
     assert not mednist.is_available()
     assert __main__.main(["list"]) == 0

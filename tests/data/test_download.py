@@ -10,7 +10,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from test_sets import COUNTS, fails, mednist_members, snapshot, write_tar
+from helpers.archives import COUNTS, fails, mednist_members, snapshot, write_tar
 
 from data_fetch import DataError, __main__, cache, download, mednist, registry
 

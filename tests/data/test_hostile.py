@@ -14,10 +14,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_sets import (  # noqa: F401  (the fixtures are used by name)
+from helpers.archives import (
     COUNTS,
-    archive,
-    cache_folder,
     fails,
     hippocampus_members,
     jpeg,
@@ -28,6 +26,7 @@ from test_sets import (  # noqa: F401  (the fixtures are used by name)
 
 from data_fetch import DataError, archives, cache, download, hippocampus, mednist, registry
 
+pytestmark = pytest.mark.usefixtures("cache_folder")
 HAND = "MedNIST/Hand/000002.jpeg"
 IMAGE = "Task04_Hippocampus/imagesTr/hippocampus_001.nii.gz"
 LABEL = IMAGE.replace("images", "labels")
@@ -390,7 +389,7 @@ def test_flipped_bytes_give_a_sentence_or_what_was_packed(kind, tmp_path, capsys
         assert kind == "tar" or set(found.values()) <= set(members.values())  # a plain tar has no checksum of data
 
 
-def test_a_file_that_may_not_be_read_is_no_damage(archive, tmp_path, capsys, monkeypatch):  # noqa: F811
+def test_a_file_that_may_not_be_read_is_no_damage(archive, tmp_path, capsys, monkeypatch):
     real = open
 
     def refuse(path, *arguments, **options):
@@ -404,7 +403,7 @@ def test_a_file_that_may_not_be_read_is_no_damage(archive, tmp_path, capsys, mon
     assert "download it again" not in message
 
 
-def test_what_was_there_stays_and_nothing_is_written(archive, cache_folder, tmp_path, capsys):  # noqa: F811
+def test_what_was_there_stays_and_nothing_is_written(archive, cache_folder, tmp_path, capsys):
     download.import_archive(archive)
     before = snapshot(cache_folder)
     bad = lying_zip(tmp_path / "b.zip", HAND, bytes(MEBIBYTE), 1000)

@@ -5,10 +5,10 @@ import warnings
 import numpy as np
 import pydicom
 import pytest
+from helpers.own_files import dicom_series, marked, save_dicom, save_nifti
 from pydicom import uid
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
-from test_own_images import dicom_series, marked, save_dicom, save_nifti
 
 from data_fetch import DataError, dicom_files, own_images
 

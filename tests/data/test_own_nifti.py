@@ -7,7 +7,7 @@ from itertools import permutations, product
 import nibabel
 import numpy as np
 import pytest
-from test_own_images import marked, save_nifti
+from helpers.own_files import marked, save_nifti
 
 from data_fetch import DataError, nifti_files, own_images
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_own_images import save_png
+from helpers.own_files import save_png
 
 from data_fetch import DataError, own_images, picture_files
 

@@ -1,0 +1,24 @@
+"""What the tests of the data sets share: an empty cache, and a tiny archive of MedNIST."""
+
+from dataclasses import replace
+
+import pytest
+from helpers.archives import COUNTS, mednist_members, write_tar
+
+from data_fetch import registry
+
+
+@pytest.fixture
+def cache_folder(tmp_path, monkeypatch):
+    """An empty cache, and a registry that asks for as many images as the tiny archives hold."""
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path / "cache"))
+    small = {"mednist": COUNTS, "hippocampus": {"volumes": (6, 7)}}
+    for name, counts in small.items():
+        monkeypatch.setitem(registry.DATASETS, name, replace(registry.DATASETS[name], counts=counts))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """The path of a tiny archive of MedNIST."""
+    return write_tar(tmp_path / "MedNIST.tar.gz", mednist_members())
