@@ -59,9 +59,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from course_lib.exercises import limits, reading
-from course_lib.exercises.exercise import Exercise, Mistake, Step, prose
+from course_lib.exercises.exercise import Exercise, Mistake, Step
 from course_lib.viz import tables
 from course_lib.viz.arrays import as_array
+from course_lib.viz.html import prose
 
 __all__ = ["Exercises", "case", "choice", "choices", "function", "mistake", "number", "prop"]
 

@@ -1,14 +1,12 @@
 """One exercise: it grades an answer, and shows question, verdict, hints and solution."""
 
 import html
-import inspect
-import re
 import warnings
 from dataclasses import dataclass, replace
 
 from course_lib.exercises import limits
 from course_lib.exercises.reading import Refusal, Unanswered, error_text, has_gap
-from course_lib.viz.html import Page, rich
+from course_lib.viz.html import Page, prose, rich
 
 #: Names of the tests that every exercise has without being told; a mistake may be tied to one of them too.
 CONTRACT = ("type", "shape", "finite", "error", "time")
@@ -40,12 +38,6 @@ class Verdict:
     test: str = ""
     message: str = ""
     seen: str = ""
-
-
-def prose(text):
-    """Text as a module has it -> text as it is shown: the lines of a paragraph are joined, blank lines and ``` stay."""
-    parts = re.split(r"(```.*?```)", inspect.cleandoc(text), flags=re.DOTALL)
-    return "".join(part if part.startswith("```") else re.sub(r"(?<!\n)\n(?!\n)", " ", part) for part in parts)
 
 
 class Exercise:

@@ -9,7 +9,6 @@ import torch
 
 from course_lib.denoisers import GaussianDenoiser, MixtureDenoiser
 from course_lib.exercises.engine import Exercises, choice, choices, number
-from course_lib.exercises.exercise import prose
 from course_lib.exercises.objectives import QUIZ
 from course_lib.guidance import Autoguidance
 from course_lib.likelihood import gaussian_elbo_gap, standard_normal
@@ -17,6 +16,7 @@ from course_lib.metrics.images import psnr
 from course_lib.metrics.segmentation import expected_dice
 from course_lib.samplers import ddim_step, heun_step, last, sample
 from course_lib.schedules import Cosine, Discrete, Linear, VarianceExploding, uniform_times
+from course_lib.viz.html import prose
 
 DOUBLE = torch.float64
 

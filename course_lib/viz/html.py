@@ -2,10 +2,11 @@
 
 import base64
 import html
+import inspect
 import re
 import uuid
 
-__all__ = ["Page", "data_uri", "image_tag", "inline", "rich", "unique_id"]
+__all__ = ["Page", "data_uri", "image_tag", "inline", "prose", "rich", "unique_id"]
 
 
 class Page:
@@ -44,6 +45,12 @@ def image_tag(content, mime, alt, width, height, css_class="course-figure"):
     )
 
 
+def prose(text):
+    """Text as a module has it -> text as it is shown: the lines of a paragraph are joined, blank lines and ``` stay."""
+    parts = re.split(r"(```.*?```)", inspect.cleandoc(text), flags=re.DOTALL)
+    return "".join(part if part.startswith("```") else re.sub(r"(?<!\n)\n(?!\n)", " ", part) for part in parts)
+
+
 def rich(text):
     """Plain text -> HTML: escaped, `code` between backticks, **bold**, blocks between lines of ```, blank lines as
     paragraphs.
@@ -51,7 +58,7 @@ def rich(text):
     $math$ is left to MathJax.
     """
     parts = re.split(r"```\w*\n(.*?)\n?```", text.strip(), flags=re.DOTALL)  # prose, code, prose, ...
-    return "".join(_block(part) if index % 2 else _prose(part) for index, part in enumerate(parts))
+    return "".join(_block(part) if index % 2 else _paragraphs(part) for index, part in enumerate(parts))
 
 
 def inline(text):
@@ -63,7 +70,7 @@ def _block(code):
     return f'<pre style="margin:6px 0;padding:6px 10px;white-space:pre-wrap">{html.escape(code, quote=False)}</pre>'
 
 
-def _prose(text):
+def _paragraphs(text):
     escaped = html.escape(text, quote=False)
     marked = re.sub(r"`([^`]+)`|\*\*(\w[^*`]*)\*\*", _mark, escaped)
     paragraphs = [part.strip() for part in re.split(r"\n\s*\n", marked)]
