@@ -20,7 +20,7 @@ from PIL import Image
 
 from course_lib.arguments import one_of, positive, whole
 from course_lib.viz.arrays import all_shown, as_array, as_images
-from course_lib.viz.html import Page, image_tag
+from course_lib.viz.html import Page, image_tag, prose
 
 __all__ = [
     "PALETTE",
@@ -521,12 +521,13 @@ def show(fig, alt, *, dpi=DPI):
 
 
 def picture(fig, alt, *, dpi=DPI):
-    """What `show` displays, as an object: Figure and alt text -> Page."""
+    """What `show` displays, as an object: Figure and alt text -> Page. The lines of an alt text are joined."""
     if not isinstance(alt, str) or len(alt.strip()) < 10:
         raise ValueError("alt: say in a sentence what the figure shows, for those who cannot see it")
     if not isinstance(fig, Figure):
         raise ValueError(f"fig must be a figure, such as figures.image_grid gives, got a {type(fig).__name__}")
     check_labelled(fig)
+    alt = prose(alt)
     content = png_bytes(fig, dpi=dpi)
     width, height = Image.open(io.BytesIO(content)).size
     return Page(image_tag(content, "image/png", alt, width, height), f"[figure: {alt}]")

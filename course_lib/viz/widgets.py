@@ -23,7 +23,7 @@ from PIL import Image, features
 from course_lib.arguments import whole
 from course_lib.viz.arrays import all_shown, as_array, as_images
 from course_lib.viz.figures import figure_pixels
-from course_lib.viz.html import Page, data_uri, image_tag, inline, rich, unique_id
+from course_lib.viz.html import Page, data_uri, image_tag, inline, prose, rich, unique_id
 
 __all__ = ["Live", "live", "predict", "stepper", "tile"]
 
@@ -197,7 +197,7 @@ def stepper(
     start = range(len(frames))[start]
     contents, (width, height) = encode_frames(frames, vmin, vmax, kilobytes, keep={start, len(frames) - 1})
     scale = 1 if isinstance(frames[0], Figure) else scale
-    root, alt = unique_id("course"), alt.strip().rstrip(".") + "."
+    root, alt = unique_id("course"), prose(alt).rstrip(".") + "."
     embedded = {
         "ROOT": root,
         "FRAMES": json.dumps([data_uri(*content) for content in contents]),
@@ -283,7 +283,7 @@ class Live:
             raise ValueError("live needs an alt text: say what the picture shows and what the controls change in it")
         if unknown := sorted(set(start) - set(controls)):
             raise ValueError(f"start: {', '.join(unknown)} is no control; there are: {', '.join(controls)}")
-        self.fn, self.alt, self.scale, self.limits = fn, alt.strip(), scale, limits
+        self.fn, self.alt, self.scale, self.limits = fn, prose(alt), scale, limits
         self.controls = {name: _control(name, kind, start.get(name)) for name, kind in controls.items()}
         # HTML and not W.Image: that one has no alt text and, given a tooltip instead, breaks in the browser.
         self.picture, self.status = W.HTML(), W.HTML()
@@ -490,6 +490,8 @@ def predict(question, options, answer, reveal):
     options stand as a list and the reveal is folded. Raises ValueError if `answer` is not among two or more options.
     """
     comments = options if isinstance(options, dict) else dict.fromkeys(options, "")
+    comments = {prose(text): prose(comment) for text, comment in comments.items()}
+    question, answer, reveal = prose(question), prose(answer), prose(reveal)
     texts = list(comments)
     if answer not in texts or len(texts) < 2:
         raise ValueError(f"answer {answer!r} must be one of at least two options, got {texts}")
@@ -517,6 +519,4 @@ I commit to this</button></div>
 <script>{_fill(_PREDICT_SCRIPT, values)}</script>
 </div>"""
     choices = "\n".join(f"  ( ) {text}" for text in texts)
-    return Page(
-        markup, f"Predict, then run. {question.strip()}\n{choices}\nThen read on: the reveal follows the choice."
-    )
+    return Page(markup, f"Predict, then run. {question}\n{choices}\nThen read on: the reveal follows the choice.")

@@ -41,6 +41,15 @@ def test_each_figure_is_labelled_small_and_shown_with_its_alt_text(name):
     assert len(page.markup) < 80_000
 
 
+def test_an_alt_text_may_stand_on_several_lines():
+    page = figures.picture(
+        DRAWN["curves"](),
+        """Two lines rise
+        from 0 to 1.""",
+    )
+    assert page.text == "[figure: Two lines rise from 0 to 1.]" and 'alt="Two lines rise from 0 to 1."' in page.markup
+
+
 def test_a_figure_needs_alt_text_title_and_labels():
     fig = DRAWN["curves"]()
     for alt in ("", "short", None):
