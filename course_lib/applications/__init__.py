@@ -1,1 +1,1 @@
-"""What the course does with diffusion models and no room of the theory holds: one module an application."""
+"""What diffusion models are used for, a module each: anomalies, counterfactuals, denoising, and classical baselines."""
