@@ -91,6 +91,7 @@ class DiffusionUNet(nn.Module):
             )
         self.patch, self.num_classes, self.concat = patch, num_classes, concat
         self.in_channels, self.spatial_dims = in_channels, spatial_dims
+        self.channels, self.num_res_blocks = tuple(channels), num_res_blocks
         self.divisor = patch * 2 ** (len(channels) - 1)  # of the sides of an image
         self.unet = DiffusionModelUNet(
             spatial_dims=spatial_dims,
@@ -170,23 +171,8 @@ class PreconditionedUNet(DiffusionUNet):
         return c_skip * x_t + c_out * super().forward(c_in * x_t, t, y)
 
 
-class StudentUNet(DiffusionUNet):
-    """A :class:`DiffusionUNet` that starts as a copy of a shipped one, the teacher whose paths it is to shorten.
-
-    Parameters: teacher, the name of that network; trained_teacher, False for the architecture alone; and those of
-    :class:`DiffusionUNet`, which are the teacher's.
-    """
-
-    def __init__(self, teacher, trained_teacher=True, **arguments):
-        super().__init__(**arguments)
-        if trained_teacher:
-            from course_lib import pretrained
-
-            self.load_state_dict(pretrained.load(teacher).state_dict())
-
-
 class ControlledUNet(nn.Module):
-    """A shipped diffusion network, frozen, steered by a MONAI ``ControlNet``: net(x_t, t, y) with y a map of labels.
+    """A diffusion network, frozen, steered by a MONAI ``ControlNet``: net(x_t, t, y) with y a map of labels.
 
     Zhang et al., Adding conditional control to text-to-image diffusion models (ICCV 2023). Only the ControlNet is
     trained and stored. It starts as a copy of the base's encoder whose outputs pass through convolutions set to zero,
@@ -194,32 +180,28 @@ class ControlledUNet(nn.Module):
 
     Parameters
     ----------
-    base : name of the network that is steered; ``base_args``, its arguments.
+    base : the :class:`DiffusionUNet` that is steered, in evaluation mode and without gradients.
     num_labels : labels 0..num_labels - 1 of the map y (B, H, W).
     """
 
-    def __init__(self, base, base_args, num_labels, trained_base=True):
+    def __init__(self, base, num_labels):
         super().__init__()
         from monai.networks.nets import ControlNet
 
-        from course_lib import pretrained
-
-        base_net = pretrained.load(base) if trained_base else DiffusionUNet(**base_args).eval().requires_grad_(False)
-        self._base = (base_net,)  # in a tuple, so that it is no part of this network's weights
-        self.num_labels, self.patch, self.num_classes = num_labels, base_net.patch, 0
-        channels = tuple(base_args["channels"])
+        self._base = (base,)  # in a tuple, so that it is no part of this network's weights
+        self.num_labels, self.patch, self.num_classes = num_labels, base.patch, 0
         self.control = ControlNet(
             spatial_dims=2,
-            in_channels=base_net.patch**2,
-            num_res_blocks=(base_args["num_res_blocks"],) * len(channels),
-            channels=channels,
-            attention_levels=(False,) * (len(channels) - 1) + (True,),
+            in_channels=base.patch**2,
+            num_res_blocks=(base.num_res_blocks,) * len(base.channels),
+            channels=base.channels,
+            attention_levels=(False,) * (len(base.channels) - 1) + (True,),
             num_head_channels=32,
             norm_num_groups=32,
-            conditioning_embedding_in_channels=num_labels * base_net.patch**2,
+            conditioning_embedding_in_channels=num_labels * base.patch**2,
             conditioning_embedding_num_channels=(32,),
         )
-        shared = {k: v for k, v in base_net.unet.state_dict().items() if k in self.control.state_dict()}
+        shared = {k: v for k, v in base.unet.state_dict().items() if k in self.control.state_dict()}
         self.control.load_state_dict(shared, strict=False)
 
     @property
@@ -276,29 +258,26 @@ class NoisyClassifier(nn.Module):
 
 
 class NoisyFromClean(nn.Module):
-    """A shipped ``Classifier`` of clean images, taught noise: net(x_t, t) -> logits.
+    """A :class:`Classifier` that also sees the time, as one more channel: net(x_t, t) -> logits.
 
-    Like :class:`NoisyClassifier`, but it starts as a copy of ``base`` with the time as one more channel, whose weights
-    are zero: at the start t is ignored. For classes that one small spot decides, which a network that has never seen a
-    clean image does not learn to find in noise within an affordable time.
+    Like :class:`NoisyClassifier`, but it can start from a classifier of clean images (:meth:`start_from`). For classes
+    that one small spot decides, which a network that has never seen a clean image does not learn to find in noise
+    within an affordable time.
 
-    Parameters
-    ----------
-    base : name of the classifier of clean images; ``base_args``, its arguments.
-    trained_base : False for the architecture alone, without the base's weights.
+    Parameters: those of :class:`Classifier`.
     """
 
-    def __init__(self, base, base_args, trained_base=True):
+    def __init__(self, **arguments):
         super().__init__()
-        self.num_classes = base_args["num_classes"]
-        self.classifier = Classifier(in_channels=2, **base_args)
-        if trained_base:
-            from course_lib import pretrained
+        self.classifier = Classifier(in_channels=2, **arguments)
+        self.num_classes = self.classifier.num_classes
 
-            weights = pretrained.load(base).state_dict()
-            first = weights["layers.0.0.weight"]
-            weights["layers.0.0.weight"] = torch.cat([first, torch.zeros_like(first)], 1)
-            self.classifier.load_state_dict(weights)
+    def start_from(self, weights):
+        """Take the weights, a state dict, of a :class:`Classifier` of clean images and of the same arguments. Those of
+        the time become zero: at the start t is ignored."""
+        first = weights["layers.0.0.weight"]
+        widened = {"layers.0.0.weight": torch.cat([first, torch.zeros_like(first)], 1)}
+        self.classifier.load_state_dict(weights | widened)
 
     def forward(self, x_t, t):
         """x_t (B, 1, H, W), t (B,) or scalar in [0, 1] -> logits (B, num_classes)."""
@@ -477,7 +456,6 @@ NETWORKS = {
     for network in (
         DiffusionUNet,
         PreconditionedUNet,
-        StudentUNet,
         ControlledUNet,
         NoisyClassifier,
         NoisyFromClean,

@@ -2,7 +2,8 @@
 good it is.
 
 A card must say ``network`` and ``network_args``, what :func:`~course_lib.networks.build` takes, and ``sha256`` of the
-weights; that of a diffusion network also ``loss``, ``schedule`` and ``kind``. ``card_sha256`` covers what decides how
+weights; that of a diffusion network also ``loss``, ``schedule`` and ``kind``; that of a network which steers another
+one, ``base``, its name. ``card_sha256`` covers what decides how
 the network computes (``DECISIVE``), so that no edit or damage of it passes in silence; the rest may be edited.
 """
 
@@ -26,7 +27,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 REMEDY = "get it back with `git checkout -- course_lib/weights`, or install the course anew"
 REQUIRED = ("network", "network_args", "sha256", "card_sha256")
 DECISIVE = (
-    *("network", "network_args", "loss", "schedule", "schedule_args", "kind"),
+    *("network", "network_args", "base", "loss", "schedule", "schedule_args", "kind"),
     *("classes", "image_size", "reference_images", "sha256"),
 )
 
@@ -110,12 +111,18 @@ def _entry(name, mapping, key, what):
     return mapping[key]
 
 
+def fresh(network, network_args, base=None):
+    """A network with freshly drawn weights, as :func:`~course_lib.networks.build` gives it; base : the name of the
+    shipped network that it steers."""
+    return build(network, **({"base": load(base)} if base else {}), **network_args)
+
+
 @functools.cache
 def load(name):
     """The network of that name, in evaluation mode on this machine's device, float32. Raises ValueError as
     :func:`card` does."""
     about = card(name)
-    net = build(about["network"], **about["network_args"])
+    net = fresh(about["network"], about["network_args"], about.get("base"))
     tensors = _tensors(name, about)
     net.load_state_dict({key: value.float() for key, value in tensors.items() if not key.startswith("reference.")})
     return placed(net.eval().requires_grad_(False))

@@ -58,7 +58,8 @@ class Recipe:
 
     ``load_data()`` gives images (N, H, W) or (N, C, ...), and labels (N, ...) or None. ``measure(recipe, net)`` gives
     what the card says of the quality, and tensors to ship beside the weights. ``full`` is what COURSE_PROFILE=full
-    changes: a training of GPU size.
+    changes: a training of GPU size. ``base`` names the shipped network that this one steers, and ``start``
+    the one whose weights are its first.
     """
 
     name: str
@@ -76,13 +77,17 @@ class Recipe:
     peak_rate: float = 5e-4
     seed: int = 0
     full: dict = field(default_factory=dict)
+    base: str | None = None
+    start: str | None = None
+
+    def fresh(self):
+        """The network with freshly drawn weights."""
+        return pretrained.fresh(self.network, self.network_args, self.base)
 
     def describe(self):
         """What the card says of how the network was made: a dict for JSON."""
-        about = {
-            key: getattr(self, key)
-            for key in ("name", "network", "network_args", "data", "licence", "classes", "image_size", "batch_size")
-        }
+        keys = ("name", "network", "network_args", "base", "start", "data", "licence", "classes", "image_size")
+        about = {key: getattr(self, key) for key in (*keys, "batch_size") if getattr(self, key) is not None}
         about |= {"peak_rate": self.peak_rate, "seed": self.seed, "loss": type(self.loss).__name__}
         if hasattr(self.loss, "schedule"):
             about["schedule"] = type(self.loss.schedule).__name__
@@ -856,7 +861,8 @@ RECIPES = {
         _brain_recipe(
             name="brain_noisy_classifier",
             network="NoisyFromClean",
-            network_args={"base": "brain_features", "base_args": BRAIN_CLASSIFIER},
+            network_args=BRAIN_CLASSIFIER,
+            start="brain_features",
             loss=NoisyClassificationLoss(schedules.Cosine(), latest=0.6),
             load_data=lambda: datasets.brain_families("train", 1000),
             measure=functools.partial(measure_noisy_classifier, load_test=lambda: datasets.brain_families("test", 200)),
@@ -894,7 +900,8 @@ RECIPES = {
         _brain_recipe(
             name="brain_control",
             network="ControlledUNet",
-            network_args={"base": "brain", "base_args": BRAIN_PRIOR, "num_labels": 5},
+            network_args={"num_labels": 5},
+            base="brain",
             loss=COSINE_V,
             load_data=lambda: datasets.brain_maps("train", 8000),
             measure=measure_control,
@@ -1069,8 +1076,7 @@ RECIPES = {
         _trend_recipe(name="trend_flow", loss=DiffusionLoss(schedules.RectifiedFlow(), kind="flow", drop_class=0.0)),
         _trend_recipe(
             name="trend_student",
-            network="StudentUNet",
-            network_args=TREND | {"teacher": "trend_flow"},
+            start="trend_flow",
             loss=DistillationLoss(
                 functools.partial(pretrained.load_denoiser, "trend_flow"), schedules.RectifiedFlow(), "flow"
             ),

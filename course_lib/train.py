@@ -18,7 +18,6 @@ from torch import distributed
 
 from course_lib import pretrained, runtime
 from course_lib.datasets import DataError
-from course_lib.networks import build
 from course_lib.recipes import RECIPES
 from course_lib.training import Batches, load_checkpoint, progress, read_checkpoint, save_checkpoint, train
 
@@ -35,12 +34,12 @@ def _main_process():
 
 
 def _start(recipe, start):
-    """The recipe's network with fresh weights, or with those of the shipped network ``start``."""
+    """The recipe's network with freshly drawn weights, or with those of the shipped network ``start``."""
     torch.manual_seed(recipe.seed)
-    net = runtime.placed(build(recipe.network, **recipe.network_args))
+    net = runtime.placed(recipe.fresh())
     if start:
         try:
-            net.load_state_dict(pretrained.load(start).state_dict())
+            getattr(net, "start_from", net.load_state_dict)(pretrained.load(start).state_dict())
         except RuntimeError as error:
             raise ValueError(
                 f"{start} has another architecture than {recipe.name}: start from one of the same"
@@ -55,8 +54,10 @@ def run(recipe, folder, precision, start=None):
     a folder that cannot be written, and as :func:`~course_lib.training.train`.
     """
     _check_folder(folder)
-    net = _start(recipe, start)
+    net = _start(recipe, start or recipe.start)
     about = {"recipe": recipe.name, "network_args": recipe.network_args}
+    if recipe.base:
+        about["base"] = recipe.base
     if start:
         about["from"] = f"{start} {pretrained.card(start)['sha256'][:16]}"
     batches = Batches(*recipe.load_data(), batch_size=recipe.batch_size, seed=recipe.seed)
@@ -94,8 +95,7 @@ def _check_folder(folder):
 
 def trained(recipe, folder):
     """The averaged network of a recipe's checkpoint and the number of steps that it was trained for."""
-    net = build(recipe.network, **recipe.network_args)
-    ema = build(recipe.network, **recipe.network_args).eval().requires_grad_(False)
+    net, ema = recipe.fresh(), recipe.fresh().eval().requires_grad_(False)
     step = load_checkpoint(checkpoint_path(recipe, folder), net, ema, torch.optim.AdamW(net.parameters()))
     return ema, step
 

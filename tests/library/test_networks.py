@@ -68,11 +68,8 @@ def test_volumes_pass_through():
 
 @pytest.fixture
 def controlled():
-    net = ControlledUNet("none", SMALL, num_labels=3, trained_base=False)
-    randomised(net.base)
-    shared = {k: v for k, v in net.base.unet.state_dict().items() if k in net.control.state_dict()}
-    net.control.load_state_dict(shared, strict=False)
-    return net.eval()
+    base = randomised(DiffusionUNet(**SMALL)).eval().requires_grad_(False)
+    return ControlledUNet(base, num_labels=3).eval()
 
 
 def test_an_untrained_controlnet_changes_nothing(controlled):
@@ -135,7 +132,8 @@ def test_a_classifier_that_knows_nothing_loses_log_of_the_classes():
 def test_a_classifier_taught_noise_starts_as_the_clean_one():
     about, x = pretrained.card("brain_features"), noise(3, 1, 96, 96)
     clean = pretrained.load("brain_features")
-    net = NoisyFromClean("brain_features", about["network_args"])
+    net = NoisyFromClean(**about["network_args"])
+    net.start_from(clean.state_dict())
     for t in (0.0, 0.7, torch.tensor([0.1, 0.5, 0.9])):
         torch.testing.assert_close(net(x, t), clean(x))
     first = net.classifier.layers[0][0].weight

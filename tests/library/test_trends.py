@@ -15,7 +15,7 @@ from course_lib.denoisers import Counted, NetworkDenoiser
 from course_lib.experiments import trends
 from course_lib.generate import draw_along
 from course_lib.losses import DiffusionLoss, DistillationLoss, EDMLoss
-from course_lib.networks import DiffusionUNet, PreconditionedUNet, StudentUNet, build
+from course_lib.networks import DiffusionUNet, PreconditionedUNet, build
 from course_lib.predictions import preconditioning, to_x0
 from course_lib.recipes import RECIPES
 from course_lib.samplers import consistency_step, ddim_step, dpmpp_2m_step, last
@@ -431,11 +431,13 @@ def resumed_record(folder, monkeypatch):
 def test_student_starts_as_its_teacher(few_images):
     torch.manual_seed(1)
     pretrained.save("someone", DiffusionUNet(**TINY), {"network": "DiffusionUNet", "network_args": TINY})
-    net, teacher = StudentUNet(teacher="someone", **TINY), pretrained.load("someone")
+    student = dataclasses.replace(RECIPES["trend_student"], network_args=TINY)
+    net, teacher = train._start(student, "someone"), pretrained.load("someone")
     for name, value in teacher.state_dict().items():
-        assert torch.equal(net.state_dict()[name], value.cpu()), name
+        assert torch.equal(net.state_dict()[name].cpu(), value.cpu()), name
     name = next(iter(net.state_dict()))
-    assert not torch.equal(StudentUNet("someone", False, **TINY).state_dict()[name], net.state_dict()[name])
+    assert not torch.equal(train._start(student, None).state_dict()[name], net.state_dict()[name])
+    assert student.start == "trend_flow"
 
 
 def test_small_images_are_means_of_squares(few_images):
