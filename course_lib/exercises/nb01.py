@@ -166,19 +166,10 @@ q2 = number(
     Count a kind as covered if it gets at least a quarter of its share. How many of the four are covered?""",
     solution="sum(made / 1000 >= share / 4 for made, share in zip((880, 115, 4, 1), (0.70, 0.20, 0.08, 0.02)))",
     mistakes=[
-        (
-            4,
-            "Each kind appears, but once in 1000 is not coverage: 4 of 1000 is 0.4 %, a quarter of 8 % is 2 %.",
-        ),
+        (4, "Each kind appears, but once in 1000 is not coverage: 4 of 1000 is 0.4 %, a quarter of 8 % is 2 %."),
         (3, "Check the last kind too: a quarter of 2 % is 0.5 %, that is 5 images; there is 1."),
-        (
-            1,
-            "A share that is too small still counts above a quarter: 11.5 % is more than 5 %, a quarter of 20 %.",
-        ),
-        (
-            0.995,
-            "That is the share of samples in the covered kinds. 99.5 % of them look right: that is the trap.",
-        ),
+        (1, "A share that is too small still counts above a quarter: 11.5 % is more than 5 %, a quarter of 20 %."),
+        (0.995, "That is the share of samples in the covered kinds. 99.5 % of them look right: that is the trap."),
     ],
     also_right=[2.0, "2", np.int64(2)],
     hints=[

@@ -52,10 +52,7 @@ q1 = function(
         lambda x_t, D, alpha, sigma: torch.sub(alpha * D, x_t) / torch.square(sigma),
         lambda x_t, D, alpha, sigma: (float(alpha) * D.numpy() - x_t.numpy()) / float(sigma) ** 2,
     ],
-    hints=[
-        "Tweedie: alpha D = x_t + sigma^2 score.",
-        "Solve it for the score.",
-    ],
+    hints=["Tweedie: alpha D = x_t + sigma^2 score.", "Solve it for the score."],
     explanation="""score = (alpha D - x_t) / sigma^2 = -eps / sigma, with eps the noise that D implies.
     A denoiser knows the slope of the log density.""",
 )
@@ -113,10 +110,7 @@ q2 = function(
         lambda eps, x_t, alpha, sigma: ((alpha**2 + sigma**2) * eps - sigma * x_t) / alpha,
         lambda eps, x_t, alpha, sigma: alpha * eps - torch.div(sigma, alpha) * (x_t - sigma * eps),
     ],
-    hints=[
-        "x_t = alpha x_0 + sigma eps: solve for x_0.",
-        "Then put x_0 and eps into v = alpha eps - sigma x_0.",
-    ],
+    hints=["x_t = alpha x_0 + sigma eps: solve for x_0.", "Then put x_0 and eps into v = alpha eps - sigma x_0."],
     explanation="""Any one of the five, together with x_t, gives all the others.
     With alpha^2 + sigma^2 = 1 the answer shortens to (eps - sigma x_t) / alpha.""",
 )

@@ -32,11 +32,7 @@ q1 = function(
             (RAMP, ZEROS, 0.64),
             "The signal is scaled by the square root of abar, not by abar: 0.64 must give 0.8.",
         ),
-        case(
-            "noise",
-            (RAMP, WAVE, 0.64),
-            "Use the eps given, scaled by sqrt(1 - abar), and add it: 0.64 gives 0.6.",
-        ),
+        case("noise", (RAMP, WAVE, 0.64), "Use the eps given, scaled by sqrt(1 - abar), and add it: 0.64 gives 0.6."),
     ],
     mistakes=[
         mistake(lambda x_0, eps, abar: abar * x_0 + (1 - abar) ** 0.5 * eps, "signal"),
@@ -99,8 +95,7 @@ q2 = function(
     mistakes=[
         mistake(lambda beta, abar, abar_prev: beta, "first step", "the forward variance"),
         mistake(
-            lambda beta, abar, abar_prev: (1 - abar) / (1 - abar_prev) * beta if abar_prev < 1 else 0,
-            "below beta",
+            lambda beta, abar, abar_prev: (1 - abar) / (1 - abar_prev) * beta if abar_prev < 1 else 0, "below beta"
         ),
         mistake(
             lambda beta, abar, abar_prev: ((1 - abar_prev) / (1 - abar) * beta) ** 0.5,

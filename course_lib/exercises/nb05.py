@@ -131,10 +131,7 @@ q3 = number(
         (3**-3, "Check the exponent: w = 1 must give the class itself, variance 1."),
         (1 / 4, "That is the example of the text, with a population of variance 2. Here it is 3."),
         (9, "Guidance narrows here: the class is narrower than the whole, and w > 1 goes on in that direction."),
-        (
-            (3 - 3**-4) / 10,
-            "That is what the random path (DDPM) gives, a third answer. The question is about the ODE.",
-        ),
+        ((3 - 3**-4) / 10, "That is what the random path (DDPM) gives, a third answer. The question is about the ODE."),
     ],
     also_right=[Fraction(1, 9), "1/9", "0,111"],
     hints=[

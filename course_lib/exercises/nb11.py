@@ -15,10 +15,7 @@ q1 = number(
     Which $d'$ has the residual: its shift by the anomaly, divided by its standard deviation in healthy people?""",
     solution="(1 - 0.8) * 3 / (2 * 1 * (1 - 0.8)) ** 0.5",
     mistakes=[
-        (
-            3,
-            "The matched filter, or the mean of infinitely many restorations. A single one has chance of its own.",
-        ),
+        (3, "The matched filter, or the mean of infinitely many restorations. A single one has chance of its own."),
         (0.6 / 0.2**0.5, "That is with the posterior mean, one evaluation, in place of a sample: variance C (1 - G)."),
         (3 / 0.4**0.5, "Is the anomaly lost altogether? G = 0.8: most of it comes through noise and denoising."),
         (2.4 / 0.4**0.5, "2.4 is what is kept of the anomaly. The residual holds what is lost, (1 - G) a."),

@@ -269,10 +269,7 @@ q9 = _ask(
         (1, "No single mask equals both. The raters set the ceiling."),
         (0.6, "Those who drew the small one agree in part: 2 * 50 / (50 + 100) with the large mask."),
         (0.8, "That is the small mask: 0.4 * 1 + 0.6 * 2/3. Try the other."),
-        (
-            5 / 6,
-            "Weigh the raters: six of ten draw the large one. No mask between the two does better than that one.",
-        ),
+        (5 / 6, "Weigh the raters: six of ten draw the large one. No mask between the two does better than that one."),
     ],
     also_right=["0.867", "13/15"],
     hints=["Dice = 2 |a and b| / (|a| + |b|).", "The large mask: 0.6 * 1 + 0.4 * 2 * 50 / 150."],
