@@ -25,40 +25,17 @@ def elbo(x, decoded, s, mu, log_var):
     return log_likelihood - kl
 
 
-def _log_likelihood(x, decoded, s):
-    return -((x - decoded) ** 2 / (2 * s**2) + math.log(s) + 0.5 * LOG_2PI).sum(1)
+def _log_likelihood(error, s):
+    return -(error**2 / (2 * s**2) + math.log(s) + 0.5 * LOG_2PI).sum(1)
 
 
 def _kl(mu, log_var):
     return 0.5 * (mu**2 + torch.exp(log_var) - 1 - log_var).sum(1)
 
 
-def _no_constant(x, decoded, s, mu, log_var):
-    return -((x - decoded) ** 2 / (2 * s**2)).sum(1) - _kl(mu, log_var)
-
-
-def _variance_forgotten(x, decoded, s, mu, log_var):
-    return -((x - decoded) ** 2 / 2 + math.log(s) + 0.5 * LOG_2PI).sum(1) - _kl(mu, log_var)
-
-
-def _no_kl(x, decoded, s, mu, log_var):
-    return _log_likelihood(x, decoded, s)
-
-
-def _plus_kl(x, decoded, s, mu, log_var):
-    return _log_likelihood(x, decoded, s) + _kl(mu, log_var)
-
-
-def _log_var_as_variance(x, decoded, s, mu, log_var):
-    return _log_likelihood(x, decoded, s) - 0.5 * (mu**2 + log_var - 1 - torch.log(log_var.abs() + 1e-9)).sum(1)
-
-
-def _log_var_as_log_std(x, decoded, s, mu, log_var):
-    return _log_likelihood(x, decoded, s) - _kl(mu, 2 * log_var)
-
-
-def _batch_mean(x, decoded, s, mu, log_var):
-    return elbo(x, decoded, s, mu, log_var).mean()
+def _elbo(log_likelihood=_log_likelihood, kl=_kl):
+    """`elbo` with another log p(x | z) or another KL."""
+    return lambda x, decoded, s, mu, log_var: log_likelihood(x - decoded, s) - kl(mu, log_var)
 
 
 q1 = function(
@@ -97,42 +74,32 @@ q1 = function(
         ),
     ],
     mistakes=[
-        mistake(_no_constant, "a perfect decoder", "the constant left out"),
-        mistake(_variance_forgotten, "the decoder's width"),
-        mistake(_no_kl, "the mean of the code", "the missing KL"),
-        mistake(_plus_kl, "the mean of the code", "the KL's sign"),
-        mistake(_log_var_as_log_std, "the variance of the code"),
-        mistake(_log_var_as_variance, "a perfect decoder", "log-variance taken for variance"),
-        mistake(_batch_mean, "shape", "one number for the whole batch"),
+        mistake(_elbo(lambda error, s: -(error**2 / (2 * s**2)).sum(1)), "a perfect decoder", "the constant left out"),
+        mistake(_elbo(lambda error, s: -(error**2 / 2 + math.log(s) + 0.5 * LOG_2PI).sum(1)), "the decoder's width"),
+        mistake(_elbo(kl=lambda mu, log_var: 0), "the mean of the code", "the missing KL"),
+        mistake(_elbo(kl=lambda mu, log_var: -_kl(mu, log_var)), "the mean of the code", "the KL's sign"),
+        mistake(_elbo(kl=lambda mu, log_var: _kl(mu, 2 * log_var)), "the variance of the code"),
         mistake(
-            lambda x, decoded, s, mu, log_var: (
-                -((x - decoded) ** 2).sum(1) / (2 * s**2) - 2 * math.log(s) - LOG_2PI - _kl(mu, log_var)
-            ),
+            _elbo(kl=lambda mu, log_var: 0.5 * (mu**2 + log_var - 1 - torch.log(log_var.abs() + 1e-9)).sum(1)),
+            "a perfect decoder",
+            "log-variance taken for variance",
+        ),
+        mistake(lambda *args: elbo(*args).mean(), "shape", "one number for the whole batch"),
+        mistake(
+            _elbo(lambda error, s: -(error**2).sum(1) / (2 * s**2) - 2 * math.log(s) - LOG_2PI),
             "three coordinates",
             "the constant of two coordinates",
         ),
+        mistake(_elbo(kl=lambda mu, log_var: 2 * _kl(mu, log_var)), "the mean of the code", "the half of the KL"),
+        mistake(lambda *args: -elbo(*args), "a perfect decoder", "the loss"),
+        mistake(_elbo(lambda error, s: _log_likelihood(error, s) / 2), "a perfect decoder", "a mean over coordinates"),
         mistake(
-            lambda x, decoded, s, mu, log_var: _log_likelihood(x, decoded, s) - 2 * _kl(mu, log_var),
-            "the mean of the code",
-            "the half of the KL",
-        ),
-        mistake(lambda x, decoded, s, mu, log_var: -elbo(x, decoded, s, mu, log_var), "a perfect decoder", "the loss"),
-        mistake(
-            lambda x, decoded, s, mu, log_var: _log_likelihood(x, decoded, s) / 2 - _kl(mu, log_var),
-            "a perfect decoder",
-            "a mean over coordinates",
-        ),
-        mistake(
-            lambda x, decoded, s, mu, log_var: (
-                _log_likelihood(x, decoded, s) - 0.5 * ((1 + mu**2) / log_var.exp() - 1 + log_var).sum(1)
-            ),
+            _elbo(kl=lambda mu, log_var: 0.5 * ((1 + mu**2) / log_var.exp() - 1 + log_var).sum(1)),
             "the variance of the code",
             "KL the other way round",
         ),
         mistake(
-            lambda x, decoded, s, mu, log_var: (
-                -((x - decoded).abs() / s + math.log(s) + 0.5 * LOG_2PI).sum(1) - _kl(mu, log_var)
-            ),
+            _elbo(lambda error, s: -(error.abs() / s + math.log(s) + 0.5 * LOG_2PI).sum(1)),
             "the decoder's width",
             "absolute errors",
         ),
@@ -190,31 +157,15 @@ def log_prob(x, a, b):
     return -0.5 * u**2 - 0.5 * math.log(2 * math.pi) + a
 
 
-def _no_log_det(x, a, b):
-    u = torch.exp(a) * x + b
-    return -0.5 * u**2 - 0.5 * LOG_2PI
-
-
-def _wrong_sign(x, a, b):
-    return _no_log_det(x, a, b) - a
-
-
-def _det_not_log(x, a, b):
-    return _no_log_det(x, a, b) + torch.exp(a)
-
-
-def _inverse(x, a, b):
-    u = (x - b) * torch.exp(-a)
-    return -0.5 * u**2 - 0.5 * LOG_2PI - a
-
-
-def _no_normal_constant(x, a, b):
-    return _no_log_det(x, a, b) + 0.5 * LOG_2PI + a
-
-
 LINE = torch.linspace(-2, 2, 5)
 FINE = torch.linspace(-40, 40, 8001)
 A, NONE = torch.tensor(0.7), torch.tensor(0.0)
+
+
+def _log_prob(log_det):
+    """`log_prob` with another log-determinant, as a function of a."""
+    return lambda x, a, b: log_prob(x, a, b) - a + log_det(a)
+
 
 q3 = function(
     r"""A flow with one layer in one dimension: $u = f(x) = e^{a} x + b$, $u \sim \mathcal N(0, 1)$.
@@ -236,15 +187,15 @@ q3 = function(
         case("stretched and shifted", (LINE, A, torch.tensor(-0.5)), "Check u = e^a x + b and the log-determinant a."),
     ],
     mistakes=[
-        mistake(_no_log_det, "integrates to one", "no log-determinant"),
-        mistake(_wrong_sign, "integrates to one", "the sign of the log-determinant"),
-        mistake(_det_not_log, "no stretching", "the determinant, not its log"),
-        mistake(_inverse, "the shift", "the inverse of f"),
-        mistake(_no_normal_constant, "no stretching", "the normal's constant"),
+        mistake(_log_prob(lambda a: 0), "integrates to one", "no log-determinant"),
+        mistake(_log_prob(lambda a: -a), "integrates to one", "the sign of the log-determinant"),
+        mistake(_log_prob(torch.exp), "no stretching", "the determinant, not its log"),
+        mistake(lambda x, a, b: log_prob(x - b, -a, 0 * b), "the shift", "the inverse of f"),
+        mistake(_log_prob(lambda a: 0.5 * LOG_2PI + a), "no stretching", "the normal's constant"),
         mistake(lambda x, a, b: log_prob(x, a, b) if float(b) == 0 else log_prob(x, NONE, b), "stretched and shifted"),
-        mistake(lambda x, a, b: _no_log_det(x, a, b) + abs(a), "integrates to one", "never negative"),
-        mistake(lambda x, a, b: _no_log_det(x, a, b) + torch.relu(a), "integrates to one", "only where it stretches"),
-        mistake(lambda x, a, b: _no_log_det(x, a, b) + a**2, "integrates to one", "squared"),
+        mistake(_log_prob(abs), "integrates to one", "never negative"),
+        mistake(_log_prob(torch.relu), "integrates to one", "only where it stretches"),
+        mistake(_log_prob(lambda a: a**2), "integrates to one", "squared"),
         mistake(lambda x, a, b: log_prob(x + b, a, 0 * b), "stretched and shifted", "shifted before it is stretched"),
         mistake(lambda x, a, b: log_prob(x, a, b).exp(), "no stretching", "no logarithm"),
         mistake(lambda x, a, b: log_prob(x, a, b).sum(), "shape", "one number for all points"),

@@ -66,6 +66,11 @@ def v_from_eps(eps, x_t, alpha, sigma):
     return alpha * eps - sigma * x_0
 
 
+def _v(denoised):
+    """`v_from_eps` with another clean image."""
+    return lambda eps, x_t, alpha, sigma: alpha * eps - sigma * denoised(x_t, eps, alpha, sigma)
+
+
 q2 = function(
     r"""A network was trained to predict the noise. Write `v_from_eps(eps, x_t, alpha, sigma)`:
     what it says about $v = \alpha_t\,\epsilon - \sigma_t\,x_0$. The clean image is not given; get it from `eps` first.
@@ -86,24 +91,18 @@ q2 = function(
         case("both", (WAVE, RAMP, 1.0, 3.0), "It must also hold where alpha^2 + sigma^2 is not 1."),
     ],
     mistakes=[
-        mistake(lambda eps, x_t, alpha, sigma: alpha * eps - sigma * x_t, "no noise predicted", "x_t for x_0"),
-        mistake(
-            lambda eps, x_t, alpha, sigma: alpha * eps + sigma * (x_t - sigma * eps) / alpha,
-            "no noise predicted",
-            "sign",
-        ),
+        mistake(_v(lambda x_t, eps, alpha, sigma: x_t), "no noise predicted", "x_t for x_0"),
+        mistake(_v(lambda x_t, eps, alpha, sigma: -(x_t - sigma * eps) / alpha), "no noise predicted", "sign"),
         mistake(
             lambda eps, x_t, alpha, sigma: sigma * eps - alpha * (x_t - sigma * eps) / alpha,
             "no noise predicted",
             "alpha and sigma swapped",
         ),
-        mistake(lambda eps, x_t, alpha, sigma: alpha * eps - sigma * x_t / alpha, "noise", "noise left in x_0"),
+        mistake(_v(lambda x_t, eps, alpha, sigma: x_t / alpha), "noise", "noise left in x_0"),
         mistake(lambda eps, x_t, alpha, sigma: (eps - sigma * x_t) / alpha, "both", "only if variance is preserved"),
         mistake(lambda eps, x_t, alpha, sigma: sigma * eps - alpha * (x_t - sigma * eps), "no noise predicted"),
-        mistake(
-            lambda eps, x_t, alpha, sigma: alpha * eps - sigma * (x_t + sigma * eps) / alpha, "noise", "sign in x_0"
-        ),
-        mistake(lambda eps, x_t, alpha, sigma: alpha * eps - sigma * (x_t - eps) / alpha, "noise", "sigma forgotten"),
+        mistake(_v(lambda x_t, eps, alpha, sigma: (x_t + sigma * eps) / alpha), "noise", "sign in x_0"),
+        mistake(_v(lambda x_t, eps, alpha, sigma: (x_t - eps) / alpha), "noise", "sigma forgotten"),
         mistake(lambda eps, x_t, alpha, sigma: (x_t - sigma * eps) / alpha, "no noise predicted", "x_0"),
     ],
     also_right=[
@@ -149,6 +148,13 @@ def gap(true_var, model_var):
 
 VARS = torch.tensor([0.5, 1.0, 2.0])
 ONES = torch.ones(3)
+
+
+def _of_ratio(nats):
+    """A gap that is another function of the ratio of the two variances."""
+    return lambda true_var, model_var: nats(true_var / model_var)
+
+
 q4 = function(
     """Write `gap(true_var, model_var)`: the nats that one reverse step loses, KL(true || model), when both are
     Gaussians in one dimension with the same mean. Both arguments are tensors of variances.""",
@@ -171,41 +177,22 @@ q4 = function(
         case("ratio only", (4 * VARS, 4 * ONES), "Only the ratio counts: scaling both variances changes nothing."),
     ],
     mistakes=[
-        mistake(
-            lambda true_var, model_var: (true_var / model_var - torch.log(true_var / model_var)) / 2, "nothing to lose"
-        ),
-        mistake(
-            lambda true_var, model_var: (true_var / model_var - 1 + torch.log(true_var / model_var)) / 2,
-            "never negative",
-        ),
-        mistake(
-            lambda true_var, model_var: (model_var / true_var - 1 + torch.log(true_var / model_var)) / 2,
-            "which over which",
-            "KL(model || true)",
-        ),
-        mistake(
-            lambda true_var, model_var: true_var / model_var - 1 - torch.log(true_var / model_var),
-            "which over which",
-            "not halved",
-        ),
+        mistake(_of_ratio(lambda r: (r - torch.log(r)) / 2), "nothing to lose"),
+        mistake(_of_ratio(lambda r: (r - 1 + torch.log(r)) / 2), "never negative"),
+        mistake(_of_ratio(lambda r: (1 / r - 1 + torch.log(r)) / 2), "which over which", "KL(model || true)"),
+        mistake(_of_ratio(lambda r: r - 1 - torch.log(r)), "which over which", "not halved"),
         mistake(
             lambda true_var, model_var: (true_var - model_var - torch.log(true_var / model_var)) / 2,
             "ratio only",
             "a difference of variances",
         ),
+        mistake(_of_ratio(lambda r: (r - 1 - torch.log10(r)) / 2), "never negative", "the decimal logarithm"),
+        mistake(_of_ratio(lambda r: (r - 1) ** 2 / 4), "which over which", "near r = 1 only"),
         mistake(
-            lambda true_var, model_var: (true_var / model_var - 1 - torch.log10(true_var / model_var)) / 2,
-            "never negative",
-            "the decimal logarithm",
-        ),
-        mistake(lambda true_var, model_var: (true_var / model_var - 1) ** 2 / 4, "which over which", "near r = 1 only"),
-        mistake(
-            lambda true_var, model_var: gap(true_var.sqrt(), model_var.sqrt()),
-            "which over which",
-            "standard deviations",
+            _of_ratio(lambda r: (r.sqrt() - 1 - torch.log(r.sqrt())) / 2), "which over which", "standard deviations"
         ),
         mistake(lambda true_var, model_var: gap(true_var, model_var).sum(), "shape", "all steps at once"),
-        mistake(lambda true_var, model_var: torch.log(model_var / true_var) / 2, "never negative", "the entropies"),
+        mistake(_of_ratio(lambda r: -torch.log(r) / 2), "never negative", "the entropies"),
     ],
     also_right=[
         lambda true_var, model_var: kl_divergence(Normal(0.0, true_var.sqrt()), Normal(0.0, model_var.sqrt())),

@@ -156,43 +156,41 @@ def loss_mended(net, x_0, eps, i, abar):
     return (net(x_t, i) - eps).square().mean()
 
 
-def _broken(net, x_0, eps, i, abar):
-    a = abar[i].reshape(-1, 1, 1, 1)
-    x_t = a * x_0 + (1 - a) * eps
-    return (net(x_t, i) - x_0).square().sum()
-
-
-def _no_roots(net, x_0, eps, i, abar):
-    a = abar[i].reshape(-1, 1, 1, 1)
-    return (net(a * x_0 + (1 - a) * eps, i) - eps).square().mean()
-
-
-def _predicts_the_image(net, x_0, eps, i, abar):
-    a = abar[i].reshape(-1, 1, 1, 1)
-    return (net(a.sqrt() * x_0 + (1 - a).sqrt() * eps, i) - x_0).square().mean()
-
-
-def _summed(net, x_0, eps, i, abar):
-    a = abar[i].reshape(-1, 1, 1, 1)
-    return (net(a.sqrt() * x_0 + (1 - a).sqrt() * eps, i) - eps).square().sum()
-
-
-def _cancels(net, x_0, eps, i, abar):
-    a = abar[i].reshape(-1, 1, 1, 1)
-    return (net(a.sqrt() * x_0 + (1 - a).sqrt() * eps, i) - eps).mean().square()
-
-
-def _one_level_for_all(net, x_0, eps, i, abar):
-    a = abar[i[0]]
-    return (net(a.sqrt() * x_0 + (1 - a).sqrt() * eps, i) - eps).square().mean()
-
-
-def _time_withheld(net, x_0, eps, i, abar):
-    a = abar[i].reshape(-1, 1, 1, 1)
-    return (net(a.sqrt() * x_0 + (1 - a).sqrt() * eps, 0 * i) - eps).square().mean()
-
-
 SAME = torch.tensor([4, 4])
+
+
+def _own_level(abar, i):
+    return abar[i].reshape(-1, 1, 1, 1)
+
+
+def _without_roots(a):
+    return a, 1 - a
+
+
+def _the_image(x_0, eps):
+    return x_0
+
+
+def _sum(error):
+    return error.square().sum()
+
+
+def _loss(
+    level=_own_level,
+    mix=lambda a: (a.sqrt(), (1 - a).sqrt()),
+    told=lambda abar, i: i,
+    target=lambda x_0, eps: eps,
+    error=lambda error: error.square().mean(),
+):
+    """`loss_mended` with another level, mix of image and noise, step for the network, target, or mean of the error."""
+
+    def wrong(net, x_0, eps, i, abar):
+        alpha, sigma = mix(level(abar, i))
+        return error(net(alpha * x_0 + sigma * eps, told(abar, i)) - target(x_0, eps))
+
+    return wrong
+
+
 q3 = function(
     """This loss has three bugs. Mend it, as `loss_mended(net, x_0, eps, i, abar)` with images (B, 1, H, W), steps `i`
     (B,), the table `abar` (T,), and `net(x_t, i)` predicting the noise. It returns the mean over pixels and images.
@@ -233,46 +231,25 @@ q3 = function(
         ),
     ],
     mistakes=[
-        mistake(_broken, "the target", "all three bugs"),
-        mistake(_predicts_the_image, "the target"),
-        mistake(_summed, "squares"),
-        mistake(_cancels, "squares"),
-        mistake(_no_roots, "the noisy image"),
-        mistake(_one_level_for_all, "its own level"),
-        mistake(_time_withheld, "the time"),
-        mistake(
-            lambda net, x_0, eps, i, abar: F.l1_loss(
-                net(abar[i].reshape(-1, 1, 1, 1).sqrt() * x_0 + (1 - abar[i].reshape(-1, 1, 1, 1)).sqrt() * eps, i), eps
-            ),
-            "squares",
-            "absolute errors",
-        ),
-        mistake(
-            lambda net, x_0, eps, i, abar: loss_mended(net, x_0, eps, i, abar).sqrt(), "squares", "a root over the mean"
-        ),
+        mistake(_loss(mix=_without_roots, target=_the_image, error=_sum), "the target", "all three bugs"),
+        mistake(_loss(target=_the_image), "the target"),
+        mistake(_loss(error=_sum), "squares"),
+        mistake(_loss(error=lambda error: error.mean().square()), "squares"),
+        mistake(_loss(mix=_without_roots), "the noisy image"),
+        mistake(_loss(level=lambda abar, i: abar[i[0]]), "its own level"),
+        mistake(_loss(told=lambda abar, i: 0 * i), "the time"),
+        mistake(_loss(error=lambda error: error.abs().mean()), "squares", "absolute errors"),
+        mistake(_loss(error=lambda error: error.square().mean().sqrt()), "squares", "a root over the mean"),
         mistake(lambda net, x_0, eps, i, abar: loss_mended(net, x_0, eps, i, 1 - abar), "the noisy image", "swapped"),
         mistake(lambda net, x_0, eps, i, abar: loss_mended(net, x_0, -eps, i, abar), "the noisy image", "a minus"),
+        mistake(_loss(told=lambda abar, i: abar[i]), "the time", "abar for the step"),
         mistake(
-            lambda net, x_0, eps, i, abar: loss_mended(lambda x, i: net(x, abar[i]), x_0, eps, i, abar),
-            "the time",
-            "abar for the step",
-        ),
-        mistake(
-            lambda net, x_0, eps, i, abar: loss_mended(net, x_0, eps, i.flip(0), abar),
+            _loss(level=lambda abar, i: _own_level(abar, i.flip(0)), told=lambda abar, i: i.flip(0)),
             "its own level",
             "another's step",
         ),
         mistake(
-            lambda net, x_0, eps, i, abar: (
-                (
-                    net(abar[i].sqrt().reshape(1, -1, 1, 1) * x_0 + (1 - abar[i]).sqrt().reshape(1, -1, 1, 1) * eps, i)
-                    - eps
-                )
-                .square()
-                .mean()
-            ),
-            "its own level",
-            "levels along the channels",
+            _loss(level=lambda abar, i: abar[i].reshape(1, -1, 1, 1)), "its own level", "levels along the channels"
         ),
     ],
     also_right=[
@@ -302,6 +279,11 @@ def ddpm_mean(x_t, eps, beta, abar):
     return (x_t - beta / (1 - abar) ** 0.5 * eps) / (1 - beta) ** 0.5
 
 
+def _mean(share):
+    """`ddpm_mean` with another share of the noise removed."""
+    return lambda x_t, eps, beta, abar: (x_t - share(beta, abar) * eps) / (1 - beta) ** 0.5
+
+
 q4 = function(
     """Write `ddpm_mean(x_t, eps, beta, abar)`: the mean of the reverse step, straight from the predicted noise `eps`,
     without computing $x_0$ on the way.""",
@@ -320,36 +302,16 @@ q4 = function(
     ],
     mistakes=[
         mistake(lambda x_t, eps, beta, abar: x_t - beta / (1 - abar) ** 0.5 * eps, "no noise predicted"),
-        mistake(
-            lambda x_t, eps, beta, abar: (x_t - (1 - abar) ** 0.5 * eps) / (1 - beta) ** 0.5,
-            "the noise's share",
-            "goes all the way",
-        ),
-        mistake(
-            lambda x_t, eps, beta, abar: (x_t - beta / (1 - abar) * eps) / (1 - beta) ** 0.5,
-            "the noise's share",
-            "epsilon's root",
-        ),
+        mistake(_mean(lambda beta, abar: (1 - abar) ** 0.5), "the noise's share", "goes all the way"),
+        mistake(_mean(lambda beta, abar: beta / (1 - abar)), "the noise's share", "epsilon's root"),
         mistake(
             lambda x_t, eps, beta, abar: x_t / (1 - beta) ** 0.5 - beta / (1 - abar) ** 0.5 * eps, "the noise's share"
         ),
         mistake(lambda x_t, eps, beta, abar: (x_t - beta / (1 - abar) ** 0.5 * eps) / (1 - beta), "no noise predicted"),
-        mistake(
-            lambda x_t, eps, beta, abar: (x_t + beta / (1 - abar) ** 0.5 * eps) / (1 - beta) ** 0.5,
-            "the noise's share",
-            "a plus",
-        ),
-        mistake(
-            lambda x_t, eps, beta, abar: (x_t - beta / abar**0.5 * eps) / (1 - beta) ** 0.5, "the noise's share", "abar"
-        ),
-        mistake(
-            lambda x_t, eps, beta, abar: (x_t - beta * eps) / (1 - beta) ** 0.5, "the noise's share", "no division"
-        ),
-        mistake(
-            lambda x_t, eps, beta, abar: (x_t - beta**0.5 * eps) / (1 - beta) ** 0.5,
-            "the noise's share",
-            "root of beta",
-        ),
+        mistake(_mean(lambda beta, abar: -beta / (1 - abar) ** 0.5), "the noise's share", "a plus"),
+        mistake(_mean(lambda beta, abar: beta / abar**0.5), "the noise's share", "abar"),
+        mistake(_mean(lambda beta, abar: beta), "the noise's share", "no division"),
+        mistake(_mean(lambda beta, abar: beta**0.5), "the noise's share", "root of beta"),
     ],
     also_right=[
         lambda x_t, eps, beta, abar: (x_t - beta / torch.sqrt(1 - abar) * eps) / torch.sqrt(1 - beta),
