@@ -186,6 +186,11 @@ def _from_unguided(*changes):
     return run(*ends.tolist()), LOW
 
 
+def _by_ends(less):
+    """The two ends compared in another way: less(end with guidance, end without)."""
+    return lambda guided, unguided: less(guided[-1], unguided[-1])
+
+
 q5 = function(
     r"""Write `is_flipped(guided, unguided)`. Both are tensors (steps, B): $\log p(y \mid x_t)$ of the class that was
     **asked for**, along the run, with and without guidance from the same start, for B images. Return True when the
@@ -228,25 +233,23 @@ q5 = function(
         case("no difference", (LOW, LOW), "Equal ends are no fault: True is for less, not for as much."),
     ],
     mistakes=[
-        mistake(lambda guided, unguided: guided[-1].mean() > unguided[-1].mean(), "working", "the sign"),
+        mistake(_by_ends(lambda end, unguided: end.mean() > unguided.mean()), "working", "the sign"),
         mistake(lambda guided, unguided: guided[-1].mean() < guided[0].mean(), "falls either way", "no baseline"),
-        mistake(lambda guided, unguided: (guided[-1] < unguided[-1]).any(), "one image", "any"),
-        mistake(lambda guided, unguided: guided[-1].min() < unguided[-1].min(), "one image", "the worst image"),
-        mistake(lambda guided, unguided: (guided[-1] < unguided[-1]).all(), "few fall far", "all"),
+        mistake(_by_ends(lambda end, unguided: (end < unguided).any()), "one image", "any"),
+        mistake(_by_ends(lambda end, unguided: end.min() < unguided.min()), "one image", "the worst image"),
+        mistake(_by_ends(lambda end, unguided: (end < unguided).all()), "few fall far", "all"),
+        mistake(_by_ends(lambda end, unguided: (end < unguided).double().mean() > 0.5), "few fall far", "a majority"),
+        mistake(_by_ends(lambda end, unguided: end.median() < unguided.median()), "few fall far", "the median"),
+        mistake(_by_ends(lambda end, unguided: end.max() < unguided.max()), "few fall far", "the best image"),
+        mistake(_by_ends(lambda end, unguided: end[0] < unguided[0]), "few fall far", "the first image"),
+        mistake(_by_ends(lambda end, unguided: end[-1] < unguided[-1]), "few fall far", "the last image"),
         mistake(
-            lambda guided, unguided: (guided[-1] < unguided[-1]).double().mean() > 0.5, "few fall far", "a majority"
-        ),
-        mistake(lambda guided, unguided: guided[-1].median() < unguided[-1].median(), "few fall far", "the median"),
-        mistake(lambda guided, unguided: guided[-1].max() < unguided[-1].max(), "few fall far", "the best image"),
-        mistake(lambda guided, unguided: guided[-1, 0] < unguided[-1, 0], "few fall far", "the first image"),
-        mistake(lambda guided, unguided: guided[-1, -1] < unguided[-1, -1], "few fall far", "the last image"),
-        mistake(
-            lambda guided, unguided: guided[-1].exp().mean() < unguided[-1].exp().mean(),
+            _by_ends(lambda end, unguided: end.exp().mean() < unguided.exp().mean()),
             "few fall far",
             "probabilities, not their logarithms",
         ),
         mistake(
-            lambda guided, unguided: (guided[-1] - unguided[-1]).clamp(max=1).mean() < 0,
+            _by_ends(lambda end, unguided: (end - unguided).clamp(max=1).mean() < 0),
             "most fall a little",
             "large gains cut off",
         ),
@@ -257,8 +260,8 @@ q5 = function(
             "rises either way",
         ),
         mistake(lambda guided, unguided: torch.tensor(False), "flipped", "sleeps"),
-        mistake(lambda guided, unguided: guided[-1].mean() <= unguided[-1].mean(), "no difference", "or as much"),
-        mistake(lambda guided, unguided: guided[-1] < unguided[-1], "shape", "one answer for each image"),
+        mistake(_by_ends(lambda end, unguided: end.mean() <= unguided.mean()), "no difference", "or as much"),
+        mistake(_by_ends(lambda end, unguided: end < unguided), "shape", "one answer for each image"),
         mistake(
             lambda guided, unguided: guided[-1].mean() < unguided[-2].mean(),
             "the end without guidance",

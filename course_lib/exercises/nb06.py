@@ -52,6 +52,11 @@ def replace(x_s, y, z, m, alpha, sigma):
     return m * (alpha * y + sigma * z) + (1 - m) * x_s
 
 
+def _known(noisy):
+    """`replace` with something else in the place of the known pixels."""
+    return lambda x_s, y, z, m, alpha, sigma: m * noisy(y, z, alpha, sigma) + (1 - m) * x_s
+
+
 q2 = function(
     """Write `replace(x_s, y, z, m, alpha, sigma)`: the sampler has just made `x_s` at the level `alpha`, `sigma`.
     Put the known pixels `y` in (where the mask `m` is 1), noised with `z` to the same level, and leave the hole (`m` is
@@ -86,22 +91,16 @@ q2 = function(
             "bracket forgotten",
         ),
         mistake(
-            lambda x_s, y, z, m, alpha, sigma: (1 - m) * (alpha * y + sigma * z) + m * x_s, "the hole", "mask inverted"
+            lambda x_s, y, z, m, alpha, sigma: replace(x_s, y, z, 1 - m, alpha, sigma), "the hole", "mask inverted"
         ),
         mistake(lambda x_s, y, z, m, alpha, sigma: m * (alpha * y + sigma * z) + x_s, "no noise left", "adds up"),
-        mistake(lambda x_s, y, z, m, alpha, sigma: m * y + (1 - m) * x_s, "the signal", "known pixels left clean"),
-        mistake(lambda x_s, y, z, m, alpha, sigma: m * alpha * y + (1 - m) * x_s, "the noise", "no noise"),
-        mistake(lambda x_s, y, z, m, alpha, sigma: m * (alpha * y + sigma**2 * z) + (1 - m) * x_s, "the noise"),
-        mistake(
-            lambda x_s, y, z, m, alpha, sigma: m * alpha * (y + sigma * z) + (1 - m) * x_s, "the noise", "brackets"
-        ),
-        mistake(
-            lambda x_s, y, z, m, alpha, sigma: m * (sigma * y + alpha * z) + (1 - m) * x_s, "no noise left", "swapped"
-        ),
-        mistake(
-            lambda x_s, y, z, m, alpha, sigma: m * (alpha * y + sigma * z) + (1 - m) * alpha * x_s, "the hole", "scaled"
-        ),
-        mistake(lambda x_s, y, z, m, alpha, sigma: m * (alpha * y - sigma * z) + (1 - m) * x_s, "the noise", "a minus"),
+        mistake(_known(lambda y, z, alpha, sigma: y), "the signal", "known pixels left clean"),
+        mistake(_known(lambda y, z, alpha, sigma: alpha * y), "the noise", "no noise"),
+        mistake(_known(lambda y, z, alpha, sigma: alpha * y + sigma**2 * z), "the noise"),
+        mistake(_known(lambda y, z, alpha, sigma: alpha * (y + sigma * z)), "the noise", "brackets"),
+        mistake(_known(lambda y, z, alpha, sigma: sigma * y + alpha * z), "no noise left", "swapped"),
+        mistake(lambda x_s, y, z, m, alpha, sigma: replace(alpha * x_s, y, z, m, alpha, sigma), "the hole", "scaled"),
+        mistake(_known(lambda y, z, alpha, sigma: alpha * y - sigma * z), "the noise", "a minus"),
     ],
     also_right=[
         lambda x_s, y, z, m, alpha, sigma: torch.where(m > 0, alpha * y + sigma * z, x_s),
@@ -128,24 +127,6 @@ def one_round(step, x_t, y, z, w, m, t, s):
     return ratio * x_s + (sigma_t**2 - ratio**2 * sigma_s**2) ** 0.5 * w
 
 
-def _round(level="s", up="exact", scaled=True):
-    """A round with its mistakes: the level of the known part, the noise on the way up, the factor on the way up."""
-
-    def wrong(step, x_t, y, z, w, m, t, s):
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = t, s
-        alpha, sigma = t if level == "t" else s
-        x_s = m * (alpha * y + sigma * z) + (1 - m) * step(x_t)
-        ratio = alpha_t / alpha_s
-        noise = {
-            "exact": (sigma_t**2 - ratio**2 * sigma_s**2) ** 0.5,
-            "all": sigma_t,
-            "difference": (sigma_t**2 - sigma_s**2) ** 0.5,
-        }[up]
-        return (ratio if scaled else 1.0) * x_s + noise * w
-
-    return wrong
-
-
 def _halve(x_t):
     """A stand-in for the sampler's step."""
     return 0.5 * x_t
@@ -157,6 +138,23 @@ def _ignore(x_t):
 
 
 HIGH, LOW = (0.28, 0.96), (0.6, 0.8)
+
+
+def _missing(t, s, ratio):
+    return (t[1] ** 2 - ratio**2 * s[1] ** 2) ** 0.5
+
+
+def _round(known=lambda t, s: s, scale=lambda t, s: t[0] / s[0], noise=_missing):
+    """`one_round` with another level of the known part, or another factor or noise on the way up."""
+
+    def wrong(step, x_t, y, z, w, m, t, s):
+        alpha, sigma = known(t, s)
+        x_s = m * (alpha * y + sigma * z) + (1 - m) * step(x_t)
+        return scale(t, s) * x_s + noise(t, s, t[0] / s[0]) * w
+
+    return wrong
+
+
 q3 = function(
     """Someone's RePaint draws grey patches. One round of it goes from time t down to s and up to t again.
     It has two bugs. Mend it, as `one_round(step, x_t, y, z, w, m, t, s)`; `step(x_t)` draws the hole at time s, `z` and
@@ -188,16 +186,18 @@ q3 = function(
         ),
     ],
     mistakes=[
-        mistake(_round("t", "all"), "the known part", "both bugs"),
-        mistake(_round("t", "exact"), "the known part", "the level of the known part"),
-        mistake(_round("s", "exact", scaled=False), "the known part", "no factor on the way up"),
+        mistake(_round(known=lambda t, s: t, noise=lambda t, s, ratio: t[1]), "the known part", "both bugs"),
+        mistake(_round(known=lambda t, s: t), "the known part", "the level of the known part"),
+        mistake(_round(scale=lambda t, s: 1.0), "the known part", "no factor on the way up"),
+        mistake(lambda step, *others: one_round(lambda x_t: x_t, *others), "the hole", "no step"),
+        mistake(_round(noise=lambda t, s, ratio: t[1]), "the noise on the way up", "all the noise of t on top"),
         mistake(
-            lambda step, x_t, y, z, w, m, t, s: one_round(lambda x: x, x_t, y, z, w, m, t, s), "the hole", "no step"
+            _round(noise=lambda t, s, ratio: (t[1] ** 2 - s[1] ** 2) ** 0.5),
+            "the noise on the way up",
+            "the factor is left out of the variance",
         ),
-        mistake(_round("s", "all"), "the noise on the way up", "all the noise of t on top"),
-        mistake(_round("s", "difference"), "the noise on the way up", "the factor is left out of the variance"),
         mistake(
-            lambda step, x_t, y, z, w, m, t, s: one_round(step, x_t, y, w, z, m, t, s),
+            lambda step, x_t, y, z, w, *others: one_round(step, x_t, y, w, z, *others),
             "the known part",
             "the two noises swapped",
         ),
@@ -205,18 +205,12 @@ q3 = function(
             lambda step, x_t, y, z, w, m, t, s: one_round(step, x_t, y, z, w, 1 - m, t, s), "the known part", "mask"
         ),
         mistake(
-            lambda step, x_t, y, z, w, m, t, s: (
-                s[1] / t[1] * (m * (s[0] * y + s[1] * z) + (1 - m) * step(x_t))
-                + (t[1] ** 2 - (s[1] / t[1] * s[1]) ** 2) ** 0.5 * w
-            ),
+            _round(scale=lambda t, s: s[1] / t[1], noise=lambda t, s, ratio: _missing(t, s, s[1] / t[1])),
             "the known part",
             "sigmas for alphas",
         ),
         mistake(
-            lambda step, x_t, y, z, w, m, t, s: (
-                t[0] / s[0] * (m * (s[0] * y + s[1] * z) + (1 - m) * step(x_t))
-                + (t[1] ** 2 - (t[0] / s[0]) ** 2 * s[1] ** 2) * w
-            ),
+            _round(noise=lambda t, s, ratio: _missing(t, s, ratio) ** 2),
             "the noise on the way up",
             "a variance for its root",
         ),

@@ -94,6 +94,11 @@ def denoised(x_t, eps, alpha, sigma, limits):
     return x_0 if limits is None else x_0.clamp(*limits)
 
 
+def _denoised(clamp):
+    """`denoised` with another clamp(x_0, limits)."""
+    return lambda x_t, eps, alpha, sigma, limits: clamp((x_t - sigma * eps) / alpha, limits)
+
+
 q3 = function(
     """This function clamps whatever it denoises. Mend it, as `denoised(x_t, eps, alpha, sigma, limits)`:
     `limits` is a pair (lowest, highest) of what the data can be, or None for data without limits, such as latents.
@@ -126,13 +131,9 @@ q3 = function(
         ),
     ],
     mistakes=[
-        mistake(lambda x_t, eps, alpha, sigma, limits: ((x_t - sigma * eps) / alpha).clamp(-1, 1), "latents"),
-        mistake(
-            lambda x_t, eps, alpha, sigma, limits: ((x_t - sigma * eps) / alpha).clamp(*(limits or (-1, 1))),
-            "latents",
-            "the old default",
-        ),
-        mistake(lambda x_t, eps, alpha, sigma, limits: (x_t - sigma * eps) / alpha, "images", "never clamps"),
+        mistake(_denoised(lambda x_0, limits: x_0.clamp(-1, 1)), "latents"),
+        mistake(_denoised(lambda x_0, limits: x_0.clamp(*(limits or (-1, 1)))), "latents", "the old default"),
+        mistake(_denoised(lambda x_0, limits: x_0), "images", "never clamps"),
         mistake(
             lambda x_t, eps, alpha, sigma, limits: (
                 ((x_t if limits is None else x_t.clamp(*limits)) - sigma * eps) / alpha
@@ -140,51 +141,36 @@ q3 = function(
             "images",
             "clamps the noisy image",
         ),
+        mistake(_denoised(lambda x_0, limits: x_0 if limits is None else x_0.clamp(-1, 1)), "other limits"),
         mistake(
-            lambda x_t, eps, alpha, sigma, limits: (
-                (x_t - sigma * eps) / alpha if limits is None else ((x_t - sigma * eps) / alpha).clamp(-1, 1)
-            ),
-            "other limits",
-        ),
-        mistake(
-            lambda x_t, eps, alpha, sigma, limits: x_t / alpha if limits is None else (x_t / alpha).clamp(*limits),
+            lambda x_t, eps, alpha, sigma, limits: denoised(x_t, 0 * eps, alpha, sigma, limits),
             "the denoised image",
             "forgets the noise",
         ),
         mistake(
-            lambda x_t, eps, alpha, sigma, limits: (
-                (x_t - sigma * eps) / alpha if limits is None else (x_t / alpha).clamp(*limits)
+            lambda x_t, eps, alpha, sigma, limits: denoised(
+                x_t, eps if limits is None else 0 * eps, alpha, sigma, limits
             ),
             "all at once",
             "forgets the noise where there are limits",
         ),
         mistake(
-            lambda x_t, eps, alpha, sigma, limits: (
-                (x_t - sigma * eps) / alpha if limits is None else ((x_t - sigma * eps) / alpha).clamp(limits[0], 1)
-            ),
+            _denoised(lambda x_0, limits: x_0 if limits is None else x_0.clamp(limits[0], 1)),
             "all at once",
             "the upper limit is always 1",
         ),
         mistake(
-            lambda x_t, eps, alpha, sigma, limits: (
-                (x_t - sigma * eps) / alpha if limits is None else ((x_t - sigma * eps) / alpha).clamp(-1, limits[1])
-            ),
+            _denoised(lambda x_0, limits: x_0 if limits is None else x_0.clamp(-1, limits[1])),
             "other limits",
             "the lower limit is always -1",
         ),
         mistake(
-            lambda x_t, eps, alpha, sigma, limits: (
-                (x_t - sigma * eps) / alpha
-                if limits is None
-                else ((x_t - sigma * eps) / alpha).clamp(-limits[1], limits[1])
-            ),
+            _denoised(lambda x_0, limits: x_0 if limits is None else x_0.clamp(-limits[1], limits[1])),
             "other limits",
             "as much below as above",
         ),
         mistake(
-            lambda x_t, eps, alpha, sigma, limits: (
-                (x_t - sigma * eps) / alpha if limits is None else (x_t - sigma * eps).clamp(*limits) / alpha
-            ),
+            lambda x_t, eps, alpha, sigma, limits: denoised(x_t, eps, 1.0, sigma, limits) / alpha,
             "images",
             "clamps before the division",
         ),

@@ -119,6 +119,23 @@ def average_of_nothing(f):
     return float(sum(f(*kernels(seed, 6, 6)) for seed in range(300)) / 300)
 
 
+def _off_diagonal(K):
+    return K.sum() - K.trace()
+
+
+def _ordered_pairs(m):
+    return m * (m - 1)
+
+
+def _kernel_distance(pairs=_ordered_pairs, cross=lambda K_xy: 2 * K_xy.mean()):
+    """`kernel_distance` with another number of pairs, or another cross term."""
+
+    def wrong(K_xx, K_yy, K_xy):
+        return _off_diagonal(K_xx) / pairs(len(K_xx)) + _off_diagonal(K_yy) / pairs(len(K_yy)) - cross(K_xy)
+
+    return wrong
+
+
 q3 = function(
     """Write `kernel_distance(K_xx, K_yy, K_xy)` from the kernel matrices (m, m), (n, n) and (m, n):
     the **unbiased** estimate of section 4, in which no image is compared with itself.""",
@@ -138,42 +155,21 @@ q3 = function(
     ],
     mistakes=[
         mistake(lambda K_xx, K_yy, K_xy: K_xx.mean() + K_yy.mean() - 2 * K_xy.mean(), "unbiased", "with the diagonal"),
+        mistake(_kernel_distance(pairs=lambda m: m * m), "unbiased", "divides by all pairs"),
+        mistake(_kernel_distance(cross=torch.mean), "unbiased", "the cross term once"),
         mistake(
             lambda K_xx, K_yy, K_xy: (
-                (K_xx.sum() - K_xx.trace()) / K_xx.numel()
-                + (K_yy.sum() - K_yy.trace()) / K_yy.numel()
-                - 2 * K_xy.mean()
-            ),
-            "unbiased",
-            "divides by all pairs",
-        ),
-        mistake(
-            lambda K_xx, K_yy, K_xy: (
-                (K_xx.sum() - K_xx.trace()) / (len(K_xx) * (len(K_xx) - 1))
-                + (K_yy.sum() - K_yy.trace()) / (len(K_yy) * (len(K_yy) - 1))
-                - K_xy.mean()
-            ),
-            "unbiased",
-            "the cross term once",
-        ),
-        mistake(
-            lambda K_xx, K_yy, K_xy: (
-                (K_xx.sum() - K_xx.trace() + K_yy.sum() - K_yy.trace()) / (len(K_xx) * (len(K_xx) - 1))
-                - 2 * K_xy.mean()
+                (_off_diagonal(K_xx) + _off_diagonal(K_yy)) / _ordered_pairs(len(K_xx)) - 2 * K_xy.mean()
             ),
             "other sizes",
             "one size for both",
         ),
         mistake(lambda K_xx, K_yy, K_xy: torch.zeros(()), "other sizes", "unbiased for equal distributions only"),
-        mistake(lambda K_xx, K_yy, K_xy: kernel_distance(K_xx, K_yy, K_xy).clamp(min=0), "other sizes", "cut at zero"),
-        mistake(lambda K_xx, K_yy, K_xy: kernel_distance(K_xx, K_yy, K_xy).abs(), "unbiased", "no sign"),
-        mistake(lambda K_xx, K_yy, K_xy: -kernel_distance(K_xx, K_yy, K_xy), "other sizes", "the wrong way round"),
+        mistake(lambda *K: kernel_distance(*K).clamp(min=0), "other sizes", "cut at zero"),
+        mistake(lambda *K: kernel_distance(*K).abs(), "unbiased", "no sign"),
+        mistake(lambda *K: -kernel_distance(*K), "other sizes", "the wrong way round"),
         mistake(
-            lambda K_xx, K_yy, K_xy: (
-                (K_xx.sum() - K_xx.trace()) / (len(K_xx) * (len(K_xx) - 1))
-                + (K_yy.sum() - K_yy.trace()) / (len(K_yy) * (len(K_yy) - 1))
-                - 2 * (K_xy.sum() - K_xy.diag().sum()) / (K_xy.numel() - min(K_xy.shape))
-            ),
+            _kernel_distance(cross=lambda K: 2 * (K.sum() - K.diag().sum()) / (K.numel() - min(K.shape))),
             "other sizes",
             "the pairs of equal number left out",
         ),
@@ -210,6 +206,17 @@ def coverage(distance, reach):
 DISTANCE = torch.tensor([[0.5, 3.0, 4.0], [0.9, 2.0, 5.0], [6.0, 7.0, 0.1], [8.0, 9.0, 9.5]], dtype=torch.float64)
 REACH = vector(1.0, 1.0, 0.2, 2.0)
 
+
+def _held(share):
+    """Another summary of the table that says which ball holds which image."""
+    return lambda distance, reach: share(distance <= reach[:, None])
+
+
+def _of_radius(radius):
+    """`coverage` with other radii: one for all, or in another order."""
+    return lambda distance, reach: coverage(distance, radius(reach).expand(len(reach)))
+
+
 q4 = function(
     """Write `coverage(distance, reach)`: `distance` (M, N) from each real to each generated image, `reach` (M,) the
     radius of each real image's ball. The share of **balls** that hold at least one generated image.""",
@@ -239,33 +246,17 @@ q4 = function(
         ),
     ],
     mistakes=[
-        mistake(lambda distance, reach: (distance <= reach[:, None]).any(0).double().mean(), "by hand", "precision"),
-        mistake(lambda distance, reach: (distance <= reach[:, None]).double().mean(), "by hand", "share of pairs"),
+        mistake(_held(lambda inside: inside.any(0).double().mean()), "by hand", "precision"),
+        mistake(_held(lambda inside: inside.double().mean()), "by hand", "share of pairs"),
         mistake(lambda distance, reach: (distance < reach[:, None]).any(1).double().mean(), "on the edge"),
-        mistake(
-            lambda distance, reach: (distance <= reach.mean()).any(1).double().mean(), "each its own ball", "one radius"
-        ),
-        mistake(
-            lambda distance, reach: (distance <= reach.median()).any(1).double().mean(),
-            "three radii",
-            "the median radius",
-        ),
-        mistake(
-            lambda distance, reach: (distance <= reach.max()).any(1).double().mean(),
-            "each its own ball",
-            "the largest radius",
-        ),
-        mistake(
-            lambda distance, reach: (distance <= reach.min()).any(1).double().mean(), "by hand", "the smallest radius"
-        ),
-        mistake(
-            lambda distance, reach: (distance.min(1).values <= reach.sort().values).double().mean(),
-            "by hand",
-            "the radii sorted",
-        ),
-        mistake(lambda distance, reach: (distance <= reach[:, None]).all(1).double().mean(), "by hand", "all images"),
-        mistake(lambda distance, reach: (distance <= reach[:, None]).any(1).sum(), "by hand", "a count"),
-        mistake(lambda distance, reach: (distance[:, 0] <= reach).double().mean(), "by hand", "the first image alone"),
+        mistake(_of_radius(torch.mean), "each its own ball", "one radius"),
+        mistake(_of_radius(torch.median), "three radii", "the median radius"),
+        mistake(_of_radius(torch.max), "each its own ball", "the largest radius"),
+        mistake(_of_radius(torch.min), "by hand", "the smallest radius"),
+        mistake(_of_radius(lambda reach: reach.sort().values), "by hand", "the radii sorted"),
+        mistake(_held(lambda inside: inside.all(1).double().mean()), "by hand", "all images"),
+        mistake(_held(lambda inside: inside.any(1).sum()), "by hand", "a count"),
+        mistake(_held(lambda inside: inside[:, 0].double().mean()), "by hand", "the first image alone"),
     ],
     also_right=[
         lambda distance, reach: (distance.min(1).values <= reach).double().mean(),
@@ -290,6 +281,12 @@ def threshold(null, level):
 
 
 EVEN = torch.arange(1, 100, dtype=torch.float64)  # 99 values: 1 ... 99
+
+
+def _at(index):
+    """The sorted value at another index(level, n)."""
+    return lambda null, level: null.sort().values[index(level, len(null))]
+
 
 q5 = function(
     r"""Held-out images that the generator has never seen have distances `null` (n,) to their nearest training image.
@@ -322,30 +319,18 @@ q5 = function(
         mistake(lambda null, level: null.min(), "five in a hundred", "flags nobody"),
         mistake(lambda null, level: null.mean() - 1.645 * null.std(), "five in a hundred", "as if it were Gaussian"),
         mistake(lambda null, level: null.sort().values[4], "ten in a hundred", "one level only"),
-        mistake(lambda null, level: null.sort().values[math.ceil(level * len(null)) - 1], "forty-nine", "rounded up"),
+        mistake(_at(lambda level, n: math.ceil(level * n) - 1), "forty-nine", "rounded up"),
         mistake(lambda null, level: null[int(level * (len(null) + 1) + 1e-9) - 1], "unsorted", "not sorted"),
-        mistake(
-            lambda null, level: null.sort().values[int(level * (len(null) + 1) + 1e-9)],
-            "five in a hundred",
-            "a rank off",
-        ),
-        mistake(
-            lambda null, level: null.sort().values[round(float(level) * (len(null) + 1)) - 1], "fifty-eight", "rounded"
-        ),
-        mistake(
-            lambda null, level: null.sort().values[math.ceil(level * (len(null) + 1) - 1e-9) - 1],
-            "forty-nine",
-            "rounded up",
-        ),
-        mistake(lambda null, level: null.sort().values[int(level * len(null))], "forty-nine", "n, counted from 0"),
-        mistake(
-            lambda null, level: null.sort().values[int(level * len(null)) - 1], "five in a hundred", "n, not n + 1"
-        ),
+        mistake(_at(lambda level, n: int(level * (n + 1) + 1e-9)), "five in a hundred", "a rank off"),
+        mistake(_at(lambda level, n: round(float(level) * (n + 1)) - 1), "fifty-eight", "rounded"),
+        mistake(_at(lambda level, n: math.ceil(level * (n + 1) - 1e-9) - 1), "forty-nine", "rounded up"),
+        mistake(_at(lambda level, n: int(level * n)), "forty-nine", "n, counted from 0"),
+        mistake(_at(lambda level, n: int(level * n) - 1), "five in a hundred", "n, not n + 1"),
         mistake(
             lambda null, level: null.quantile(float(level), interpolation="lower"), "forty-nine", "a lower quantile"
         ),
         mistake(lambda null, level: null.quantile(float(level)), "five in a hundred", "a quantile between two values"),
-        mistake(lambda null, level: null.sort().values[int(level * (len(null) + 2)) - 1], "fifty-eight", "n + 2"),
+        mistake(_at(lambda level, n: int(level * (n + 2)) - 1), "fifty-eight", "n + 2"),
     ],
     also_right=[
         lambda null, level: null.kthvalue(int(level * (len(null) + 1) + 1e-9)).values,

@@ -56,37 +56,6 @@ def restored(D, x, eps, times, alpha, sigma):
     return x_t
 
 
-def _no_noise(D, x, eps, times, alpha, sigma):
-    x_t = alpha(times[0]) * x
-    for t, s in zip(times[:-1], times[1:]):
-        x_0 = D(x_t, t)
-        x_t = alpha(s) * x_0 + sigma(s) * (x_t - alpha(t) * x_0) / sigma(t)
-    return x_t
-
-
-def _from_noise(D, x, eps, times, alpha, sigma):
-    x_t = eps
-    for t, s in zip(times[:-1], times[1:]):
-        x_0 = D(x_t, t)
-        x_t = alpha(s) * x_0 + sigma(s) * (x_t - alpha(t) * x_0) / sigma(t)
-    return x_t
-
-
-def _stale_noise(D, x, eps, times, alpha, sigma):
-    x_t = alpha(times[0]) * x + sigma(times[0]) * eps
-    for t, s in zip(times[:-1], times[1:]):
-        x_t = alpha(s) * D(x_t, t) + sigma(s) * eps
-    return x_t
-
-
-def _wrong_level(D, x, eps, times, alpha, sigma):
-    x_t = alpha(times[0]) * x + sigma(times[0]) * eps
-    for t, s in zip(times[:-1], times[1:]):
-        x_0 = D(x_t, t)
-        x_t = alpha(s) * x_0 + sigma(s) * (x_t - alpha(s) * x_0) / sigma(t)
-    return x_t
-
-
 def _from_slopes(D, x, eps, times, alpha, sigma):
     """The same steps with the terms sorted by x_t and by D."""
     x_t = alpha(times[0]) * x + sigma(times[0]) * eps
@@ -94,6 +63,22 @@ def _from_slopes(D, x, eps, times, alpha, sigma):
         ratio = sigma(times[i + 1]) / sigma(times[i])
         x_t = ratio * x_t + (alpha(times[i + 1]) - ratio * alpha(times[i])) * D(x_t, times[i])
     return x_t
+
+
+def _restored(
+    start=lambda x, eps, a, s: a * x + s * eps,
+    noise=lambda first, x_t, x_0, a_t, s_t, a_s: (x_t - a_t * x_0) / s_t,
+):
+    """`restored` with another start, or with another noise in each step; a and s are levels of signal and noise."""
+
+    def wrong(D, x, eps, times, alpha, sigma):
+        x_t = start(x, eps, alpha(times[0]), sigma(times[0]))
+        for t, s in zip(times[:-1], times[1:]):
+            x_0 = D(x_t, t)
+            x_t = alpha(s) * x_0 + sigma(s) * noise(eps, x_t, x_0, alpha(t), sigma(t), alpha(s))
+        return x_t
+
+    return wrong
 
 
 q2 = function(
@@ -120,20 +105,16 @@ q2 = function(
         case("three steps", (shrink, X, EPS, TIMES, alpha, sigma), "Is the noise of each step worked out anew?"),
     ],
     mistakes=[
-        mistake(_from_noise, "starts from the image", "ordinary sampling"),
-        mistake(_no_noise, "is noised", "forgets sigma eps"),
-        mistake(_stale_noise, "three steps", "keeps the first noise"),
+        mistake(_restored(start=lambda x, eps, a, s: eps), "starts from the image", "ordinary sampling"),
+        mistake(_restored(start=lambda x, eps, a, s: a * x), "is noised", "forgets sigma eps"),
+        mistake(_restored(noise=lambda first, x_t, x_0, *levels: first), "three steps", "keeps the first noise"),
         mistake(
             lambda D, x, eps, times, alpha, sigma: restored(D, x, eps, times[:-1], alpha, sigma),
             "one step",
             "stops before 0",
         ),
         mistake(lambda D, x, eps, times, alpha, sigma: restored(D, x, eps, times, sigma, alpha), "one step", "swapped"),
-        mistake(
-            lambda D, x, eps, times, alpha, sigma: restored(lambda x_t, t: D(x_t, 0 * t), x, eps, times, alpha, sigma),
-            "one step",
-            "D not told the time",
-        ),
+        mistake(lambda D, *others: restored(lambda x_t, t: D(x_t, 0 * t), *others), "one step", "D not told the time"),
         mistake(
             lambda D, x, eps, times, alpha, sigma: restored(D, x, eps, times[[0, -1]], alpha, sigma),
             "three steps",
@@ -144,21 +125,13 @@ q2 = function(
             "three steps",
             "the denoised image alone",
         ),
-        mistake(_wrong_level, "three steps", "the noise worked out at s"),
         mistake(
-            lambda D, x, eps, times, alpha, sigma: restored(
-                D, sigma(times[0]) / alpha(times[0]) * x, eps, times, alpha, sigma
-            ),
-            "one step",
-            "sigma for alpha at the start",
+            _restored(noise=lambda first, x_t, x_0, a_t, s_t, a_s: (x_t - a_s * x_0) / s_t),
+            "three steps",
+            "the noise worked out at s",
         ),
-        mistake(
-            lambda D, x, eps, times, alpha, sigma: restored(
-                D, x, alpha(times[0]) / sigma(times[0]) * eps, times, alpha, sigma
-            ),
-            "one step",
-            "alpha for sigma at the start",
-        ),
+        mistake(_restored(start=lambda x, eps, a, s: s * x + s * eps), "one step", "sigma for alpha at the start"),
+        mistake(_restored(start=lambda x, eps, a, s: a * x + a * eps), "one step", "alpha for sigma at the start"),
     ],
     also_right=[
         _from_slopes,
@@ -210,6 +183,12 @@ COUNTS = [int(lesion.sum()) for lesion in MASK]
 FIRST = torch.tensor([1.0, 0.0]).reshape(2, 1, 1)
 Q4 = tuple(torch.tensor(a) for a in (TWIN, TRUTH, MASK.astype(np.uint8)))
 
+
+def _inside(summary):
+    """Another summary of the errors inside the lesion."""
+    return lambda twin, healthy, mask: summary((twin - healthy)[mask > 0])
+
+
 q4 = function(
     """Write `healing_error(twin, healthy, mask)`: how far the restored image is from the true healthy twin
     **inside the lesion**, as the mean absolute difference over the lesion pixels of all N patients together.
@@ -239,8 +218,8 @@ q4 = function(
         mistake(lambda twin, healthy, mask: twin.abs()[mask > 0].mean(), "perfect", "never looks at the truth"),
         mistake(lambda twin, healthy, mask: (twin - healthy).abs().mean(), "inside only", "the whole image"),
         mistake(lambda twin, healthy, mask: ((twin - healthy).abs() * mask).mean(), "over the lesion's pixels"),
-        mistake(lambda twin, healthy, mask: (twin - healthy)[mask > 0].mean(), "absolute", "errors cancel"),
-        mistake(lambda twin, healthy, mask: (twin - healthy)[mask > 0].square().mean(), "absolute", "squared"),
+        mistake(_inside(torch.mean), "absolute", "errors cancel"),
+        mistake(_inside(lambda error: error.square().mean()), "absolute", "squared"),
         mistake(
             lambda twin, healthy, mask: (((twin - healthy).abs() * mask).sum((1, 2)) / mask.sum((1, 2))).mean(),
             "every pixel alike",
@@ -252,15 +231,9 @@ q4 = function(
             "a sum for each patient",
         ),
         mistake(lambda twin, healthy, mask: (twin - healthy).abs()[mask == 0].mean(), "inside only", "outside"),
-        mistake(
-            lambda twin, healthy, mask: (twin - healthy)[mask > 0].square().mean().sqrt(),
-            "every pixel alike",
-            "root mean square",
-        ),
-        mistake(lambda twin, healthy, mask: (twin - healthy).abs()[mask > 0].max(), "every pixel alike", "the largest"),
-        mistake(
-            lambda twin, healthy, mask: (twin - healthy).abs()[mask > 0].median(), "every pixel alike", "the median"
-        ),
+        mistake(_inside(lambda error: error.square().mean().sqrt()), "every pixel alike", "root mean square"),
+        mistake(_inside(lambda error: error.abs().max()), "every pixel alike", "the largest"),
+        mistake(_inside(lambda error: error.abs().median()), "every pixel alike", "the median"),
     ],
     also_right=[
         lambda twin, healthy, mask: ((twin - healthy).abs() * mask).sum() / mask.sum(),

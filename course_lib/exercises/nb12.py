@@ -55,6 +55,12 @@ def _asked(f, sigma_y):
 
 Y = torch.linspace(-1.5, 1.5, 12, dtype=torch.float64).reshape(1, 1, 3, 4)
 
+
+def _asks(what):
+    """`denoise` that asks D something else: what(y, sigma_y, alpha, time) -> (x_t, t)."""
+    return lambda D, y, sigma_y, alpha, time: D(*what(y, sigma_y, alpha, time))
+
+
 q2 = function(
     """Write `denoise(D, y, sigma_y, alpha, time)`: E[x_0 | y] for y = x_0 +
     sigma_y n by one evaluation of the prior's denoiser `D(x_t, t)`.
@@ -76,22 +82,18 @@ q2 = function(
         ),
     ],
     mistakes=[
-        mistake(
-            lambda D, y, sigma_y, alpha, time: D(alpha(time(sigma_y)) * y, sigma_y), "the right time", "t = sigma_y"
-        ),
-        mistake(lambda D, y, sigma_y, alpha, time: D(y, time(sigma_y)), "scaled", "not scaled"),
-        mistake(lambda D, y, sigma_y, alpha, time: D(y / alpha(time(sigma_y)), time(sigma_y)), "scaled", "divided"),
+        mistake(_asks(lambda y, s, alpha, time: (alpha(time(s)) * y, s)), "the right time", "t = sigma_y"),
+        mistake(_asks(lambda y, s, alpha, time: (y, time(s))), "scaled", "not scaled"),
+        mistake(_asks(lambda y, s, alpha, time: (y / alpha(time(s)), time(s))), "scaled", "divided"),
         mistake(lambda D, y, sigma_y, alpha, time: alpha(time(sigma_y)) * D(y, time(sigma_y)), "scaled", "D is scaled"),
+        mistake(_asks(lambda y, s, alpha, time: (alpha(s) * y, time(s))), "denoised", "alpha at sigma_y"),
         mistake(
-            lambda D, y, sigma_y, alpha, time: D(alpha(sigma_y) * y, time(sigma_y)), "denoised", "alpha at sigma_y"
-        ),
-        mistake(
-            lambda D, y, sigma_y, alpha, time: D(alpha(time(sigma_y)) * y, time(sigma_y)) / alpha(time(sigma_y)),
+            lambda D, y, sigma_y, alpha, time: denoise(D, y, sigma_y, alpha, time) / alpha(time(sigma_y)),
             "denoised",
             "scaled back",
         ),
         mistake(lambda D, y, sigma_y, alpha, time: alpha(time(sigma_y)) * y, "the right time", "D never asked"),
-        mistake(lambda D, y, sigma_y, alpha, time: D(alpha(time(sigma_y)) * y, alpha(time(sigma_y))), "the right time"),
+        mistake(_asks(lambda y, s, alpha, time: (alpha(time(s)) * y, alpha(time(s)))), "the right time"),
     ],
     also_right=[
         lambda D, y, sigma_y, alpha, time: D(y * alpha(time(sigma_y)), time(sigma_y)),

@@ -50,6 +50,15 @@ def _says_x_0(f):
     return torch.allclose(f(RAMP, RAMP + 1e4 * WAVE, 1e4, 0.5), (RAMP - 0.25e-4 * WAVE) / 0.5, atol=1e-3)
 
 
+def _over(c_out):
+    """`edm_target` with another c_out."""
+
+    def wrong(x_0, x_t, sigma, sigma_data):
+        return (x_0 - sigma_data**2 / (sigma**2 + sigma_data**2) * x_t) / c_out(sigma, sigma_data)
+
+    return wrong
+
+
 q1 = function(
     r"""EDM's denoised image is $D = c_\text{skip} x_t + c_\text{out} F$, with $s = \sigma^2 + \sigma_d^2$,
     $c_\text{skip} = \sigma_d^2 / s$ and $c_\text{out} = \sigma \sigma_d / \sqrt s$.
@@ -94,25 +103,15 @@ q1 = function(
         mistake(lambda x_0, x_t, sigma, sigma_data: (x_t - x_0) / sigma, "sign", "the noise"),
         mistake(lambda x_0, x_t, sigma, sigma_data: x_0, "kept", "the image"),
         mistake(lambda x_0, x_t, sigma, sigma_data: (x_0 - x_t) / sigma, "kept", "minus the noise"),
+        mistake(_over(lambda sigma, sigma_data: 1.0), "in units", "c_out forgotten"),
         mistake(
-            lambda x_0, x_t, sigma, sigma_data: x_0 - sigma_data**2 / (sigma**2 + sigma_data**2) * x_t,
-            "in units",
-            "c_out forgotten",
-        ),
-        mistake(
-            lambda x_0, x_t, sigma, sigma_data: (
-                edm_target(x_0, x_t, sigma, sigma_data) * (sigma**2 + sigma_data**2) ** 0.5
-            ),
+            _over(lambda sigma, sigma_data: sigma * sigma_data / (sigma**2 + sigma_data**2)),
             "unit deviation",
             "no root in c_out",
         ),
-        mistake(lambda x_0, x_t, sigma, sigma_data: -edm_target(x_0, x_t, sigma, sigma_data), "sign", "v"),
+        mistake(lambda *args: -edm_target(*args), "sign", "v"),
         mistake(
-            lambda x_0, x_t, sigma, sigma_data: (
-                (x_0 - sigma_data**2 / (sigma**2 + sigma_data**2) * x_t)
-                * (sigma * sigma_data)
-                / (sigma**2 + sigma_data**2) ** 0.5
-            ),
+            _over(lambda sigma, sigma_data: (sigma**2 + sigma_data**2) ** 0.5 / (sigma * sigma_data)),
             "divided",
             "times c_out",
         ),
@@ -122,7 +121,7 @@ q1 = function(
             "sigma_data forgotten",
         ),
         mistake(
-            lambda x_0, x_t, sigma, sigma_data: sigma_data * edm_target(x_0, x_t, sigma, sigma_data),
+            _over(lambda sigma, sigma_data: sigma / (sigma**2 + sigma_data**2) ** 0.5),
             "another deviation",
             "sigma_data not in c_out",
         ),
@@ -131,11 +130,7 @@ q1 = function(
             "much noise",
             "noise cut off",
         ),
-        mistake(
-            lambda x_0, x_t, sigma, sigma_data: (x_0 - sigma_data**2 / (sigma**2 + sigma_data**2) * x_t) / sigma,
-            "unit deviation",
-            "sigma for c_out",
-        ),
+        mistake(_over(lambda sigma, sigma_data: sigma), "unit deviation", "sigma for c_out"),
     ],
     also_right=[
         lambda x_0, x_t, sigma, sigma_data: (

@@ -62,6 +62,12 @@ NULL = torch.linspace(0.5, 1.0, 99)[torch.randperm(99, generator=torch.Generator
 EIGHTHS = torch.arange(57, -1, -1) / 8
 MIXED = torch.cat([torch.linspace(0.1, 0.3, 30), torch.linspace(0.6, 0.95, 70)])
 
+
+def _below(threshold):
+    """The share of samples below another threshold(relative, null, level)."""
+    return lambda relative, null, level: (relative < threshold(relative, null, level)).float().mean()
+
+
 q2 = function(
     r"""Write `flagged_share(relative, null, level)`: the share of samples called copies. `relative` (N,) are their
     distances to the nearest training image over those to the surroundings, `null` (n,) the same of held-out images.
@@ -87,8 +93,8 @@ q2 = function(
         mistake(_flags(_rank, below=False), "copies", "far is not a copy"),
         mistake(_flags(lambda level, n: n - 1), "copies", "below the largest"),
         mistake(lambda relative, null, level: relative.quantile(level), "copies", "a quantile, no share"),
-        mistake(lambda relative, null, level: (relative < relative.quantile(level)).float().mean(), "copies", "own"),
-        mistake(lambda relative, null, level: (relative < level).float().mean(), "copies", "level as threshold"),
+        mistake(_below(lambda relative, null, level: relative.quantile(level)), "copies", "own"),
+        mistake(_below(lambda relative, null, level: level), "copies", "level as threshold"),
         mistake(_flags(_rank, values=lambda r, null: null), "copies", "flags the null"),
         mistake(_flags(lambda level, n: _rank(level, n) + 1), "held out", "one rank too far"),
         mistake(
@@ -102,32 +108,16 @@ q2 = function(
         mistake(_flags(lambda level, n: math.ceil(level * (n + 1) - 1e-9) - 1), "a rank rounded down", "rounded up"),
         mistake(_flags(lambda level, n: int(level * n) - 1), "held out", "n, not n + 1"),
         mistake(
-            lambda relative, null, level: (
-                (relative < null.quantile(float(level), interpolation="lower")).float().mean()
-            ),
+            _below(lambda relative, null, level: null.quantile(float(level), interpolation="lower")),
             "a rank rounded down",
             "a lower quantile",
         ),
+        mistake(_below(lambda relative, null, level: null.quantile(float(level))), "held out", "quantile"),
+        mistake(lambda *args: 100 * flagged_share(*args), "copies", "a number of per cent"),
+        mistake(lambda relative, null, level: len(relative) * flagged_share(relative, null, level), "copies", "count"),
+        mistake(_below(lambda relative, null, level: null[_rank(level, len(null))]), "copies", "not sorted"),
         mistake(
-            lambda relative, null, level: (relative < null.quantile(float(level))).float().mean(),
-            "held out",
-            "quantile",
-        ),
-        mistake(
-            lambda relative, null, level: 100 * flagged_share(relative, null, level), "copies", "a number of per cent"
-        ),
-        mistake(
-            lambda relative, null, level: (relative < null.sort().values[_rank(level, len(null))]).sum(),
-            "copies",
-            "count",
-        ),
-        mistake(
-            lambda relative, null, level: (relative < null[_rank(level, len(null))]).float().mean(),
-            "copies",
-            "not sorted",
-        ),
-        mistake(
-            lambda relative, null, level: (relative < null.sort().values[_rank(level, len(relative))]).float().mean(),
+            _below(lambda relative, null, level: null.sort().values[_rank(level, len(relative))]),
             "a rank rounded down",
             "the samples counted, not the null",
         ),
