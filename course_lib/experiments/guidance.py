@@ -120,11 +120,11 @@ def begin():
     return about | scored, {"real": real}
 
 
-def keys(record=None):
+def plan(record=None):
     """The rows, what the notebook needs most first."""
     return [{"method": method, "w": w} for method, w in PLAN]
 
 
 STUDY = Study(
-    "05_guidance", keys, measure, begin, ("mednist", JUDGE), networks=lambda key: NEEDS.get(key["method"], ())
+    "05_guidance", plan, measure, begin, ("mednist", JUDGE), networks=lambda key: NEEDS.get(key["method"], ())
 )

@@ -92,7 +92,7 @@ def begin():
     return {"images": IMAGES, "precision": runtime.precision_name()} | floors, {}
 
 
-def keys(record=None):
+def plan(record=None):
     """The rows, what the notebook needs most first."""
     few = [(name, nfe, 0) for nfe in EVALUATIONS for name in SAMPLERS]
     quick, long = ("2M, even log-SNR", 15), ("DDPM, even t", 1000)
@@ -104,4 +104,4 @@ def keys(record=None):
     return [dict(zip(("sampler", "nfe", "seed"), row)) for row in dict.fromkeys(rows)]
 
 
-STUDY = Study("04_samplers", keys, measure, begin, ("mednist", JUDGE))
+STUDY = Study("04_samplers", plan, measure, begin, ("mednist", JUDGE))

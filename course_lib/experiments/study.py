@@ -13,7 +13,7 @@ from course_lib.experiments.record import resumed, write
 class Study:
     """What a study declares.
 
-    name: of its record. keys(record): the rows that are wanted, each a dict of the entries that tell it from the
+    name: of its record. plan(record): the rows that are wanted, each a dict of the entries that tell it from the
     others, what the notebook needs most first; a generator may look at the rows measured so far. measure(**key): the
     other entries of the row, and tensors by name. begin(): what stands above the rows, and tensors; called once.
     shared: names of the networks that all rows use. networks(key): names of those that a row uses besides, where rows
@@ -21,7 +21,7 @@ class Study:
     """
 
     name: str
-    keys: Callable
+    plan: Callable
     measure: Callable
     begin: Callable
     shared: tuple = ()
@@ -40,7 +40,7 @@ def run(study):
     """Measure the rows that the record of a study lacks, and write it after each of them. It may be interrupted."""
     record, kept = resumed(study.name, study.shared, study.begin, study.is_fresh)
     runtime.precision()  # measured once, before the clocks of the rows start
-    for key in study.keys(record):
+    for key in study.plan(record):
         needs = study.needs(key)
         if needs is None or any(key.items() <= row.items() for row in record["rows"]):
             continue

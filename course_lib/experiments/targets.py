@@ -95,9 +95,9 @@ def measure(data, kind, seed):
     return {"per_cent_of_linear": rounded([100 * ours / best for ours, best in zip(network, linear)], 1)}, {}
 
 
-def keys(record=None):
+def plan(record=None):
     """The rows: each data set that is here, with each target."""
     return [{"data": data, "kind": kind, "seed": seed} for seed in range(SEEDS) for data in images() for kind in KINDS]
 
 
-STUDY = Study("03_targets", keys, measure, lambda: ({"steps": STEPS, "levels": LEVELS}, {}))
+STUDY = Study("03_targets", plan, measure, lambda: ({"steps": STEPS, "levels": LEVELS}, {}))

@@ -1,11 +1,9 @@
 """The record ``13_trends``: four networks of one size and one length of training on MedNIST at 32 x 32, each with the
 sampler it was made for and with one sampler for all, by number of evaluations.
 
-``python -m course_lib.experiments 13_trends`` remakes it (about 6 minutes on one free core, with MedNIST in the cache
-for the reference). It may be interrupted: rows that are there are not computed anew, unless their network has changed.
+It takes about 6 minutes on one free core, with MedNIST in the cache for the reference.
 """
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +12,10 @@ import torch
 
 from course_lib import pretrained, runtime
 from course_lib.datasets import mednist_small, random_of_each_class
-from course_lib.files import read_tensors, write_rows, write_tensors
+from course_lib.experiments.mednist_sets import JUDGE, classes_in_turn
+from course_lib.experiments.record import rounded, tensors
+from course_lib.experiments.samplers import heun_steps
+from course_lib.experiments.study import Study
 from course_lib.generate import draw_along
 from course_lib.images import to_uint8
 from course_lib.metrics.distribution import Moments, frechet_distance, moments
@@ -35,12 +36,6 @@ MENDED = f"DDPM, flow below {CUT:.0f}"
 def even_times(schedule, nfe):
     """nfe times, evenly spaced in t, from 1."""
     return uniform_times(nfe)[:-1]
-
-
-def _for_heun(schedule, nfe):
-    if nfe % 2 == 0:
-        raise ValueError(f"Heun needs an odd number of evaluations, two a step and one at the end; got {nfe}")
-    return karras_levels(schedule, (nfe + 1) // 2)
 
 
 class Mended:
@@ -92,7 +87,7 @@ class Way:
 WAYS = {
     ("DDPM", "ancestral"): Way("trend_ddpm", ddpm_step, even_times),
     ("DDPM", "DDIM"): Way("trend_ddpm", ddim_step, even_times),
-    ("EDM", "Heun"): Way("trend_edm", heun_step, _for_heun, ODD),
+    ("EDM", "Heun"): Way("trend_edm", heun_step, lambda schedule, nfe: karras_levels(schedule, heun_steps(nfe)), ODD),
     ("flow", "Euler"): Way("trend_flow", ddim_step, even_times),  # in this schedule DDIM is Euler's step along u
     ("student", "consistency"): Way("trend_student", consistency_step, even_times, STUDENT),
     ("DDPM", "2M"): Way("trend_ddpm", dpmpp_2m_step, karras_levels),
@@ -102,11 +97,6 @@ WAYS = {
     (MENDED, "DDIM"): Way("trend_ddpm", ddim_step, even_times, (15,), noisy="trend_flow"),
     (MENDED, "ancestral"): Way("trend_ddpm", ddpm_step, even_times, (15,), noisy="trend_flow"),
 }
-
-
-def classes_in_turn(n=FD_IMAGES):
-    """Classes 0..5 in turn, (n,)."""
-    return torch.arange(n) % 6
 
 
 def draw_set(method, sampler, nfe, n=FD_IMAGES, seed=0):
@@ -126,86 +116,56 @@ def draw_set(method, sampler, nfe, n=FD_IMAGES, seed=0):
     return images, (time.process_time() - start) / n
 
 
-def row(method, sampler, nfe, reference):
-    """One row of the record, computed, and the first images of its set, uint8 (12, 32, 32). reference : moments."""
+def reference():
+    """Moments of the features of the real images, out of the record."""
+    kept = tensors(STUDY.name)
+    return Moments(kept["reference.mean"], kept["reference.cov"], int(kept["reference.n"]))
+
+
+def measure(method, sampler, nfe):
+    """A row, and the first images of its set, uint8 (12, 32, 32)."""
     images, seconds = draw_set(method, sampler, nfe)
     features, logits = small_judged(images)
-    distance, error = jackknife(lambda part: frechet_distance(moments(part), reference), features, turn=6)
-    right = (logits.argmax(1) == classes_in_turn()).float().mean()
+    real = reference()
+    distance, error = jackknife(lambda part: frechet_distance(moments(part), real), features, turn=6)
     return {
-        "method": method,
-        "sampler": sampler,
-        "nfe": nfe,
-        "frechet_distance": round(distance, 3),
-        "error": round(error, 3),
-        "recognised": round(float(right), 4),
-        "seconds": round(seconds, 5),
-        "needs": pretrained.sha256_of(WAYS[method, sampler].networks),
-    }, torch.as_tensor(to_uint8(images[:SHOWN]))
+        "frechet_distance": rounded(distance, 3),
+        "error": rounded(error, 3),
+        "recognised": rounded((logits.argmax(1) == classes_in_turn(FD_IMAGES)).float().mean()),
+        "seconds": rounded(seconds, 5),
+    }, {f"{method}, {sampler}, {nfe}": torch.as_tensor(to_uint8(images[:SHOWN]))}
 
 
-def plan():
-    """(method, sampler, nfe) of every row; the samplers that methods were made for come first."""
-    return [(*way, nfe) for way, about in WAYS.items() for nfe in about.evaluations]
+def plan(record=None):
+    """The rows; the samplers that methods were made for come first."""
+    return [
+        {"method": method, "sampler": sampler, "nfe": nfe}
+        for (method, sampler), way in WAYS.items()
+        for nfe in way.evaluations
+    ]
 
 
-# ---- The record ------------------------------------------------------------------------------------------------------
-
-
-def key(method, sampler, nfe):
-    """The name of a row's images in the record's tensors."""
-    return f"{method}, {sampler}, {nfe}"
-
-
-def pictures(path, method, sampler, nfe):
-    """The first images of a row, uint8 (12, 32, 32), out of the record at ``path``; the classes take turns."""
-    return read_tensors(path.with_suffix(".tensors.safetensors"))[0][key(method, sampler, nfe)]
-
-
-def test_split(reference):
+def test_split(real):
     """Fréchet distances of five sets of as many images of MedNIST's test split, 100 of each class: unseen images, where
     the floor's are neighbours of the reference."""
     images, labels = mednist_small("test")
     labels, generator = torch.as_tensor(labels), runtime.seeded(0)
     draws = [random_of_each_class(labels, FD_IMAGES // 6, generator) for _ in range(5)]
-    distances = [frechet_distance(moments(small_judged(images[chosen.numpy()])[0]), reference) for chosen in draws]
-    return [round(distance, 4) for distance in distances]
+    return rounded([frechet_distance(moments(small_judged(images[drawn.numpy()])[0]), real) for drawn in draws])
 
 
-def make(path):
-    """Compute the rows that the record at ``path`` lacks, and write it after each of them."""
-    tensors_path = path.with_suffix(".tensors.safetensors")
-    if path.exists():
-        record, tensors = json.loads(path.read_text(encoding="utf-8")), read_tensors(tensors_path)[0]
-    else:
-        real, floor = small_reference()
-        record = {
-            "made_by": f"python -m course_lib.experiments {path.stem}",
-            "sha256": pretrained.sha256_of(["mednist_features"]),
-            "images": FD_IMAGES,
-            "reference_images": real.n,
-            "precision": runtime.precision_name(),
-            "floor": floor["of_each_draw"],
-            "rows": [],
-        }
-        tensors = {"reference.mean": real.mean, "reference.cov": real.cov, "reference.n": torch.tensor(real.n)}
-        write_tensors(tensors_path, tensors)
+def begin():
+    """What stands above the rows, and the reference. Needs MedNIST."""
+    real, floor = small_reference()
+    return {
+        "images": FD_IMAGES,
+        "reference_images": real.n,
+        "precision": runtime.precision_name(),
+        "floor": floor["of_each_draw"],
+        "test_split": test_split(real),
+    }, {"reference.mean": real.mean, "reference.cov": real.cov, "reference.n": torch.tensor(real.n)}
 
-    def as_it_was(entry):
-        return entry["needs"] == pretrained.sha256_of(WAYS[entry["method"], entry["sampler"]].networks)
 
-    record["rows"] = [entry for entry in record["rows"] if as_it_was(entry)]
-    reference = Moments(tensors["reference.mean"], tensors["reference.cov"], int(tensors["reference.n"]))
-    if "test_split" not in record:
-        record["test_split"] = test_split(reference)
-        write_rows(path, record)
-    done = {(r["method"], r["sampler"], r["nfe"]) for r in record["rows"]}
-    for wanted in plan():
-        if wanted in done or not set(WAYS[wanted[:2]].networks) <= set(pretrained.names()):
-            continue
-        found, images = row(*wanted, reference)
-        tensors[key(*wanted)] = images
-        write_tensors(tensors_path, tensors)
-        record["rows"].append(found)
-        write_rows(path, record)
-        print(found, flush=True)
+STUDY = Study(
+    "13_trends", plan, measure, begin, (JUDGE,), networks=lambda key: WAYS[key["method"], key["sampler"]].networks
+)

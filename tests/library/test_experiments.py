@@ -80,13 +80,13 @@ def test_what_was_measured_is_there_after_an_interruption(records):
     assert [row["n"] for row in experiments.load("rows")["rows"]] == [1]
 
 
-def test_keys_may_depend_on_rows_measured_before(records):
-    def keys(record):
+def test_a_plan_may_depend_on_rows_measured_before(records):
+    def plan(record):
         yield {"n": 1, "way": "a"}
         yield {"n": 10 * record["rows"][-1]["n"], "way": "a"}
 
     asked = []
-    run(study(asked, keys=keys, networks=None))
+    run(study(asked, plan=plan, networks=None))
     assert asked == [(1, "a"), (10, "a")]
     assert all("needs" not in row for row in experiments.load("rows")["rows"])
 

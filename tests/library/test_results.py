@@ -318,7 +318,7 @@ def test_applications():
 
 
 def test_trends():
-    plan = trends.plan()
+    plan = [tuple(key.values()) for key in trends.plan()]
     rows = [
         {"method": m, "sampler": s, "nfe": n, "frechet_distance": 3 + k, "error": 0.25, "recognised": 0.5, "seconds": 1}
         for k, (m, s, n) in enumerate(plan)

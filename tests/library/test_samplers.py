@@ -386,7 +386,7 @@ def test_a_row_of_targets_is_in_per_cent_of_the_linear_denoiser(monkeypatch):
     pictures = torch.randn(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(targets, "images", lambda: {"brain": (pictures, pictures)})
     monkeypatch.setattr(targets, "trained", lambda kind, seen, seed: targets.best_linear(seen))
-    assert targets.keys() == [{"data": "brain", "kind": kind, "seed": 0} for kind in ("eps", "v")]
+    assert targets.plan() == [{"data": "brain", "kind": kind, "seed": 0} for kind in ("eps", "v")]
     assert targets.measure("brain", "v", 0) == ({"per_cent_of_linear": [100.0] * 12}, {})
 
 

@@ -13,6 +13,7 @@ import torch
 from course_lib import datasets, experiments, pretrained, recipes, sample, samplers, schedules, train
 from course_lib.denoisers import Counted, NetworkDenoiser
 from course_lib.experiments import trends
+from course_lib.experiments.study import run
 from course_lib.generate import draw_along
 from course_lib.losses import DiffusionLoss, DistillationLoss, EDMLoss
 from course_lib.networks import DiffusionUNet, PreconditionedUNet, build
@@ -406,26 +407,24 @@ def test_each_recipe_trains_ships_and_is_measured(few_images, monkeypatch):
 
 def resumed_record(folder, monkeypatch):
     """The rows of a record of these networks, stopped after the first and made again after the second has changed."""
-    path = folder / "records" / "13_trends.json"
+    monkeypatch.setattr(experiments.record, "RECORDS", folder / "records")
     monkeypatch.setattr(trends, "FD_IMAGES", 60)
-    monkeypatch.setattr(trends, "classes_in_turn", lambda n=60: torch.arange(n) % 6)
     monkeypatch.setattr(trends.draw_set, "__defaults__", (60, 0))
-    monkeypatch.setattr(trends, "plan", lambda: [("DDPM", "DDIM", 1)])
-    trends.make(path)
-    plan = [("DDPM", "DDIM", 1), ("EDM", "Heun", 3), ("flow", "Euler", 2), ("student", "consistency", 2)]
-    monkeypatch.setattr(trends, "plan", lambda: plan)
-    trends.make(path)
-    record = json.loads(path.read_text())
-    assert [(r["method"], r["sampler"], r["nfe"]) for r in record["rows"]] == plan
-    assert trends.pictures(path, "EDM", "Heun", 3).shape == (12, 32, 32)
+    wanted = [("DDPM", "DDIM", 1), ("EDM", "Heun", 3), ("flow", "Euler", 2), ("student", "consistency", 2)]
+    wanted = [dict(zip(("method", "sampler", "nfe"), row)) for row in wanted]
+    few = dataclasses.replace(trends.STUDY, plan=lambda record: wanted)
+    run(dataclasses.replace(few, plan=lambda record: wanted[:1]))
+    run(few)
+    record = experiments.load("13_trends")
+    assert [{key: row[key] for key in wanted[0]} for row in record["rows"]] == wanted
+    assert experiments.tensors("13_trends")["EDM, Heun, 3"].shape == (12, 32, 32)
     assert len(record["test_split"]) == 5 and all(math.isfinite(value) for value in record["test_split"])
     record["rows"][1]["needs"] = {"trend_edm": "another"}
-    path.write_text(json.dumps(record))
-    asked, row = [], trends.row
-    monkeypatch.setattr(trends, "row", lambda *which: asked.append(which[:3]) or row(*which))
-    trends.make(path)
-    assert asked == [("EDM", "Heun", 3)]
-    return json.loads(path.read_text())["rows"]
+    experiments.record.path("13_trends").write_text(json.dumps(record))
+    asked = []
+    run(dataclasses.replace(few, measure=lambda **key: asked.append(key) or trends.measure(**key)))
+    assert asked == [wanted[1]]
+    return experiments.load("13_trends")["rows"]
 
 
 def test_student_starts_as_its_teacher(few_images):
@@ -471,23 +470,18 @@ def test_sigma_data_is_that_of_the_data():
 
 # ---- The record ------------------------------------------------------------------------------------------------------
 
-made = pytest.mark.skipif(
-    not (experiments.record.RECORDS / "13_trends.json").exists(), reason="made once its networks ship"
-)
 
-
-@made
 def test_record_is_whole_and_of_the_networks_that_are_here():
     rows = experiments.load("13_trends")["rows"]
-    assert sorted((r["method"], r["sampler"], r["nfe"]) for r in rows) == sorted(trends.plan())
+    found = [tuple(row[key] for key in ("method", "sampler", "nfe")) for row in rows]
+    assert sorted(found) == sorted(tuple(key.values()) for key in trends.plan())
     for row in rows:
         assert row["needs"] == pretrained.sha256_of(trends.WAYS[row["method"], row["sampler"]].networks)
 
 
-@made
 @pytest.mark.parametrize("which", [("flow", "Euler", 4), ("student", "consistency", 1), ("EDM", "2M", 4)])
 def test_images_of_a_row_can_be_drawn_again(which):
     """The first twelve of its six hundred, but for the precision of this machine."""
     images, _ = trends.draw_set(*which, n=trends.SHOWN)
-    stored = trends.pictures(experiments.record.RECORDS / "13_trends.json", *which).float() / 127.5 - 1
+    stored = experiments.tensors("13_trends")["{}, {}, {}".format(*which)].float() / 127.5 - 1
     assert float((images - stored).abs().mean()) < 0.03
