@@ -1,8 +1,9 @@
 """Denoisers: D(x_t, t) = E[x_0 | x_t], the one thing that every sampler needs.
 
 The exact ones know their data distribution and are the course's oracles; :class:`NetworkDenoiser` wraps a trained
-network.
-All work with any schedule: a denoiser is built for one, and its noise levels are those of that schedule.
+network, :class:`FunctionDenoiser` a function of x_t and t.
+All work with any schedule: a denoiser is built for one, and its noise levels are those of that schedule. So samplers,
+guidance and inverse problems take a denoiser alone.
 """
 
 import torch
@@ -12,13 +13,40 @@ from course_lib.predictions import KINDS, to_x0
 from course_lib.schedules import match_dims
 
 
+class Denoiser:
+    """D(x_t, t), and the ``schedule`` that says how much noise there is at t.
+
+    A class of denoisers sets ``schedule`` and answers ``denoiser(x_t, t)``, or ``denoiser(x_t, t, y=y)`` if it takes a
+    condition; the answer has the shape of x_t (B, ...).
+    """
+
+    schedule = None
+
+    def given(self, y):
+        """This denoiser with its condition bound: ``denoiser.given(y)(x_t, t)`` is ``denoiser(x_t, t, y=y)``."""
+        return FunctionDenoiser(lambda x_t, t: self(x_t, t, y=y), self.schedule)
+
+
+class FunctionDenoiser(Denoiser):
+    """A denoiser made of a function: ``function(x_t, t, **cond)`` -> D, the shape of x_t. Raises ValueError for what
+    cannot be called."""
+
+    def __init__(self, function, schedule):
+        if not callable(function):
+            raise ValueError(f"function must be one of (x_t, t), as lambda x_t, t: 0 * x_t is; got {function!r:.80}")
+        self.function, self.schedule = function, schedule
+
+    def __call__(self, x_t, t, **cond):
+        return self.function(x_t, t, **cond)
+
+
 def _dimension(x_t, mean):
     """Raises ValueError unless x_t are points of the dimension of the mean (d,)."""
     if x_t.shape[-1:] != mean.shape:
         raise ValueError(f"x_t must be points (B, {len(mean)}) like the data, got shape {tuple(x_t.shape)}")
 
 
-class GaussianDenoiser:
+class GaussianDenoiser(Denoiser):
     """Exact denoiser of x_0 ~ N(mean, cov), by conditioning a joint Gaussian (Bishop, PRML 2006, eq. 2.81 and 2.116).
 
     D(x_t, t) = mean + alpha cov (alpha^2 cov + sigma^2 I)^-1 (x_t - alpha mean)
@@ -47,7 +75,7 @@ class GaussianDenoiser:
         return self.mean + ((x_t - alpha * self.mean) @ self.axes * gain) @ self.axes.T
 
 
-class MixtureDenoiser:
+class MixtureDenoiser(Denoiser):
     """Exact denoiser of a mixture of isotropic Gaussians: x_0 ~ sum_k weights_k N(means_k, std_k^2 I).
 
     Given component k, E[x_0 | x_t, k] is the Gaussian answer; D averages it over p(k | x_t).
@@ -93,7 +121,7 @@ class MixtureDenoiser:
         return self.means[k] + self.variances[k, None].sqrt() * eps
 
 
-class EmpiricalDenoiser:
+class EmpiricalDenoiser(Denoiser):
     """Exact denoiser of a finite data set: x_0 is one of ``data``, each with probability 1/N.
 
     D(x_t, t) = sum_i softmax_i(-||x_t - alpha data_i||^2 / (2 sigma^2)) data_i
@@ -120,7 +148,7 @@ class EmpiricalDenoiser:
         return (logits.softmax(1) @ data).reshape(x_t.shape).to(x_t.dtype)
 
 
-class NetworkDenoiser:
+class NetworkDenoiser(Denoiser):
     """The denoiser that a network stands for: D = to_x0(kind, net(x_t, t, y), x_t, alpha_t, sigma_t).
 
     Parameters
@@ -130,22 +158,34 @@ class NetworkDenoiser:
     kind : one of :data:`~course_lib.predictions.KINDS`. "eps" and "score" give no x_0 where alpha_t = 0: a call there
         raises ValueError, clipped or not, since what is clipped is enlarged rounding.
     clip : clamp D to [-1, 1], the range of images; leave it off for latents and label maps, whose range is another.
+    precision : in which the network computes: torch.float32, or torch.bfloat16 where that is faster
+        (:func:`course_lib.runtime.precision`).
 
-    Gradients are kept only where x_t asks for them (``x_t.requires_grad``).
+    x_t and y may lie on any device, and x_t may have any floating type: the network runs where its weights are and in
+    their type, and D has the device and type of x_t. Gradients are kept only where x_t asks for them
+    (``x_t.requires_grad``).
     """
 
-    def __init__(self, net, schedule, kind="v", clip=False):
+    def __init__(self, net, schedule, kind="v", clip=False, precision=torch.float32):
         one_of(KINDS, kind=kind)
-        self.net, self.schedule, self.kind, self.clip = net, schedule, kind, clip
+        self.net, self.schedule, self.kind, self.clip, self.precision = net, schedule, kind, clip, precision
 
     def __call__(self, x_t, t, y=None):
-        alpha, sigma = (match_dims(c, x_t) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
-        with torch.set_grad_enabled(torch.is_grad_enabled() and x_t.requires_grad):
-            x_0 = to_x0(self.kind, self.net(x_t, t, y), x_t, alpha, sigma)
-        return x_0.clamp(-1, 1) if self.clip else x_0
+        x = x_t.to(self._weight(x_t))
+        y = y.to(x.device) if torch.is_tensor(y) else y
+        alpha, sigma = (match_dims(c, x) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
+        faster = torch.autocast(x.device.type, dtype=self.precision, enabled=self.precision != torch.float32)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and x_t.requires_grad), faster:
+            x_0 = to_x0(self.kind, self.net(x, t, y), x, alpha, sigma)
+        return (x_0.clamp(-1, 1) if self.clip else x_0).to(x_t)
+
+    def _weight(self, x_t):
+        """One of the network's weights, of its type and device; of a function, which has none, x_t."""
+        weights = self.net.parameters() if isinstance(self.net, torch.nn.Module) else ()
+        return next(iter(weights), x_t)
 
 
-class Counted:
+class Counted(Denoiser):
     """A denoiser that counts its evaluations (NFE): ``Counted(denoiser).evaluations``; and, in ``images``, how many
     images it was given in all: a batch of twice the size is one evaluation, but twice the work."""
 

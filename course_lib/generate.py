@@ -1,6 +1,5 @@
 """Images, latents and volumes drawn from a denoiser, a batch at a time."""
 
-from functools import partial
 from numbers import Integral
 
 import torch
@@ -8,7 +7,7 @@ import torch
 from course_lib import runtime
 from course_lib.arguments import shaped, whole
 from course_lib.hippocampus import HIPPOCAMPUS_SHAPE
-from course_lib.samplers import dpmpp_2m_step, last, sample
+from course_lib.samplers import dpmpp_2m_step, sample
 from course_lib.schedules import log_snr_times
 
 
@@ -32,14 +31,11 @@ def generate(denoiser, noise, y=None, nfe=25, batch_size=100):
         )
     times = log_snr_times(denoiser.schedule, nfe)
     scale = (denoiser.schedule.alpha(times[0]) ** 2 + denoiser.schedule.sigma(times[0]) ** 2).sqrt()
-    where = runtime.device()
     parts = []
     for start in range(0, len(noise), batch_size):
         part = slice(start, start + batch_size)
-        bound = denoiser if y is None else partial(denoiser, y=y[part].to(where))
-        with runtime.fast():
-            x_t = scale * noise[part].to(where)
-            parts.append(last(sample(bound, denoiser.schedule, x_t, times, dpmpp_2m_step)).float().cpu())
+        bound = denoiser if y is None else denoiser.given(y[part])
+        parts.append(sample(bound, scale * noise[part], times, dpmpp_2m_step))
     return torch.cat(parts)
 
 
@@ -65,15 +61,13 @@ def draw_along(denoiser, y, times, step, seed=0, size=64, batch_size=100):
 
     Starts from sigma_t eps at times[0]: one seed gives all schedules the same noise eps.
     """
-    schedule, where, generator = denoiser.schedule, runtime.device(), runtime.seeded(seed + 1_000_000)
-    noise = schedule.sigma(times[0]) * torch.randn(len(y), 1, size, size, generator=runtime.seeded(seed))
+    generator = runtime.seeded(seed + 1_000_000)
+    noise = denoiser.schedule.sigma(times[0]) * torch.randn(len(y), 1, size, size, generator=runtime.seeded(seed))
     parts = []
     for start in range(0, len(y), batch_size):
         part = slice(start, start + batch_size)
-        bound = partial(denoiser, y=y[part].to(where))
-        with runtime.fast():
-            x_t = last(sample(bound, schedule, noise[part].to(where), times, step, generator))
-            parts.append(bound(x_t, times[-1]).float().cpu())
+        bound = denoiser.given(y[part])
+        parts.append(bound(sample(bound, noise[part], times, step, generator), times[-1]))
     return torch.cat(parts)[:, 0].clamp(-1, 1)
 
 

@@ -20,6 +20,7 @@ import math
 
 import torch
 
+from course_lib.denoisers import Denoiser
 from course_lib.schedules import has_no_signal, match_dims
 
 
@@ -45,7 +46,7 @@ def interval(w, low, high, outside=1.0):
     return lambda t: float(w) if low < t <= high else outside
 
 
-class Autoguidance:
+class Autoguidance(Denoiser):
     """D_w = D_weak + w (D_good - D_weak): beyond the good denoiser, away from the weak one.
 
     ``weak`` is a smaller or less trained version of ``good``, told the same (Karras et al., Guiding a diffusion model
@@ -71,7 +72,7 @@ class Autoguidance:
         return weak if w == 0 else weak + w * (self.good(x_t, t, **cond) - weak)
 
 
-class ClassifierFree:
+class ClassifierFree(Denoiser):
     """D_w = D_none + w (D_y - D_none), from one denoiser that knows both.
 
     Ho & Salimans (2022), eq. 6, in the denoised image; their 1 + w is our w.
@@ -99,7 +100,7 @@ class ClassifierFree:
         return D_none + w * (D_y - D_none)
 
 
-class ClassifierGuided:
+class ClassifierGuided(Denoiser):
     """D_w = D + w (sigma_t^2 / alpha_t) grad_x log p(y | x_t).
 
     Dhariwal & Nichol (NeurIPS 2021), sec. 4, in the denoised image.
@@ -107,12 +108,17 @@ class ClassifierGuided:
     worth sigma_t^2 s / alpha_t in the denoised image. The classifier must know noisy images: it is asked at x_t.
 
     denoiser : D(x_t, t); logits : function (x_t, t) -> (B, classes), logits or log-probabilities, differentiable;
-    schedule : that of the denoiser; w : number or function of t. At w = 0 the classifier is not asked. Raises
+    w : number or function of t. At w = 0 the classifier is not asked. Raises
     ValueError where alpha_t = 0, since no classifier's gradient is exactly zero there.
     """
 
-    def __init__(self, denoiser, logits, schedule, w):
-        self.denoiser, self.logits, self.schedule, self.w = denoiser, logits, schedule, w
+    def __init__(self, denoiser, logits, w):
+        self.denoiser, self.logits, self.w = denoiser, logits, w
+
+    @property
+    def schedule(self):
+        """The schedule of the denoiser."""
+        return self.denoiser.schedule
 
     def __call__(self, x_t, t, y):
         w = scale_at(self.w, t)
@@ -140,7 +146,7 @@ def log_prob_gradient(logits, x_t, t, y):
         return torch.autograd.grad(log_p.gather(1, y[:, None]).sum(), x)[0]
 
 
-class Clipped:
+class Clipped(Denoiser):
     """clamp(D, low, high): the clamp after guidance, for images whose range is known (Saharia et al., 2022, sec. 2.3).
 
     Clamping the parts instead does not bound D_w: extrapolation leaves the range again. Raises ValueError unless

@@ -16,12 +16,12 @@ tv             an image, no prior     Rudin et al. (1992), by FISTA (Beck & Tebo
 
     A = Mask(known)
     step = replacement(A, A(x_true))
-    x = last(sample(denoiser, schedule, eps, uniform_times(50), step))                                   # replacement
-    x = last(sample(denoiser, schedule, eps, repaint_times(uniform_times(50), rounds=10), step))         # RePaint
-    x = last(sample(ddnm(denoiser, A, A(x_true)), schedule, eps, uniform_times(50), ddpm_step))          # DDNM
-    x = last(sample(denoiser, schedule, eps, uniform_times(50), dps_step(A, y, scale=0.5)))              # DPS
-    x = last(sample(pigdm(denoiser, A, y, sigma_y), schedule, eps, log_snr_times(schedule, 20)))         # PiGDM
-    x = last(sample(diffpir(denoiser, A, y, sigma_y), schedule, eps, uniform_times(20), diffpir_step))   # DiffPIR
+    x = sample(denoiser, eps, uniform_times(50), step)                                   # replacement
+    x = sample(denoiser, eps, repaint_times(uniform_times(50), rounds=10), step)         # RePaint
+    x = sample(ddnm(denoiser, A, A(x_true)), eps, uniform_times(50), ddpm_step)          # DDNM
+    x = sample(denoiser, eps, uniform_times(50), dps_step(A, y, scale=0.5))              # DPS
+    x = sample(pigdm(denoiser, A, y, sigma_y), eps, log_snr_times(schedule, 20))         # PiGDM
+    x = sample(diffpir(denoiser, A, y, sigma_y), eps, uniform_times(20), diffpir_step)   # DiffPIR
 
 Letters: eps is the noise at t = 1, y = A x_0 + n the measurement, A^+ the pseudo-inverse, sigma_y the standard
 deviation of n (the argument ``noise``), which is white and Gaussian; where y is complex, of its real and of its
@@ -33,6 +33,7 @@ give them one that does not clip its answer, since a clipped pixel has no gradie
 import torch
 
 from course_lib.arguments import positive, whole, within
+from course_lib.denoisers import FunctionDenoiser
 from course_lib.operators import conjugate_gradients
 from course_lib.predictions import eps_from_x0
 from course_lib.samplers import ddpm_step, falls, noise_like
@@ -62,10 +63,11 @@ def replacement(mask, y, step=ddpm_step):
     needs ``previous`` (2M), whose past the overwriting makes untrue.
     """
 
-    def replaced(denoiser, x_t, t, s, schedule, previous=None, generator=None):
+    def replaced(denoiser, x_t, t, s, previous=None, generator=None):
+        schedule = denoiser.schedule
         if s > t:
             return renoise(x_t, t, s, schedule, generator), None if previous is None else previous[1]
-        x_s, x_0 = step(denoiser, x_t, t, s, schedule, generator=generator)
+        x_s, x_0 = step(denoiser, x_t, t, s, generator=generator)
         known = schedule.alpha(s) * y.to(x_s) + schedule.sigma(s) * noise_like(x_s, generator)
         return mask(known) + (x_s - mask(x_s)), x_0
 
@@ -107,7 +109,7 @@ def ddnm(denoiser, operator, y):
         x_0 = denoiser(x_t, t, **cond)
         return fitted.to(x_0) + (x_0 - operator.pinv(operator(x_0)))
 
-    return consistent
+    return FunctionDenoiser(consistent, denoiser.schedule)
 
 
 def _with_gradient(denoiser, x_t, t, cond):
@@ -159,7 +161,7 @@ def dps(denoiser, operator, y, noise):
         alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
         return x_0 + (sigma**2 / alpha).to(x_0) * transposed(operator.adjoint(_rest(operator, y, x_0))) / noise**2
 
-    return guided
+    return FunctionDenoiser(guided, denoiser.schedule)
 
 
 def _norms(y, ndim):
@@ -177,13 +179,14 @@ def dps_step(operator, y, scale, step=ddpm_step):
     if not scale >= 0:
         raise ValueError(f"scale must be 0 or more, got {scale!r}: a step below 0 leaves the measurement")
 
-    def guided(denoiser, x_t, t, s, schedule, previous=None, generator=None):
+    def guided(denoiser, x_t, t, s, previous=None, generator=None):
         x_0, transposed = _with_gradient(denoiser, x_t, t, {})
         rest = _rest(operator, y, x_0)
         size, measured = (_norms(v, x_t.ndim).to(x_0) for v in (rest, y))
         met = size <= 10 * torch.finfo(x_0.dtype).eps * measured
         uphill = torch.where(met, 0.0, transposed(operator.adjoint(rest)) / torch.where(met, 1.0, size))
-        x_s, _ = step(lambda *_: x_0, x_t, t, s, schedule, generator=generator)
+        asked = FunctionDenoiser(lambda *_: x_0, denoiser.schedule)  # the step need not ask again
+        x_s, _ = step(asked, x_t, t, s, generator=generator)
         return x_s + scale * uphill.to(x_s), x_0
 
     return guided
@@ -211,7 +214,7 @@ def pigdm(denoiser, operator, y, noise, spread=1.0):
             return x_0 + r2 * pull.to(x_0)
         return x_0 + (sigma**2 / alpha).to(x_0) * transposed(pull)
 
-    return guided
+    return FunctionDenoiser(guided, denoiser.schedule)
 
 
 def diffpir(denoiser, operator, y, noise, weight=1.0):
@@ -236,10 +239,10 @@ def diffpir(denoiser, operator, y, noise, weight=1.0):
         # the same, written as a change of D: float rounding then scales with what changes
         return x_0 + _fit(operator, _rest(operator, y, x_0), rho).to(x_0)
 
-    return fitted
+    return FunctionDenoiser(fitted, denoiser.schedule)
 
 
-def diffpir_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, zeta=0.3):
+def diffpir_step(denoiser, x_t, t, s, previous=None, generator=None, zeta=0.3):
     """The other half: x_s = alpha_s D + sigma_s (sqrt(1 - zeta) eps + sqrt(zeta) z), eps = (x_t - alpha_t D) / sigma_t.
 
     zeta from 0 (DDIM) to 1: the share of the noise that is drawn anew. Raises ValueError for any other, and unless
@@ -247,7 +250,7 @@ def diffpir_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, z
     """
     within(0, 1, zeta=zeta)
     falls(t, s)
-    x_0 = denoiser(x_t, t)
+    schedule, x_0 = denoiser.schedule, denoiser(x_t, t)
     eps = eps_from_x0(x_t, x_0, schedule.alpha(t), schedule.sigma(t))
     noise = (1 - zeta) ** 0.5 * eps + zeta**0.5 * noise_like(x_t, generator)
     return schedule.alpha(s) * x_0 + schedule.sigma(s) * noise, x_0

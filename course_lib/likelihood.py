@@ -93,7 +93,7 @@ def _check_times(times):
         raise ValueError(f"the last of the times must be 0, where the bound ends, got {float(times[-1]):g}")
 
 
-def elbo_terms(denoiser, x_0, schedule, times, variance="small", eps=None, generator=None):
+def elbo_terms(denoiser, x_0, times, variance="small", eps=None, generator=None):
     """The negative ELBO of x_0 in nats, term by term (Ho et al., NeurIPS 2020, eq. 5): -log p(x_0) <= sum of the terms.
 
         prior  KL(q(x_1 | x_0) || N(0, I))                                      no parameters
@@ -114,6 +114,7 @@ def elbo_terms(denoiser, x_0, schedule, times, variance="small", eps=None, gener
     """
     _check_times(times)
     floating(x_0=x_0)
+    schedule = denoiser.schedule
     if eps is not None:
         alike(x_0=x_0, eps=eps)
     draw = (lambda: noise_like(x_0, generator)) if eps is None else (lambda: eps)
@@ -164,7 +165,7 @@ class OdeLikelihood:
 
 
 def ode_log_likelihood(
-    denoiser, x, schedule, steps=200, t_min=1e-4, t_max=1.0, log_prior=standard_normal, probes=None, generator=None
+    denoiser, x, steps=200, t_min=1e-4, t_max=1.0, log_prior=standard_normal, probes=None, generator=None
 ):
     """log p(x) by the probability-flow ODE (Song et al., ICLR 2021, eq. 39), in the units of x.
 
@@ -190,6 +191,7 @@ def ode_log_likelihood(
     """
     whole(steps=steps)
     floating(x=x)
+    schedule = denoiser.schedule
     if x.ndim < 2:
         raise ValueError(f"x must be (B, ...), got shape {tuple(x.shape)}: one alone is x[None]")
     if not 0 <= t_min < t_max <= 1 or has_no_signal(schedule, t_max) or schedule.sigma(t_min) == 0:
@@ -207,10 +209,10 @@ def ode_log_likelihood(
     grid = schedule.time(-2 * torch.linspace(rho_start, rho_end, 2 * steps + 1, dtype=torch.float64))  # with midpoints
     z, log_det = x / alpha_start, 0.0
     for k in range(0, 2 * steps, 2):
-        k1, l1 = _slope(denoiser, z, grid[k], schedule, signs)
-        k2, l2 = _slope(denoiser, z + h / 2 * k1, grid[k + 1], schedule, signs)
-        k3, l3 = _slope(denoiser, z + h / 2 * k2, grid[k + 1], schedule, signs)
-        k4, l4 = _slope(denoiser, z + h * k3, grid[k + 2], schedule, signs)
+        k1, l1 = _slope(denoiser, z, grid[k], signs)
+        k2, l2 = _slope(denoiser, z + h / 2 * k1, grid[k + 1], signs)
+        k3, l3 = _slope(denoiser, z + h / 2 * k2, grid[k + 1], signs)
+        k4, l4 = _slope(denoiser, z + h * k3, grid[k + 2], signs)
         z = z + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
         log_det = log_det + h / 6 * (l1 + 2 * l2 + 2 * l3 + l4)  # (K, B), K = 1 when exact
     x_end = alpha_end * z
@@ -219,11 +221,11 @@ def ode_log_likelihood(
     return OdeLikelihood(log_prior(x_end) + volume + log_det.mean(0), x_end, log_det.mean(0), error)
 
 
-def _slope(denoiser, z, t, schedule, signs):
+def _slope(denoiser, z, t, signs):
     """dz/drho = z - D(alpha z, t), and its divergence (K, B): exact in one row, or one row a probe."""
     with torch.enable_grad():
         z = z.detach().requires_grad_(True)
-        slope = z - denoiser(schedule.alpha(t).to(z) * z, t)
+        slope = z - denoiser(denoiser.schedule.alpha(t).to(z) * z, t)
         if signs is None:
             flat, divergence = slope.flatten(1), 0.0
             for i in range(flat.shape[1]):

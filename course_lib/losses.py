@@ -3,13 +3,12 @@ None."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
 from course_lib.arguments import not_negative, one_of, positive, whole, within
 from course_lib.predictions import KINDS, preconditioning, target, to_x0
-from course_lib.samplers import dpmpp_2m_step, noise_like, sample
+from course_lib.samplers import dpmpp_2m_step, noise_like, trajectory
 from course_lib.schedules import VarianceExploding, match_dims, uniform_times
 
 
@@ -149,10 +148,10 @@ class DistillationLoss:
     @torch.no_grad()
     def paths(self, eps, y=None):
         """The teacher's walk from noise eps (n, C, ...): all states (steps n, C, ...), their times, and their ends."""
-        teacher = self.teacher() if y is None else partial(self.teacher(), y=y)
+        teacher = self.teacher() if y is None else self.teacher().given(y)
         times = uniform_times(self.steps)
         start = self.schedule.sigma(times[0]) * eps
-        *passed, end = sample(teacher, self.schedule, start, times, dpmpp_2m_step)
+        *passed, end = trajectory(teacher, start, times, dpmpp_2m_step)
         x_t = torch.cat([state.x_t for state in passed])
         t = times[:-1].repeat_interleave(len(eps)).to(eps)
         return x_t, t, end.x_t.repeat(self.steps, *[1] * (eps.ndim - 1))

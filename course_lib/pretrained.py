@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from course_lib import schedules
+from course_lib import runtime, schedules
 from course_lib.denoisers import NetworkDenoiser
 from course_lib.files import read_tensors, write_atomically, write_tensors
 from course_lib.metrics.distribution import Moments
@@ -128,16 +128,30 @@ def load(name):
     return placed(net.eval().requires_grad_(False))
 
 
-def load_denoiser(name, clip=True):
+def load_denoiser(name, clip=True, precision=None):
     """The :class:`~course_lib.denoisers.NetworkDenoiser` of a shipped diffusion network. Raises ValueError for a
     network of another sort, and as :func:`card` does.
 
-    clip: for images in [-1, 1]; not for latents.
+    clip: for images in [-1, 1]; not for latents. precision: left out, the faster on this machine,
+    :func:`course_lib.runtime.precision`; torch.float32 to compare digits.
     """
     about = card(name)
     kind = _entry(name, about, "kind", "prediction kind, as it is no diffusion network")
     schedule = getattr(schedules, _entry(name, about, "schedule", "schedule, as it is no diffusion network"))
-    return NetworkDenoiser(load(name), schedule(**about.get("schedule_args", {})), kind, clip)
+    schedule = schedule(**about.get("schedule_args", {}))
+    return NetworkDenoiser(load(name), schedule, kind, clip, precision or runtime.precision())
+
+
+def load_classifier(name):
+    """A shipped noise-aware classifier as a function (x_t, t) -> logits (B, classes), for x_t on any device and with
+    gradients, in the faster precision of this machine. Raises ValueError as :func:`card` does."""
+    net, home = load(name), torch.device(runtime.device())
+
+    def logits(x_t, t):
+        with torch.autocast(home.type, dtype=torch.bfloat16, enabled=runtime.precision() == torch.bfloat16):
+            return net(x_t.to(home), t).to(x_t)
+
+    return logits
 
 
 def reference(name):

@@ -53,7 +53,7 @@ def precision():
 
 @contextlib.contextmanager
 def fast():
-    """Run networks without gradients in the faster precision: ``with fast(): x = last(sample(...))``."""
+    """Run networks without gradients in the faster precision: ``with fast(): x = net(y)``."""
     with torch.no_grad(), torch.autocast(device(), dtype=torch.bfloat16, enabled=precision() == torch.bfloat16):
         yield
 

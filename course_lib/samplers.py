@@ -1,4 +1,5 @@
-"""Samplers: from x_t at time t to x_s at an earlier time s. One loop, :func:`sample`, serves them all.
+"""Samplers: from x_t at time t to x_s at an earlier time s. One loop, :func:`trajectory`, serves them all;
+:func:`sample` gives its last image.
 
 =====================  ===========  =====  ====================================================
 step                   randomness   order  source
@@ -11,7 +12,7 @@ dpmpp_2m_step          none         2      Lu et al. (2022), DPM-Solver++, Algor
 consistency_step       yes          -      Song et al. (ICML 2023), Algorithm 1; for few-step students
 =====================  ===========  =====  ====================================================
 
-Every step has the signature step(denoiser, x_t, t, s, schedule, previous=None, generator=None) and returns x_s and the
+Every step has the signature step(denoiser, x_t, t, s, previous=None, generator=None) and returns x_s and the
 denoised image D(x_t, t). ``previous`` is the pair (time, denoised image) of the step before, which 2M needs. t and s
 are scalars, floats or 0-d tensors (float64 keeps more digits); where s has no noise, every step returns D. Random steps
 go down, from t to s < t. The others go up as well, which encodes an image in noise, from a t that has some. A step that
@@ -80,7 +81,7 @@ def reverse_moments(schedule, t, s):
     return alpha_ts * var_s / var_t, alpha_s * large / var_t, large * var_s / var_t, large
 
 
-def ddpm_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, variance="small"):
+def ddpm_step(denoiser, x_t, t, s, previous=None, generator=None, variance="small"):
     """Ancestral sampling: x_s ~ q(x_s | x_t, x_0 = D(x_t, t)), right for any t > s, neighbours in a table or not.
 
     With alpha_ts = alpha_t / alpha_s and sigma_ts^2 = sigma_t^2 - alpha_ts^2 sigma_s^2 (Kingma et al., 2021, eq. 24
@@ -89,6 +90,7 @@ def ddpm_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, vari
         mean = (alpha_ts sigma_s^2 x_t + alpha_s sigma_ts^2 D) / sigma_t^2
         variance "small": sigma_ts^2 sigma_s^2 / sigma_t^2, the posterior's;  "large": sigma_ts^2
     """
+    schedule = denoiser.schedule
     one_of(("small", "large"), variance=variance)
     x_0 = denoiser(x_t, t)
     a, b, small, large = reverse_moments(schedule, t, s)
@@ -96,12 +98,13 @@ def ddpm_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, vari
     return (mean + var.sqrt() * noise_like(x_t, generator) if schedule.sigma(s) > 0 else mean), x_0
 
 
-def ddim_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, eta=0.0):
+def ddim_step(denoiser, x_t, t, s, previous=None, generator=None, eta=0.0):
     """DDIM: x_s = alpha_s D + sqrt(sigma_s^2 - sigma_eta^2) eps + sigma_eta z, with eps = (x_t - alpha_t D) / sigma_t.
 
     sigma_eta = eta * the standard deviation of :func:`ddpm_step` ("small"), so that eta = 0 is deterministic and eta
     = 1 is DDPM. Raises ValueError for any other eta: above 1 it would exceed sigma_s.
     """
+    schedule = denoiser.schedule
     within(0, 1, eta=eta)
     x_0 = denoiser(x_t, t)
     alpha_t, alpha_s, sigma_t, sigma_s = schedule.alpha(t), schedule.alpha(s), schedule.sigma(t), schedule.sigma(s)
@@ -113,12 +116,13 @@ def ddim_step(denoiser, x_t, t, s, schedule, previous=None, generator=None, eta=
     return x_s + var_eta.sqrt() * noise_like(x_t, generator), x_0
 
 
-def euler_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
+def euler_step(denoiser, x_t, t, s, previous=None, generator=None):
     """Euler's method for the probability-flow ODE in the coordinates z = x_t / alpha_t, r = sigma_t / alpha_t.
 
     dz/dr = (z - D) / r, so that z_s = z_t + (r_s - r_t) (z_t - D) / r_t. Equal to DDIM with eta = 0. Raises
     ValueError where alpha_t = 0, since z is not defined there.
     """
+    schedule = denoiser.schedule
     _has_signal(schedule, t)
     _has_signal(schedule, s)
     _has_noise(schedule, t)
@@ -129,13 +133,14 @@ def euler_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
     return alpha_s * (z_t + (r_s - r_t) * (z_t - x_0) / r_t), x_0
 
 
-def heun_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
+def heun_step(denoiser, x_t, t, s, previous=None, generator=None):
     """Heun's method in the coordinates of :func:`euler_step`: the slope is the mean of those at t and at Euler's
     guess for s.
 
     Two evaluations a step, but one where s has no noise: there the slope is not defined, and the step is Euler's.
     """
-    x_s, x_0 = euler_step(denoiser, x_t, t, s, schedule)
+    schedule = denoiser.schedule
+    x_s, x_0 = euler_step(denoiser, x_t, t, s)
     if schedule.sigma(s) == 0:
         return x_s, x_0
     alpha_t, alpha_s = schedule.alpha(t), schedule.alpha(s)
@@ -145,7 +150,7 @@ def heun_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
     return alpha_s * (z_t + (r_s - r_t) * (slope_t + slope_s) / 2), x_0
 
 
-def dpmpp_2m_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
+def dpmpp_2m_step(denoiser, x_t, t, s, previous=None, generator=None):
     """DPM-Solver++(2M): one evaluation a step; D is extrapolated in lambda from the step before.
 
     With h = (lambda_s - lambda_t) / 2 (the paper's lambda is half of ours) and q = h_previous / h:
@@ -155,6 +160,7 @@ def dpmpp_2m_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
 
     The first step, and the last one to s without noise, where lambda is infinite, are of first order (DDIM).
     """
+    schedule = denoiser.schedule
     _has_signal(schedule, s)
     _has_noise(schedule, t)
     x_0 = denoiser(x_t, t)
@@ -169,11 +175,12 @@ def dpmpp_2m_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
     return (sigma_s / sigma_t) * x_t - alpha_s * (exp_minus_h - 1) * x_0_prime, x_0
 
 
-def consistency_step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
+def consistency_step(denoiser, x_t, t, s, previous=None, generator=None):
     """Multistep consistency sampling: x_s = alpha_s f(x_t, t) + sigma_s z, with fresh noise z.
 
     For a ``denoiser`` that is a student's f(x_t, t), the end of the path through x_t: an image, where D is a mean.
     """
+    schedule = denoiser.schedule
     falls(t, s)
     x_0 = denoiser(x_t, t)
     return schedule.alpha(s) * x_0 + schedule.sigma(s) * noise_like(x_t, generator), x_0
@@ -198,23 +205,25 @@ class State:
     x_0: torch.Tensor | None
 
 
-def sample(denoiser, schedule, x_t, times, step=ddim_step, generator=None):
+def trajectory(denoiser, x_t, times, step=ddim_step, generator=None):
     """The sampling loop: yields a :class:`State` for the start and after each step.
 
     Parameters
     ----------
-    denoiser : D(x_t, t); bind a condition first, with ``functools.partial(denoiser, y=y)``.
+    denoiser : D(x_t, t), with its schedule; bind a condition first, ``denoiser.given(y)``.
     x_t : start (B, ...) at times[0]; for times[0] = 1 and a variance-preserving schedule, standard normal noise.
     times : falling times (n + 1,) in [0, 1], such as ``uniform_times(n)``; the last is usually 0. They rise where a
         deterministic step encodes an image, and turn back with :func:`~course_lib.inverse.repaint_times`.
     step : one of this module's steps; bind its options with ``functools.partial(ddim_step, eta=0.5)``.
     generator : source of the noise of the random steps.
 
-    Raises ValueError for times that are no vector or that stand still.
+    Raises ValueError for times that are no vector or that stand still, and for a denoiser without a schedule.
     """
     for name, value in (("denoiser", denoiser), ("step", step)):
         if not callable(value):
             raise ValueError(f"{name} must be a function, as ddim_step is, or a denoiser; got {value!r:.80}")
+    if getattr(denoiser, "schedule", None) is None:
+        raise ValueError("denoiser must have a schedule: make one of a function f by FunctionDenoiser(f, Cosine())")
     floating(x_t=x_t)
     line = torch.as_tensor(times)
     if line.ndim != 1 or not len(line) or (line.diff() == 0).any():
@@ -222,16 +231,13 @@ def sample(denoiser, schedule, x_t, times, step=ddim_step, generator=None):
     previous = None
     yield State(times[0], x_t, None)
     for t, s in zip(times[:-1], times[1:]):
-        x_s, x_0 = step(denoiser, x_t, t, s, schedule, previous=previous, generator=generator)
+        x_s, x_0 = step(denoiser, x_t, t, s, previous=previous, generator=generator)
         previous, x_t = (t, x_0), x_s
         yield State(s, x_t, x_0)
 
 
-def last(states):
-    """The x_t of the last state: ``last(sample(...))`` is the finished sample."""
-    state = None
-    for state in states:
+def sample(denoiser, x_t, times, step=ddim_step, generator=None):
+    """The image at the last of the times, (B, ...): where the :func:`trajectory` of the same arguments ends."""
+    for state in trajectory(denoiser, x_t, times, step, generator):
         pass
-    if state is None:
-        raise ValueError("states must be those of sample, one at least; got none: a loop has used them up already")
     return state.x_t

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from course_lib.arguments import alike, floating, images, positive, shaped, whole, within
-from course_lib.samplers import ddim_step, ddpm_step, last, noise_like, sample
+from course_lib.samplers import ddim_step, ddpm_step, noise_like, sample
 
 BACKGROUND = -0.95  # below this a pixel of a skull-stripped image is background
 
@@ -110,7 +110,7 @@ def noise_and_denoise(denoiser, x, t_0, n, generator, step=ddpm_step):
     schedule, times = denoiser.schedule, _rising(t_0, n).flip(0)
     images(x=x)
     x_t0 = schedule.noisy(x, noise_like(x, generator), t_0)
-    return last(sample(denoiser, schedule, x_t0, times, step, generator))
+    return sample(denoiser, x_t0, times, step, generator)
 
 
 def one_step(denoiser, x, t_0, draws, generator):
@@ -126,7 +126,7 @@ def one_step(denoiser, x, t_0, draws, generator):
     return total / draws
 
 
-def invert(denoiser, x, t_0, n, **cond):
+def invert(denoiser, x, t_0, n):
     """Deterministic DDIM in reverse, from x at t = 0 to x_t0, in n steps: the noise that belongs to this image.
 
     The first time is 1e-3 t_0: at t = 0 itself there is no noise to speak of. Song et al. (ICLR 2021), sec. 4.3.
@@ -135,7 +135,7 @@ def invert(denoiser, x, t_0, n, **cond):
     times = _rising(t_0, n)
     times[0] = 1e-3 * t_0
     for s, t in zip(times[:-1], times[1:]):
-        x, _ = ddim_step(lambda x_s, s: denoiser(x_s, s, **cond), x, s, t, denoiser.schedule)
+        x, _ = ddim_step(denoiser, x, s, t)
     return x
 
 
@@ -146,7 +146,7 @@ def heal(denoiser, guided, x, t_0, n):
     (DGM4MICCAI 2022).
     """
     x_t0 = invert(denoiser, x, t_0, n)
-    return last(sample(guided, denoiser.schedule, x_t0, _rising(t_0, n).flip(0), ddim_step))
+    return sample(guided, x_t0, _rising(t_0, n).flip(0), ddim_step)
 
 
 # ---- The Gaussian case: everything in closed form --------------------------------------------------------------------

@@ -22,15 +22,13 @@ inverts without a condition, and intervenes on the way back by the gradient of a
 Lengths are in mm; a pixel of 96 x 96 is 2 mm. Label maps are (B, H, W) integer tensors, images (B, 1, H, W).
 """
 
-from functools import partial
-
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from course_lib.applications.anomaly import heal, noise_and_denoise
 from course_lib.arguments import alike, images, one_of, positive, shaped
-from course_lib.samplers import ddim_step, last, sample
+from course_lib.samplers import ddim_step, sample
 from course_lib.schedules import uniform_times
 
 CSF = 1
@@ -172,9 +170,8 @@ def painted(x, factual, edited):
 def fresh(denoiser, edited, n, generator):
     """A sample given the edited map from noise of nobody in particular, (B, 1, H, W), by DDIM in n steps."""
     shaped("B, H, W", edited=edited)
-    bound = partial(denoiser, y=edited)
     noise = torch.randn(len(edited), 1, *edited.shape[1:], generator=generator).to(edited.device)
-    return last(sample(bound, denoiser.schedule, noise, uniform_times(n), ddim_step))
+    return sample(denoiser.given(edited), noise, uniform_times(n), ddim_step)
 
 
 def inverted(denoiser, x, factual, edited, t_0, n):
@@ -182,21 +179,10 @@ def inverted(denoiser, x, factual, edited, t_0, n):
 
     denoiser : D(x_t, t, y), which must not clip its answer: clipping cannot be inverted.
     """
-    under, back = partial(denoiser, y=factual), partial(denoiser, y=edited)
-    return heal(_With(under, denoiser.schedule), _With(back, denoiser.schedule), x, t_0, n)
+    return heal(denoiser.given(factual), denoiser.given(edited), x, t_0, n)
 
 
 def sdedit(denoiser, x, t_0, n, generator, edited=None):
     """Images x noised to t_0 and sampled back in n steps, under the edited map where one is given."""
-    bound = denoiser if edited is None else _With(partial(denoiser, y=edited), denoiser.schedule)
+    bound = denoiser if edited is None else denoiser.given(edited)
     return noise_and_denoise(bound, x, t_0, n, generator)
-
-
-class _With:
-    """A denoiser with its condition bound, and still with its schedule."""
-
-    def __init__(self, denoiser, schedule):
-        self.denoiser, self.schedule = denoiser, schedule
-
-    def __call__(self, x_t, t):
-        return self.denoiser(x_t, t)

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from course_lib.arguments import floating, images, positive, whole, within
-from course_lib.samplers import ddpm_step, last, sample
+from course_lib.samplers import ddpm_step, sample
 
 
 def noise_time(schedule, noise):
@@ -56,7 +56,7 @@ def posterior_sample(denoiser, y, noise, n, generator=None, step=ddpm_step):
     schedule, t = denoiser.schedule, noise_time(denoiser.schedule, noise)
     floating(y=y)
     start = (schedule.alpha(t) * y).to(y.dtype)
-    return last(sample(denoiser, schedule, start, walk_times(schedule, noise, n), step, generator))
+    return sample(denoiser, start, walk_times(schedule, noise, n), step, generator)
 
 
 # ---- Magnitude images ------------------------------------------------------------------------------------------------

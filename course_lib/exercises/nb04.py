@@ -7,7 +7,7 @@ import torch
 
 from course_lib.denoisers import MixtureDenoiser
 from course_lib.exercises.engine import Exercises, case, choice, function, mistake, number, prop
-from course_lib.samplers import heun_step, last, sample
+from course_lib.samplers import heun_step, sample
 from course_lib.schedules import Cosine
 
 DOUBLE = torch.float64
@@ -192,19 +192,19 @@ def _problem():
     weights, stds = torch.tensor([0.2, 0.5, 0.3], dtype=DOUBLE), torch.tensor([0.2, 0.3, 0.25], dtype=DOUBLE)
     denoiser = MixtureDenoiser(weights, means, stds, Cosine())
     noise = torch.randn(64, 2, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
-    return denoiser, noise, last(sample(denoiser, Cosine(), noise, _zigzag(800), heun_step))
+    return denoiser, noise, sample(denoiser, noise, _zigzag(800), heun_step)
 
 
 def slope(answer, steps=(40, 160)):
     """Measured order of a step: by which power of the number of steps the median error falls, on a zigzag grid."""
     denoiser, noise, truth = _problem()
 
-    def step(denoiser, x_t, t, s, schedule, previous=None, generator=None):
+    def step(denoiser, x_t, t, s, previous=None, generator=None):
         x_0 = denoiser(x_t, t)
         u, x_0_previous = previous or (t + (t - s), x_0)  # without a past: no change, so that the first step is DDIM's
-        return answer(x_t, x_0, x_0_previous, u, t, s, schedule), x_0
+        return answer(x_t, x_0, x_0_previous, u, t, s, denoiser.schedule), x_0
 
-    errors = [(last(sample(denoiser, Cosine(), noise, _zigzag(n), step)) - truth).norm(dim=1).median() for n in steps]
+    errors = [(sample(denoiser, noise, _zigzag(n), step) - truth).norm(dim=1).median() for n in steps]
     return math.log(errors[0] / errors[1]) / math.log(steps[1] / steps[0])
 
 

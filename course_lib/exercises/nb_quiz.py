@@ -14,7 +14,7 @@ from course_lib.guidance import Autoguidance
 from course_lib.likelihood import gaussian_elbo_gap, standard_normal
 from course_lib.metrics.images import psnr
 from course_lib.metrics.segmentation import expected_dice
-from course_lib.samplers import ddim_step, heun_step, last, sample
+from course_lib.samplers import ddim_step, heun_step, sample
 from course_lib.schedules import Cosine, Discrete, Linear, VarianceExploding, uniform_times
 from course_lib.viz.html import prose
 
@@ -342,7 +342,7 @@ def guided_variance():
         for m, v in ((0, 2), (1, 1))
     )
     starts = torch.tensor([[0.0], [1e5]], dtype=DOUBLE)  # the map to the samples is a straight line: two points tell it
-    ends = last(sample(Autoguidance(everybody, ill, 4), schedule, starts, uniform_times(2000), heun_step))
+    ends = sample(Autoguidance(everybody, ill, 4), starts, uniform_times(2000), heun_step)
     return float((ends[1] - ends[0]) ** 2)  # of starts with the standard deviation 1e5
 
 
@@ -480,7 +480,7 @@ q16 = _ask(
 _NOISE = torch.randn(10_000, 1, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
 _TABLE = Discrete.linear(1000)
 _EXACT = GaussianDenoiser(torch.zeros(1, dtype=DOUBLE), 0.3**2 * torch.eye(1, dtype=DOUBLE), _TABLE)
-_SPREAD = float(last(sample(_EXACT, _TABLE, _NOISE, uniform_times(5), ddim_step)).std())
+_SPREAD = float(sample(_EXACT, _NOISE, uniform_times(5), ddim_step).std())
 
 q17 = _ask(
     "q17",

@@ -18,6 +18,7 @@ from course_lib import pretrained, runtime
 from course_lib.applications.anomaly import Healthy, brain, heal, noise_and_denoise, one_step, residual_score, smooth
 from course_lib.arguments import one_of
 from course_lib.datasets import BRAIN_TISSUES, synthetic_brains
+from course_lib.denoisers import FunctionDenoiser
 from course_lib.files import write_rows
 from course_lib.guidance import ClassifierFree, ClassifierGuided, Clipped
 from course_lib.metrics.detection import auroc, average_precision, counts, dice, false_alarms
@@ -60,16 +61,19 @@ def _two_classes():
 
 
 def guided_by_classifier(w, y=0):
-    """D_w towards class y (0 healthy) by the gradient of the noise-aware classifier, clipped: (x_t, t) -> D."""
-    base, logits = _two_classes(), pretrained.load("brain_noisy_classifier")
-    guided = Clipped(ClassifierGuided(base, logits, base.schedule, w))
-    return lambda x_t, t: guided(x_t, t, y=torch.full((len(x_t),), y, device=x_t.device))
+    """D_w towards class y (0 healthy) by the gradient of the noise-aware classifier, clipped."""
+    return _towards(y, ClassifierGuided(_two_classes(), pretrained.load_classifier("brain_noisy_classifier"), w))
 
 
 def classifier_free(w, y=0):
-    """D_w towards class y (0 healthy) without a classifier, clipped: (x_t, t) -> D."""
-    guided = Clipped(ClassifierFree(_two_classes(), none=2, w=w))
-    return lambda x_t, t: guided(x_t, t, y=torch.full((len(x_t),), y, device=x_t.device))
+    """D_w towards class y (0 healthy) without a classifier, clipped."""
+    return _towards(y, ClassifierFree(_two_classes(), none=2, w=w))
+
+
+def _towards(y, guided):
+    """The guided denoiser, clipped, with class y for every image."""
+    clipped = Clipped(guided)
+    return FunctionDenoiser(lambda x_t, t: clipped(x_t, t, y=torch.full((len(x_t),), y)), clipped.schedule)
 
 
 def _by_twin(twin):

@@ -29,7 +29,7 @@ from course_lib.images import to_tensor
 from course_lib.inverse import repaint_times, replacement
 from course_lib.metrics.images import contrast_kept, coverage, psnr, ssim
 from course_lib.operators import Mask
-from course_lib.samplers import last, sample
+from course_lib.samplers import sample
 from course_lib.schedules import uniform_times
 
 CASES = {"test": 32, "validation": 8}
@@ -365,12 +365,10 @@ def removal_cases(family, split, n=None):
     return {"x": to_tensor(made.images), "truth": to_tensor(made.healthy), "mask": mask, "hole": hole}
 
 
-@_on_device
 def _fill(cases, seed, times):
-    x, known = cases["x"].to(runtime.device()), ~cases["hole"].to(runtime.device())
-    noise = torch.randn(x.shape, generator=runtime.seeded(seed)).to(x.device)
-    A = Mask(known)
-    return last(sample(prior(), prior().schedule, noise, times, replacement(A, A(x)), runtime.seeded(seed + 1)))
+    x, A = cases["x"], Mask(~cases["hole"])
+    noise = torch.randn(x.shape, generator=runtime.seeded(seed))
+    return sample(prior(), noise, times, replacement(A, A(x)), runtime.seeded(seed + 1)).clamp(-1, 1)
 
 
 def _filling(times, evaluations):

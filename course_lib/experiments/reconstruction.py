@@ -20,7 +20,7 @@ from course_lib.images import to_tensor
 from course_lib.inverse import diffpir, diffpir_step, dps_step, pigdm, tv
 from course_lib.metrics.images import contrast_kept, coverage, psnr, ssim
 from course_lib.operators import to_kspace
-from course_lib.samplers import ddpm_step, last, sample
+from course_lib.samplers import ddpm_step, sample
 from course_lib.scans import CT_NOISE, MRI_NOISE, back_projected, scan_ct, scan_mri
 from course_lib.schedules import log_snr_times, uniform_times
 
@@ -125,16 +125,13 @@ def reconstruct(problem, method, A, y, seed=0, settings=None, steps=None):
     if method == "TV":
         start = simple(problem, A, y)
         return tv(A, y, iterations=60 if problem.startswith("CT") else 40, start=start, **settings).clamp(-1, 1)
-    where = runtime.device()
     if method.startswith("U-Net"):
         with runtime.fast():
-            x = pretrained.load(network_of(problem))(simple(problem, A, y).to(where), 0.0).float().cpu()
+            x = pretrained.load(network_of(problem))(simple(problem, A, y).to(runtime.device()), 0.0).float().cpu()
         return (fitted(A, y, x, **settings) if settings else x).clamp(-1, 1)
     denoiser, step, times = denoiser_and_step(problem, method, A, y, settings, steps)
-    noise = torch.randn(len(y), 1, *y.shape[-1:] * 2, generator=runtime.seeded(seed)).to(where)
-    with runtime.fast():
-        states = sample(denoiser, prior(False).schedule, noise, times, step, runtime.seeded(seed + 1))
-        return last(states).float().cpu().clamp(-1, 1)
+    noise = torch.randn(len(y), 1, *y.shape[-1:] * 2, generator=runtime.seeded(seed))
+    return sample(denoiser, noise, times, step, runtime.seeded(seed + 1)).clamp(-1, 1)
 
 
 def fitted(A, y, x, weight):

@@ -11,7 +11,6 @@ import json
 import math
 import time
 import zlib
-from functools import partial
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from course_lib.files import read_tensors, write_rows, write_tensors
 from course_lib.images import in_batches, to_tensor
 from course_lib.metrics import checks
 from course_lib.metrics.segmentation import expected_dice, generalised_energy_distance, nearest_rating
-from course_lib.samplers import dpmpp_2m_step, last, sample
+from course_lib.samplers import dpmpp_2m_step, sample
 from course_lib.schedules import log_snr_times
 
 CASES = {"test": 64, "validation": 32}
@@ -69,13 +68,10 @@ def draw_masks(denoiser, y, samples, nfe=NFE, start=START, channels=1, seed=0):
     y : images (N, 1, H, W). Sample k comes from the noise of seed + k, which for fewer images begins alike.
     """
     whole(samples=samples)
-    times, where, found = log_snr_times(denoiser.schedule, nfe, start), runtime.device(), []
-    bound = partial(denoiser, y=y.to(where))
+    times, bound, found = log_snr_times(denoiser.schedule, nfe, start), denoiser.given(y), []
     for k in range(samples):
         noise = torch.randn(len(y), channels, *y.shape[2:], generator=runtime.seeded(seed + k))
-        with runtime.fast():
-            states = sample(bound, denoiser.schedule, noise.to(where), times, dpmpp_2m_step)
-            found.append(last(states).float().cpu())
+        found.append(sample(bound, noise, times, dpmpp_2m_step))
     return torch.stack(found)
 
 
@@ -142,9 +138,8 @@ def probabilities(y):
 
 def first_answer(y):
     """(D + 1)/2 of the mask diffusion at t = 1, where the noise says nothing, for images y: float32 (N, H, W)."""
-    noise, where = torch.randn(y.shape, generator=runtime.seeded(3)), runtime.device()
-    with runtime.fast():
-        return (pretrained.load_denoiser(LESIONS)(noise.to(where), 1.0, y=y.to(where)).float().cpu()[:, 0] + 1) / 2
+    noise = torch.randn(y.shape, generator=runtime.seeded(3))
+    return (pretrained.load_denoiser(LESIONS)(noise, 1.0, y=y)[:, 0] + 1) / 2
 
 
 def mean_maps(y, nets, masks):
@@ -250,12 +245,11 @@ def label_probabilities(y, samples=4):
     """What each of METHODS says of the labels of slices y (N, 1, 48, 32): float32 (4, N, 3, 48, 32), and the processor
     seconds a slice of each."""
     unet, denoiser = pretrained.load(HIPPOCAMPUS[1]), pretrained.load_denoiser(HIPPOCAMPUS[0])
-    where, clock = runtime.device(), [time.process_time()]
+    clock = [time.process_time()]
     found = [in_batches(lambda x: unet(x).softmax(1), y[:, 0].numpy())]
     clock.append(time.process_time())
     noise = torch.randn(len(y), 2, *y.shape[2:], generator=runtime.seeded(0))
-    with runtime.fast():
-        first = denoiser(noise.to(where), 1.0, y=y.to(where)).float().cpu()  # E[x_0 | y]: the noise says nothing
+    first = denoiser(noise, 1.0, y=y)  # E[x_0 | y]: the noise says nothing
     found.append(from_channels(first))
     clock.append(time.process_time())
     drawn = draw_masks(denoiser, y, samples, channels=2)

@@ -12,6 +12,7 @@ import torch
 
 from course_lib import pretrained, runtime
 from course_lib.datasets import mednist_small, random_of_each_class
+from course_lib.denoisers import Denoiser
 from course_lib.experiments.mednist_sets import JUDGE, classes_in_turn
 from course_lib.experiments.record import rounded, tensors
 from course_lib.experiments.samplers import heun_steps
@@ -38,7 +39,7 @@ def even_times(schedule, nfe):
     return uniform_times(nfe)[:-1]
 
 
-class Mended:
+class Mended(Denoiser):
     """The denoiser ``clean``, but below the log-SNR ``cut``, in much noise, the answers of the denoiser ``noisy``.
 
     Its schedule is that of ``clean``. ``noisy`` is asked at the time of its own schedule that has the same log-SNR, and

@@ -25,7 +25,7 @@ from torch import nn
 from course_lib.arguments import alike, floating, positive, shaped, whole
 from course_lib.denoisers import MixtureDenoiser, NetworkDenoiser
 from course_lib.losses import DiffusionLoss
-from course_lib.samplers import ddim_step, last, sample
+from course_lib.samplers import ddim_step, sample
 from course_lib.schedules import Cosine, uniform_times
 
 LOG_2PI = math.log(2 * math.pi)
@@ -320,7 +320,7 @@ class Diffusion(nn.Module):
     def sample(self, n, generator=None, steps=100):
         """n draws (n, dim) by DDIM, one evaluation of the network a step."""
         x = _noise(n, self.dim, generator)
-        return last(sample(NetworkDenoiser(self, self.schedule), self.schedule, x, uniform_times(steps), ddim_step))
+        return sample(NetworkDenoiser(self, self.schedule), x, uniform_times(steps), ddim_step)
 
     def velocity(self, x, t):
         """dx/dt = (pi/2) v(x, t) and its divergence sum_i d(dx_i/dt)/dx_i, exact by autograd: (B, dim) and (B,)."""

@@ -7,7 +7,7 @@ import torch
 from course_lib import generate, hippocampus, likelihood, networks, nifti, profiling, runtime, samplers, scans
 from course_lib.applications import anomaly, classical, counterfactual, denoising
 from course_lib.arguments import alike, floating, images, one_of, positive, rising, shaped, whole, within
-from course_lib.denoisers import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
+from course_lib.denoisers import EmpiricalDenoiser, FunctionDenoiser, GaussianDenoiser, MixtureDenoiser
 from course_lib.experiments import anomaly as anomaly_study
 from course_lib.experiments import image_to_image, reconstruction, segmentation
 from course_lib.generative import models, scoreboard, training
@@ -25,11 +25,7 @@ LABELS = {"xlabel": "x", "ylabel": "y", "title": "t"}
 POINT = GaussianDenoiser(torch.zeros(4), torch.eye(4), COSINE)
 
 
-def pixel(x_t, t):
-    return COSINE.alpha(t) * x_t
-
-
-pixel.schedule = COSINE
+pixel = FunctionDenoiser(lambda x_t, t: COSINE.alpha(t) * x_t, COSINE)
 
 
 def refused(argument, function, *args, **kwargs):
@@ -169,12 +165,12 @@ def test_families_of_models():
 def test_likelihoods():
     times = uniform_times(4)
     for wrong in (torch.tensor([0.0]), [], 10, torch.tensor([1.0, 0.5])):
-        refused("times", likelihood.elbo_terms, POINT, torch.zeros(2, 4), COSINE, wrong)
+        refused("times", likelihood.elbo_terms, POINT, torch.zeros(2, 4), wrong)
         refused("times", likelihood.gaussian_elbo_gap, COSINE, wrong, 1.0)
-    refused("eps", likelihood.elbo_terms, POINT, torch.zeros(2, 4), COSINE, times, eps=torch.zeros(1, 4))
+    refused("eps", likelihood.elbo_terms, POINT, torch.zeros(2, 4), times, eps=torch.zeros(1, 4))
     refused("data_variance", likelihood.gaussian_elbo_gap, COSINE, times, -1.0)
     refused("var_p", likelihood.gaussian_kl, torch.zeros(2, 3), 1.0, torch.zeros(2, 3), -1.0)
-    refused("x", likelihood.ode_log_likelihood, POINT, torch.zeros(4), COSINE, steps=2, t_max=0.9)
+    refused("x", likelihood.ode_log_likelihood, POINT, torch.zeros(4), steps=2, t_max=0.9)
 
 
 def test_volumes_and_costs():
@@ -255,11 +251,12 @@ def test_denoisers_schedules_and_samplers():
     refused("sigma_max", VarianceExploding, 5, 1)
     for t in ("0.5", None):
         refused("t", COSINE.alpha, t)
-    refused("step", list, samplers.sample(pixel, COSINE, X, uniform_times(2), "ddim"))
-    refused("denoiser", list, samplers.sample("mednist", COSINE, X, uniform_times(2)))
-    refused("x_t", list, samplers.sample(pixel, COSINE, X.byte(), uniform_times(2)))
-    refused("generator", list, samplers.sample(pixel, COSINE, X, uniform_times(2), samplers.ddpm_step, 0))
-    refused("states", samplers.last, iter(()))
+    refused("step", list, samplers.trajectory(pixel, X, uniform_times(2), "ddim"))
+    refused("denoiser", list, samplers.trajectory("mednist", X, uniform_times(2)))
+    refused("x_t", list, samplers.trajectory(pixel, X.byte(), uniform_times(2)))
+    refused("generator", list, samplers.trajectory(pixel, X, uniform_times(2), samplers.ddpm_step, 0))
+    refused("schedule", samplers.sample, lambda x_t, t: x_t, X, uniform_times(2))
+    refused("function", FunctionDenoiser, "D", COSINE)
     for patch in (0, -2, 2.0):
         refused("patch", networks.pixel_unshuffle, X, patch)
     refused("channels", networks.pixel_shuffle, X, 3)

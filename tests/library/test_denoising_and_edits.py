@@ -9,7 +9,7 @@ import torch
 from course_lib import experiments, pretrained
 from course_lib.applications import classical, counterfactual, denoising
 from course_lib.applications.anomaly import noise_and_denoise
-from course_lib.denoisers import GaussianDenoiser
+from course_lib.denoisers import Denoiser, GaussianDenoiser
 from course_lib.experiments import image_to_image
 from course_lib.samplers import ddim_step, dpmpp_2m_step
 from course_lib.schedules import Cosine, Linear, RectifiedFlow
@@ -191,7 +191,7 @@ def test_paint_changes_new_fluid_alone():
 # ---- counterfactuals in closed form ----------------------------------------------------------------------------------
 
 
-class Given:
+class Given(Denoiser):
     """Exact denoiser of x | y ~ N(y, c I): a condition that moves the mean."""
 
     schedule = Cosine()

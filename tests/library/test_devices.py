@@ -13,11 +13,11 @@ from simulated_device import DEVICE, simulated_device
 
 from course_lib import guidance, inverse, likelihood, losses, training
 from course_lib.applications import anomaly, classical, counterfactual
-from course_lib.denoisers import NetworkDenoiser
+from course_lib.denoisers import FunctionDenoiser, NetworkDenoiser
 from course_lib.metrics.images import psnr, ssim
 from course_lib.networks import build
 from course_lib.operators import KSpace, Mask, Radon, sampled_lines
-from course_lib.samplers import STEPS, consistency_step, last, sample
+from course_lib.samplers import STEPS, consistency_step, sample
 from course_lib.schedules import Cosine, Discrete, VarianceExploding, log_snr_times, uniform_times
 
 SMALL = {"channels": (32, 32), "num_classes": 2, "norm_groups": 8}
@@ -98,7 +98,7 @@ def test_sampling(name, schedule):
     """The denoiser is a formula here: what is tested are the steps, the loop and the schedules."""
     step = STEPS.get(name, consistency_step)
     times = log_snr_times(schedule, 3)
-    x = last(sample(lambda x_t, t: 0.5 * x_t, schedule, images(2, 1, 4, 4), times, step, torch.Generator()))
+    x = sample(FunctionDenoiser(lambda x_t, t: 0.5 * x_t, schedule), images(2, 1, 4, 4), times, step, torch.Generator())
     assert x.device.type == DEVICE
 
 
@@ -107,10 +107,20 @@ def test_guidance():
     judge = build("NoisyClassifier", num_classes=2, channels=(32,), image_size=16).to(DEVICE)
     for guided in (
         guidance.ClassifierFree(denoiser, none=2, w=2.0),
-        guidance.ClassifierGuided(denoiser, judge, SCHEDULE, w=guidance.interval(2.0, 0.1, 0.9)),
+        guidance.ClassifierGuided(denoiser, judge, w=guidance.interval(2.0, 0.1, 0.9)),
     ):
-        x = last(sample(partial(guided, y=y), SCHEDULE, images(2, 1, 16, 16), log_snr_times(SCHEDULE, 2)))
+        x = sample(guided.given(y), images(2, 1, 16, 16), log_snr_times(SCHEDULE, 2))
         assert x.device.type == DEVICE
+
+
+def test_a_networks_denoiser_takes_images_and_conditions_from_anywhere_and_answers_where_the_images_are():
+    denoiser, classes = network_denoiser(), torch.tensor([0, 1])
+    here = images(2, 1, 16, 16).cpu()
+    for x_t in (here, here.to(DEVICE)):
+        for y in (classes, classes.to(DEVICE), None):
+            assert denoiser(x_t, 0.5, y=y).device == x_t.device
+    x = sample(guidance.ClassifierFree(denoiser, none=2, w=2.0).given(classes), here, log_snr_times(SCHEDULE, 2))
+    assert x.device.type == "cpu"
 
 
 def test_reconstruction():
@@ -123,7 +133,7 @@ def test_reconstruction():
         inverse.replacement(Mask(torch.eye(16)), truth.cpu()),
         inverse.dps_step(Mask(torch.eye(16)), truth.cpu(), scale=1.0),
     ):
-        last(sample(denoiser, SCHEDULE, truth, torch.tensor([0.5, 0.2, 0.0]), step, torch.Generator()))
+        sample(denoiser, truth, torch.tensor([0.5, 0.2, 0.0]), step, torch.Generator())
 
 
 def test_anomaly_and_likelihood():
@@ -131,8 +141,8 @@ def test_anomaly_and_likelihood():
     twin = anomaly.noise_and_denoise(denoiser, x, 0.3, 2, torch.Generator())
     assert anomaly.residual_score(x[:, 0], twin[:, 0]).device.type == DEVICE
     assert anomaly.invert(denoiser, x, 0.3, 2).device.type == DEVICE
-    assert likelihood.elbo_terms(denoiser, x, SCHEDULE, uniform_times(2)).device.type == DEVICE
-    found = likelihood.ode_log_likelihood(denoiser, x, SCHEDULE, steps=1, t_max=0.9, probes=1)
+    assert likelihood.elbo_terms(denoiser, x, uniform_times(2)).device.type == DEVICE
+    found = likelihood.ode_log_likelihood(denoiser, x, steps=1, t_max=0.9, probes=1)
     assert found.log_p.device.type == DEVICE
 
 

@@ -1,14 +1,12 @@
 """Guidance against closed forms on Gaussians and mixtures, finite differences, and the network's own answers."""
 
-from functools import partial
-
 import pytest
 import torch
 
 from course_lib import experiments, guidance, pretrained
-from course_lib.denoisers import Counted, GaussianDenoiser, MixtureDenoiser, NetworkDenoiser
+from course_lib.denoisers import Counted, Denoiser, GaussianDenoiser, MixtureDenoiser, NetworkDenoiser
 from course_lib.experiments import guidance as study
-from course_lib.samplers import ddim_step, heun_step, last, sample
+from course_lib.samplers import ddim_step, heun_step, sample
 from course_lib.schedules import Cosine, Linear, RectifiedFlow, VarianceExploding, uniform_times
 
 F64 = torch.float64
@@ -38,7 +36,7 @@ def points(n=50, seed=0):
     return torch.randn(n, 2, dtype=F64, generator=torch.Generator().manual_seed(seed))
 
 
-class Told:
+class Told(Denoiser):
     """Two exact denoisers behind one that is told which to use, example by example: y = 0 conditional, 1 "none"."""
 
     def __init__(self, conditional, unconditional, schedule):
@@ -57,7 +55,7 @@ def test_exact_classifier_at_scale_one_gives_the_exact_conditional_denoiser(sche
     whole, parts = mixture(schedule)
     x_t = points() * float(schedule.sigma(t) + schedule.alpha(t))
     for k in (0, 1):
-        guided = guidance.ClassifierGuided(whole, exact_log_prob(parts), schedule, w=1)
+        guided = guidance.ClassifierGuided(whole, exact_log_prob(parts), w=1)
         difference = guided(x_t, t, y=torch.full((50,), k)) - parts[k](x_t, t)
         assert difference.abs().max() < 1e-10
 
@@ -67,7 +65,7 @@ def test_exact_classifier_guidance_is_classifier_free_guidance(w):
     """Dhariwal & Nichol's and Ho & Salimans' formulas are one where the classifier and both denoisers are exact."""
     schedule, y = Cosine(), torch.zeros(50, dtype=torch.long)
     whole, parts = mixture(schedule)
-    by_classifier = guidance.ClassifierGuided(whole, exact_log_prob(parts), schedule, w)(points(), 0.3, y=y)
+    by_classifier = guidance.ClassifierGuided(whole, exact_log_prob(parts), w)(points(), 0.3, y=y)
     torch.testing.assert_close(
         by_classifier, guidance.Autoguidance(whole, parts[0], w)(points(), 0.3), rtol=0, atol=1e-10
     )
@@ -92,7 +90,7 @@ def test_gradient_of_the_classifier_by_finite_differences():
 
 def test_what_guidance_cannot_be_told():
     whole, parts = mixture(Cosine())
-    guided = guidance.ClassifierGuided(whole, exact_log_prob(parts), Cosine(), w=1)
+    guided = guidance.ClassifierGuided(whole, exact_log_prob(parts), w=1)
     for y in ([0, 1, 2, 0], [0, -1, 1, 0], [0, 1]):
         with pytest.raises(ValueError, match="y must hold a class from 0 to 1 for each of 4 images"):
             guided(points(4), 0.3, y=torch.tensor(y))
@@ -132,7 +130,7 @@ def test_variance_of_guided_gaussians_is_not_that_of_the_tilted_density(w):
     schedule = VarianceExploding(1e-3, 1e4)
     guided = guidance.Autoguidance(gaussian(2.0, schedule), gaussian(1.0, schedule), w)
     start = torch.tensor([[1e4]], dtype=F64)  # the ODE is linear: where one standard deviation goes, the others go too
-    end = last(sample(guided, schedule, start, uniform_times(1000), heun_step))
+    end = sample(guided, start, uniform_times(1000), heun_step)
     assert float(end**2) == pytest.approx(2.0 ** (1 - w), rel=3e-4)
     x = torch.linspace(-12, 12, 4001, dtype=F64)
     tilted = torch.exp(-w * x**2 / 2 - (1 - w) * x**2 / 4)
@@ -159,8 +157,8 @@ def test_cost_is_counted_in_images(w, cost):
     schedule, n, steps = Cosine(), 5, 10
     whole, parts = mixture(schedule)
     counted = Counted(Told(parts[0], whole, schedule))
-    guided = partial(guidance.ClassifierFree(counted, none=1, w=w), y=torch.zeros(n, dtype=torch.long))
-    last(sample(guided, schedule, points(n), uniform_times(steps), ddim_step))
+    guided = guidance.ClassifierFree(counted, none=1, w=w).given(torch.zeros(n, dtype=torch.long))
+    sample(guided, points(n), uniform_times(steps), ddim_step)
     inside = 4  # of the times 1.0, 0.9 ... 0.1, those in (0.2, 0.6]: 0.6, 0.5, 0.4, 0.3
     assert counted.evaluations == steps
     assert counted.images == n * (cost * steps if cost else steps + inside)
@@ -172,7 +170,7 @@ def test_scales_zero_and_one_are_the_denoisers_themselves():
     for w, expected in ((0, whole), (1, parts[0])):
         assert torch.equal(guidance.ClassifierFree(told, none=1, w=w)(points(), 0.4, y=y), expected(points(), 0.4))
         assert torch.equal(guidance.Autoguidance(whole, parts[0], w)(points(), 0.4), expected(points(), 0.4))
-    unasked = guidance.ClassifierGuided(whole, None, Cosine(), w=0)
+    unasked = guidance.ClassifierGuided(whole, None, w=0)
     assert torch.equal(unasked(points(), 0.4, y=y), whole(points(), 0.4))
 
 

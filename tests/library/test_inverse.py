@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from course_lib import inverse
-from course_lib.denoisers import Counted, GaussianDenoiser
+from course_lib.denoisers import Counted, Denoiser, FunctionDenoiser, GaussianDenoiser
 from course_lib.inverse import (
     ddnm,
     diffpir,
@@ -20,7 +20,7 @@ from course_lib.inverse import (
     tv,
 )
 from course_lib.operators import Downsample, KSpace, Mask, sampled_lines
-from course_lib.samplers import ddim_step, ddpm_step, last, reverse_moments, sample
+from course_lib.samplers import ddim_step, ddpm_step, reverse_moments, sample
 from course_lib.schedules import Cosine, Discrete, Linear, RectifiedFlow, log_snr_times, uniform_times
 
 RHO, KNOWN = 0.9, 1.5
@@ -36,15 +36,13 @@ def noise(n=N, d=2, seed=0):
 def drawn(schedule, times, step, seed=1):
     """Samples (N,) of the unknown x_2, given x_1 = 1.5."""
     y = torch.tensor([KNOWN, 0.0], dtype=torch.float64)
-    states = sample(
+    x = sample(
         GaussianDenoiser(torch.zeros(2, dtype=torch.float64), COV, schedule),
-        schedule,
         noise(),
         times,
         replacement(MASK, y, step),
         torch.Generator().manual_seed(seed),
     )
-    x = last(states)
     assert (x[:, 0] == KNOWN).all()
     return x[:, 1]
 
@@ -106,7 +104,7 @@ def test_a_grid_that_turns_back():
     assert repaint_times(times, rounds=2, jump=2).tolist() == [a, b, c, a, b, c, d, e, c, d, e]
     assert repaint_times(times, rounds=2, jump=3).tolist() == [a, b, c, d, a, b, c, d, e, d, e]
     counted = Counted(GaussianDenoiser(torch.zeros(2).double(), COV, Cosine()))
-    last(sample(counted, Cosine(), noise(4), repaint_times(times, 10), replacement(MASK, torch.zeros(2))))
+    sample(counted, noise(4), repaint_times(times, 10), replacement(MASK, torch.zeros(2)))
     assert counted.evaluations == 4 * 10
     with pytest.raises(ValueError, match="from 1 on"):
         repaint_times(times, rounds=0)
@@ -130,10 +128,10 @@ def test_with_everything_known_the_known_comes_back_and_with_nothing_known_the_s
     y = noise(16, seed=5)
     times = uniform_times(8)
     for step in (ddpm_step, ddim_step):
-        known = last(sample(denoiser, schedule, x, times, replacement(Mask(torch.ones(2)), y, step)))
+        known = sample(denoiser, x, times, replacement(Mask(torch.ones(2)), y, step))
         torch.testing.assert_close(known, y, rtol=0, atol=0)
-    free = last(sample(denoiser, schedule, x, times, replacement(Mask(torch.zeros(2)), y, ddim_step)))
-    torch.testing.assert_close(free, last(sample(denoiser, schedule, x, times, ddim_step)), rtol=0, atol=0)
+    free = sample(denoiser, x, times, replacement(Mask(torch.zeros(2)), y, ddim_step))
+    torch.testing.assert_close(free, sample(denoiser, x, times, ddim_step), rtol=0, atol=0)
 
 
 def test_what_stands_in_the_hole_of_y_is_ignored():
@@ -142,15 +140,13 @@ def test_what_stands_in_the_hole_of_y_is_ignored():
     results = []
     for filling in (0.0, 99.0):
         step = replacement(MASK, torch.tensor([KNOWN, filling]).double())
-        results.append(last(sample(denoiser, schedule, x, uniform_times(8), step, torch.Generator().manual_seed(2))))
+        results.append(sample(denoiser, x, uniform_times(8), step, torch.Generator().manual_seed(2)))
     torch.testing.assert_close(*results, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("A", [Mask(torch.arange(64).reshape(8, 8) % 3 > 0), Downsample(2), Downsample(4)])
 def test_ddnm_fits_the_measurement_and_takes_the_rest_from_the_denoiser(A):
-    def denoiser(x_t, t):
-        return torch.sin(3 * x_t) * t
-
+    denoiser = FunctionDenoiser(lambda x_t, t: torch.sin(3 * x_t) * t, Cosine())
     x_t, truth = noise(3, 64).reshape(3, 1, 8, 8), noise(3, 64, seed=9).reshape(3, 1, 8, 8)
     fitted = ddnm(denoiser, A, A(truth))(x_t, 0.4)
     torch.testing.assert_close(A(fitted), A(truth), rtol=0, atol=1e-12)
@@ -163,8 +159,7 @@ def test_ddnm_on_the_gaussian_draws_what_its_formula_says_and_fits_the_measureme
     schedule, times = Cosine(), uniform_times(50)
     denoiser = GaussianDenoiser(torch.zeros(2).double(), COV, schedule)
     y = torch.tensor([KNOWN, 0.0]).double()
-    states = sample(ddnm(denoiser, MASK, y), schedule, noise(), times, ddpm_step, torch.Generator().manual_seed(3))
-    x = last(states)
+    x = sample(ddnm(denoiser, MASK, y), noise(), times, ddpm_step, torch.Generator().manual_seed(3))
     mean, cov, identity = torch.zeros(2).double(), torch.eye(2).double(), torch.eye(2).double()
     hole = torch.diag(torch.tensor([0.0, 1.0]).double())
     for t, s in zip(times[:-1], times[1:]):
@@ -198,8 +193,8 @@ def moments_of(guided, schedule, times, step):
     for t, s in zip(times[:-1], times[1:]):
         out = []
         for seed in (0, 1):
-            x_s, _ = step(guided, points[:1], t, s, schedule, generator=torch.Generator().manual_seed(seed))
-            moved, _ = step(guided, points[1:], t, s, schedule, generator=torch.Generator().manual_seed(seed))
+            x_s, _ = step(guided, points[:1], t, s, generator=torch.Generator().manual_seed(seed))
+            moved, _ = step(guided, points[1:], t, s, generator=torch.Generator().manual_seed(seed))
             z = torch.randn(1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
             out.append((x_s.item(), (moved - x_s).item(), z.item()))
         (a0, p, z0), (a1, _, z1) = out
@@ -247,7 +242,7 @@ def test_dps_is_the_gradient_of_its_likelihood():
     """Against automatic differentiation of -||y - A D(x_t)||^2 / (2 sigma_y^2), complex measurement included."""
     schedule, t = Cosine(), torch.tensor(0.4, dtype=torch.float64)
 
-    class Curved:
+    class Curved(Denoiser):
         def __init__(self):
             self.schedule = schedule
 
@@ -263,7 +258,7 @@ def test_dps_is_the_gradient_of_its_likelihood():
     torch.testing.assert_close(dps(D, A, y, SIGMA_Y)(x_t, t), expected, rtol=0, atol=1e-10)
     uphill = torch.autograd.grad(distance.sqrt().sum(), x)[0]
     steps = [dps_step(A, y, scale, ddim_step)(D, x_t, t, t / 2, schedule)[0] for scale in (0.0, 0.7)]
-    torch.testing.assert_close(steps[0], ddim_step(D, x_t, t, t / 2, schedule)[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(steps[0], ddim_step(D, x_t, t, t / 2)[0], rtol=0, atol=1e-12)
     torch.testing.assert_close(steps[1], steps[0] - 0.7 * uphill, rtol=0, atol=1e-10)
 
 
@@ -293,11 +288,9 @@ def test_diffpir_step_mixes_old_and_new_noise():
     schedule, D = Cosine(), standard(Cosine())
     t, s = torch.tensor(0.6, dtype=torch.float64), torch.tensor(0.3, dtype=torch.float64)
     x_t = noise(3, 1)
-    torch.testing.assert_close(
-        diffpir_step(D, x_t, t, s, schedule, zeta=0.0)[0], ddim_step(D, x_t, t, s, schedule)[0], rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(diffpir_step(D, x_t, t, s, zeta=0.0)[0], ddim_step(D, x_t, t, s)[0], rtol=0, atol=1e-12)
     x_t = torch.full((50_000, 1), 0.7, dtype=torch.float64)
-    x_s, x_0 = diffpir_step(D, x_t, t, s, schedule, generator=torch.Generator().manual_seed(0), zeta=1.0)
+    x_s, x_0 = diffpir_step(D, x_t, t, s, generator=torch.Generator().manual_seed(0), zeta=1.0)
     assert float(x_s.mean() - schedule.alpha(s) * x_0.mean()) == pytest.approx(0, abs=0.01)
     assert float(x_s.std()) == pytest.approx(float(schedule.sigma(s)), rel=0.02)
 
@@ -331,7 +324,7 @@ def test_tv_cannot_be_improved():
 # ---- the ends of the schedule, and measurements that are met ---------------------------------------------------------
 
 
-class Smooth:
+class Smooth(Denoiser):
     """A denoiser that is no line, with its schedule."""
 
     def __init__(self, schedule):
@@ -396,17 +389,16 @@ def test_dps_leaves_a_met_measurement_alone(A, kind):
     y[2] += A(pictures(1, 1, side, side, seed=4).to(kind))[0]
     g = lambda: torch.Generator().manual_seed(1)  # noqa: E731
     found, _ = dps_step(A, y, 0.5)(D, x_t, 0.5, 0.4, schedule, generator=g())
-    plain, _ = ddpm_step(D, x_t, 0.5, 0.4, schedule, generator=g())
+    plain, _ = ddpm_step(D, x_t, 0.5, 0.4, generator=g())
     torch.testing.assert_close(found[:2], plain[:2], rtol=0, atol=0)
     assert found.isfinite().all() and float((found[2] - plain[2]).norm()) > 0.05
 
 
 def test_dps_with_nothing_known_is_the_prior():
-    D, schedule, x = standard(Cosine()), Cosine(), noise(8, 1)
+    D, x = standard(Cosine()), noise(8, 1)
     nothing, g = Mask(torch.zeros(1)), lambda: torch.Generator().manual_seed(1)
     found, plain = (
-        last(sample(D, schedule, x, uniform_times(10), step, g()))
-        for step in (dps_step(nothing, torch.zeros(1, 1), 0.5), ddpm_step)
+        sample(D, x, uniform_times(10), step, g()) for step in (dps_step(nothing, torch.zeros(1, 1), 0.5), ddpm_step)
     )
     torch.testing.assert_close(found, plain, rtol=0, atol=0)
 
@@ -424,11 +416,8 @@ def test_the_lines_of_the_modules_docstring_work_as_they_stand(schedule, line):
     known, sigma_y, eps = torch.arange(24) % 4 > 0, 0.05, pictures(2, 1, 24, 24, seed=8)
     flat = GaussianDenoiser(torch.zeros(1).double(), 0.25 * torch.eye(1).double(), schedule)
 
-    def denoiser(x_t, t):
-        return flat(x_t.reshape(-1, 1), t).reshape(x_t.shape)
-
-    denoiser.schedule = schedule
-    names = {**vars(inverse), "Mask": Mask, "last": last, "sample": sample, "uniform_times": uniform_times}
+    denoiser = FunctionDenoiser(lambda x_t, t: flat(x_t.reshape(-1, 1), t).reshape(x_t.shape), schedule)
+    names = {**vars(inverse), "Mask": Mask, "sample": sample, "uniform_times": uniform_times}
     names |= {"log_snr_times": log_snr_times, "denoiser": denoiser, "schedule": schedule, "eps": eps, "known": known}
     names |= {"x_true": x_true, "sigma_y": sigma_y, "y": Mask(known)(x_true)}
     torch.manual_seed(0)
@@ -457,7 +446,7 @@ def test_arguments_of_inverse_problems_beyond_their_range():
     with pytest.raises(ValueError, match="weight must be positive"):
         tv(ALL, Y, -0.1)
     with pytest.raises(ValueError, match="let the times fall"):
-        last(sample(D, Cosine(), noise(4, 1), repaint_times(uniform_times(5)), ddpm_step))
+        sample(D, noise(4, 1), repaint_times(uniform_times(5)), ddpm_step)
 
 
 @pytest.mark.parametrize("log_snr", [-20.0, -8.0, -4.0, 0.0, 8.0])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from course_lib import schedules
-from course_lib.denoisers import GaussianDenoiser, MixtureDenoiser
+from course_lib.denoisers import FunctionDenoiser, GaussianDenoiser, MixtureDenoiser
 from course_lib.likelihood import (
     bits_per_dim,
     elbo_terms,
@@ -51,9 +51,8 @@ def test_reverse_moments_are_those_of_the_sampler():
     schedule, t, s = schedules.Cosine(), torch.tensor(0.7, dtype=DOUBLE), torch.tensor(0.4, dtype=DOUBLE)
     x_0, x_t = torch.randn(4, 2, dtype=DOUBLE), torch.randn(4, 2, dtype=DOUBLE)
     a, b, small, large = reverse_moments(schedule, t, s)
-    draw = lambda variance: ddpm_step(  # noqa: E731
-        lambda x, u: x_0, x_t, t, s, schedule, generator=torch.Generator().manual_seed(0), variance=variance
-    )[0]
+    known, seeded = FunctionDenoiser(lambda x, u: x_0, schedule), torch.Generator().manual_seed
+    draw = lambda variance: ddpm_step(known, x_t, t, s, generator=seeded(0), variance=variance)[0]  # noqa: E731
     z = torch.randn(4, 2, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(draw("small"), a * x_t + b * x_0 + small.sqrt() * z)
     torch.testing.assert_close(draw("large"), a * x_t + b * x_0 + large.sqrt() * z)
@@ -74,7 +73,7 @@ def test_elbo_gap_is_its_closed_form(schedule, variance, T):
     if variance == "optimal":
         variance = partial(optimal_variance, schedule, data_variance=VARIANCE)
     z_0, eps, weights = quadrature()
-    terms = elbo_terms(gaussian(schedule), VARIANCE**0.5 * z_0, schedule, uniform_times(T), variance, eps)
+    terms = elbo_terms(gaussian(schedule), VARIANCE**0.5 * z_0, uniform_times(T), variance, eps)
     assert terms.shape == (T + 1, 9)
     entropy = 0.5 * math.log(2 * math.pi * math.e * VARIANCE)
     gap = gaussian_elbo_gap(schedule, uniform_times(T), VARIANCE, variance)
@@ -102,7 +101,7 @@ def test_a_term_is_the_weighted_error_of_the_denoiser():
     """With the small variance a step costs (SNR(s) - SNR(t)) / 2 ||x_0 - D||^2 (Kingma et al., 2021, eq. 14)."""
     schedule, times = schedules.Cosine(), torch.linspace(0.98, 0, 21, dtype=DOUBLE)
     x_0, eps = torch.randn(6, 2, dtype=DOUBLE), torch.randn(6, 2, dtype=DOUBLE)
-    terms = elbo_terms(mixture(schedule), x_0, schedule, times, "small", eps)
+    terms = elbo_terms(mixture(schedule), x_0, times, "small", eps)
     for row, (t, s) in enumerate(zip(times[:-2], times[1:-1]), start=1):
         error = (x_0 - mixture(schedule)(schedule.noisy(x_0, eps, t), t)).square().sum(1)
         weight = (schedule.log_snr(s).exp() - schedule.log_snr(t).exp()) / 2
@@ -115,16 +114,14 @@ def test_the_bound_is_a_bound():
     generator = torch.Generator().manual_seed(0)
     x_0 = mixture(schedule).sample_data(400, generator)
     for variance in ("small", "large"):
-        bound = elbo_terms(mixture(schedule), x_0, schedule, uniform_times(100), variance, generator=generator).sum(0)
+        bound = elbo_terms(mixture(schedule), x_0, uniform_times(100), variance, generator=generator).sum(0)
         slack = bound + mixture(schedule).log_density(x_0, 0.0)
         assert slack.mean() > -3 * slack.std() / 20
 
 
 def test_wrong_variance_name_is_refused():
     with pytest.raises(ValueError, match="small"):
-        elbo_terms(
-            gaussian(schedules.Cosine()), torch.zeros(1, 1).double(), schedules.Cosine(), uniform_times(3), "tiny"
-        )
+        elbo_terms(gaussian(schedules.Cosine()), torch.zeros(1, 1).double(), uniform_times(3), "tiny")
 
 
 def test_bits_per_dim():
@@ -150,7 +147,7 @@ def test_ode_likelihood_is_the_density_when_the_end_is_exact(schedule, t_max):
     denoiser, t_min = mixture(schedule), float(schedule.time(min(18.0, schedule.log_snr_range()[1])))
     x = mixture(schedule).sample_data(8, torch.Generator().manual_seed(1))
     result = ode_log_likelihood(
-        denoiser, x, schedule, 300, t_min, t_max, log_prior=lambda x_end: denoiser.log_density(x_end, t_max)
+        denoiser, x, 300, t_min, t_max, log_prior=lambda x_end: denoiser.log_density(x_end, t_max)
     )
     torch.testing.assert_close(result.log_p, denoiser.log_density(x, t_min), rtol=0, atol=1e-6)
 
@@ -159,7 +156,7 @@ def test_prior_mismatch_is_the_rest():
     """From N(0, I) the answer is off by log N(x_end) - log p_t(x_end), to the solver's digits."""
     schedule = schedules.ScaledLinear()
     denoiser, x = mixture(schedule), mixture(schedule).sample_data(8, torch.Generator().manual_seed(1))
-    result = ode_log_likelihood(denoiser, x, schedule, 300, t_min=1e-4)
+    result = ode_log_likelihood(denoiser, x, 300, t_min=1e-4)
     mismatch = standard_normal(result.x_end) - denoiser.log_density(result.x_end, 1.0)
     error = result.log_p - denoiser.log_density(x, 1e-4)
     torch.testing.assert_close(error, mismatch, rtol=0, atol=1e-6)
@@ -171,9 +168,7 @@ def test_ode_solver_is_of_fourth_order():
     denoiser, x = mixture(schedule), mixture(schedule).sample_data(8, torch.Generator().manual_seed(1))
     ending = lambda x_end: denoiser.log_density(x_end, 1.0)  # noqa: E731
     errors = [
-        (ode_log_likelihood(denoiser, x, schedule, n, log_prior=ending).log_p - denoiser.log_density(x, 1e-4))
-        .abs()
-        .max()
+        (ode_log_likelihood(denoiser, x, n, log_prior=ending).log_p - denoiser.log_density(x, 1e-4)).abs().max()
         for n in (60, 240)
     ]
     assert 3.3 < math.log(float(errors[0] / errors[1])) / math.log(4) < 4.7
@@ -184,7 +179,7 @@ def test_gaussian_stretches_by_its_own_standard_deviation():
     schedule, ends = schedules.Linear(), torch.tensor([1e-4, 1.0], dtype=DOUBLE)
     c = schedule.alpha(ends) ** 2 * VARIANCE + schedule.sigma(ends) ** 2
     x = torch.tensor([[0.1], [-0.4]], dtype=DOUBLE)
-    result = ode_log_likelihood(gaussian(schedule), x, schedule, 300)
+    result = ode_log_likelihood(gaussian(schedule), x, 300)
     torch.testing.assert_close(result.x_end, x * (c[1] / c[0]).sqrt(), rtol=1e-7, atol=0)
     log_p = -(x[:, 0] ** 2 / c[0] + math.log(2 * math.pi) + c[0].log()) / 2
     torch.testing.assert_close(result.log_p, log_p, rtol=0, atol=1e-4)
@@ -193,25 +188,25 @@ def test_gaussian_stretches_by_its_own_standard_deviation():
 def test_hutchinson_is_right_within_its_standard_error():
     schedule = schedules.Linear()
     denoiser, x = mixture(schedule), mixture(schedule).sample_data(40, torch.Generator().manual_seed(1))
-    exact = ode_log_likelihood(denoiser, x, schedule, 60)
-    random = ode_log_likelihood(denoiser, x, schedule, 60, probes=16, generator=torch.Generator().manual_seed(2))
+    exact = ode_log_likelihood(denoiser, x, 60)
+    random = ode_log_likelihood(denoiser, x, 60, probes=16, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(random.x_end, exact.x_end)
     assert exact.standard_error is None and random.standard_error.shape == (40,)
     z = (random.log_p - exact.log_p) / random.standard_error
     assert 0.5 < float(z.square().mean().sqrt()) < 1.6
-    one = ode_log_likelihood(denoiser, x[:2], schedule, 10, probes=1, generator=torch.Generator().manual_seed(2))
+    one = ode_log_likelihood(denoiser, x[:2], 10, probes=1, generator=torch.Generator().manual_seed(2))
     assert one.standard_error is None  # one probe cannot tell its own error
 
 
 def test_images_keep_their_shape():
     schedule = schedules.Linear()
     flat = GaussianDenoiser(torch.zeros(4, dtype=DOUBLE), 0.09 * torch.eye(4, dtype=DOUBLE), schedule)
-    denoiser = lambda x, t: flat(x.flatten(1), t).reshape(x.shape)  # noqa: E731
+    denoiser = FunctionDenoiser(lambda x, t: flat(x.flatten(1), t).reshape(x.shape), schedule)
     x = 0.3 * torch.randn(3, 1, 2, 2, dtype=DOUBLE)
-    result = ode_log_likelihood(denoiser, x, schedule, 100)
+    result = ode_log_likelihood(denoiser, x, 100)
     assert result.x_end.shape == x.shape and result.log_p.shape == (3,)
-    torch.testing.assert_close(result.log_p, ode_log_likelihood(flat, x.flatten(1), schedule, 100).log_p)
-    random = ode_log_likelihood(denoiser, x, schedule, 100, probes=2)  # an isotropic Gaussian: every probe is exact
+    torch.testing.assert_close(result.log_p, ode_log_likelihood(flat, x.flatten(1), 100).log_p)
+    random = ode_log_likelihood(denoiser, x, 100, probes=2)  # an isotropic Gaussian: every probe is exact
     torch.testing.assert_close(random.log_p, result.log_p, rtol=0, atol=1e-9)
 
 
@@ -219,13 +214,13 @@ def test_likelihood_names_what_does_not_fit():
     schedule, x = schedules.Cosine(), torch.zeros(2, 1).double()
     D = gaussian(schedule)
     for sentence, make in {
-        "steps must be a whole number from 1 on": lambda: ode_log_likelihood(D, x, schedule, 0, 1e-4, 0.9),
-        "probes must be a whole number from 1 on": lambda: ode_log_likelihood(D, x, schedule, 5, 1e-4, 0.9, probes=0),
-        "signal at t_max; got 0.0001 and 1.0": lambda: ode_log_likelihood(D, x, schedule, 5),
-        "noise at t_min": lambda: ode_log_likelihood(D, x, schedule, 5, 0.0, 0.9),
-        "t_min < t_max": lambda: ode_log_likelihood(D, x, schedule, 5, 0.9, 0.1),
-        "the last of the times must be 0": lambda: elbo_terms(D, x, schedule, uniform_times(5)[:-1]),
-        "let the times fall": lambda: elbo_terms(D, x, schedule, torch.tensor([0.5, 0.7, 0.0])),
+        "steps must be a whole number from 1 on": lambda: ode_log_likelihood(D, x, 0, 1e-4, 0.9),
+        "probes must be a whole number from 1 on": lambda: ode_log_likelihood(D, x, 5, 1e-4, 0.9, probes=0),
+        "signal at t_max; got 0.0001 and 1.0": lambda: ode_log_likelihood(D, x, 5),
+        "noise at t_min": lambda: ode_log_likelihood(D, x, 5, 0.0, 0.9),
+        "t_min < t_max": lambda: ode_log_likelihood(D, x, 5, 0.9, 0.1),
+        "the last of the times must be 0": lambda: elbo_terms(D, x, uniform_times(5)[:-1]),
+        "let the times fall": lambda: elbo_terms(D, x, torch.tensor([0.5, 0.7, 0.0])),
         "dims must be a whole number from 1 on": lambda: bits_per_dim(1.0, 0),
         "levels must be a whole number from 1 on": lambda: bits_per_dim(1.0, 4, levels=0),
     }.items():

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from course_lib import generate, pretrained, sample
+from course_lib.denoisers import Denoiser
 from course_lib.hippocampus import HIPPOCAMPUS_SHAPE, label_volumes
 from course_lib.images import save_images
 from course_lib.networks import build
@@ -203,7 +204,7 @@ def test_conditions_are_as_many_as_the_noise():
 def test_samples_of_every_schedule_have_the_spread_of_their_data(schedule):
     """The exact denoiser of data N(0, 1/4): its samples must have standard deviation 1/2."""
 
-    class Exact:
+    class Exact(Denoiser):
         def __init__(self):
             self.schedule = schedule
 

@@ -7,9 +7,16 @@ import pytest
 import torch
 
 from course_lib import experiments, schedules
-from course_lib.denoisers import Counted, EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser, NetworkDenoiser
+from course_lib.denoisers import (
+    Counted,
+    EmpiricalDenoiser,
+    FunctionDenoiser,
+    GaussianDenoiser,
+    MixtureDenoiser,
+    NetworkDenoiser,
+)
 from course_lib.experiments import samplers, targets
-from course_lib.samplers import STEPS, ddim_step, ddpm_step, dpmpp_2m_step, euler_step, heun_step, last, sample
+from course_lib.samplers import STEPS, ddim_step, ddpm_step, dpmpp_2m_step, euler_step, heun_step, sample, trajectory
 from course_lib.schedules import log_snr_times, uniform_times
 
 DOUBLE = torch.float64
@@ -145,7 +152,7 @@ def test_sampled_variance_of_a_gaussian(n, table):
     noise = (noise - noise.mean()) / noise.std()
     denoiser = gaussian_1d(table, std=std)
     for step, closed_form in ((ddpm_step, ddpm_variance), (ddim_step, ddim_variance)):
-        result = last(sample(denoiser, table, noise, times, step, generator))
+        result = sample(denoiser, noise, times, step, generator)
         assert abs(float(result.var()) / closed_form(table, times, std) - 1) < 0.01, step.__name__
 
 
@@ -159,15 +166,15 @@ def test_respaced_ddpm_tends_to_the_data():
 def test_ddim_with_eta_one_is_ddpm():
     schedule, x_t = schedules.Cosine(), torch.randn(50, 2, dtype=DOUBLE)
     for t, s in ((0.9, 0.7), (0.5, 0.1)):
-        one, _ = ddim_step(mixture(schedule), x_t, t, s, schedule, generator=torch.Generator().manual_seed(1), eta=1.0)
-        other, _ = ddpm_step(mixture(schedule), x_t, t, s, schedule, generator=torch.Generator().manual_seed(1))
+        one, _ = ddim_step(mixture(schedule), x_t, t, s, generator=torch.Generator().manual_seed(1), eta=1.0)
+        other, _ = ddpm_step(mixture(schedule), x_t, t, s, generator=torch.Generator().manual_seed(1))
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
 def test_large_variance_is_that_of_the_forward_step():
     schedule, x_t = schedules.Discrete.linear(), torch.zeros(200_000, 1, dtype=DOUBLE)
     step = partial(ddpm_step, generator=torch.Generator().manual_seed(0), variance="large")
-    x_s, _ = step(gaussian_1d(schedule), x_t, 0.5, 0.499, schedule)
+    x_s, _ = step(gaussian_1d(schedule), x_t, 0.5, 0.499)
     assert abs(float(x_s.var()) / float(schedule.betas[499]) - 1) < 0.02
 
 
@@ -181,10 +188,8 @@ def order_of(step, steps=(80, 160, 320)):
     denoiser = mixture(schedule)
     x_1 = 10.0 * torch.randn(64, 2, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
     grid = lambda n: schedules.karras_times(schedule, n + 1, 0.05, 10.0)[:-1]  # noqa: E731  stop at 0.05, where it is smooth
-    truth = last(sample(denoiser, schedule, x_1, grid(5_000), heun_step))
-    errors = [
-        float((last(sample(denoiser, schedule, x_1, grid(n), step)) - truth).square().mean().sqrt()) for n in steps
-    ]
+    truth = sample(denoiser, x_1, grid(5_000), heun_step)
+    errors = [float((sample(denoiser, x_1, grid(n), step) - truth).square().mean().sqrt()) for n in steps]
     return math.log(errors[0] / errors[-1]) / math.log(steps[-1] / steps[0])
 
 
@@ -202,7 +207,7 @@ def test_ddim_is_euler_and_first_order_dpm(schedule):
     """Three derivations, one step: DDIM, Euler in sigma / alpha, and DPM-Solver++ without a past (to 1e-12)."""
     x_t = torch.randn(30, 2, dtype=DOUBLE)
     for t, s in ((0.9, 0.6), (0.6, 0.1), (0.3, 0.0)):
-        results = [step(mixture(schedule), x_t, t, s, schedule)[0] for step in (ddim_step, euler_step, dpmpp_2m_step)]
+        results = [step(mixture(schedule), x_t, t, s)[0] for step in (ddim_step, euler_step, dpmpp_2m_step)]
         torch.testing.assert_close(results[1], results[0], rtol=0, atol=1e-12)
         torch.testing.assert_close(results[2], results[0], rtol=0, atol=1e-12)
 
@@ -214,7 +219,7 @@ def test_all_samplers_reach_the_mixture():
     for name, step in STEPS.items():
         generator = torch.Generator().manual_seed(3)
         x = torch.randn(n, 2, dtype=DOUBLE, generator=generator)
-        result = last(sample(denoiser, schedule, x, log_snr_times(schedule, 60), step, generator))
+        result = sample(denoiser, x, log_snr_times(schedule, 60), step, generator)
         shares = torch.bincount(torch.cdist(result, denoiser.means).argmin(1), minlength=3) / n
         exact = denoiser.sample_data(200_000, torch.Generator().manual_seed(4))
         wanted = torch.bincount(torch.cdist(exact, denoiser.means).argmin(1), minlength=3) / 200_000
@@ -226,7 +231,7 @@ def test_states_and_evaluations():
     schedule = schedules.Cosine()
     for step, evaluations in ((ddim_step, 10), (dpmpp_2m_step, 10), (heun_step, 19)):
         denoiser = Counted(mixture(schedule))
-        states = list(sample(denoiser, schedule, torch.randn(3, 2, dtype=DOUBLE), log_snr_times(schedule, 10), step))
+        states = list(trajectory(denoiser, torch.randn(3, 2, dtype=DOUBLE), log_snr_times(schedule, 10), step))
         assert len(states) == 11 and states[-1].t == 0 and states[0].x_0 is None
         assert denoiser.evaluations == evaluations
         torch.testing.assert_close(
@@ -237,7 +242,7 @@ def test_states_and_evaluations():
 def test_empirical_denoiser_only_copies():
     schedule, data = schedules.Cosine(), torch.randn(5, 1, 3, 3, dtype=DOUBLE)
     x = torch.randn(20, 1, 3, 3, dtype=DOUBLE)
-    result = last(sample(EmpiricalDenoiser(data, schedule), schedule, x, log_snr_times(schedule, 40)))
+    result = sample(EmpiricalDenoiser(data, schedule), x, log_snr_times(schedule, 40))
     assert torch.cdist(result.flatten(1), data.flatten(1)).min(1).values.max() < 1e-3
 
 
@@ -271,13 +276,12 @@ def test_ddpm_step_is_monais_for_neighbours(monai, index):
     theirs = monai.DDPMScheduler(1000, schedule="linear_beta", beta_start=1e-4, beta_end=0.02, clip_sample=False)
     x_t, eps = torch.randn(2, 1, 8, 8), torch.randn(2, 1, 8, 8)
     t = torch.tensor((index + 1) / 1000, dtype=DOUBLE)
-    denoiser = lambda x, u: (x - table.sigma(u) * eps) / table.alpha(u)  # noqa: E731
+    denoiser = FunctionDenoiser(lambda x, u: (x - table.sigma(u) * eps) / table.alpha(u), table)
     ours, x_0 = ddpm_step(
         denoiser,
         x_t,
         t,
         t - 1 / 1000 if index else torch.zeros((), dtype=DOUBLE),
-        table,
         generator=torch.Generator().manual_seed(5),
     )
     expected, expected_x_0 = theirs.step(eps, index, x_t, generator=torch.Generator().manual_seed(5))
@@ -293,11 +297,11 @@ def test_ddim_step_is_monais_on_a_matching_grid(monai, eta):
     theirs = monai.DDIMScheduler(1000, schedule="linear_beta", beta_start=1e-4, beta_end=0.02, clip_sample=False)
     theirs.set_timesteps(50)
     x_t, eps = torch.randn(2, 1, 8, 8), torch.randn(2, 1, 8, 8)
-    denoiser = lambda x, u: (x - table.sigma(u) * eps) / table.alpha(u)  # noqa: E731
+    denoiser = FunctionDenoiser(lambda x, u: (x - table.sigma(u) * eps) / table.alpha(u), table)
     for index in (980, 500, 20):
         t = torch.tensor((index + 1) / 1000, dtype=DOUBLE)
         step = partial(ddim_step, eta=eta, generator=torch.Generator().manual_seed(5))
-        ours, _ = step(denoiser, x_t, t, t - 20 / 1000, table)
+        ours, _ = step(denoiser, x_t, t, t - 20 / 1000)
         expected, _ = theirs.step(eps, index, x_t, eta=eta, generator=torch.Generator().manual_seed(5))
         torch.testing.assert_close(ours, expected, rtol=0, atol=2e-4)
 
@@ -313,8 +317,8 @@ def test_ddim_inversion_is_first_order():
 
     def round_trip(n):
         times = schedules.karras_times(schedule, n + 1)[:-1]
-        encoded = last(sample(denoiser, schedule, x_0, times.flip(0), ddim_step))
-        return float((last(sample(denoiser, schedule, encoded, times, ddim_step)) - x_0).norm(dim=1).median())
+        encoded = sample(denoiser, x_0, times.flip(0), ddim_step)
+        return float((sample(denoiser, encoded, times, ddim_step) - x_0).norm(dim=1).median())
 
     assert abs(math.log10(round_trip(50) / round_trip(500)) - 1) < 0.15
 
@@ -342,7 +346,7 @@ def test_samplers_of_the_record_spend_what_they_say(name):
     schedule = schedules.Cosine()
     step, times = samplers.SAMPLERS[name]
     counted = Counted(mixture(schedule))
-    last(sample(counted, schedule, torch.randn(3, 2, dtype=DOUBLE), times(schedule, 9), step))
+    sample(counted, torch.randn(3, 2, dtype=DOUBLE), times(schedule, 9), step)
     assert counted.evaluations == 9
 
 
@@ -395,3 +399,38 @@ def test_a_network_of_the_record_of_targets_trains(kind):
     pictures = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(0)) - 0.5
     denoiser = targets.trained(kind, pictures, seed=0, steps=2)
     assert denoiser(pictures, 0.5).shape == pictures.shape
+
+
+def test_a_denoiser_binds_its_condition_and_keeps_its_schedule():
+    schedule = schedules.Cosine()
+    told = FunctionDenoiser(lambda x_t, t, y: x_t * y[:, None], schedule)
+    x_t, y = torch.ones(2, 3), torch.tensor([2.0, 5.0])
+    assert told.given(y).schedule is schedule
+    torch.testing.assert_close(told.given(y)(x_t, 0.5), torch.tensor([[2.0] * 3, [5.0] * 3]), rtol=0, atol=0)
+    counted = Counted(told)
+    counted.given(y)(x_t, 0.5)
+    assert (counted.evaluations, counted.images) == (1, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_networks_denoiser_answers_in_the_type_of_x_t(dtype, precision):
+    """The network computes in its own type and precision; the sampler's arithmetic keeps that of x_t."""
+    net = torch.nn.Conv2d(1, 1, 3, padding=1)
+    seen = []
+
+    class Asked(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = net
+
+        def forward(self, x_t, t, y):
+            seen.append((x_t.dtype, self.inner(x_t).dtype))
+            return self.inner(x_t)
+
+    x_t = torch.randn(2, 1, 8, 8, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    D = NetworkDenoiser(Asked(), schedules.Cosine(), "x0", precision=precision)(x_t, 0.5)
+    assert D.dtype == dtype and seen == [(torch.float32, precision)]
+    torch.testing.assert_close(
+        D.float(), net(x_t.float()).detach(), rtol=0, atol=1e-6 if precision == torch.float32 else 0.02
+    )

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from course_lib import datasets, experiments, schedules
+from course_lib.denoisers import Denoiser
 from course_lib.experiments import segmentation
 from course_lib.metrics.segmentation import (
     calibration_error,
@@ -183,7 +184,7 @@ def test_the_threshold_is_the_one_that_scores_best():
 
 
 def test_fewer_cases_or_draws_are_the_beginning_of_more():
-    class Still:
+    class Still(Denoiser):
         schedule = schedules.Cosine()
 
         def __call__(self, x_t, t, y):

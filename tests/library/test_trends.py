@@ -4,14 +4,13 @@ comparison; and their record."""
 import dataclasses
 import json
 import math
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from course_lib import datasets, experiments, pretrained, recipes, sample, samplers, schedules, train
-from course_lib.denoisers import Counted, NetworkDenoiser
+from course_lib.denoisers import Counted, Denoiser, NetworkDenoiser
 from course_lib.experiments import trends
 from course_lib.experiments.study import run
 from course_lib.generate import draw_along
@@ -19,7 +18,7 @@ from course_lib.losses import DiffusionLoss, DistillationLoss, EDMLoss
 from course_lib.networks import DiffusionUNet, PreconditionedUNet, build
 from course_lib.predictions import preconditioning, to_x0
 from course_lib.recipes import RECIPES
-from course_lib.samplers import consistency_step, ddim_step, dpmpp_2m_step, last
+from course_lib.samplers import consistency_step, ddim_step, dpmpp_2m_step
 from course_lib.schedules import Cosine, Linear, RectifiedFlow, VarianceExploding, karras_levels, uniform_times
 
 DOUBLE = torch.float64
@@ -32,7 +31,7 @@ def noise(*shape, seed=0, dtype=DOUBLE):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-class Pixels:
+class Pixels(Denoiser):
     """The exact denoiser of images whose pixels are independent N(mean, std^2), with the signature of a network's."""
 
     def __init__(self, schedule, mean=MEAN, std=STD):
@@ -175,9 +174,9 @@ def test_velocity_of_a_gaussian():
 def test_ddim_on_straight_lines_is_eulers_step_along_the_velocity():
     x_t, denoiser = noise(50), Pixels(RectifiedFlow())
     for t, s in ((1.0, 0.75), (0.6, 0.1), (0.3, 0.0)):
-        x_s, _ = ddim_step(denoiser, x_t, t, s, denoiser.schedule)
+        x_s, _ = ddim_step(denoiser, x_t, t, s)
         torch.testing.assert_close(x_s, x_t + (s - t) * velocity(x_t, t), rtol=0, atol=1e-12)
-    x_0, _ = ddim_step(denoiser, x_t, 1.0, 0.0, denoiser.schedule)  # straight lines to train on are no straight paths:
+    x_0, _ = ddim_step(denoiser, x_t, 1.0, 0.0)  # straight lines to train on are no straight paths:
     torch.testing.assert_close(x_0, torch.full_like(x_t, MEAN), rtol=0, atol=1e-12)  # one step ends at the mean
 
 
@@ -197,7 +196,7 @@ def test_rectified_flow_is_monais(n):
     ours = x = eps
     for index, (t, s) in zip(theirs.timesteps, zip(times[:-1], times[1:])):
         x, x_0_theirs = theirs.step(-velocity(x, float(t)), index, x)
-        ours, x_0_ours = ddim_step(denoiser, ours, t, s, denoiser.schedule)
+        ours, x_0_ours = ddim_step(denoiser, ours, t, s)
         torch.testing.assert_close(ours, x, rtol=0, atol=1e-6)
         torch.testing.assert_close(x_0_ours, x_0_theirs, rtol=0, atol=1e-6)
 
@@ -273,7 +272,7 @@ def test_a_perfect_student_draws_the_data_at_any_number_of_evaluations(nfe):
 
 def test_consistency_step_is_its_formula():
     x_t, student = noise(4, 1, 2, 2), End(RectifiedFlow())
-    x_s, end = consistency_step(student, x_t, 0.75, 0.5, student.schedule, generator=torch.Generator().manual_seed(5))
+    x_s, end = consistency_step(student, x_t, 0.75, 0.5, generator=torch.Generator().manual_seed(5))
     torch.testing.assert_close(end, student.end(x_t, 0.75))
     torch.testing.assert_close(x_s, 0.5 * end + 0.5 * noise(4, 1, 2, 2, seed=5), rtol=0, atol=1e-12)
 
@@ -307,7 +306,7 @@ def test_ending_with_the_denoised_image_is_stepping_to_zero():
     schedule, y = Cosine(), torch.zeros(3)
     times = uniform_times(5)[:-1] * 0.98
     start = schedule.sigma(times[0]) * noise(3, 1, 8, 8, dtype=torch.float32)
-    whole = last(samplers.sample(Pixels(schedule), schedule, start, [*times, torch.zeros(())], ddim_step))
+    whole = samplers.sample(Pixels(schedule), start, [*times, torch.zeros(())], ddim_step)
     torch.testing.assert_close(draw_along(Pixels(schedule), y, times, ddim_step, size=8), whole[:, 0].clamp(-1, 1))
 
 
@@ -458,7 +457,7 @@ def test_network_denoisers_of_the_recipes_are_right_on_a_gaussian():
         eps = (x_t - alpha * x_0) / sigma
         answer = {"eps": eps, "x0": x_0, "flow": eps - x_0}[loss.kind]
         denoiser = NetworkDenoiser(lambda x, t, y, a=answer: a, loss.schedule, loss.kind)
-        torch.testing.assert_close(partial(denoiser, y=None)(x_t, 0.5), x_0, rtol=0, atol=1e-10)
+        torch.testing.assert_close(denoiser.given(None)(x_t, 0.5), x_0, rtol=0, atol=1e-10)
 
 
 @pytest.mark.skipif("trend_edm" not in pretrained.names(), reason="measured once it ships")
