@@ -165,7 +165,7 @@ q4 = function(
         ),
         prop(
             "never negative",
-            lambda f: bool((f(VARS, ONES) >= -1e-6).all()),
+            lambda f: (f(VARS, ONES) >= -1e-6).all(),
             "A divergence cannot be negative. Is it minus the logarithm of r?",
         ),
         case(

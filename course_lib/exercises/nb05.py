@@ -28,13 +28,13 @@ q1 = function(
         case("w = 0", (RAMP, WAVE, 0.8, 0.6, 0.0), "At w = 0 nobody asks the classifier: D must come back unchanged."),
         prop(
             "sign",
-            lambda f: float(f(ZEROS, ONES, 0.8, 0.6, 1.0).mean()) > 0,
+            lambda f: f(ZEROS, ONES, 0.8, 0.6, 1.0).mean() > 0,
             """D must move uphill on log p(y | x_t), along the gradient.
             The minus belongs to the noise: eps goes down where D goes up.""",
         ),
         prop(
             "sigma squared",  # at little noise, where alpha hardly counts: sigma^2 is 0.02 and sigma 0.14
-            lambda f: abs(float(f(ZEROS, ONES, 0.99, (1 - 0.99**2) ** 0.5, 1.0).mean()) / 0.02 - 1) < 0.1,
+            lambda f: abs(f(ZEROS, ONES, 0.99, (1 - 0.99**2) ** 0.5, 1.0).mean() / 0.02 - 1) < 0.1,
             "Tweedie: alpha D = x_t + sigma^2 score. Is sigma squared in your formula?",
         ),
         case("alpha", (ZEROS, WAVE, 0.6, 0.8, 1.0), "Tweedie gives alpha D, so the gradient is divided by alpha."),
@@ -82,12 +82,12 @@ q2 = function(
     tests=[
         prop(
             "roles",
-            lambda f: float(f(ZEROS, ONES, 3.0).mean()) > 0,
+            lambda f: f(ZEROS, ONES, 3.0).mean() > 0,
             "The step must lead from the unconditional answer towards the conditional one. Are the roles swapped?",
         ),
         prop(
             "off by one",
-            lambda f: abs(float(f(ZEROS, ONES, 3.0).mean()) - 4) > 1e-6,
+            lambda f: abs(f(ZEROS, ONES, 3.0).mean() - 4) > 1e-6,
             "That is the scale of Ho & Salimans: their w is ours minus 1. Here w = 1 must give D_y and nothing more.",
         ),
         case("w = 0", (RAMP, WAVE, 0.0), "At w = 0 only the unconditional answer may be left."),

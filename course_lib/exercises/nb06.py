@@ -260,7 +260,7 @@ q4 = function(
         ),
         prop(
             "inner product",
-            lambda f: abs((MEANS * SMALL).sum() - (RAMP[0, 0] * torch.as_tensor(f(SMALL))).sum()) < 1e-5,
+            lambda f: abs((MEANS * SMALL).sum() - (RAMP[0, 0] * f(SMALL)).sum()) < 1e-5,
             "<A x, y> and <x, A^T y> differ. Do rows stay rows?",
         ),
         case(

@@ -297,7 +297,7 @@ q5 = function(
     tests=[
         prop(
             "which end",
-            lambda f: float(f(EVEN, 0.05)) < 50,
+            lambda f: f(EVEN, 0.05) < 50,
             "Copies are near: the threshold is at the small end of the distances.",
         ),
         case("five in a hundred", (EVEN, 0.05), "99 values 1 ... 99 and a level of 0.05: rank 5, so 5."),

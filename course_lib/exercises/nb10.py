@@ -97,7 +97,7 @@ q3 = function(
         case("side", (LAYERS, torch.tensor([0.5])), "A pixel is drawn where p exceeds u, not where it falls below."),
         prop(
             "nested",
-            lambda f: bool(f(LAYERS, LEVELS)[LEVELS.argsort()].diff(dim=0).max() <= 0),
+            lambda f: f(LAYERS, LEVELS)[LEVELS.argsort()].diff(dim=0).max() <= 0,
             """A higher threshold must give a smaller mask inside the other:
             take u[k] as it is for draw k, in the order given, and draw nothing anew.""",
         ),

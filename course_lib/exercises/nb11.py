@@ -44,6 +44,9 @@ def sigma(t):
     return torch.sin(torch.as_tensor(t, dtype=torch.float64) * torch.pi / 2)
 
 
+WAY = TIMES, alpha, sigma
+
+
 def shrink(x_t, t):
     return 0.5 * x_t + 0.1 * t
 
@@ -89,20 +92,16 @@ q2 = function(
     tests=[
         prop(
             "starts from the image",
-            lambda f: (
-                float((f(shrink, X, EPS, TIMES, alpha, sigma) - f(shrink, -X, EPS, TIMES, alpha, sigma)).std()) > 1e-3
-            ),
+            lambda f: (f(shrink, X, EPS, *WAY) - f(shrink, -X, EPS, *WAY)).std() > 1e-3,
             "The result does not depend on x. Starting from pure noise draws some healthy person, not this one.",
         ),
         prop(
             "is noised",
-            lambda f: (
-                float((f(shrink, X, EPS, TIMES, alpha, sigma) - f(shrink, X, -EPS, TIMES, alpha, sigma)).std()) > 1e-3
-            ),
+            lambda f: (f(shrink, X, EPS, *WAY) - f(shrink, X, -EPS, *WAY)).std() > 1e-3,
             "The result does not depend on eps. Without noise nothing hides the lesion from the denoiser.",
         ),
         case("one step", (shrink, X, EPS, TIMES[[0, 3]], alpha, sigma), "One step to 0 leaves D(x_t0, t_0)."),
-        case("three steps", (shrink, X, EPS, TIMES, alpha, sigma), "Is the noise of each step worked out anew?"),
+        case("three steps", (shrink, X, EPS, *WAY), "Is the noise of each step worked out anew?"),
     ],
     mistakes=[
         mistake(_restored(start=lambda x, eps, a, s: eps), "starts from the image", "ordinary sampling"),
@@ -198,17 +197,17 @@ q4 = function(
         case("perfect", (Q4[1], Q4[1], Q4[2]), "A twin that equals the healthy image has error 0."),
         prop(
             "inside only",
-            lambda f: float(f(Q4[1] + 1.0 * (Q4[2] == 0), Q4[1], Q4[2])) < 1e-5,
+            lambda f: f(Q4[1] + 1.0 * (Q4[2] == 0), Q4[1], Q4[2]) < 1e-5,
             "What differs outside the lesion does not count here: it has a figure of its own.",
         ),
         prop(
             "over the lesion's pixels",
-            lambda f: abs(float(f(Q4[1] + 1.0, Q4[1], Q4[2])) - 1) < 1e-5,
+            lambda f: abs(f(Q4[1] + 1.0, Q4[1], Q4[2]) - 1) < 1e-5,
             "Every lesion pixel is off by 1, so the mean is 1: divide by the lesion's pixels, not by all.",
         ),
         prop(
             "every pixel alike",
-            lambda f: abs(float(f(Q4[1] + FIRST, Q4[1], Q4[2])) - COUNTS[0] / sum(COUNTS)) < 1e-5,
+            lambda f: abs(f(Q4[1] + FIRST, Q4[1], Q4[2]) - COUNTS[0] / sum(COUNTS)) < 1e-5,
             """Only the patient with the larger lesion is off, by 1: the mean over all lesion pixels together is its
             share of them. A mean for each patient, averaged, weighs a small lesion as much as a large one.""",
         ),
@@ -289,12 +288,12 @@ q5 = function(
     tests=[
         prop(
             "the test set does not choose",
-            lambda f: abs(float(f(THRESHOLDS, VALIDATION, TEST)) - float(TEST.mean(0).max())) > 1e-6,
+            lambda f: abs(f(THRESHOLDS, VALIDATION, TEST) - float(TEST.mean(0).max())) > 1e-6,
             "You took the threshold that is best on the test set. That is the oracle: it has seen the truth.",
         ),
         prop(
             "reported on test",
-            lambda f: abs(float(f(THRESHOLDS, VALIDATION, TEST)) - float(VALIDATION[:, BEST].mean())) > 1e-4,
+            lambda f: abs(f(THRESHOLDS, VALIDATION, TEST) - float(VALIDATION[:, BEST].mean())) > 1e-4,
             "That is the Dice of the validation cases, on which the threshold was chosen: it flatters too.",
         ),
         case(

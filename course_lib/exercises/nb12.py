@@ -143,7 +143,7 @@ q4 = function(
         case("bright", (MAGNITUDE[4:], 0.2), "Both channels, the real and the imaginary one, add a variance s^2."),
         prop(
             "dark",
-            lambda f: bool(torch.isfinite(torch.as_tensor(f(MAGNITUDE, 0.2))).all()),
+            lambda f: torch.isfinite(f(MAGNITUDE, 0.2)).all(),
             "Where M^2 < 2 s^2 the root is of a negative number: NaN in the background. What is the least A?",
         ),
         case("all", (MAGNITUDE, 0.2), "Clamp under the root, at 0, before it is taken."),
@@ -191,7 +191,7 @@ q5 = function(
         case("changed", (1.3, 2.0, 3.0, -0.4), "Find u = x - a v first, then put v_new into the equation."),
         prop(
             "persons stay apart",
-            lambda f: abs(float(f(1.0, 2.0, 3.0, 0.5)) - float(f(0.0, 2.0, 3.0, 0.5)) - 1) < 1e-6,
+            lambda f: abs(f(1.0, 2.0, 3.0, 0.5) - f(0.0, 2.0, 3.0, 0.5) - 1) < 1e-6,
             "Two people who differ by 1 must differ by 1 afterwards: u is theirs.",
         ),
     ],

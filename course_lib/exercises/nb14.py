@@ -209,7 +209,7 @@ q5 = function(
     tests=[
         case("an hour", (3600.0, 1000.0, 1), "3600 s at 1000 W are one kilowatt-hour by definition."),
         case("many images", (1.2, 15.0, 50_000), "50,000 images cost 50,000 times as much as one."),
-        prop("none", lambda f: abs(float(f(1.2, 15.0, 0))) < 1e-12, "No image, no energy: is something added?"),
+        prop("none", lambda f: abs(f(1.2, 15.0, 0)) < 1e-12, "No image, no energy: is something added?"),
     ],
     mistakes=[
         mistake(lambda seconds, watts, images: seconds * watts * images, "an hour", "joules"),
