@@ -64,8 +64,8 @@ q1 = function(
         "Find sigma first: sigma squared is 1 - alpha squared.",
         "`sigma = (1 - alpha**2) ** 0.5`; then add alpha times the image and sigma times the noise.",
     ],
-    explanation=r"""Independent variances add up. If the image and the noise both have variance
-    1, so has $\alpha_t x_0 + \sigma_t \varepsilon$ at every $t$, because $\alpha_t^2 + \sigma_t^2 = 1$.
+    explanation=r"""Independent variances add up. If the image and the noise both have variance 1, so has
+    $\alpha_t x_0 + \sigma_t \varepsilon$ at every $t$, because $\alpha_t^2 + \sigma_t^2 = 1$.
     The network therefore sees numbers of the same size at all noise levels.""",
 )
 
@@ -87,8 +87,8 @@ q2 = number(
     ],
     also_right=[Fraction(5, 8), 0.63, "62.5 %"],
     hints=["A factor c multiplies the variance by c squared.", "Variances of independent images add up."],
-    explanation=r"""0.0625 + 0.5625 = 0.625. With this course's letters $\alpha_t = \sqrt{\bar\alpha_t} = 0.5$
-    and $\sigma_t = \sqrt{1 - \bar\alpha_t} \approx 0.87$, and the variances 0.25 and 0.75 add up to 1.
+    explanation=r"""0.0625 + 0.5625 = 0.625. With this course's letters $\alpha_t = \sqrt{\bar\alpha_t} = 0.5$ and
+    $\sigma_t = \sqrt{1 - \bar\alpha_t} \approx 0.87$, and the variances 0.25 and 0.75 add up to 1.
     Her mix holds half of the signal that the network expects, and no error message says so.""",
 )
 

@@ -47,8 +47,8 @@ q1 = function(
         case(
             "a perfect decoder",
             (ZERO, ZERO, 0.1, ZERO, ZERO),
-            """With decoded = x and q = p(z) only the normalising constant is left:
-            -log s - log(2 pi)/2 for each coordinate. Without it the number is no bound of log p.""",
+            """With decoded = x and q = p(z) only the normalising constant is left: -log s - log(2 pi)/2 for each
+            coordinate. Without it the number is no bound of log p.""",
         ),
         case(
             "the decoder's width",
@@ -235,14 +235,14 @@ q4 = choices(
         with 32 numbers the grid would need 400^32 points.""",
         "b": "A GAN's generator only makes samples; the density of what it makes is never written down.",
         "c": "The flow's change of variables is exact.",
-        "d": """The differential equation is a flow of infinitely many thin layers:
-        exact up to the solver's error, which the notebook measured.""",
+        "d": """The differential equation is a flow of infinitely many thin layers: exact up to the solver's error,
+        which the notebook measured.""",
         "e": "log p(x) is the sum of log p(x_i | all before i), each given by the network.",
         "f": "A kernel density estimate is a formula: the log of a mean of Gaussians. Being simple is no hindrance.",
     },
     hints=["Implicit models only sample. Which one here is implicit?", "Which of them had a gap to its own log p(x)?"],
-    explanation="""Exact: flow, autoregressive, kernel density; exact to a solver:
-    diffusion by its ODE (its stochastic form gives a bound). Bound: VAE. Only samples: GAN, the implicit model.""",
+    explanation="""Exact: flow, autoregressive, kernel density; exact to a solver: diffusion by its ODE (its stochastic
+    form gives a bound). Bound: VAE. Only samples: GAN, the implicit model.""",
 )
 
 q5 = choice(

@@ -72,8 +72,8 @@ def _v(denoised):
 
 
 q2 = function(
-    r"""A network was trained to predict the noise. Write `v_from_eps(eps, x_t, alpha, sigma)`:
-    what it says about $v = \alpha_t\,\epsilon - \sigma_t\,x_0$. The clean image is not given; get it from `eps` first.
+    r"""A network was trained to predict the noise. Write `v_from_eps(eps, x_t, alpha, sigma)`: what it says about
+    $v = \alpha_t\,\epsilon - \sigma_t\,x_0$. The clean image is not given; get it from `eps` first.
     It must hold for any schedule: `alpha**2 + sigma**2` need not be 1.""",
     solution=v_from_eps,
     tests=[
@@ -224,8 +224,8 @@ q5 = choice(
     feedback={
         "a": "The distributions at each time agree. What differs is how a single point travels.",
         "c": "Equal marginals say how many particles are where, not which goes where. The SDE rolls dice on the way.",
-        "d": """The mean of many images is blurred. The ODE's end is a sample:
-        its drift carries half of the score, which is what the missing noise needs.""",
+        "d": """The mean of many images is blurred. The ODE's end is a sample: its drift carries half of the score,
+        which is what the missing noise needs.""",
     },
     hints=["Which of the two has randomness after the start?", "Marginals are about crowds, not about single paths."],
     explanation="""Both have the marginals p_t. The ODE is a one-to-one map between noise and image, which gives

@@ -94,8 +94,8 @@ q1 = function(
         case(
             "the fresh noise",
             (ZEROS, ZEROS, ONES, 1.0, *LEVELS),
-            """The factor of z is not right. sigma_eta is a standard deviation:
-            eta times the square root of the variance of q(x_s | x_t, x_0).""",
+            """The factor of z is not right. sigma_eta is a standard deviation: eta times the square root of the
+            variance of q(x_s | x_t, x_0).""",
         ),
         case(
             "the old noise",
@@ -226,8 +226,8 @@ q2 = function(
         case(
             "a change, equal steps",
             (RAMP, WAVE, ZEROS, *_EVEN, _COSINE),
-            """With equal steps q = h_previous / h = 1, and D' = 1.5 D - 0.5 D_previous:
-            extrapolate ahead, by half of the last change. Are both h's halved, or neither in the ratio?""",
+            """With equal steps q = h_previous / h = 1, and D' = 1.5 D - 0.5 D_previous: extrapolate ahead, by half of
+            the last change. Are both h's halved, or neither in the ratio?""",
         ),
         prop(
             "the slope",
@@ -325,8 +325,8 @@ q4 = number(
 )
 
 q5 = choice(
-    """A colleague trains a diffusion model on label maps with the values 0,
-    1, 2, 3 and samples with MONAI's `DDIMScheduler(num_train_timesteps=1000)`, all 1000 steps.
+    """A colleague trains a diffusion model on label maps with the values 0, 1, 2, 3 and samples with MONAI's
+    `DDIMScheduler(num_train_timesteps=1000)`, all 1000 steps.
     The loss is excellent; but the samples have no 2 and no 3. What is wrong?""",
     {
         "a": "1000 steps are too few for DDIM",

@@ -306,8 +306,8 @@ q6 = choices(
         "b": "Look at the one-dimensional example: its variance is 2^(1 - w), that of this density 2 / (w + 1).",
         "c": "Which form an image takes is decided while there is much noise; look at the interval.",
         "d": "The toy disease at w = 8: every sample is clearly diseased, and one of the two forms is all but gone.",
-        "e": """Its answers to x_t are not p(y | x_t), and its gradient points elsewhere;
-        D(x_t, t) is a picture of the kind that it knows. See the second figure of section 2.""",
+        "e": """Its answers to x_t are not p(y | x_t), and its gradient points elsewhere; D(x_t, t) is a picture of the
+        kind that it knows. See the second figure of section 2.""",
     },
     hints=[
         "Two of the five are refuted by figures of this notebook.",

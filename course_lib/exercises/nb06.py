@@ -229,9 +229,9 @@ q3 = function(
         "The first bug is in the line of x_s. The second is the noise of the last line.",
         "Compare with the forward step of notebook 03: variance sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2.",
     ],
-    explanation="""Lugmayr et al. (CVPR 2022), Algorithm 1: the known part at
-    the level of the time just reached, then one forward step back up.
-    With either bug the image is noisier than the network is told, and it answers with the mean of many brains.""",
+    explanation="""Lugmayr et al. (CVPR 2022), Algorithm 1: the known part at the level of the time just reached, then
+    one forward step back up. With either bug the image is noisier than the network is told, and it answers with the
+    mean of many brains.""",
 )
 
 
@@ -246,8 +246,8 @@ CORNER = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
 MEANS = RAMP[0, 0].reshape(2, 2, 2, 2).mean((1, 3))  # A x of an image (4, 4)
 SMALL = torch.tensor([[1.0, -2.0], [3.0, 0.5]])
 q4 = function(
-    r"""Downsampling takes the mean over squares of 2 x 2 pixels. Write its adjoint, `adjoint(y)`:
-    from a tensor (h, w) to one (2h, 2w), so that $\langle A x, y\rangle = \langle x, A^T y\rangle$ for all x and y.""",
+    r"""Downsampling takes the mean over squares of 2 x 2 pixels. Write its adjoint, `adjoint(y)`: from a tensor (h, w)
+    to one (2h, 2w), so that $\langle A x, y\rangle = \langle x, A^T y\rangle$ for all x and y.""",
     solution=adjoint,
     tests=[
         case(

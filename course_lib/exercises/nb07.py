@@ -29,8 +29,8 @@ q1 = number(
         "Count the numbers before: 512 x 512 x 256. And after?",
         "After: (512 / 8) x (512 / 8) x (256 / 8) places with 4 numbers each.",
     ],
-    explanation="""f^3 / channels = 512 / 4 = 128. In a slice it is f^2 / channels:
-    8 for the autoencoder of this notebook, 64 / 8.""",
+    explanation="""f^3 / channels = 512 / 4 = 128. In a slice it is f^2 / channels: 8 for the autoencoder of this
+    notebook, 64 / 8.""",
 )
 
 
@@ -54,8 +54,8 @@ q2 = function(
         case(
             "a mean",
             (WAVE + 10,),
-            """A constant added to all latents does not change their spread:
-            no root of the mean square, no largest value.""",
+            """A constant added to all latents does not change their spread: no root of the mean square, no largest
+            value.""",
         ),
     ],
     mistakes=[

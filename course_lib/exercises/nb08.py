@@ -23,8 +23,8 @@ def frechet(m1, s1, m2, s2):
 
 
 q1 = function(
-    r"""Write `frechet(m1, s1, m2, s2)`, the squared Fréchet distance of $\mathcal N(m_1, \mathrm{diag}\,s_1^2)$
-    and $\mathcal N(m_2, \mathrm{diag}\,s_2^2)$. All are vectors; `s1` and `s2` are **standard deviations**.
+    r"""Write `frechet(m1, s1, m2, s2)`, the squared Fréchet distance of $\mathcal N(m_1, \mathrm{diag}\,s_1^2)$ and
+    $\mathcal N(m_2, \mathrm{diag}\,s_2^2)$. All are vectors; `s1` and `s2` are **standard deviations**.
     Start from the formula above: what is $(C_1^{1/2} C_2\, C_1^{1/2})^{1/2}$ when both matrices are diagonal?""",
     solution=frechet,
     tests=[
@@ -340,8 +340,8 @@ q5 = function(
         lambda null, level: torch.sort(null)[0][torch.floor(level * (len(null) + 1) + 1e-9).long() - 1],
     ],
     hints=["`null.sort().values[r - 1]` is the value of rank r.", "r = int(level * (n + 1)); here rank 1 is index 0."],
-    explanation="""The rank of a new held-out value among n + 1 is uniform, so it lies below
-    the value of rank r with probability at most r / (n + 1). No Gaussian, no constant taken from elsewhere.
+    explanation="""The rank of a new held-out value among n + 1 is uniform, so it lies below the value of rank r with
+    probability at most r / (n + 1). No Gaussian, no constant taken from elsewhere.
     It needs held-out images that are as far from the training set as a new patient is.""",
 )
 

@@ -25,10 +25,10 @@ def _keeps_inner_product(f):
 
 
 q1 = function(
-    r"""A scanner measures `A(x) = lines * torch.fft.fft2(x, norm="ortho")`:
-    the Fourier transform of a real picture x (H, W), on the columns where `lines` (W,) is 1.
-    Write its adjoint, `adjoint(y, lines)`: a real picture from a complex measurement y, so that
-    $\mathrm{Re}\,\langle A x, y\rangle = \langle x, A^T y\rangle$ for every real x and every complex y.""",
+    r"""A scanner measures `A(x) = lines * torch.fft.fft2(x, norm="ortho")`: the Fourier transform of a real picture
+    x (H, W), on the columns where `lines` (W,) is 1. Write its adjoint, `adjoint(y, lines)`: a real picture from a
+    complex measurement y, so that $\mathrm{Re}\,\langle A x, y\rangle = \langle x, A^T y\rangle$ for every real x and
+    every complex y.""",
     solution=adjoint,
     tests=[
         case(

@@ -98,8 +98,8 @@ q3 = function(
         prop(
             "nested",
             lambda f: f(LAYERS, LEVELS)[LEVELS.argsort()].diff(dim=0).max() <= 0,
-            """A higher threshold must give a smaller mask inside the other:
-            take u[k] as it is for draw k, in the order given, and draw nothing anew.""",
+            """A higher threshold must give a smaller mask inside the other: take u[k] as it is for draw k, in the order
+            given, and draw nothing anew.""",
         ),
         case("levels", (LAYERS, LEVELS), "Compare p itself with each u."),
         case("certain", (torch.tensor([[0.0, 1.0]]), torch.tensor([0.0])), "p = 0 is never drawn: p > u, not p >= u."),

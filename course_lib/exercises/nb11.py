@@ -24,8 +24,8 @@ q1 = number(
     ],
     also_right=["0.95", "0,9487", 0.6 / math.sqrt(0.4)],
     hints=["G = alpha^2 C / (alpha^2 C + sigma^2) = 0.8.", "The variance of one residual is 2 C (1 - G)."],
-    explanation="""The residual shifts by (1 - 0.8) 3 = 0.6; its variance is 2 (1 - 0.8) = 0.4;
-    d' = 0.95, a third of the ceiling of 3, which the mean of many restorations reaches: 0.6 / 0.2.""",
+    explanation="""The residual shifts by (1 - 0.8) 3 = 0.6; its variance is 2 (1 - 0.8) = 0.4; d' = 0.95, a third of
+    the ceiling of 3, which the mean of many restorations reaches: 0.6 / 0.2.""",
 )
 
 
@@ -149,8 +149,8 @@ q2 = function(
 # ---- q3: two per cent ------------------------------------------------------------------------------------------------
 
 q3 = number(
-    """Two per cent of the pixels are lesion. A detector finds 90 % of the lesion's
-    pixels and flags 5 % of the healthy ones: in an ROC curve that is near the upper left corner.
+    """Two per cent of the pixels are lesion. A detector finds 90 % of the lesion's pixels and flags 5 % of the healthy
+    ones: in an ROC curve that is near the upper left corner.
     Which **precision** has it, that is, which share of the flagged pixels is lesion?""",
     share=True,
     solution="0.02 * 0.90 / (0.02 * 0.90 + 0.98 * 0.05)",
@@ -189,8 +189,8 @@ def _inside(summary):
 
 
 q4 = function(
-    """Write `healing_error(twin, healthy, mask)`: how far the restored image is from the true healthy twin
-    **inside the lesion**, as the mean absolute difference over the lesion pixels of all N patients together.
+    """Write `healing_error(twin, healthy, mask)`: how far the restored image is from the true healthy twin **inside
+    the lesion**, as the mean absolute difference over the lesion pixels of all N patients together.
     All are tensors (N, H, W); `mask` is 1 on the lesion.""",
     solution=healing_error,
     tests=[

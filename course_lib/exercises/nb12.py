@@ -62,9 +62,9 @@ def _asks(what):
 
 
 q2 = function(
-    """Write `denoise(D, y, sigma_y, alpha, time)`: E[x_0 | y] for y = x_0 +
-    sigma_y n by one evaluation of the prior's denoiser `D(x_t, t)`.
-    `time(sigma_y)` gives the t with sigma_t / alpha_t = sigma_y, and `alpha(t)` is a function.""",
+    """Write `denoise(D, y, sigma_y, alpha, time)`: E[x_0 | y] for y = x_0 + sigma_y n by one evaluation of the
+    prior's denoiser `D(x_t, t)`. `time(sigma_y)` gives the t with sigma_t / alpha_t = sigma_y, and `alpha(t)` is a
+    function.""",
     solution=denoise,
     tests=[
         prop(

@@ -196,8 +196,8 @@ q3 = number(
         "Price of a step: 32 evaluations of the teacher, and 32 examples at 3.",
         "1700 x 128 evaluations, over 11 saved an image.",
     ],
-    explanation="""Nearly 20,000 images. For a figure in a paper a student never pays;
-    for a service that draws day and night, or where an answer must come while somebody waits, it does.
+    explanation="""Nearly 20,000 images. For a figure in a paper a student never pays; for a service that draws day and
+    night, or where an answer must come while somebody waits, it does.
     If its pictures are worse, the sum is another.""",
 )
 
@@ -244,15 +244,23 @@ def _ends_at_image(f):
 
 
 q5 = function(
-    r"""A network trained with MONAI's `RFlowScheduler` says $v = x_0 - \epsilon$
-    at $x_t = (1 - t)\,x_0 + t\,\epsilon$, with t = 1 for noise. Write `rflow_step(x_t, v, t, s)`:
-    the pair $(x_s, x_0)$ of Euler's step from t to an earlier s < t, and of the clean image that v stands for.""",
+    r"""A network trained with MONAI's `RFlowScheduler` says $v = x_0 - \epsilon$ at $x_t = (1 - t)\,x_0 + t\,\epsilon$,
+    with t = 1 for noise. Write `rflow_step(x_t, v, t, s)`: the pair $(x_s, x_0)$ of Euler's step from t to an earlier s
+    < t, and of the clean image that v stands for.""",
     solution=rflow_step,
     tests=[
-        prop("whole step", _ends_at_image, """A step down to s = 0 along the true v must end at the image:
-        is the sign that of image minus noise, and the length t - s?"""),
-        case("part of the way", (WAVE, RAMP, 0.7, 0.5), """From 0.7 to 0.5 the step has length 0.2;
-        the clean image lies at distance t."""),
+        prop(
+            "whole step",
+            _ends_at_image,
+            """A step down to s = 0 along the true v must end at the image:
+        is the sign that of image minus noise, and the length t - s?""",
+        ),
+        case(
+            "part of the way",
+            (WAVE, RAMP, 0.7, 0.5),
+            """From 0.7 to 0.5 the step has length 0.2; the clean image lies
+        at distance t.""",
+        ),
     ],
     mistakes=[
         mistake(lambda x_t, v, t, s: x_t + (t - s) * v, "shape", "the next state alone"),
@@ -268,14 +276,16 @@ q5 = function(
         mistake(lambda x_t, v, t, s: (x_t + (t - s) / t * v, x_t + v), "whole step", "v as the whole way"),
         mistake(lambda x_t, v, t, s: (x_t + (t - s) * v, x_t + s * v), "part of the way", "s for t"),
     ],
-    also_right=[lambda x_t, v, t, s: [x_t + (t - s) * v, x_t + t * v],
+    also_right=[
+        lambda x_t, v, t, s: [x_t + (t - s) * v, x_t + t * v],
         lambda x_t, v, t, s: torch.stack([x_t - (s - t) * v, x_t + t * v]),
         lambda x_t, v, t, s: (s / t * x_t + (1 - s / t) * (x_t + t * v), x_t + t * v),
-        lambda x_t, v, t, s: ((x_t + (t - s) * v).tolist(), (x_t + t * v).numpy()),],
+        lambda x_t, v, t, s: ((x_t + (t - s) * v).tolist(), (x_t + t * v).numpy()),
+    ],
     hints=["x_t + t v = (1 - t) x_0 + t eps + t x_0 - t eps.", "The step is the same with t - s in place of t."],
     explanation="""Lipman et al. let t run from noise to data, MONAI's clock from data to noise with the velocity of the
     former, this course has u = eps - x_0 = -v. A wrong sign here gives noise that grows, and no error message.""",
-)  # fmt: skip
+)
 
 
 # ---- q6: a blind network ---------------------------------------------------------------------------------------------

@@ -28,9 +28,9 @@ q1 = number(
         "The error is the difference of two independent numbers of equal variance.",
         "Var(a - b) = Var(a) + Var(b); zeros have the error Var(b).",
     ],
-    explanation="""The sampler does exactly what was asked, and is wrong by twice the energy:
-    (1 + 1/K) of notebook 09 with K = 1. At 2 nothing was known; between 1 and 2 something was, and no better sampler
-    comes below twice the error of the best regression.""",
+    explanation="""The sampler does exactly what was asked, and is wrong by twice the energy: (1 + 1/K) of notebook 09
+    with K = 1. At 2 nothing was known; between 1 and 2 something was, and no better sampler comes below twice the error
+    of the best regression.""",
 )
 
 
@@ -170,8 +170,8 @@ q3 = number(
 # ---- q4: error bars under shift --------------------------------------------------------------------------------------
 
 q4 = number(
-    r"""A sampler's spread is right (standard deviation 1), but under a shift its mean is off by **2** of these
-    standard deviations. The truth is distributed as $\mathcal N(2, 1)$, the 90 % interval is $0 \mp 1.645$.
+    r"""A sampler's spread is right (standard deviation 1), but under a shift its mean is off by **2** of these standard
+    deviations. The truth is distributed as $\mathcal N(2, 1)$, the 90 % interval is $0 \mp 1.645$.
     What share of the truths does it cover?""",
     solution="0.5 * (math.erf((1.645 - 2) / math.sqrt(2)) - math.erf((-1.645 - 2) / math.sqrt(2)))",
     rtol=0.01,
@@ -260,8 +260,8 @@ q6 = choices(
         "f": "Did anything in the abstract look at lesions? PSNR is over all pixels.",
     },
     hints=["Strike out each sentence that names something which nobody measured.", "Two letters remain."],
-    explanation="""Only (a) and (e) were measured. Each of the others has a test in this notebook:
-    rare findings, copies, shift, and contrast of small lesions.""",
+    explanation="""Only (a) and (e) were measured. Each of the others has a test in this notebook: rare findings,
+    copies, shift, and contrast of small lesions.""",
 )
 
 summary = Exercises(vars()).summary

@@ -54,8 +54,8 @@ q1 = _ask(
     ],
     also_right=["2048", 64 * 64 / 2],
     hints=["log p(x) = -||x||^2 / 2 + a constant.", "||x||^2 is 0 for one picture and about 64 * 64 for the other."],
-    explanation="""4096 / 2 = 2048 nats: the picture that never occurs is more likely, as a
-    density, than every picture that does. Typical draws lie in a shell away from the peak.
+    explanation="""4096 / 2 = 2048 nats: the picture that never occurs is more likely, as a density, than every picture
+    that does. Typical draws lie in a shell away from the peak.
     A low log p is no definition of strange, and a high one none of normal, even with the exact density.""",
 )
 
@@ -106,8 +106,8 @@ q3 = _ask(
         "d": "Jensen's inequality is an equality if the two chains agree. What is left to disagree?",
     },
     hints=["Both chains are Gaussian step by step. Their means agree.", "Which variance has the true q(x_s | x_t)?"],
-    explanation="""With the optimal variance (Bao et al., ICLR 2022) the gap is zero for Gaussian data, at
-    any number of steps. With 'large' it falls like 1/T, with 'small' half of Euler's constant stays for each dimension.
+    explanation="""With the optimal variance (Bao et al., ICLR 2022) the gap is zero for Gaussian data, at any number
+    of steps. With 'large' it falls like 1/T, with 'small' half of Euler's constant stays for each dimension.
     The probability-flow ODE is the other way to a likelihood, without a bound.""",
 )
 
@@ -135,8 +135,8 @@ q4 = _ask(
     ],
     also_right=["10 %", "1/10"],
     hints=["D = E[x_0 | x_t]. What does x_t say about x_0 at pure noise?", "0.9 * 0 + 0.1 * 1."],
-    explanation="""0.1, a value that no patient has: a faint shadow of the lesion. One look
-    shows the mean over everybody who is possible; only on the way down does the sampler settle for one patient.
+    explanation="""0.1, a value that no patient has: a faint shadow of the lesion. One look shows the mean over
+    everybody who is possible; only on the way down does the sampler settle for one patient.
     The first answer of a mask diffusion is its map of probabilities for the same reason.""",
 )
 
@@ -229,8 +229,8 @@ def psnr_of_the_mean():
 q8 = _ask(
     "q8",
     number,
-    """No ground truth at hand. Two samples that an **exact** posterior sampler drew for the same scan have
-    a PSNR of 27 dB against each other. What PSNR, in dB, would the mean of very many samples score against the truth?
+    """No ground truth at hand. Two samples that an **exact** posterior sampler drew for the same scan have a PSNR of
+    27 dB against each other. What PSNR, in dB, would the mean of very many samples score against the truth?
     (Two decimals.)""",
     solution=psnr_of_the_mean,
     rtol=0.003,
@@ -246,8 +246,8 @@ q8 = _ask(
         "The truth is one more draw from the posterior: a sample is as far from it as from another sample.",
         "A sample has twice the squared error of the posterior mean.",
     ],
-    explanation="""Two draws differ by twice the posterior's variance, the mean errs by once:
-    27 + 10 log10(2) = 30.01 dB. So samples tell how good the best answer is, if they are true draws.
+    explanation="""Two draws differ by twice the posterior's variance, the mean errs by once: 27 + 10 log10(2) = 30.01
+    dB. So samples tell how good the best answer is, if they are true draws.
     Samplers whose draws agree too much, as those of DiffPIR do in notebook 09, promise too much here.""",
 )
 
@@ -287,8 +287,8 @@ q10 = _ask(
         "a": "taking noise off slices of healthy people, by PSNR; against total variation",
         "b": "taking noise off and keeping the contrast of a bright lesion; against total variation",
         "c": "T2 from T1 in healthy people, by PSNR, one sample; against a regression network",
-        "d": """this brain with larger ventricles, where nobody knows the true new map of tissues;
-        against pushing the tissue apart""",
+        "d": """this brain with larger ventricles, where nobody knows the true new map of tissues; against pushing the
+        tissue apart""",
         "e": "filling in a lesion whose mask is given; against the smoothest continuation of its rim",
     },
     answers="bcd",
@@ -300,8 +300,8 @@ q10 = _ask(
         "e": "What belongs into the hole is healthy tissue. Here the prior is at home, and RePaint won.",
     },
     hints=["Where is 'what healthy people look like' the right answer to the question?", "Three of the five."],
-    explanation="""b, c and d. A healthy prior is strong where health is the
-    answer (a, e), and weak where the patient differs from it. A sample loses to a mean in squared error by design.
+    explanation="""b, c and d. A healthy prior is strong where health is the answer (a, e), and weak where the patient
+    differs from it. A sample loses to a mean in squared error by design.
     And a mechanism that is known may need no network.""",
 )
 
@@ -349,8 +349,8 @@ def guided_variance():
 q12 = _ask(
     "q12",
     number,
-    r"""The width of the ventricles, in suitable units, is $\mathcal N(0, 2)$ in all people (the
-    2 is the variance) and $\mathcal N(1, 1)$ in the ill. Both denoisers are exact, the noise is variance-exploding.
+    r"""The width of the ventricles, in suitable units, is $\mathcal N(0, 2)$ in all people (the 2 is the variance) and
+    $\mathcal N(1, 1)$ in the ill. Both denoisers are exact, the noise is variance-exploding.
     You ask for the ill with guidance w = 4 (w = 1 is conditional) and walk the ODE exactly.
     Which **variance** do the samples have? (Three decimals.)""",
     solution=guided_variance,
@@ -435,8 +435,8 @@ q15 = _ask(
     "q15",
     number,
     """You load weights that were trained on latents of standard deviation 1, and leave `scale_factor` of MONAI's
-    `LatentDiffusionInferer` at its default, 1. The autoencoder's own latents have standard deviation 4. At the
-    time where the schedule says log-SNR = -2, what is the log-SNR that the network **sees**, against unit latents?
+    `LatentDiffusionInferer` at its default, 1. The autoencoder's own latents have standard deviation 4. At the time
+    where the schedule says log-SNR = -2, what is the log-SNR that the network **sees**, against unit latents?
     (Two decimals.)""",
     solution=true_log_snr,
     mistakes=[
