@@ -23,25 +23,10 @@ from course_lib.viz.arrays import all_shown, as_array, as_images
 from course_lib.viz.html import Page, image_tag, prose
 
 __all__ = [
-    "PALETTE",
-    "as_array",
-    "as_images",
-    "bars",
-    "check_labelled",
-    "close_ups",
-    "curves",
-    "figure_pixels",
-    "histogram",
-    "house_style",
-    "image_grid",
-    "image_rows",
-    "lesion_rows",
-    "loss_curve",
-    "picture",
-    "png_bytes",
-    "scatter",
-    "show",
-]
+    "PALETTE", "as_array", "as_images", "bars", "check_labelled", "close_ups", "curves", "figure_pixels",
+    "histogram", "house_style", "image_grid", "image_rows", "lesion_rows", "loss_curve", "picture", "png_bytes",
+    "scatter", "show",
+]  # fmt: skip
 
 #: Okabe-Ito without its yellow, which vanishes on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -128,16 +113,7 @@ def close_ups(images, masks, side):
 
 @house_style
 def image_rows(
-    rows,
-    row_labels=None,
-    column_labels=None,
-    *,
-    title=None,
-    vmin=-1,
-    vmax=1,
-    cmap="gray",
-    size=1.3,
-    outlines=None,
+    rows, row_labels=None, column_labels=None, *, title=None, vmin=-1, vmax=1, cmap="gray", size=1.3, outlines=None
 ):
     """Rows of images: `rows` is a list of (N, H, W) or a dict {label: (N, H, W)}; a row is a thing, a column a time.
 
@@ -270,21 +246,9 @@ def _plot_axes(xlabel, ylabel, title, size=(7.2, 4.2)):
 
 @house_style
 def curves(
-    x,
-    lines,
-    *,
-    xlabel,
-    ylabel,
-    title,
-    xscale="linear",
-    yscale="linear",
-    bands=None,
-    levels=None,
-    marks=None,
-    markers=False,
-    points=(),
-    legend="inside",
-):
+    x, lines, *, xlabel, ylabel, title, xscale="linear", yscale="linear", bands=None, levels=None, marks=None,
+    markers=False, points=(), legend="inside",
+):  # fmt: skip
     """Lines {label: y (N,)} against x (N,), or against {label: x} where they differ.
 
     `bands` {label: (low, high)} shades around a line of that label; `levels` {label: y} and `marks` {label: x} draw
@@ -368,17 +332,9 @@ def _running_mean(values, window):
 
 @house_style
 def bars(
-    values,
-    *,
-    xlabel,
-    title,
-    ylabel="method",
-    errors=None,
-    floor=None,
-    floor_label="floor: real against real",
-    form="{:.3g}",
-    xscale="linear",
-):
+    values, *, xlabel, title, ylabel="method", errors=None, floor=None, floor_label="floor: real against real",
+    form="{:.3g}", xscale="linear",
+):  # fmt: skip
     """Horizontal bars {label: number}, each with its number written out: behind its bar, or where `floor` or `errors`
     would cross it, in a column on the right.
 
@@ -445,20 +401,9 @@ def histogram(
 
 @house_style
 def scatter(
-    panels,
-    *,
-    xlabel,
-    ylabel,
-    title,
-    limits=None,
-    ylimits=None,
-    paths=None,
-    ends=False,
-    size=3.0,
-    columns=None,
-    contours=None,
-    levels=None,
-):
+    panels, *, xlabel, ylabel, title, limits=None, ylimits=None, paths=None, ends=False, size=3.0, columns=None,
+    contours=None, levels=None,
+):  # fmt: skip
     """Points {panel title: (N, 2)} side by side on the same axes.
 
     `paths` {panel title: (T, K, 2)} draws K trajectories, `ends=True` a black dot at the end of each; `limits` (low,

@@ -24,11 +24,7 @@ LINES = ("-", "--", ":", "-.")
 CROSS = "#F0E442"  # yellow is seen on every grey
 AXES = ("right-left", "back-front", "feet-head")
 #: name, axis of the array across and up, axis looked along, letters left, right, below, above
-PLANES = (
-    ("axial", 0, 1, 2, "RLPA"),
-    ("coronal", 0, 2, 1, "RLIS"),
-    ("sagittal", 1, 2, 0, "APIS"),
-)
+PLANES = (("axial", 0, 1, 2, "RLPA"), ("coronal", 0, 2, 1, "RLIS"), ("sagittal", 1, 2, 0, "APIS"))
 
 
 @house_style
