@@ -15,6 +15,7 @@ import math
 import re
 import time
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -135,44 +136,6 @@ def _common_limit(sizes, budget):
 
 # ------------------------------------------------------------------------------------------------------------ stepper
 
-# The script finds its own figure from the place where it stands, so that two views of one output each stay alive. The
-# id is for front ends that run scripts elsewhere on the page.
-_STEPPER_SCRIPT = """
-(function () {
-  const here = document.currentScript;
-  const root = (here && here.closest('.course-widget')) || document.getElementById('ROOT');
-  const frames = FRAMES, labels = LABELS, alt = ALT;
-  const find = name => root.querySelector('.course-' + name);
-  const image = find('frame'), slider = find('stepper'), label = find('label'), play = find('play');
-  let timer = null;
-  function show(step) {
-    image.src = frames[step];
-    image.alt = alt + ' Now at ' + labels[step] + '.';
-    label.textContent = labels[step];
-    slider.value = step;
-    slider.setAttribute('aria-valuetext', labels[step]);
-  }
-  function pause() {
-    clearInterval(timer);
-    timer = null;
-    play.textContent = '\\u25B6 Play';
-  }
-  function start() {
-    if (+slider.value >= frames.length - 1) show(0);
-    play.textContent = '\\u23F8 Pause';
-    timer = setInterval(function () {
-      if (+slider.value >= frames.length - 1 || !root.isConnected) pause();
-      else show(+slider.value + 1);
-    }, INTERVAL);
-  }
-  slider.addEventListener('input', function () { pause(); show(+slider.value); });
-  play.addEventListener('click', function () { if (timer) pause(); else start(); });
-  show(+slider.value);
-  find('controls').hidden = false;
-  find('still').hidden = true;
-})();
-"""
-
 
 def stepper(
     frames, labels=None, *, title, alt, start=0, scale=2, vmin=-1, vmax=1, kilobytes=140, interval=160, note=""
@@ -222,7 +185,8 @@ def stepper(
 <div class="course-still" style="margin:6px 0">{html.escape(labels[start])}. Run the cell to move through all
 {len(frames)} frames.</div>
 {rich(note) if note else ""}
-<script>{_fill(_STEPPER_SCRIPT, embedded)}</script>
+<script>
+{_script("stepper.js", embedded)}</script>
 </div>"""
     text = (
         f"[slider: {title}. {alt} {len(frames)} frames, from {labels[0]} to {labels[-1]}; shown here: {labels[start]}]"
@@ -239,8 +203,13 @@ def _script_json(value):
     return json.dumps(value).replace("<", "\\u003c")
 
 
-def _fill(script, values):
-    """Put values in place of the capital words, in one pass: what is put in is not searched again."""
+def _script(name, values):
+    """A script of this folder with values in place of its capital words, in one pass: what is put in is not searched.
+
+    It finds its own figure from the place where it stands, so that two views of one output each stay alive; the id is
+    for front ends that run scripts elsewhere on the page.
+    """
+    script = Path(__file__).with_name(name).read_text(encoding="utf-8")
     return re.sub(r"\b(" + "|".join(values) + r")\b", lambda match: values[match.group()], script)
 
 
@@ -455,32 +424,6 @@ def _sweep_values(control):
 
 # ------------------------------------------------------------------------------------------------------------ predict
 
-_PREDICT_SCRIPT = """
-(function () {
-  const here = document.currentScript;
-  const root = (here && here.closest('.course-widget')) || document.getElementById('ROOT');
-  const answer = ANSWER;
-  const find = name => root.querySelector('.course-' + name);
-  const choices = [...root.querySelectorAll('input[type=radio]')], commit = find('commit');
-  choices.forEach(choice => choice.addEventListener('change', function () { commit.disabled = false; }));
-  commit.addEventListener('click', function () {
-    const chosen = choices.findIndex(choice => choice.checked);
-    if (chosen < 0) return;
-    find('verdict').textContent = chosen === answer ? '\\u2713 As you predicted.' : '\\u2717 Not what happens.';
-    root.querySelectorAll('.course-comment')[chosen].hidden = false;
-    choices.forEach(choice => { choice.disabled = true; });
-    commit.hidden = true;
-    find('reveal').open = true;
-    find('reveal').hidden = false;
-    root.querySelectorAll('label')[answer].style.fontWeight = 'bold';
-    find('verdict').focus();
-  });
-  find('still').hidden = true;
-  find('controls').hidden = false;
-  find('reveal').hidden = true;
-})();
-"""
-
 
 def predict(question, options, answer, reveal):
     """Predict, then run: the learner commits to an option, and only then sees what happens. Returns a Page.
@@ -516,7 +459,8 @@ I commit to this</button></div>
 {said}
 <details class="course-reveal"><summary {SUPPRESS}>What happens</summary>
 <p style="margin:0.3em 0"><b>{inline(answer)}</b></p>{rich(reveal)}</details>
-<script>{_fill(_PREDICT_SCRIPT, values)}</script>
+<script>
+{_script("predict.js", values)}</script>
 </div>"""
     choices = "\n".join(f"  ( ) {text}" for text in texts)
     return Page(markup, f"Predict, then run. {question}\n{choices}\nThen read on: the reveal follows the choice.")
