@@ -220,6 +220,13 @@ def _named_values(**values):
             )
 
 
+def _known(what, those, **labels):
+    """Raises ValueError where labels (None for none) name what is not there."""
+    for name, given in labels.items():
+        if unknown := set(given or ()) - set(those):
+            raise ValueError(f"{name}: {sorted(unknown)} are not among the {what} {list(those)}")
+
+
 def _drawable(scale, **values):
     """Raises ValueError where an array has no value that can be drawn on this scale."""
     for name, value in values.items():
@@ -256,15 +263,10 @@ def curves(
     alone, in front of the lines; `legend="below"` puts the names under the axes, where they cover no line. Raises
     ValueError if one of the points is not a label of `lines`, and for another `legend`.
     """
-    if legend not in ("inside", "below"):
-        raise ValueError(f"legend must be 'inside' or 'below'; got {legend!r}")
+    one_of(("inside", "below"), legend=legend)
     _named_values(lines=lines)
-    for name, labels in (("points", points), ("bands", bands or {}), ("x", x if isinstance(x, dict) else {})):
-        if unknown := set(labels) - set(lines):
-            raise ValueError(f"{name}: {sorted(unknown)} are not among the lines {list(lines)}")
-    for name, levelled in (("levels", levels), ("marks", marks)):
-        if levelled:
-            _named_values(**{name: levelled})
+    _known("lines", lines, points=points, bands=bands, x=x if isinstance(x, dict) else ())
+    _named_values(**{name: at for name, at in (("levels", levels), ("marks", marks)) if at})
     one_of(("linear", "log", "symlog", "logit"), xscale=xscale, yscale=yscale)
     fig, ax = _plot_axes(xlabel, ylabel, title)
     for index, (label, y) in enumerate(lines.items()):
@@ -344,8 +346,7 @@ def bars(
     _named_values(values=values)
     if errors:
         _named_values(errors=errors)
-        if unknown := set(errors) - set(values):
-            raise ValueError(f"errors: {sorted(unknown)} are not among the bars {list(values)}")
+        _known("bars", values, errors=errors)
     for label, value in values.items():
         _drawable(xscale, **{f"the bar {label!r}": value})
         if as_array(value).size != 1:
@@ -415,8 +416,7 @@ def scatter(
     for name, values in points.items():
         if values.ndim != 2 or values.shape[1] != 2 or not np.isfinite(values).all():
             raise ValueError(f"the panel {name!r} must be finite points (N, 2), got shape {values.shape}")
-    if unknown := set(paths or {}) - set(panels):
-        raise ValueError(f"paths: {sorted(unknown)} are not among the panels {list(panels)}")
+    _known("panels", panels, paths=paths)
     for name, span in (("limits", limits), ("ylimits", ylimits)):
         if span is not None and not (np.shape(span) == (2,) and span[0] < span[1]):
             raise ValueError(f"{name} must be (low, high) with low < high, got {span!r}")

@@ -196,7 +196,7 @@ def test_a_legend_below_covers_no_line():
     fig = figures.curves(X, {"a": X, "b": 1 - X}, xlabel="x", ylabel="y", title="Lines", legend="below")
     figures.figure_pixels(fig)
     assert fig.legends[0].get_window_extent().y1 <= fig.axes[0].get_window_extent().y0 and not fig.axes[0].get_legend()
-    with pytest.raises(ValueError, match="legend must be 'inside' or 'below'; got 'left'"):
+    with pytest.raises(ValueError, match="legend must be one of 'inside', 'below', got 'left'"):
         figures.curves(X, {"a": X}, xlabel="x", ylabel="y", title="Lines", legend="left")
 
 
