@@ -207,22 +207,32 @@ def ode_log_likelihood(
     rho_start, rho_end = -schedule.log_snr(ends) / 2
     h = (rho_end - rho_start) / steps
     grid = schedule.time(-2 * torch.linspace(rho_start, rho_end, 2 * steps + 1, dtype=torch.float64))  # with midpoints
-    z, log_det = x / alpha_start, 0.0
-    for k in range(0, 2 * steps, 2):
-        k1, l1 = _slope(denoiser, z, grid[k], signs)
-        k2, l2 = _slope(denoiser, z + h / 2 * k1, grid[k + 1], signs)
-        k3, l3 = _slope(denoiser, z + h / 2 * k2, grid[k + 1], signs)
-        k4, l4 = _slope(denoiser, z + h * k3, grid[k + 2], signs)
-        z = z + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-        log_det = log_det + h / 6 * (l1 + 2 * l2 + 2 * l3 + l4)  # (K, B), K = 1 when exact
+    z, log_det = runge_kutta(lambda z, t: _slope(denoiser, z, t, signs), x / alpha_start, grid, h)  # log_det (K, B)
     x_end = alpha_end * z
     volume = x[0].numel() * torch.log(alpha_end / alpha_start)
     error = log_det.std(0) / probes**0.5 if probes is not None and probes > 1 else None
     return OdeLikelihood(log_prior(x_end) + volume + log_det.mean(0), x_end, log_det.mean(0), error)
 
 
+def runge_kutta(slope, x, grid, h):
+    """The classical Runge-Kutta method for dx/du = f, and the integral of a second function g along the path.
+
+    slope(x, u) gives f, the shape of x, and g, of any shape; grid (2 n + 1,): the values of u at the ends and in the
+    middle of n steps of length h. Returns x at the last of them, and the integral.
+    """
+    integral = 0.0
+    for u, middle, end in zip(grid[:-2:2], grid[1::2], grid[2::2]):
+        f1, g1 = slope(x, u)
+        f2, g2 = slope(x + h / 2 * f1, middle)
+        f3, g3 = slope(x + h / 2 * f2, middle)
+        f4, g4 = slope(x + h * f3, end)
+        x = x + h / 6 * (f1 + 2 * f2 + 2 * f3 + f4)
+        integral = integral + h / 6 * (g1 + 2 * g2 + 2 * g3 + g4)
+    return x, integral
+
+
 def _slope(denoiser, z, t, signs):
-    """dz/drho = z - D(alpha z, t), and its divergence (K, B): exact in one row, or one row a probe."""
+    """dz/drho = z - D(alpha z, t), and its divergence (K, B): exact in one row (K = 1), or one row a probe."""
     with torch.enable_grad():
         z = z.detach().requires_grad_(True)
         slope = z - denoiser(denoiser.schedule.alpha(t).to(z) * z, t)

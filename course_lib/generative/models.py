@@ -24,6 +24,7 @@ from torch import nn
 
 from course_lib.arguments import alike, floating, positive, shaped, whole
 from course_lib.denoisers import MixtureDenoiser, NetworkDenoiser
+from course_lib.likelihood import runge_kutta
 from course_lib.losses import DiffusionLoss
 from course_lib.samplers import ddim_step, sample
 from course_lib.schedules import Cosine, uniform_times
@@ -337,15 +338,7 @@ class Diffusion(nn.Module):
         log p(x_0) = log N(x_1; 0, I) + integral over t of div(dx/dt)
         """
         whole(steps=steps)
-        integral, h = torch.zeros(len(x)), 1 / steps
-        for k in range(steps):
-            t = k * h
-            v1, d1 = self.velocity(x, t)
-            v2, d2 = self.velocity(x + h / 2 * v1, t + h / 2)
-            v3, d3 = self.velocity(x + h / 2 * v2, t + h / 2)
-            v4, d4 = self.velocity(x + h * v3, t + h)
-            x = x + h / 6 * (v1 + 2 * v2 + 2 * v3 + v4)
-            integral = integral + h / 6 * (d1 + 2 * d2 + 2 * d3 + d4)
+        x, integral = runge_kutta(self.velocity, x, [k / (2 * steps) for k in range(2 * steps + 1)], 1 / steps)
         zero = torch.zeros(())
         return log_normal(x, zero, zero) + integral
 
