@@ -1,13 +1,10 @@
 """The record ``08_synthesis``: six sets of MedNIST-like images, judged: features, distances to the training images, and
 what classifiers learn from them.
 
-``python -m course_lib.experiments 08_synthesis`` remakes it (needs MedNIST in the cache; about 20 minutes on one free
-core). It may be interrupted: rows that are there are not computed anew, and drawn images are kept in the temporary
-folder.
+It needs MedNIST in the cache, and about 20 minutes on one free core. Drawn images are kept in the temporary folder.
 """
 
 import functools
-import json
 import tempfile
 import time
 from dataclasses import dataclass
@@ -17,12 +14,23 @@ import torch
 from torch.nn import functional as F
 
 from course_lib import pretrained, runtime
-from course_lib.datasets import in_reference, mednist_images, random_of_each_class, spread_of_each_class
-from course_lib.files import read_tensors, write_rows, write_tensors
+from course_lib.datasets import random_of_each_class, spread_of_each_class
+from course_lib.experiments.mednist_sets import (
+    JUDGE,
+    beside_reference,
+    classes_in_turn,
+    classes_of,
+    distance,
+    features_of,
+    first_six,
+    mednist,
+)
+from course_lib.experiments.record import rounded
+from course_lib.experiments.study import Study, timed
+from course_lib.files import read_tensors, write_tensors
 from course_lib.generate import draw
 from course_lib.images import in_batches, to_tensor, to_uint8
 from course_lib.losses import ClassificationLoss
-from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.metrics.memorisation import nearest_and_crowd
 from course_lib.networks import Classifier
 from course_lib.training import Batches, train
@@ -44,21 +52,9 @@ CROWD = 50
 # ---- The sets --------------------------------------------------------------------------------------------------------
 
 
-def classes_in_turn(n=IMAGES):
-    """Classes 0..5 in turn, (n,)."""
-    return torch.arange(n) % 6
-
-
 def in_turn(chosen):
     """Indices ordered by class, as many of each of the six, put in turn."""
     return torch.as_tensor(chosen).reshape(6, -1).T.flatten()
-
-
-@functools.cache
-def _mednist(split):
-    """Images, uint8 (N, 64, 64), and labels (N,) of a split, as tensors."""
-    images, labels = mednist_images(split)
-    return torch.as_tensor(images), torch.as_tensor(labels)
 
 
 def _kept(name, make):
@@ -76,8 +72,7 @@ def _kept(name, make):
 def sampled(source, n=IMAGES, seed=0):
     """The first n images of a diffusion network's set, uint8 (n, 64, 64)."""
     denoiser = pretrained.load_denoiser(NETWORKS[source])
-    noise_and_classes = classes_in_turn(n)
-    return torch.as_tensor(to_uint8(draw(denoiser, noise_and_classes, nfe=STEPS, seed=seed, batch_size=60)))
+    return torch.as_tensor(to_uint8(draw(denoiser, classes_in_turn(n), nfe=STEPS, seed=seed, batch_size=60)))
 
 
 def gaussian(images, n, generator):
@@ -93,7 +88,7 @@ def gaussian(images, n, generator):
 
 
 def _gaussian_set():
-    images, labels = _mednist("train")
+    images, labels = mednist("train")
     drawn, generator = [], runtime.seeded(1)
     for label in range(6):
         of_class = images[labels == label]
@@ -129,7 +124,7 @@ def trained_vae(steps=VAE_STEPS):
     """MONAI's ``VarAutoEncoder``, trained on the training split without classes."""
     from monai.networks.nets import VarAutoEncoder
 
-    images, _ = _mednist("train")
+    images, _ = mednist("train")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = VarAutoEncoder(spatial_dims=2, in_shape=(1, 64, 64), out_channels=1, **VAE)
@@ -148,7 +143,7 @@ def _vae_set():
     in.
     """
     net = trained_vae()
-    images, labels = _mednist("train")
+    images, labels = mednist("train")
     drawn, generator = [], runtime.seeded(2)
     for label in range(6):
         of_class = images[labels == label]
@@ -176,8 +171,7 @@ def altered(images, generator):
 @functools.cache
 def _left():
     """Indices of the training images that are not in the reference of the Fréchet distance, shuffled in each class."""
-    labels = _mednist("train")[1]
-    left = (~in_reference(labels)).nonzero()[:, 0]
+    labels, left = mednist("train")[1], beside_reference("train")
     return left[random_of_each_class(labels[left], 2 * IMAGES // 6, runtime.seeded(0))].reshape(6, -1)
 
 
@@ -194,9 +188,9 @@ def images_of(source):
     if source in DRAWN:
         return _kept(source, {"VAE": _vae_set, "PCA-Gaussian": _gaussian_set}[source])
     if source == "held out":
-        images, labels = _mednist("test")
+        images, labels = mednist("test")
         return images[in_turn(spread_of_each_class(labels, half))], 0.0
-    images, labels = _mednist("train")
+    images, labels = mednist("train")
     if source in ("real", "real again"):
         part = _left()[:, :half] if source == "real" else _left()[:, half:]
         return images[in_turn(part)], 0.0
@@ -207,9 +201,9 @@ def images_of(source):
 
 
 @functools.cache
-def features_of(source):
+def set_features(source):
     """Features (IMAGES, 320) of a set."""
-    return in_batches(pretrained.load("mednist_features").features, images_of(source)[0])
+    return features_of(images_of(source)[0])
 
 
 # ---- Distances to the training images --------------------------------------------------------------------------------
@@ -231,14 +225,14 @@ def blocks(images):
 def distances(source, spaces=SPACES):
     """Nearest, and mean over the CROWD nearest, of the training images of the same class: {space: (IMAGES, 2)}, as
     root mean squares."""
-    images, labels = _mednist("train")
-    ours, y, found = images_of(source)[0], classes_in_turn(), {}
+    images, labels = mednist("train")
+    ours, y, found = images_of(source)[0], classes_in_turn(IMAGES), {}
     for space in spaces:
         pairs = torch.zeros(IMAGES, 2)
         for label in range(6):
             theirs, those = labels == label, y == label
             if space == "features":
-                sides = features_of(source)[those], _training_features()[theirs]
+                sides = set_features(source)[those], _training_features()[theirs]
             else:
                 look = blocks if space == "blocks" else to_tensor
                 sides = look(ours[those]), look(images[theirs])
@@ -249,7 +243,7 @@ def distances(source, spaces=SPACES):
 
 @functools.cache
 def _training_features():
-    return in_batches(pretrained.load("mednist_features").features, _mednist("train")[0])
+    return features_of(mednist("train")[0])
 
 
 # ---- Classifiers -----------------------------------------------------------------------------------------------------
@@ -268,7 +262,7 @@ def small(images):
 
 @functools.cache
 def _test():
-    images, labels = _mednist("test")
+    images, labels = mednist("test")
     return small(images), labels
 
 
@@ -296,7 +290,7 @@ def training_set(arm):
     "real", "real again", "diffusion", ...: a set; "real, few": FEW of each class; "A + B": both, or, with few, few of
     A.
     """
-    y = classes_in_turn()
+    y = classes_in_turn(IMAGES)
     parts = []
     for name in arm.split(" + "):
         few = name.endswith(", few")
@@ -358,49 +352,58 @@ def rare_hits(arm):
 # ---- The record ------------------------------------------------------------------------------------------------------
 
 
-def plan():
-    """(kind, name) of every row, what the notebook needs most first."""
-    sets = [("set", source) for source in (*REAL, *DRAWN, *COPIES)]
-    return [*sets, *(("classifier", arm) for arm in ARMS), *(("rare", arm) for arm in RARE_ARMS)]
+def plan(record=None):
+    """The rows, what the notebook needs most first."""
+    kinds = {"set": (*REAL, *DRAWN, *COPIES), "classifier": ARMS, "rare": RARE_ARMS}
+    return [{"kind": kind, "name": name} for kind, names in kinds.items() for name in names]
 
 
-def row(kind, name):
-    """One row of the record and the tensors that go with it."""
-    if kind == "classifier":
-        found = hits(*training_set(name))
-        accuracy = float(found.float().mean()) / SEEDS
-        n = len(training_set(name)[1])
-        return {"images": n, "accuracy": round(accuracy, 4)}, {"hits": found}
-    if kind == "rare":
-        own, otherwise = rare_hits(name)
-        accuracy = float(own.mean()) / RARE_SEEDS
-        return {"accuracy": round(accuracy, 4)}, {"own": own.to(torch.uint8), "otherwise": otherwise.half()}
-    images, seconds = images_of(name)
-    features, reference = features_of(name), pretrained.reference("mednist_features")
-    if name == "held out":  # in the order of their numbers: its beginning would be the first scans of the split
+def measure_set(source):
+    """A row of a set: its distances by size, and its tensors."""
+    images, seconds = images_of(source)
+    features = set_features(source)
+    if source == "held out":  # in the order of their numbers: its beginning would be the first scans of the split
         ranks = torch.randperm(IMAGES // 6, generator=runtime.seeded(6))
         features = features[(6 * ranks[:, None] + torch.arange(6)).flatten()]
-    judged = in_batches(pretrained.load("mednist_features"), images).argmax(1)
-    measured = {
-        "frechet_distance": [round(frechet_distance(moments(features[:n]), reference), 4) for n in SIZES],
-        "recognised": round(float((judged == classes_in_turn()).float().mean()), 4),
-        "seconds_an_image": round(seconds / IMAGES, 4),
-        "first_six": [[round(float(v), 3) for v in (x.mean(), x.std())] for x in to_tensor(images[:6])],
+    found = {
+        "frechet_distance": rounded([distance(features[:n]) for n in SIZES]),
+        "recognised": rounded((classes_of(images) == classes_in_turn(IMAGES)).float().mean()),
+        "seconds_an_image": rounded(seconds / IMAGES),
+        "first_six": first_six(to_tensor(images[:6])),
     }
-    tensors = {f"nearest {space}": pairs.half() for space, pairs in distances(name).items()}
-    if name not in COPIES:
+    tensors = {f"nearest {space}": pairs.half() for space, pairs in distances(source).items()}
+    if source not in COPIES:
         tensors["features"] = features[:STORED].half()
-    if name in DRAWN:
+    if source in DRAWN:
         tensors["images"] = images[:SHOWN]
-    return measured, tensors
+    return found, tensors
 
 
-def _empty(path):
-    labels = _mednist("test")[1]
-    write_tensors(path.with_suffix(".tensors.safetensors"), {"test labels": labels.to(torch.uint8)})
+def measure_classifier(arm):
+    """A row of a classifier: its accuracy, and how many seeds recognise each test image."""
+    images, labels = training_set(arm)
+    found = hits(images, labels)
+    return {"images": len(labels), "accuracy": rounded(float(found.float().mean()) / SEEDS)}, {"hits": found}
+
+
+def measure_rare(arm):
+    """A row of a way to treat a rare class: its accuracy, and what :func:`rare_hits` says."""
+    own, otherwise = rare_hits(arm)
+    tensors = {"own": own.to(torch.uint8), "otherwise": otherwise.half()}
+    return {"accuracy": rounded(float(own.mean()) / RARE_SEEDS)}, tensors
+
+
+@timed
+def measure(kind, name):
+    """A row and the tensors that go with it."""
+    found, kept = {"set": measure_set, "classifier": measure_classifier, "rare": measure_rare}[kind](name)
+    return found, {f"{kind}/{name}/{key}": value for key, value in kept.items()}
+
+
+def begin():
+    """What stands above the rows, and the labels of the test split."""
+    labels = mednist("test")[1]
     return {
-        "made_by": f"python -m course_lib.experiments {path.stem}",
-        "sha256": {name: pretrained.card(name)["sha256"] for name in (*NETWORKS.values(), "mednist_features")},
         "images": IMAGES,
         "stored": STORED,
         "steps": STEPS,
@@ -411,30 +414,8 @@ def _empty(path):
         "few": FEW,
         "block": BLOCK,
         "precision": runtime.precision_name(),
-        "training_images": len(_mednist("train")[1]),
-        "rows": [],
-    }
+        "training_images": len(mednist("train")[1]),
+    }, {"test labels": labels.to(torch.uint8)}
 
 
-def make(path):
-    """Compute the rows that the record at ``path`` lacks, and write it and its tensors after each of them."""
-    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else _empty(path)
-    tensors, _ = read_tensors(path.with_suffix(".tensors.safetensors"))
-    done = {(entry["kind"], entry["name"]) for entry in record["rows"]}
-    for kind, name in plan():
-        if (kind, name) in done:
-            continue
-        start = time.process_time()
-        measured, found = row(kind, name)
-        cost = {"cpu_seconds": round(time.process_time() - start, 1)}
-        record["rows"].append({"kind": kind, "name": name} | measured | cost)
-        tensors |= {f"{kind}/{name}/{key}": value for key, value in found.items()}
-        write_tensors(path.with_suffix(".tensors.safetensors"), tensors)
-        write_rows(path, record)
-        print(record["rows"][-1], flush=True)
-
-
-def tensors(path):
-    """The record's tensors, {"kind/name/what": tensor}, halves as float32: features, distances, images, hits."""
-    found, _ = read_tensors(path.with_suffix(".tensors.safetensors"))
-    return {key: value.float() if value.dtype == torch.half else value for key, value in found.items()}
+STUDY = Study("08_synthesis", plan, measure, begin, (*NETWORKS.values(), JUDGE))

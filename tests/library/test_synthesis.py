@@ -1,7 +1,6 @@
 """Floors, kernel distance, copies, intervals: against brute force, simulation and closed forms; the record of notebook
 08 against what it is made of."""
 
-import json
 import math
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 
 from course_lib import experiments, pretrained
 from course_lib.experiments import synthesis
-from course_lib.files import write_tensors
 from course_lib.metrics import intervals, memorisation
 from course_lib.metrics.distribution import (
     Moments,
@@ -223,7 +221,7 @@ def test_blocks_do_not_see_contrast():
 
 def test_a_rare_class_has_few_real_images(monkeypatch):
     """The sets have the sizes that the notebook states, and the made images are of the rare class alone."""
-    y = synthesis.classes_in_turn()
+    y = torch.arange(600) % 6
     fake = {"real": torch.zeros(600, 32, 32) + y[:, None, None], "diffusion": torch.full((600, 32, 32), 9.0)}
     monkeypatch.setattr(synthesis, "training_set", lambda arm: (fake[arm], y))
     sizes = dict.fromkeys(synthesis.RARE_ARMS, 600) | {"as it is": 520}
@@ -239,11 +237,8 @@ def test_a_rare_class_has_few_real_images(monkeypatch):
 
 def test_the_record_holds_together():
     """Every row that is planned is there, and the stored features score what the row says of 240 images."""
-    record, stored = (
-        experiments.load("08_synthesis"),
-        synthesis.tensors(experiments.record.RECORDS / "08_synthesis.json"),
-    )
-    assert [(row["kind"], row["name"]) for row in record["rows"]] == synthesis.plan()
+    record, stored = experiments.load("08_synthesis"), experiments.tensors("08_synthesis")
+    assert [{"kind": row["kind"], "name": row["name"]} for row in record["rows"]] == synthesis.plan()
     reference, labels = pretrained.reference("mednist_features"), stored["test labels"]
     for row in record["rows"]:
         if (features := stored.get(f"set/{row['name']}/features")) is not None and row["kind"] == "set":
@@ -264,17 +259,3 @@ def test_a_part_of_the_record_is_drawn_anew():
     images = synthesis.sampled("diffusion", n=6).float() / 127.5 - 1
     drawn = torch.stack([images.mean((1, 2)), images.std((1, 2))], 1)
     torch.testing.assert_close(drawn, torch.tensor(stored["first_six"]), rtol=0, atol=0.04)
-
-
-def test_the_record_may_be_interrupted(tmp_path, monkeypatch):
-    """A second call computes only the rows that are missing."""
-    path, asked = tmp_path / "08_synthesis.json", []
-    monkeypatch.setattr(synthesis, "plan", lambda: [("set", "a"), ("set", "b")])
-    row = lambda *key: asked.append(key) or ({"value": 1}, {"what": torch.ones(2).half()})  # noqa: E731
-    monkeypatch.setattr(synthesis, "row", row)
-    path.write_text(json.dumps({"rows": [{"kind": "set", "name": "a"}]}))
-    write_tensors(path.with_suffix(".tensors.safetensors"), {"set/a/what": torch.zeros(2)})
-    synthesis.make(path)
-    assert asked == [("set", "b")]
-    assert [entry["name"] for entry in json.loads(path.read_text())["rows"]] == ["a", "b"]
-    assert synthesis.tensors(path)["set/b/what"].dtype == torch.float32
