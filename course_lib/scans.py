@@ -1,15 +1,19 @@
 """Simulated scans of images: MRI with a part of the lines of k-space, CT from few views, each with its noise."""
 
 import functools
+import re
 
 import torch
 
-from course_lib.operators import KSpace, Radon, sampled_lines
+from course_lib import runtime
+from course_lib.operators import KSpace, Radon, sampled_lines, to_kspace
 
 ACCELERATIONS = (4, 8)
 MRI_NOISE = 0.03  # standard deviation in an image that is fully sampled, where white matter is at about 0.54
 CT_VIEWS = 24
 CT_NOISE = 0.4  # standard deviation of a ray, in pixels; the longest rays through a head sum up to about 100
+PROBLEMS = ("MRI, R = 4", "MRI, R = 8", "CT, 24 views")
+FINE = "MRI, R = 4, finer data"  # the scan of an image of 192 x 192, reconstructed on 96 x 96
 
 
 def scan_mri(x_0, accelerations, generator):
@@ -48,3 +52,54 @@ def zero_filled_scan(x_0, generator):
 def back_projected_scan(x_0, generator):
     """What the network of CT sees of x_0 (B, 1, H, W): the filtered back-projection of a scan."""
     return back_projected(*scan_ct(x_0, generator))
+
+
+# ---- Scans by their name ---------------------------------------------------------------------------------------------
+
+
+def check_problem(problem):
+    """Raises ValueError unless problem names a scan."""
+    if not isinstance(problem, str) or not re.match("CT|MRI, R = [0-9]+", problem):
+        raise ValueError(f"problem must be one of {', '.join(map(repr, PROBLEMS))}, got {problem!r}")
+
+
+def noise_of(problem):
+    """sigma_y of a problem, or of "MRI" or "CT", since all R have one. Raises ValueError for an unknown one."""
+    if problem != "MRI":
+        check_problem(problem)
+    return CT_NOISE if problem.startswith("CT") else MRI_NOISE
+
+
+def acceleration(problem):
+    """R of an MRI problem, an int. Raises ValueError for another problem."""
+    check_problem(problem)
+    if problem.startswith("CT"):
+        raise ValueError(f"problem {problem!r} is a CT scan: only an MRI scan has an acceleration R")
+    return int(problem.split("R = ")[1].split(",")[0])
+
+
+def scan(problem, x_0, seed):
+    """(A, y) of images x_0 (B, 1, 96, 96): the same lines and noise for the same seed and B, whatever the images."""
+    generator = runtime.seeded(seed)
+    if problem.startswith("CT"):
+        return scan_ct(x_0, generator)
+    return scan_mri(x_0, [acceleration(problem)] * len(x_0), generator)
+
+
+def finer_scan(problem, x_fine, seed):
+    """(A, y) of images on twice as fine a grid (B, 1, 192, 192): what a scanner does, who knows no pixels of ours.
+
+    The middle of the fine k-space, on the lines and with the noise of :func:`scan`. A mean over pixels becomes a sum
+    over four times as many, and the two grids lie a quarter of a coarse pixel apart.
+    """
+    n = x_fine.shape[-1] // 2
+    empty = torch.zeros(len(x_fine), 1, n, n)
+    A, noise = scan(problem, empty, seed)
+    middle = to_kspace(x_fine)[..., n // 2 : -n // 2, n // 2 : -n // 2] / 2
+    turn = torch.exp(2j * torch.pi * (torch.arange(n) - n // 2) * 0.25 / n)
+    return A, A.lines * (middle * turn * turn[:, None]) + noise
+
+
+def shown_at_once(problem, A, y):
+    """The picture that a scanner shows at once: zeros on missing lines, or filtered back-projection."""
+    return back_projected(A, y) if problem.startswith("CT") else A.adjoint(y)

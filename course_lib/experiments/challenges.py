@@ -36,6 +36,7 @@ from course_lib.metrics.detection import false_alarms
 from course_lib.metrics.images import contrast_kept, coverage, prediction_interval, psnr
 from course_lib.operators import to_kspace
 from course_lib.recipes import BRAIN_LICENCE, COPIES, MEDNIST_LICENCE, RECIPES
+from course_lib.scans import noise_of, scan
 
 CASES, GROUP = lab.CASES, lab.GROUP
 METHODS = ("zeros or FBP", "TV", "U-Net", "DiffPIR")
@@ -100,7 +101,7 @@ def _part(group):
 def reconstructions(R, method, group, sick=False, samples=1):
     """Samples (K, 4, 1, 96, 96) of one group from a scan at R, and the scan's operator."""
     x, problem = lab.subjects()[int(sick)][_part(group)], problem_of(R)
-    A, y = lab.scan(problem, x, lab.seed_of(group))
+    A, y = scan(problem, x, lab.seed_of(group))
     if method == TRUTH:
         return x[None], A
     drawn = [lab.reconstruct(problem, method, A, y, lab.seed_of(group, k + 1)) for k in range(samples)]
@@ -219,7 +220,7 @@ def images_of(shift):
 def shifted(shift, method, group, samples=1):
     """Samples (K, 4, 1, 96, 96) of a group of a shift at R = SHIFT_R, the scan's operator and the scan."""
     problem = problem_of(SHIFT_R)
-    A, y = lab.scan(problem, images_of(shift)[_part(group)], lab.seed_of(group))
+    A, y = scan(problem, images_of(shift)[_part(group)], lab.seed_of(group))
     drawn = [lab.reconstruct(problem, method, A, y, lab.seed_of(group, k + 1)) for k in range(samples)]
     return torch.stack(drawn), A, y
 
@@ -227,7 +228,7 @@ def shifted(shift, method, group, samples=1):
 def misfit(A, y, x):
     """Distance of images x (N, 1, H, W) to the measured lines, in units of the noise: (N,); a right answer has 1."""
     rest = (y - A(x)).abs().square().flatten(1).sum(1) / (2 * A.lines.flatten(1).sum(1) * x.shape[-1])
-    return rest.sqrt() / lab.noise_of(problem_of(SHIFT_R))
+    return rest.sqrt() / noise_of(problem_of(SHIFT_R))
 
 
 def shift_row(shift, method):

@@ -7,7 +7,6 @@ of its own, so that a group can be remade alone.
 
 import functools
 import json
-import re
 import time
 
 import torch
@@ -19,14 +18,11 @@ from course_lib.guidance import Clipped
 from course_lib.images import to_tensor
 from course_lib.inverse import diffpir, diffpir_step, dps_step, pigdm, tv
 from course_lib.metrics.images import contrast_kept, coverage, psnr, ssim
-from course_lib.operators import to_kspace
 from course_lib.samplers import ddpm_step, sample
-from course_lib.scans import CT_NOISE, MRI_NOISE, back_projected, scan_ct, scan_mri
+from course_lib.scans import FINE, PROBLEMS, check_problem, finer_scan, noise_of, scan, shown_at_once
 from course_lib.schedules import log_snr_times, uniform_times
 
 CASES, GROUP = 32, 4
-PROBLEMS = ("MRI, R = 4", "MRI, R = 8", "CT, 24 views")
-FINE = "MRI, R = 4, finer data"  # the scan of an image of 192 x 192, reconstructed on 96 x 96
 METHODS = ("zeros or FBP", "TV", "U-Net", "U-Net, fitted", "DPS", "PiGDM", "DiffPIR")
 STEPS = {"DPS": 40, "PiGDM": 30, "DiffPIR": 60}
 LESIONS = ("hyper", "tiny")  # subjects with an even and an odd position
@@ -45,53 +41,6 @@ GRID_OF_CT = {
     "U-Net, fitted": [{"weight": w} for w in (10.0, 30.0, 100.0, 300.0)],
     "DPS": [{"scale": s} for s in (0.03, 0.1, 0.3)],
 }
-
-
-def _check_problem(problem):
-    if not isinstance(problem, str) or not re.match("CT|MRI, R = [0-9]+", problem):
-        raise ValueError(f"problem must be one of {', '.join(map(repr, PROBLEMS))}, got {problem!r}")
-
-
-def noise_of(problem):
-    """sigma_y of a problem, or of "MRI" or "CT", since all R have one. Raises ValueError for an unknown one."""
-    if problem != "MRI":
-        _check_problem(problem)
-    return CT_NOISE if problem.startswith("CT") else MRI_NOISE
-
-
-def acceleration(problem):
-    """R of an MRI problem, an int. Raises ValueError for another problem."""
-    _check_problem(problem)
-    if problem.startswith("CT"):
-        raise ValueError(f"problem {problem!r} is a CT scan: only an MRI scan has an acceleration R")
-    return int(problem.split("R = ")[1].split(",")[0])
-
-
-def scan(problem, x_0, seed):
-    """(A, y) of images x_0 (B, 1, 96, 96): the same lines and noise for the same seed and B, whatever the images."""
-    generator = runtime.seeded(seed)
-    if problem.startswith("CT"):
-        return scan_ct(x_0, generator)
-    return scan_mri(x_0, [acceleration(problem)] * len(x_0), generator)
-
-
-def finer_scan(problem, x_fine, seed):
-    """(A, y) of images on twice as fine a grid (B, 1, 192, 192): what a scanner does, who knows no pixels of ours.
-
-    The middle of the fine k-space, on the lines and with the noise of :func:`scan`. A mean over pixels becomes a sum
-    over four times as many, and the two grids lie a quarter of a coarse pixel apart.
-    """
-    n = x_fine.shape[-1] // 2
-    empty = torch.zeros(len(x_fine), 1, n, n)
-    A, noise = scan(problem, empty, seed)
-    middle = to_kspace(x_fine)[..., n // 2 : -n // 2, n // 2 : -n // 2] / 2
-    turn = torch.exp(2j * torch.pi * (torch.arange(n) - n // 2) * 0.25 / n)
-    return A, A.lines * (middle * turn * turn[:, None]) + noise
-
-
-def simple(problem, A, y):
-    """The picture that a scanner shows at once: zeros on missing lines, or filtered back-projection."""
-    return back_projected(A, y) if problem.startswith("CT") else A.adjoint(y)
 
 
 @functools.cache
@@ -118,16 +67,20 @@ def reconstruct(problem, method, A, y, seed=0, settings=None, steps=None):
     method that draws; left out, as in ``STEPS``, for which the settings were chosen."""
     if method not in METHODS:
         raise ValueError(f"no method {method!r}; there are: {', '.join(METHODS)}")
-    _check_problem(problem)
+    check_problem(problem)
     settings = settings_of(problem, method) if settings is None else settings
     if method == "zeros or FBP":
-        return simple(problem, A, y).clamp(-1, 1)
+        return shown_at_once(problem, A, y).clamp(-1, 1)
     if method == "TV":
-        start = simple(problem, A, y)
+        start = shown_at_once(problem, A, y)
         return tv(A, y, iterations=60 if problem.startswith("CT") else 40, start=start, **settings).clamp(-1, 1)
     if method.startswith("U-Net"):
         with runtime.fast():
-            x = pretrained.load(network_of(problem))(simple(problem, A, y).to(runtime.device()), 0.0).float().cpu()
+            x = (
+                pretrained.load(network_of(problem))(shown_at_once(problem, A, y).to(runtime.device()), 0.0)
+                .float()
+                .cpu()
+            )
         return (fitted(A, y, x, **settings) if settings else x).clamp(-1, 1)
     denoiser, step, times = denoiser_and_step(problem, method, A, y, settings, steps)
     noise = torch.randn(len(y), 1, *y.shape[-1:] * 2, generator=runtime.seeded(seed))

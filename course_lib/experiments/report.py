@@ -26,6 +26,7 @@ from course_lib.files import read_tensors, write_atomically
 from course_lib.metrics.detection import auroc
 from course_lib.metrics.distribution import density_coverage, extrapolated, kernel_distance, precision_recall
 from course_lib.metrics.intervals import bootstrap, jackknife
+from course_lib.scans import FINE, PROBLEMS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "results.md"
@@ -279,19 +280,19 @@ def of_reconstruction(record, tensors):
     lab = reconstruction
     fresh = [row for row in record["rows"] if row["needs"] == lab.needs(row["problem"], row["method"])]
     found = {(row["problem"], row["method"]): row for row in fresh}
-    scans = {p: {m: found[p, m] for m in lab.METHODS if (p, m) in found} for p in lab.PROBLEMS}
+    scans = {p: {m: found[p, m] for m in lab.METHODS if (p, m) in found} for p in PROBLEMS}
     kept = []
-    for problem, method in itertools.product(lab.PROBLEMS, lab.METHODS):
+    for problem, method in itertools.product(PROBLEMS, lab.METHODS):
         row = found.get((problem, method), {})
         if "contrast_kept" in row:  # large and tiny lesions take turns
             covered = interval([100 * share for share in row["coverage"]], 0) if "coverage" in row else NONE
             lesions = [interval(row["contrast_kept"][k :: len(lab.LESIONS)]) for k in range(len(lab.LESIONS))]
             kept.append([f"{problem}: {method}", *lesions, covered])
-    own, grids = lab.PROBLEMS[0], []
+    own, grids = PROBLEMS[0], []
     for method in lab.METHODS:
-        if (own, method) in found and (lab.FINE, method) in found:
-            grid = Contest({problem: found[problem, method]["psnr"] for problem in (own, lab.FINE)})
-            grids.append([method, grid.mean(own), grid.mean(lab.FINE), grid.minus(lab.FINE, own)])
+        if (own, method) in found and (FINE, method) in found:
+            grid = Contest({problem: found[problem, method]["psnr"] for problem in (own, FINE)})
+            grids.append([method, grid.mean(own), grid.mean(FINE), grid.minus(FINE, own)])
     return [
         f"**Made data**: {record['cases']} healthy test subjects. Settings were chosen on {lab.GROUP} validation "
         "subjects, from small grids. The U-Nets were trained for these very scans, the prior of DPS, PiGDM and DiffPIR "

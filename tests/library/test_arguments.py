@@ -9,7 +9,7 @@ from course_lib.applications import anomaly, classical, counterfactual, denoisin
 from course_lib.arguments import alike, floating, images, one_of, positive, rising, shaped, whole, within
 from course_lib.denoisers import EmpiricalDenoiser, FunctionDenoiser, GaussianDenoiser, MixtureDenoiser
 from course_lib.experiments import anomaly as anomaly_study
-from course_lib.experiments import image_to_image, reconstruction, segmentation
+from course_lib.experiments import image_to_image, segmentation
 from course_lib.generative import models, scoreboard, training
 from course_lib.images import in_batches
 from course_lib.schedules import Cosine, Linear, VarianceExploding, uniform_times
@@ -276,10 +276,10 @@ def test_drawing_and_benches():
     for accelerations in (4, [4]):
         refused("accelerations", scans.scan_mri, X, accelerations, generator())
     for problem in ("PET", "MRI, R = ", None):
-        refused("problem", reconstruction.noise_of, problem)
+        refused("problem", scans.noise_of, problem)
     for problem in ("PET", "MRI", "CT, 24 views", None):
-        refused("problem", reconstruction.acceleration, problem)
-    noise = {problem: reconstruction.noise_of(problem) for problem in ("MRI", *reconstruction.PROBLEMS)}
+        refused("problem", scans.acceleration, problem)
+    noise = {problem: scans.noise_of(problem) for problem in ("MRI", *scans.PROBLEMS)}
     assert noise["MRI"] == noise["MRI, R = 4"] == noise["MRI, R = 8"] != noise["CT, 24 views"]
     refused("family", image_to_image.removal_cases, "hiper", "test")
     refused("family", anomaly_study.cases, "test", "hiper")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import datasets, experiments, recipes, runtime
+from course_lib import datasets, experiments, recipes, runtime, scans
 from course_lib.experiments import challenges as lab
 from course_lib.images import to_tensor
 from course_lib.metrics.images import contrast_kept, psnr
@@ -21,14 +21,14 @@ def noise(seed, n=8, size=96):
 
 @pytest.mark.parametrize("R", lab.ACCELERATIONS)
 def test_a_scan_measures_one_in_R_lines(R):
-    A, _ = lab.lab.scan(lab.problem_of(R), noise(0), 0)
+    A, _ = scans.scan(lab.problem_of(R), noise(0), 0)
     measured = A.lines.flatten(1).sum(1)
     assert ((measured - 96 / R).abs() <= (4 if R > 1 else 1)).all(), measured
 
 
 def test_what_is_left_out_known_or_invented_on_missing_lines():
     truth = noise(0)
-    A, _ = lab.lab.scan(lab.problem_of(8), truth, 0)
+    A, _ = scans.scan(lab.problem_of(8), truth, 0)
     for found, error, energy in ((A.adjoint(A(truth)), 1.0, 0.0), (truth, 0.0, 1.0), (noise(1), 2.0, 1.0)):
         shares = lab.ring_shares(found, truth, A)
         assert shares[0].shape == (8, lab.RINGS)
@@ -41,7 +41,7 @@ def test_what_is_left_out_known_or_invented_on_missing_lines():
 def test_rings_are_of_the_missing_lines_only():
     """A wrong coefficient on a measured line changes nothing; on a missing line it counts in its own ring."""
     truth = noise(0, n=1)
-    A, _ = lab.lab.scan(lab.problem_of(8), truth, 0)
+    A, _ = scans.scan(lab.problem_of(8), truth, 0)
     wave = torch.cos(2 * torch.pi * 40 * torch.arange(96) / 96)  # along the measured direction, at frequency 40 of 48
     for column in (0, next(k for k in range(1, 20) if A.lines[0, 0, 0, 48 + k] == 0)):
         across = torch.cos(2 * torch.pi * column * torch.arange(96) / 96)
@@ -59,7 +59,7 @@ def test_sharpness_by_hand():
 
 def test_the_truth_has_a_misfit_of_one():
     x = noise(0).clamp(-1, 1)
-    A, y = lab.lab.scan(lab.problem_of(lab.SHIFT_R), x, 0)
+    A, y = scans.scan(lab.problem_of(lab.SHIFT_R), x, 0)
     torch.testing.assert_close(lab.misfit(A, y, x), torch.ones(8), atol=0.06, rtol=0)
     assert (lab.misfit(A, y, -x) > 5).all()
 

@@ -137,8 +137,8 @@ def test_energy_score_of_one_answer_is_its_root_mean_squared_error():
 
 
 def test_scans_are_the_same_for_the_same_seed_whatever_the_images():
-    for problem in lab.PROBLEMS:
-        (A, y), (_, z) = (lab.scan(problem, x, 3) for x in (blobs(4), torch.zeros(4, 1, 32, 32)))
+    for problem in scans.PROBLEMS:
+        (A, y), (_, z) = (scans.scan(problem, x, 3) for x in (blobs(4), torch.zeros(4, 1, 32, 32)))
         torch.testing.assert_close(y - A(blobs(4)), z, rtol=0, atol=1e-4)
 
 
@@ -149,14 +149,14 @@ def test_a_scan_of_a_finer_grid_is_that_of_a_smooth_object_on_our_grid():
         axis = (torch.arange(size) - (size - 1) / 2) * 96 / size
         return torch.exp(-((axis[:, None] - 5) ** 2 + (axis + 8) ** 2) / 32)[None, None]
 
-    (_, ours), (_, fine) = lab.scan(lab.FINE, bell(96), 0), lab.finer_scan(lab.FINE, bell(192), 0)
+    (_, ours), (_, fine) = scans.scan(scans.FINE, bell(96), 0), scans.finer_scan(scans.FINE, bell(192), 0)
     assert (ours - fine).abs().max() < 1e-4 * ours.abs().max()
 
 
 def test_unknown_methods_are_named():
-    A, y = lab.scan(lab.PROBLEMS[0], blobs(4), 0)
+    A, y = scans.scan(scans.PROBLEMS[0], blobs(4), 0)
     with pytest.raises(ValueError, match="no method 'GAN'; there are: zeros or FBP, TV"):
-        lab.reconstruct(lab.PROBLEMS[0], "GAN", A, y)
+        lab.reconstruct(scans.PROBLEMS[0], "GAN", A, y)
 
 
 @pytest.fixture(scope="module")
@@ -169,10 +169,10 @@ def record():
 @pytest.mark.parametrize(
     ("problem", "method", "within"),
     [
-        (lab.PROBLEMS[0], "zeros or FBP", 0.01),
-        (lab.PROBLEMS[1], "TV", 0.02),
-        (lab.PROBLEMS[2], "zeros or FBP", 0.01),
-        (lab.PROBLEMS[1], "DiffPIR", 0.4),  # other processors round bfloat16 in other ways, 20 times over
+        (scans.PROBLEMS[0], "zeros or FBP", 0.01),
+        (scans.PROBLEMS[1], "TV", 0.02),
+        (scans.PROBLEMS[2], "zeros or FBP", 0.01),
+        (scans.PROBLEMS[1], "DiffPIR", 0.4),  # other processors round bfloat16 in other ways, 20 times over
     ],
 )
 def test_a_part_of_the_record_is_remade(record, problem, method, within):
@@ -193,7 +193,7 @@ def test_the_record_is_whole(record):
         if "contrast_kept" in row:
             assert len(row["contrast_kept"]) == len(row["lesion_error"]) == 32
         assert ("coverage" in row) == (row.get("samples", 1) > 1)
-        assert ("error_bar" in row) == (row["method"].startswith("U-Net") and row["problem"] != lab.FINE)
+        assert ("error_bar" in row) == (row["method"].startswith("U-Net") and row["problem"] != scans.FINE)
     kept = lab.pictures(experiments.record.RECORDS / "09_reconstruction.json")
     for key, images in kept.items():  # "problem/method/what"
         assert images.shape == (lab.SHOWN, 96, 96)

@@ -20,6 +20,7 @@ from course_lib.experiments import (
 )
 from course_lib.experiments.report import Contest
 from course_lib.metrics.intervals import bootstrap
+from course_lib.scans import FINE, PROBLEMS
 
 
 def rng():
@@ -154,7 +155,7 @@ def reconstruction_record():
     for problem, method in lab.plan():
         row = {"problem": problem, "method": method, "needs": lab.needs(problem, method), "samples": 1, "nfe": 3}
         row |= {key: draw.uniform(0, 30, 32).tolist() for key in ("psnr", "ssim", "contrast_kept")} | {"seconds": 0.25}
-        if method == "DiffPIR" and problem != lab.FINE:
+        if method == "DiffPIR" and problem != FINE:
             row |= {key: draw.uniform(0, 1, 32).tolist() for key in ("psnr_of_mean", "ssim_of_mean", "coverage")}
             row["samples"] = 4
         record["rows"].append(row)
@@ -166,7 +167,7 @@ def test_reconstruction():
     found = {(row["problem"], row["method"]): row for row in record["rows"]}
     *scans, kept, grids = tables(report.of_reconstruction(record, {}))
     assert len(scans) == 3 and len(kept) == 3 * len(lab.METHODS)
-    for problem, scan in zip(lab.PROBLEMS, scans):
+    for problem, scan in zip(PROBLEMS, scans):
         simple = max(lab.METHODS[:2], key=lambda method: np.mean(found[problem, method]["psnr"]))
         for method in lab.METHODS:
             row = found[problem, method]
@@ -182,7 +183,7 @@ def test_reconstruction():
         assert first(mean["PSNR, dB ↑"]) == near(row["psnr_of_mean"]) and mean["evaluations"] == "12"
         assert mean["s"] == "1.000" and scan["DiffPIR"]["s"] == "0.250"
         assert first(kept[f"{problem}: DiffPIR"]["coverage, %"]) == near(100 * np.array(row["coverage"]), 0)
-    own, fine = found[lab.PROBLEMS[0], "TV"]["psnr"], found[lab.FINE, "TV"]["psnr"]
+    own, fine = found[PROBLEMS[0], "TV"]["psnr"], found[FINE, "TV"]["psnr"]
     assert first(grids["TV"]["difference"]) == near(np.subtract(fine, own))
 
 
