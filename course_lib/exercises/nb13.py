@@ -252,14 +252,13 @@ q5 = function(
         prop(
             "whole step",
             _ends_at_image,
-            """A step down to s = 0 along the true v must end at the image:
-        is the sign that of image minus noise, and the length t - s?""",
+            """A step down to s = 0 along the true v must end at the image: is the sign that of image minus noise, and
+            the length t - s?""",
         ),
         case(
             "part of the way",
             (WAVE, RAMP, 0.7, 0.5),
-            """From 0.7 to 0.5 the step has length 0.2; the clean image lies
-        at distance t.""",
+            "From 0.7 to 0.5 the step has length 0.2; the clean image lies at distance t.",
         ),
     ],
     mistakes=[
