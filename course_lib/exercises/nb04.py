@@ -5,9 +5,9 @@ import math
 
 import torch
 
-from course_lib.denoisers import MixtureDenoiser
+from course_lib.denoisers import FunctionDenoiser, MixtureDenoiser
 from course_lib.exercises.engine import Exercises, case, choice, function, mistake, number, prop
-from course_lib.samplers import heun_step, sample
+from course_lib.samplers import dpmpp_2m_step, heun_step, sample
 from course_lib.schedules import Cosine
 
 DOUBLE = torch.float64
@@ -149,33 +149,56 @@ q1 = function(
 # ---- q2: DPM-Solver++(2M) --------------------------------------------------------------------------------------------
 
 
-def two_m(x_t, x_0, x_0_previous, u, t, s, schedule):
-    h_previous = (schedule.log_snr(t) - schedule.log_snr(u)) / 2
+def two_m_step(denoiser, x_t, t, s, previous=None, generator=None):
+    schedule, x_0 = denoiser.schedule, denoiser(x_t, t)
     h = (schedule.log_snr(s) - schedule.log_snr(t)) / 2
-    q = h_previous / h
-    x_0_prime = x_0 + (x_0 - x_0_previous) / (2 * q)
-    return schedule.sigma(s) / schedule.sigma(t) * x_t - schedule.alpha(s) * torch.expm1(-h) * x_0_prime
+    x_0_prime = x_0
+    if previous is not None:
+        u, x_0_previous = previous
+        q = (schedule.log_snr(t) - schedule.log_snr(u)) / 2 / h
+        x_0_prime = x_0 + (x_0 - x_0_previous) / (2 * q)
+    x_s = schedule.sigma(s) / schedule.sigma(t) * x_t - schedule.alpha(s) * torch.expm1(-h) * x_0_prime
+    return x_s, x_0
 
 
-def _by_ratios(x_t, x_0, x_0_previous, u, t, s, schedule):
-    """`two_m` without logarithms of its own: exp(-h) is a ratio of alpha / sigma."""
-    h = torch.log(schedule.alpha(s) * schedule.sigma(t) / (schedule.sigma(s) * schedule.alpha(t)))
-    r = torch.log(schedule.alpha(t) * schedule.sigma(u) / (schedule.sigma(t) * schedule.alpha(u))) / h
+def _by_ratios(denoiser, x_t, t, s, previous=None, generator=None):
+    """`two_m_step` without logarithms of its own: exp(-h) is a ratio of alpha / sigma."""
+    alpha, sigma, x_0 = denoiser.schedule.alpha, denoiser.schedule.sigma, denoiser(x_t, t)
+    u, x_0_previous = previous or (2 * t - s, x_0)
+    h = torch.log(alpha(s) * sigma(t) / (sigma(s) * alpha(t)))
+    r = torch.log(alpha(t) * sigma(u) / (sigma(t) * alpha(u))) / h
     ahead = (1 + 1 / (2 * r)) * x_0 - 1 / (2 * r) * x_0_previous
-    return schedule.sigma(s) / schedule.sigma(t) * x_t + schedule.alpha(s) * (1 - torch.exp(-h)) * ahead
+    return (sigma(s) / sigma(t) * x_t + alpha(s) * (1 - torch.exp(-h)) * ahead, x_0)
 
 
-def _two_m(half=1.0, sign=1.0, weight=lambda q: 1 / (2 * q)):
-    """`two_m` with its usual mistakes: factor of h, sign of h, weight of the extrapolation as a function of q."""
+def _two_m(weight=lambda q: 1 / (2 * q), factor=1.0):
+    """`two_m_step` with its usual mistakes: weight of the last change as a function of q, factor of h."""
 
-    def answer(x_t, x_0, x_0_previous, u, t, s, schedule):
-        h_previous = (schedule.log_snr(t) - schedule.log_snr(u)) / 2
+    def wrong(denoiser, x_t, t, s, previous=None, generator=None):
+        schedule, x_0 = denoiser.schedule, denoiser(x_t, t)
         h = (schedule.log_snr(s) - schedule.log_snr(t)) / 2
-        x_0_prime = x_0 + (x_0 - x_0_previous) * weight(h_previous / h)
-        factor = schedule.sigma(s) / schedule.sigma(t)
-        return factor * x_t - schedule.alpha(s) * torch.expm1(-sign * half * h) * x_0_prime
+        u, x_0_previous = previous or (2 * t - s, x_0)  # without a past: no change
+        q = (schedule.log_snr(t) - schedule.log_snr(u)) / 2 / h
+        x_0_prime = x_0 + (x_0 - x_0_previous) * weight(q)
+        x_s = schedule.sigma(s) / schedule.sigma(t) * x_t - schedule.alpha(s) * torch.expm1(-factor * h) * x_0_prime
+        return x_s, x_0
 
-    return answer
+    return wrong
+
+
+def _changed(change):
+    """`two_m_step` whose pair is change(x_s, x_0, previous, alpha_t / alpha_s)."""
+
+    def wrong(denoiser, x_t, t, s, previous=None, generator=None):
+        ratio = denoiser.schedule.alpha(t) / denoiser.schedule.alpha(s)
+        return change(*two_m_step(denoiser, x_t, t, s, previous), previous, ratio)
+
+    return wrong
+
+
+def _remembering(past):
+    """`two_m_step` after another step: past(previous, x_t, t, s)."""
+    return lambda denoiser, x_t, t, s, previous, generator: two_m_step(denoiser, x_t, t, s, past(previous, x_t, t, s))
 
 
 def _zigzag(n):
@@ -200,9 +223,7 @@ def slope(answer, steps=(40, 160)):
     denoiser, noise, truth = _problem()
 
     def step(denoiser, x_t, t, s, previous=None, generator=None):
-        x_0 = denoiser(x_t, t)
-        u, x_0_previous = previous or (t + (t - s), x_0)  # without a past: no change, so that the first step is DDIM's
-        return answer(x_t, x_0, x_0_previous, u, t, s, denoiser.schedule), x_0
+        return answer(denoiser, x_t, t, s, previous, generator)
 
     errors = [(sample(denoiser, noise, _zigzag(n), step) - truth).norm(dim=1).median() for n in steps]
     return math.log(errors[0] / errors[1]) / math.log(steps[1] / steps[0])
@@ -211,21 +232,40 @@ def slope(answer, steps=(40, 160)):
 _COSINE = Cosine()
 _EVEN, _UNEVEN = (tuple(_COSINE.time(torch.tensor(at, dtype=DOUBLE))) for at in ([-1.0, 0.0, 1.0], [-1.0, 0.0, 3.0]))
 
+
+def _at(times, x_0_previous):
+    """Arguments of a step whose denoiser says WAVE, after one whose denoiser said `x_0_previous`, or after none."""
+    u, t, s = times
+    previous = None if x_0_previous is None else (u, x_0_previous)
+    return FunctionDenoiser(lambda x_t, t: WAVE, _COSINE), RAMP, t, s, previous, None
+
+
 q2 = function(
-    r"""Write `two_m(x_t, x_0, x_0_previous, u, t, s, schedule)`: the DPM-Solver++(2M) step from $t$ to $s$. `x_0` is
-    the denoised image at $t$, `x_0_previous` that at the time $u > t$ of the step before. You have `schedule.alpha`,
-    `schedule.sigma` and `schedule.log_snr` ($\lambda_t = \log(\alpha_t^2/\sigma_t^2)$, twice the paper's).""",
-    solution=two_m,
+    r"""Write `two_m_step(denoiser, x_t, t, s, previous, generator)`: the DPM-Solver++(2M) step from $t$ to $s$, with
+    the arguments and the result of the library's steps. `previous` is the pair (u, D_previous) of the step before, at
+    the time $u > t$; in the first step it is None. Return the pair (x_s, D). `denoiser.schedule` has `alpha`, `sigma`
+    and `log_snr` ($\lambda_t = \log(\alpha_t^2/\sigma_t^2)$, twice the paper's); `generator` plays no part.""",
+    solution=two_m_step,
     tests=[
         case(
             "no change",
-            (RAMP, WAVE, WAVE, *_EVEN, _COSINE),
+            _at(_EVEN, WAVE),
             """Where the denoised image has not changed, the step is DDIM's. Is it exp(-h) with h > 0, and is h half of
             our lambda's difference (the paper's lambda is log(alpha / sigma))?""",
         ),
         case(
+            "the first step",
+            _at(_EVEN, None),
+            "In the first step `previous` is None: there is no change to extrapolate, D' is D, and the step is DDIM's.",
+        ),
+        prop(
+            "the denoised image",
+            lambda f: torch.allclose(f(*_at(_EVEN, ZEROS))[1], WAVE, atol=1e-5),
+            "Return D(x_t, t) itself beside x_s, not D': the next step gets it as `previous`.",
+        ),
+        case(
             "a change, equal steps",
-            (RAMP, WAVE, ZEROS, *_EVEN, _COSINE),
+            _at(_EVEN, ZEROS),
             """With equal steps q = h_previous / h = 1, and D' = 1.5 D - 0.5 D_previous: extrapolate ahead, by half of
             the last change. Are both h's halved, or neither in the ratio?""",
         ),
@@ -237,36 +277,39 @@ q2 = function(
         ),
         case(
             "unequal steps",
-            (RAMP, WAVE, ZEROS, *_UNEVEN, _COSINE),
+            _at(_UNEVEN, ZEROS),
             "q is the step before over this one, in lambda, and it divides: after a short step one looks far ahead.",
         ),
     ],
     mistakes=[
-        mistake(_two_m(half=2.0), "no change", "lambda instead of half lambda"),
-        mistake(_two_m(sign=-1.0), "no change", "sign of h"),
-        mistake(_two_m(weight=lambda q: 0.0), "a change, equal steps", "no memory: DDIM"),
-        mistake(_two_m(weight=lambda q: 1 / q), "a change, equal steps", "the 2 is missing"),
-        mistake(_two_m(weight=lambda q: 1 / (4 * q)), "a change, equal steps", "h_previous is not halved"),
-        mistake(_two_m(weight=lambda q: -1 / (2 * q)), "a change, equal steps", "extrapolates backwards"),
-        mistake(_two_m(weight=lambda q: q / 2), "unequal steps", "q inverted"),
-        mistake(_two_m(weight=lambda q: 0.5), "the slope", "q left out"),
+        mistake(_two_m(factor=2.0), "no change", "lambda instead of half lambda"),
+        mistake(_two_m(factor=-1.0), "no change", "sign of h"),
+        mistake(_two_m(lambda q: 0.0), "a change, equal steps", "no memory: DDIM"),
+        mistake(_two_m(lambda q: 1 / q), "a change, equal steps", "the 2 is missing"),
+        mistake(_two_m(lambda q: 1 / (4 * q)), "a change, equal steps", "h_previous is not halved"),
+        mistake(_two_m(lambda q: -1 / (2 * q)), "a change, equal steps", "extrapolates backwards"),
+        mistake(_two_m(lambda q: q / 2), "unequal steps", "q inverted"),
+        mistake(_two_m(lambda q: 0.5), "the slope", "q left out"),
+        mistake(_changed(lambda x_s, x_0, previous, ratio: (ratio * x_s, x_0)), "no change", "alpha of t"),
+        mistake(_changed(lambda x_s, x_0, *others: (x_0, x_0)), "no change", "the denoised image alone"),
+        mistake(_two_m(lambda q: -1 - 1 / (2 * q)), "a change, equal steps", "now and before swapped"),
+        mistake(_two_m(lambda q: 1.0), "a change, equal steps", "the whole of the last change"),
+        mistake(_changed(lambda x_s, *others: x_s), "shape", "x_s alone"),
+        mistake(_remembering(lambda previous, *others: tuple(previous)), "the first step", "a past taken for granted"),
         mistake(
-            lambda x_t, x_0, x_0_previous, u, t, s, schedule: (
-                two_m(x_t, x_0, x_0_previous, u, t, s, schedule) * schedule.alpha(t) / schedule.alpha(s)
-            ),
-            "no change",
-            "alpha of t",
+            _remembering(lambda previous, x_t, t, s: previous or (2 * t - s, 0 * x_t)),
+            "the first step",
+            "zeros for the image before the first",
         ),
-        mistake(lambda x_t, x_0, x_0_previous, u, t, s, schedule: x_0, "no change", "the denoised image alone"),
         mistake(
-            lambda x_t, x_0, x_0_previous, u, t, s, schedule: two_m(x_t, x_0_previous, x_0, u, t, s, schedule),
-            "a change, equal steps",
-            "now and before swapped",
+            _changed(lambda x_s, x_0, previous, ratio: (x_s, x_0 + (x_0 - previous[1]) / 2 if previous else x_0)),
+            "the denoised image",
+            "D' returned for D",
         ),
-        mistake(_two_m(weight=lambda q: 1.0), "a change, equal steps", "the whole of the last change"),
     ],
-    also_right=[_by_ratios],
+    also_right=[_by_ratios, dpmpp_2m_step],
     hints=[
+        "Ask `denoiser(x_t, t)` once, and unpack `previous` where it is not None.",
         "h = (lambda_s - lambda_t) / 2 and q = (lambda_t - lambda_u) / (lambda_s - lambda_t).",
         "D' = D + (D - D_previous) / (2 q): the value that D is expected to have in the middle of the step.",
         "x_s = sigma_s / sigma_t * x_t - alpha_s * (exp(-h) - 1) * D'.",
