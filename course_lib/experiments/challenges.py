@@ -348,7 +348,7 @@ def plan():
 
 def needs(kind, method):
     """sha256 of the network that a row uses besides the record's own; None where that network is not there."""
-    return lab.needs(problem_of(WORST), method) if kind in SCANNED else {}
+    return lab.STUDY.needs({"problem": problem_of(WORST), "method": method}) if kind in SCANNED else {}
 
 
 def row(kind, name, method):

@@ -1,19 +1,17 @@
 """The record ``09_reconstruction``: 32 made subjects reconstructed from three kinds of scan by seven methods.
 
-``python -m course_lib.experiments 09_reconstruction`` remakes it. It may be interrupted: rows that are there, and were
-made with the networks as they are now, are not computed anew. Subjects come in groups of four, each with random numbers
-of its own, so that a group can be remade alone.
+Subjects come in groups of four, each with random numbers of its own, so that a group can be remade alone.
 """
 
 import functools
-import json
 import time
 
 import torch
 
 from course_lib import pretrained, runtime
 from course_lib.datasets import synthetic_brains
-from course_lib.files import read_tensors, write_rows, write_tensors
+from course_lib.experiments.record import as_bytes, pictures, rounded
+from course_lib.experiments.study import Study
 from course_lib.guidance import Clipped
 from course_lib.images import to_tensor
 from course_lib.inverse import diffpir, diffpir_step, dps_step, pigdm, tv
@@ -69,19 +67,15 @@ def reconstruct(problem, method, A, y, seed=0, settings=None, steps=None):
         raise ValueError(f"no method {method!r}; there are: {', '.join(METHODS)}")
     check_problem(problem)
     settings = settings_of(problem, method) if settings is None else settings
-    if method == "zeros or FBP":
-        return shown_at_once(problem, A, y).clamp(-1, 1)
+    x = shown_at_once(problem, A, y)
     if method == "TV":
-        start = shown_at_once(problem, A, y)
-        return tv(A, y, iterations=60 if problem.startswith("CT") else 40, start=start, **settings).clamp(-1, 1)
+        x = tv(A, y, iterations=60 if problem.startswith("CT") else 40, start=x, **settings)
     if method.startswith("U-Net"):
         with runtime.fast():
-            x = (
-                pretrained.load(network_of(problem))(shown_at_once(problem, A, y).to(runtime.device()), 0.0)
-                .float()
-                .cpu()
-            )
-        return (fitted(A, y, x, **settings) if settings else x).clamp(-1, 1)
+            x = pretrained.load(network_of(problem))(x.to(runtime.device()), 0.0).float().cpu()
+        x = fitted(A, y, x, **settings) if settings else x
+    if method not in STEPS:
+        return x.clamp(-1, 1)
     denoiser, step, times = denoiser_and_step(problem, method, A, y, settings, steps)
     noise = torch.randn(len(y), 1, *y.shape[-1:] * 2, generator=runtime.seeded(seed))
     return sample(denoiser, noise, times, step, runtime.seeded(seed + 1)).clamp(-1, 1)
@@ -116,7 +110,7 @@ def evaluations(method):
 
 TUNED = PROBLEMS[1:]  # R = 4 uses the settings of R = 8
 
-#: kind of scan -> method -> what did best; `make` writes how each setting did into the record.
+#: kind of scan -> method -> what did best; the study writes how each setting did into the record.
 CHOSEN = {
     "MRI": {
         "TV": {"weight": 0.03},
@@ -164,7 +158,8 @@ def subjects():
     return to_tensor(bright.healthy), sick, masks, torch.as_tensor(bright.labels)[:, None] > 0
 
 
-def _group(k):
+def group_of(k):
+    """The places of the subjects of a group."""
     return slice(k * GROUP, (k + 1) * GROUP)
 
 
@@ -173,44 +168,45 @@ def seed_of(group, sample=0):
     return 1000 * group + 10 * sample
 
 
-def remake(problem, method, group, samples=1, sick=False):
-    """The samples (K, 4, 1, 96, 96) of one group, and processor seconds for an image."""
-    x = subjects()[1 if sick else 0][_group(group)]
-    A, y = scan(problem, x, seed_of(group))
-    start = time.process_time()
-    drawn = torch.stack([reconstruct(problem, method, A, y, seed_of(group, k + 1)) for k in range(samples)])
-    return drawn, (time.process_time() - start) / (samples * GROUP)
+def drawn(problem, method, x, group, samples=1, scanner=scan):
+    """Samples (K, 4, 1, 96, 96) of a group of images, the scan's operator and the scan."""
+    A, y = scanner(problem, x, seed_of(group))
+    found = [reconstruct(problem, method, A, y, seed_of(group, k + 1)) for k in range(samples)]
+    return torch.stack(found), A, y
 
 
-def row(problem, method):
-    """One row of the record, computed, and the pictures of the first group."""
+def drawn_of_all(problem, method, images, samples=1, scanner=scan):
+    """Samples (K, N, 1, 96, 96) of images (N, 1, 96, 96), and of each group the scan's operator and the scan."""
+    parts = [drawn(problem, method, images[group_of(k)], k, samples, scanner) for k in range(len(images) // GROUP)]
+    return torch.cat([found for found, _, _ in parts], 1), [scanned for _, *scanned in parts]
+
+
+def measure(problem, method):
+    """A row, and the pictures of the first group."""
+    if problem == FINE:
+        return measure_finer(method)
     healthy, sick, masks, brain = subjects()
-    K, groups = samples_of(problem, method), range(CASES // GROUP)
-    runtime.precision()  # measured once, before the clock starts
-    parts = [remake(problem, method, k, K) for k in groups]
-    samples = torch.cat([part for part, _ in parts], 1)  # (K, 32, 1, 96, 96)
-    kept = {"sample": samples[0, :SHOWN]}
+    K, start = samples_of(problem, method), time.process_time()
+    samples, _ = drawn_of_all(problem, method, healthy, K)
+    seconds = (time.process_time() - start) / (K * CASES)
+    kept = {"sample": samples[0]}
     found = {
-        "problem": problem,
-        "method": method,
         "settings": settings_of(problem, method),
         "samples": K,
         "nfe": evaluations(method),
-        "seconds": round(sum(seconds for _, seconds in parts) / len(parts), 3),
-        "needs": needs(problem, method),
-        **_scores(samples, healthy),
+        "seconds": rounded(seconds, 3),
+        **scores(samples, healthy),
     }
     if method.startswith("U-Net"):
-        found["error_bar"] = round(error_bar(problem, method), 5)
+        found["error_bar"] = rounded(error_bar(problem, method), 5)
     if K > 1:
-        found["coverage"] = _rounded(coverage(samples, healthy, brain))
-        kept |= {"mean": samples.mean(0)[:SHOWN], "std": samples.std(0)[:SHOWN]}
+        found["coverage"] = rounded(coverage(samples, healthy, brain), 3)
+        kept |= {"mean": samples.mean(0), "std": samples.std(0) * 4 - 1}  # up to 0.5
     if with_lesions(problem, method):
-        with_lesion = torch.cat([remake(problem, method, k, sick=True)[0][0] for k in groups])
-        found["contrast_kept"] = _rounded(contrast_kept(with_lesion, samples[0], sick - healthy, masks))
-        found["lesion_error"] = _rounded(lesion_error(samples[0]))
-        kept["lesion"] = with_lesion[:SHOWN]
-    return found, kept
+        kept["lesion"] = drawn_of_all(problem, method, sick)[0][0]
+        found["contrast_kept"] = rounded(contrast_kept(kept["lesion"], samples[0], sick - healthy, masks), 3)
+        found["lesion_error"] = rounded(lesion_error(samples[0]), 3)
+    return found, {f"{problem}/{method}/{what}": as_bytes(x[:SHOWN, 0]) for what, x in kept.items()}
 
 
 def error_bar(problem, method):
@@ -226,97 +222,61 @@ def lesion_error(without):
     return contrast_kept(without, healthy, sick - healthy, masks)
 
 
-def _rounded(values, digits=3):
-    return [round(float(value), digits) for value in values]
-
-
-def _scores(samples, truth):
+def scores(samples, truth):
     """PSNR and SSIM of one sample and, of several, of their mean, and the squared errors of means of 1, 2 and 4."""
-    scores = {"psnr": _rounded(psnr(samples[0], truth)), "ssim": _rounded(ssim(samples[0], truth), 4)}
+    found = {"psnr": rounded(psnr(samples[0], truth), 3), "ssim": rounded(ssim(samples[0], truth))}
     if len(samples) > 1:
         mean = samples.mean(0)
-        scores |= {"psnr_of_mean": _rounded(psnr(mean, truth)), "ssim_of_mean": _rounded(ssim(mean, truth), 4)}
-        scores["squared_error_of_mean"] = {
-            str(k): _rounded(
-                torch.stack([(part.mean(0) - truth).square().flatten(1).mean(1) for part in samples.split(k)]).mean(0),
-                7,
-            )
-            for k in (1, 2, 4)
-            if len(samples) % k == 0
-        }
-    return scores
+        found |= {"psnr_of_mean": rounded(psnr(mean, truth), 3), "ssim_of_mean": rounded(ssim(mean, truth))}
+        errors = {str(k): squared_error_of_means(samples, truth, k) for k in (1, 2, 4) if len(samples) % k == 0}
+        found["squared_error_of_mean"] = {k: rounded(values, 7) for k, values in errors.items()}
+    return found
 
 
-def finer_row(method):
+def squared_error_of_means(samples, truth, k):
+    """Mean squared error (N,) of means of k of the samples (K, N, C, H, W)."""
+    means = torch.stack([part.mean(0) for part in samples.split(k)])
+    return (means - truth).square().flatten(2).mean(2).mean(0)
+
+
+def measure_finer(method):
     """A row of the data from the finer grid; the truth is the fine image averaged over squares of two by two."""
     fine = to_tensor(synthetic_brains("test", CASES, size=192).images)
-    truth, found = torch.nn.functional.avg_pool2d(fine, 2), []
-    for k in range(CASES // GROUP):
-        A, y = finer_scan(FINE, fine[_group(k)], seed_of(k))
-        found.append(reconstruct(FINE, method, A, y, seed_of(k, 1)))
-    scores = _scores(torch.cat(found)[None], truth)
-    return {"problem": FINE, "method": method, "needs": needs(FINE, method), **scores}
+    samples, _ = drawn_of_all(FINE, method, fine, scanner=finer_scan)
+    return scores(samples, torch.nn.functional.avg_pool2d(fine, 2)), {}
 
 
-def needs(problem, method):
-    """sha256 of the network that a row uses besides the prior, {} for none; None where that network is not there."""
-    if not method.startswith("U-Net"):
-        return {}
-    name = network_of(problem)
-    return {name: pretrained.card(name)["sha256"]} if name in pretrained.names() else None
+def networks(key):
+    """The network that a row uses besides the prior, if any."""
+    return (network_of(key["problem"]),) if key["method"].startswith("U-Net") else ()
 
 
 def plan():
-    """(problem, method) of every row; what the notebook needs most comes first."""
+    """The rows, what the notebook needs most first."""
     order = ("zeros or FBP", "U-Net", "U-Net, fitted", "DiffPIR", "TV", "PiGDM", "DPS")
     rows = [(problem, method) for method in order for problem in (PROBLEMS[1], PROBLEMS[0], PROBLEMS[2])]
-    return rows[:15] + [(FINE, method) for method in order[:5]] + rows[15:]
+    rows = rows[:15] + [(FINE, method) for method in order[:5]] + rows[15:]
+    return [{"problem": problem, "method": method} for problem, method in rows]
 
 
-def make(path):
-    """Compute the rows that the record at ``path`` lacks, and write it after each of them."""
-    pictures_path = path.with_suffix(".tensors.safetensors")
-    pictures = read_tensors(pictures_path)[0] if pictures_path.exists() else {}
-    if path.exists():
-        record = json.loads(path.read_text(encoding="utf-8"))
-        record["rows"] = [
-            entry for entry in record["rows"] if entry["needs"] == needs(entry["problem"], entry["method"])
-        ]
-    else:
-        record = {
-            "made_by": f"python -m course_lib.experiments {path.stem}",
-            "sha256": {"brain": pretrained.card("brain")["sha256"]},
-            "cases": CASES,
-            "precision": runtime.precision_name(),
-            "tuning": {},
-            "rows": [],
-        }
-    done = {(entry["problem"], entry["method"]) for entry in record["rows"]}
-    for problem, method in plan():
-        if (problem, method) in done or needs(problem, method) is None:
-            continue
-        if method in GRID and problem in TUNED and f"{problem}, {method}" not in record["tuning"]:
-            record["tuning"][f"{problem}, {method}"] = tune(problem, method)
-        if problem == FINE:
-            found, kept = finer_row(method), {}
-        else:
-            found, kept = row(problem, method)
-        record["rows"].append(found)
-        pictures |= {f"{problem}/{method}/{key}": _bytes(images, key) for key, images in kept.items()}
-        write_tensors(pictures_path, pictures)
-        write_rows(path, record)
-        print(problem, method, found.get("seconds"), sum(found["psnr"]) / CASES, flush=True)
+def tuned_plan(record):
+    """The rows; before a method's row how each setting did stands in the record."""
+    for key in plan():
+        name = "{problem}, {method}".format(**key)
+        wanted = key["method"] in GRID and key["problem"] in TUNED and name not in record["tuning"]
+        if wanted and STUDY.needs(key) is not None:
+            record["tuning"][name] = tune(**key)
+        yield key
 
 
-def _bytes(images, key):
-    """Images (4, 1, 96, 96) as uint8 (4, 96, 96); a standard deviation is stored times 4, up to 0.5."""
-    scaled = images * 4 - 1 if key == "std" else images
-    return ((scaled[:, 0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+def begin():
+    """What stands above the rows."""
+    return {"cases": CASES, "precision": runtime.precision_name(), "tuning": {}}, {}
 
 
-def pictures(path):
+STUDY = Study("09_reconstruction", tuned_plan, measure, begin, ("brain",), networks)
+
+
+def stored_pictures():
     """The stored pictures: "problem/method/what" -> float (4, 96, 96): images in [-1, 1], or standard deviations."""
-    return {
-        key: (value.float() / 127.5 - 1 + key.endswith("std")) / (4 if key.endswith("std") else 1)
-        for key, value in read_tensors(path.with_suffix(".tensors.safetensors"))[0].items()
-    }
+    return {key: (x + 1) / 4 if key.endswith("std") else x for key, x in pictures(STUDY.name).items()}

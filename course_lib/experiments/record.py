@@ -11,6 +11,7 @@ import torch
 
 from course_lib import pretrained
 from course_lib.files import read_tensors, write_atomically, write_tensors
+from course_lib.images import to_uint8
 
 RECORDS = Path(__file__).parent / "records"
 
@@ -38,6 +39,16 @@ def load(name):
 def tensors(name):
     """The tensors of a record by name, halves as float32; {} for a record without."""
     return {key: value.float() if value.dtype == torch.half else value for key, value in _stored(name).items()}
+
+
+def pictures(name):
+    """The tensors of a record by name, pictures stored as bytes as floats in [-1, 1]; {} for a record without."""
+    return {key: x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x for key, x in tensors(name).items()}
+
+
+def as_bytes(images):
+    """Pictures (N, H, W), clipped to [-1, 1], as they are stored: uint8."""
+    return torch.as_tensor(to_uint8(images.clamp(-1, 1)))
 
 
 def _stored(name):

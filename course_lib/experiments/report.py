@@ -278,8 +278,8 @@ def scan(rows):
 def of_reconstruction(record, tensors):
     """PSNR and SSIM for each scan, lesions and coverage, and the finer data."""
     lab = reconstruction
-    fresh = [row for row in record["rows"] if row["needs"] == lab.needs(row["problem"], row["method"])]
-    found = {(row["problem"], row["method"]): row for row in fresh}
+    found = {(row["problem"], row["method"]): row for row in record["rows"] if lab.STUDY.is_fresh(row)}
+    wanted = [tuple(key.values()) for key in lab.plan()]
     scans = {p: {m: found[p, m] for m in lab.METHODS if (p, m) in found} for p in PROBLEMS}
     kept = []
     for problem, method in itertools.product(PROBLEMS, lab.METHODS):
@@ -308,7 +308,7 @@ def of_reconstruction(record, tensors):
         "### Data from a finer grid",
         "PSNR ↑ where the scan is made on a grid twice as fine. What counts is whether the order of the methods stays.",
         table(["", "own grid, dB ↑", "finer data, dB ↑", "difference"], grids),
-        *missing([f"{problem}: {method}" for problem, method in lab.plan() if (problem, method) not in found]),
+        *missing([f"{problem}: {method}" for problem, method in wanted if (problem, method) not in found]),
     ]
 
 

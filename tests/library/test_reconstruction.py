@@ -179,8 +179,8 @@ def test_a_part_of_the_record_is_remade(record, problem, method, within):
     row = next((row for row in record["rows"] if (row["problem"], row["method"]) == (problem, method)), None)
     if row is None:
         pytest.skip(f"{method} for {problem} has not been made yet")
-    drawn, _ = lab.remake(problem, method, 1)
-    truth = lab.subjects()[0][lab.GROUP : 2 * lab.GROUP]
+    truth = lab.subjects()[0][lab.group_of(1)]
+    drawn, _, _ = lab.drawn(problem, method, truth, 1)
     stored = torch.tensor(row["psnr"][lab.GROUP : 2 * lab.GROUP])
     torch.testing.assert_close(psnr(drawn[0], truth), stored, rtol=0, atol=within)
 
@@ -189,12 +189,12 @@ def test_the_record_is_whole(record):
     for row in record["rows"]:
         assert len(row["psnr"]) == len(row["ssim"]) == record["cases"] == 32
         assert row["settings"] == lab.settings_of(row["problem"], row["method"]) if "settings" in row else True
-        assert row["needs"] == lab.needs(row["problem"], row["method"])
+        assert row["needs"] == lab.STUDY.needs(row)
         if "contrast_kept" in row:
             assert len(row["contrast_kept"]) == len(row["lesion_error"]) == 32
         assert ("coverage" in row) == (row.get("samples", 1) > 1)
         assert ("error_bar" in row) == (row["method"].startswith("U-Net") and row["problem"] != scans.FINE)
-    kept = lab.pictures(experiments.record.RECORDS / "09_reconstruction.json")
+    kept = lab.stored_pictures()
     for key, images in kept.items():  # "problem/method/what"
         assert images.shape == (lab.SHOWN, 96, 96)
         assert float(images.min()) >= (-1e-6 if key.endswith("std") else -1.0) and float(images.max()) <= 1.0

@@ -152,10 +152,10 @@ def test_synthesis():
 def reconstruction_record():
     lab, draw = reconstruction, rng()
     record = {"cases": 32, "rows": []}
-    for problem, method in lab.plan():
-        row = {"problem": problem, "method": method, "needs": lab.needs(problem, method), "samples": 1, "nfe": 3}
+    for key in lab.plan():
+        row = key | {"needs": lab.STUDY.needs(key), "samples": 1, "nfe": 3}
         row |= {key: draw.uniform(0, 30, 32).tolist() for key in ("psnr", "ssim", "contrast_kept")} | {"seconds": 0.25}
-        if method == "DiffPIR" and problem != FINE:
+        if key["method"] == "DiffPIR" and key["problem"] != FINE:
             row |= {key: draw.uniform(0, 1, 32).tolist() for key in ("psnr_of_mean", "ssim_of_mean", "coverage")}
             row["samples"] = 4
         record["rows"].append(row)
