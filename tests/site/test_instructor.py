@@ -9,6 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from course_lib.viz.html import prose
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 import cell_times  # noqa: E402
@@ -87,18 +89,18 @@ def cards(number):
             continue
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "predict":
-                question = ast.literal_eval(node.args[0])
+                question = prose(ast.literal_eval(node.args[0]))
                 named = {keyword.arg: keyword.value for keyword in node.keywords}
                 answer = node.args[2] if len(node.args) > 2 else named["answer"]
                 options = node.args[1]
                 if isinstance(options, ast.Dict):
-                    texts = [ast.literal_eval(key) for key in options.keys]
+                    texts = [prose(ast.literal_eval(key)) for key in options.keys]
                 elif isinstance(options, ast.List):
-                    texts = ast.literal_eval(options)
+                    texts = [prose(text) for text in ast.literal_eval(options)]
                 else:
                     continue  # made by the notebook's own measurement
                 if isinstance(answer, ast.Constant):
-                    found[question] = (texts, answer.value, where[index])
+                    found[question] = (texts, prose(answer.value), where[index])
     return found
 
 
