@@ -5,7 +5,10 @@ import math
 import numpy as np
 import torch
 
+from course_lib.denoisers import FunctionDenoiser
 from course_lib.exercises.engine import Exercises, case, choices, function, mistake, number, prop
+from course_lib.samplers import sample
+from course_lib.schedules import Cosine
 
 # ---- q1: one voxel --------------------------------------------------------------------------------------------------
 
@@ -36,22 +39,11 @@ EPS = torch.cos(9 * X)
 TIMES = torch.tensor([0.6, 0.3, 0.1, 0.0], dtype=torch.float64)
 
 
-def alpha(t):
-    return torch.cos(torch.as_tensor(t, dtype=torch.float64) * torch.pi / 2)
+SHRINK = FunctionDenoiser(lambda x_t, t: 0.5 * x_t + 0.1 * t, Cosine())
 
 
-def sigma(t):
-    return torch.sin(torch.as_tensor(t, dtype=torch.float64) * torch.pi / 2)
-
-
-WAY = TIMES, alpha, sigma
-
-
-def shrink(x_t, t):
-    return 0.5 * x_t + 0.1 * t
-
-
-def restored(D, x, eps, times, alpha, sigma):
+def restored(D, x, eps, times):
+    alpha, sigma = D.schedule.alpha, D.schedule.sigma
     x_t = alpha(times[0]) * x + sigma(times[0]) * eps
     for t, s in zip(times[:-1], times[1:]):
         x_0 = D(x_t, t)
@@ -59,8 +51,9 @@ def restored(D, x, eps, times, alpha, sigma):
     return x_t
 
 
-def _from_slopes(D, x, eps, times, alpha, sigma):
+def _from_slopes(D, x, eps, times):
     """The same steps with the terms sorted by x_t and by D."""
+    alpha, sigma = D.schedule.alpha, D.schedule.sigma
     x_t = alpha(times[0]) * x + sigma(times[0]) * eps
     for i in range(len(times) - 1):
         ratio = sigma(times[i + 1]) / sigma(times[i])
@@ -71,10 +64,12 @@ def _from_slopes(D, x, eps, times, alpha, sigma):
 def _restored(
     start=lambda x, eps, a, s: a * x + s * eps,
     noise=lambda first, x_t, x_0, a_t, s_t, a_s: (x_t - a_t * x_0) / s_t,
+    levels=lambda schedule: (schedule.alpha, schedule.sigma),
 ):
-    """`restored` with another start, or with another noise in each step; a and s are levels of signal and noise."""
+    """`restored` with another start, another noise in each step, or other levels a and s of signal and noise."""
 
-    def wrong(D, x, eps, times, alpha, sigma):
+    def wrong(D, x, eps, times):
+        alpha, sigma = levels(D.schedule)
         x_t = start(x, eps, alpha(times[0]), sigma(times[0]))
         for t, s in zip(times[:-1], times[1:]):
             x_0 = D(x_t, t)
@@ -85,42 +80,38 @@ def _restored(
 
 
 q2 = function(
-    r"""Write `restored(D, x, eps, times, alpha, sigma)`: noise and denoise. Noise `x` to `times[0]` with `eps`, then
+    r"""Write `restored(D, x, eps, times)`: noise and denoise. Noise `x` to `times[0]` with `eps`, then
     walk along the falling `times`, the last of which is 0, with DDIM: $x_s = \alpha_s D + \sigma_s\,(x_t - \alpha_t
-    D)/\sigma_t$. `D(x_t, t)` is the denoiser, `alpha(t)` and `sigma(t)` are functions.""",
+    D)/\sigma_t$. `D(x_t, t)` is the denoiser; `D.schedule.alpha(t)` and `D.schedule.sigma(t)` are its levels.""",
     solution=restored,
     tests=[
         prop(
             "starts from the image",
-            lambda f: (f(shrink, X, EPS, *WAY) - f(shrink, -X, EPS, *WAY)).std() > 1e-3,
+            lambda f: (f(SHRINK, X, EPS, TIMES) - f(SHRINK, -X, EPS, TIMES)).std() > 1e-3,
             "The result does not depend on x. Starting from pure noise draws some healthy person, not this one.",
         ),
         prop(
             "is noised",
-            lambda f: (f(shrink, X, EPS, *WAY) - f(shrink, X, -EPS, *WAY)).std() > 1e-3,
+            lambda f: (f(SHRINK, X, EPS, TIMES) - f(SHRINK, X, -EPS, TIMES)).std() > 1e-3,
             "The result does not depend on eps. Without noise nothing hides the lesion from the denoiser.",
         ),
-        case("one step", (shrink, X, EPS, TIMES[[0, 3]], alpha, sigma), "One step to 0 leaves D(x_t0, t_0)."),
-        case("three steps", (shrink, X, EPS, *WAY), "Is the noise of each step worked out anew?"),
+        case("one step", (SHRINK, X, EPS, TIMES[[0, 3]]), "One step to 0 leaves D(x_t0, t_0)."),
+        case("three steps", (SHRINK, X, EPS, TIMES), "Is the noise of each step worked out anew?"),
     ],
     mistakes=[
         mistake(_restored(start=lambda x, eps, a, s: eps), "starts from the image", "ordinary sampling"),
         mistake(_restored(start=lambda x, eps, a, s: a * x), "is noised", "forgets sigma eps"),
         mistake(_restored(noise=lambda first, x_t, x_0, *levels: first), "three steps", "keeps the first noise"),
+        mistake(lambda D, x, eps, times: restored(D, x, eps, times[:-1]), "one step", "stops before 0"),
+        mistake(_restored(levels=lambda schedule: (schedule.sigma, schedule.alpha)), "one step", "swapped"),
         mistake(
-            lambda D, x, eps, times, alpha, sigma: restored(D, x, eps, times[:-1], alpha, sigma),
+            lambda D, *others: restored(FunctionDenoiser(lambda x_t, t: D(x_t, 0 * t), D.schedule), *others),
             "one step",
-            "stops before 0",
+            "D not told the time",
         ),
-        mistake(lambda D, x, eps, times, alpha, sigma: restored(D, x, eps, times, sigma, alpha), "one step", "swapped"),
-        mistake(lambda D, *others: restored(lambda x_t, t: D(x_t, 0 * t), *others), "one step", "D not told the time"),
+        mistake(lambda D, x, eps, times: restored(D, x, eps, times[[0, -1]]), "three steps", "one step only"),
         mistake(
-            lambda D, x, eps, times, alpha, sigma: restored(D, x, eps, times[[0, -1]], alpha, sigma),
-            "three steps",
-            "one step only",
-        ),
-        mistake(
-            lambda D, x, eps, times, alpha, sigma: D(alpha(times[0]) * x + sigma(times[0]) * eps, times[0]),
+            lambda D, x, eps, times: D(D.schedule.noisy(x, eps, times[0]), times[0]),
             "three steps",
             "the denoised image alone",
         ),
@@ -134,15 +125,15 @@ q2 = function(
     ],
     also_right=[
         _from_slopes,
-        lambda D, x, eps, times, alpha, sigma: restored(
-            D, x, eps, [float(t) for t in times], lambda t: float(alpha(t)), lambda t: float(sigma(t))
-        ),
+        lambda D, x, eps, times: restored(D, x, eps, [float(t) for t in times]),
+        lambda D, x, eps, times: sample(D, D.schedule.noisy(x, eps, times[0]), times),
     ],
     hints=[
-        "Start: `x_t = alpha(times[0]) * x + sigma(times[0]) * eps`.",
+        """Begin with `alpha, sigma = D.schedule.alpha, D.schedule.sigma`.
+        Start: `x_t = alpha(times[0]) * x + sigma(times[0]) * eps`.""",
         "`for t, s in zip(times[:-1], times[1:])`: ask D at t, work out the noise in x_t, put both together at s.",
     ],
-    explanation="AnoDDPM (Wyatt et al., 2022) in four lines. All that matters is hidden in `times[0]`.",
+    explanation="AnoDDPM (Wyatt et al., 2022) in a few lines. All that matters is hidden in `times[0]`.",
 )
 
 
