@@ -5,7 +5,7 @@ otherwise. Colours are those of Okabe and Ito (told apart with any colour vision
 their number, so that nothing is said by colour alone.
 
     fig = figures.curves(t, {"signal": alpha, "noise": sigma}, xlabel="t", ylabel="coefficient", title="Cosine")
-    figures.show(fig, alt="Two curves against time: the signal falls from 1 to 0 while the noise rises from 0 to 1.")
+    figures.show(fig, "Two curves against time: the signal falls from 1 to 0 while the noise rises from 0 to 1.")
 """
 
 import io

@@ -3,7 +3,7 @@
 The patient's right is on the left of axial and coronal planes, the front on the left of sagittal ones; the head is up.
 The affine says which axis of the array is which, and how long a voxel is: nothing is stretched.
 
-    figures.show(planes.three_planes(image, affine, label, title="A hippocampus"), alt="...")
+    figures.show(planes.three_planes(image, affine, label, title="A hippocampus"), "...")
     planes.viewer({"first": (image, label)}, affine, title="Move the cross", alt="...")
 """
 
