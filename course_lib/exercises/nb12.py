@@ -5,7 +5,10 @@ import math
 import numpy as np
 import torch
 
+from course_lib.applications.denoising import posterior_mean
+from course_lib.denoisers import FunctionDenoiser
 from course_lib.exercises.engine import Exercises, case, choices, function, mistake, number, prop
+from course_lib.schedules import Cosine
 
 # ---- q1: the time of a noise level -----------------------------------------------------------------------------------
 
@@ -28,78 +31,75 @@ q1 = number(
 # ---- q2: denoise -----------------------------------------------------------------------------------------------------
 
 
-def denoise(D, y, sigma_y, alpha, time):
-    t = time(sigma_y)
-    return D(alpha(t) * y, t)
+def denoise(D, y, sigma_y):
+    t = D.schedule.time(-2 * math.log(sigma_y))
+    return D(D.schedule.alpha(t) * y, t)
 
 
-def _time(sigma_y):
-    return 2 / math.pi * math.atan(sigma_y)
-
-
-def _alpha(t):
-    return math.cos(math.pi * t / 2)
-
-
-def _D(x_t, t):
-    """Exact for x_0 ~ N(0, 1), and shifted with t, so that it matters which t it is given."""
-    return _alpha(t) * x_t + 0.2 * t
+Y = torch.linspace(-1.5, 1.5, 12, dtype=torch.float64).reshape(1, 1, 3, 4)
+# Exact for x_0 ~ N(0, 1), and shifted with t, so that it matters which t it is given.
+EXACT = FunctionDenoiser(lambda x_t, t: Cosine().alpha(t) * x_t + 0.2 * t, Cosine())
 
 
 def _asked(f, sigma_y):
     """(x_t, t) of the first time that f asks its denoiser; NaN if it does not."""
     asked = [(float("nan") * Y, float("nan"))]
-    f(lambda x_t, t: asked.append((torch.as_tensor(x_t), float(t))) or x_t, Y, sigma_y, _alpha, _time)
+    f(FunctionDenoiser(lambda x_t, t: asked.append((torch.as_tensor(x_t), float(t))) or x_t, Cosine()), Y, sigma_y)
     return asked[1] if len(asked) > 2 else asked[0]  # the last to ask is the solution, for comparison
 
 
-Y = torch.linspace(-1.5, 1.5, 12, dtype=torch.float64).reshape(1, 1, 3, 4)
-
-
 def _asks(what):
-    """`denoise` that asks D something else: what(y, sigma_y, alpha, time) -> (x_t, t)."""
-    return lambda D, y, sigma_y, alpha, time: D(*what(y, sigma_y, alpha, time))
+    """`denoise` that asks D something else: what(y, sigma_y, alpha, time) -> (x_t, t), with time a function of s."""
+
+    def wrong(D, y, sigma_y):
+        return D(*what(y, sigma_y, D.schedule.alpha, lambda s: D.schedule.time(-2 * torch.log(s))))
+
+    return wrong
 
 
 q2 = function(
-    """Write `denoise(D, y, sigma_y, alpha, time)`: E[x_0 | y] for y = x_0 + sigma_y n by one evaluation of the
-    prior's denoiser `D(x_t, t)`. `time(sigma_y)` gives the t with sigma_t / alpha_t = sigma_y, and `alpha(t)` is a
-    function.""",
+    r"""Write `denoise(D, y, sigma_y)`: E[x_0 | y] for y = x_0 + sigma_y n by one evaluation of the prior's denoiser
+    `D(x_t, t)`. You have `D.schedule.alpha(t)`, and `D.schedule.time(log_snr)`, the t at which
+    $\log(\alpha_t^2 / \sigma_t^2)$ is the number given.""",
     solution=denoise,
     tests=[
         prop(
             "the right time",
-            lambda f: abs(_asked(f, 0.7)[1] - _time(0.7)) < 1e-6,
-            "D was not asked at t = time(sigma_y).",
+            lambda f: abs(_asked(f, 0.7)[1] - 2 / math.pi * math.atan(0.7)) < 1e-6,
+            "D was not asked at the t with sigma_t / alpha_t = sigma_y. What is log(alpha_t^2 / sigma_t^2) there?",
         ),
         prop(
             "scaled",
             lambda f: float(_asked(f, 0.7)[0].abs().max() / Y.abs().max()) < 0.99,
             "D was given y itself. It expects an x_t, whose signal is alpha_t x_0: this one is too bright.",
         ),
-        case(
-            "denoised", (_D, Y, 0.7, _alpha, _time), "Is it y that is scaled, by alpha_t, and D's answer left as it is?"
-        ),
+        case("denoised", (EXACT, Y, 0.7), "Is it y that is scaled, by alpha_t, and D's answer left as it is?"),
     ],
     mistakes=[
         mistake(_asks(lambda y, s, alpha, time: (alpha(time(s)) * y, s)), "the right time", "t = sigma_y"),
         mistake(_asks(lambda y, s, alpha, time: (y, time(s))), "scaled", "not scaled"),
         mistake(_asks(lambda y, s, alpha, time: (y / alpha(time(s)), time(s))), "scaled", "divided"),
-        mistake(lambda D, y, sigma_y, alpha, time: alpha(time(sigma_y)) * D(y, time(sigma_y)), "scaled", "D is scaled"),
-        mistake(_asks(lambda y, s, alpha, time: (alpha(s) * y, time(s))), "denoised", "alpha at sigma_y"),
         mistake(
-            lambda D, y, sigma_y, alpha, time: denoise(D, y, sigma_y, alpha, time) / alpha(time(sigma_y)),
-            "denoised",
-            "scaled back",
+            lambda D, y, sigma_y: D(y, D.schedule.time(-2 * torch.log(sigma_y))) / (1 + sigma_y**2) ** 0.5,
+            "scaled",
+            "D is scaled",
         ),
-        mistake(lambda D, y, sigma_y, alpha, time: alpha(time(sigma_y)) * y, "the right time", "D never asked"),
+        mistake(_asks(lambda y, s, alpha, time: (alpha(s) * y, time(s))), "denoised", "alpha at sigma_y"),
+        mistake(lambda D, y, sigma_y: denoise(D, y, sigma_y) * (1 + sigma_y**2) ** 0.5, "denoised", "scaled back"),
+        mistake(lambda D, y, sigma_y: y / (1 + sigma_y**2) ** 0.5, "the right time", "D never asked"),
         mistake(_asks(lambda y, s, alpha, time: (alpha(time(s)) * y, alpha(time(s)))), "the right time"),
+        mistake(_asks(lambda y, s, alpha, time: (alpha(time(s**0.5)) * y, time(s**0.5))), "the right time", "no 2"),
+        mistake(_asks(lambda y, s, alpha, time: (alpha(time(1 / s)) * y, time(1 / s))), "the right time", "no minus"),
     ],
     also_right=[
-        lambda D, y, sigma_y, alpha, time: D(y * alpha(time(sigma_y)), time(sigma_y)),
-        lambda D, y, sigma_y, alpha, time: D(y / math.sqrt(1 + float(sigma_y) ** 2), torch.tensor(time(sigma_y))),
+        posterior_mean,
+        lambda D, y, sigma_y: D(y / math.sqrt(1 + sigma_y**2), torch.atan(sigma_y) * 2 / math.pi),
     ],
-    hints=["Two lines: the time, then D of the scaled picture.", "`t = time(sigma_y)`; `D(alpha(t) * y, t)`."],
+    hints=[
+        "Two lines: the time, then D of the scaled picture.",
+        "sigma_t / alpha_t = sigma_y is a log-SNR of -2 log sigma_y.",
+        "`t = D.schedule.time(-2 * math.log(sigma_y))`; `D(D.schedule.alpha(t) * y, t)`.",
+    ],
     explanation="""One evaluation of a network that was never trained for this.
     A regression trained on pairs at this one noise level would be after the same function.""",
 )
