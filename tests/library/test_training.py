@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import tiny_training
+from helpers.tiny_training import Tiny, plain_run, tiny_run
 
 from course_lib import schedules, training
 from course_lib.files import read_tensors, write_atomically, write_tensors
@@ -40,28 +42,7 @@ from course_lib.training import (
     update_ema,
 )
 
-
-class Tiny(torch.nn.Module):
-    """A network small enough to train in a test: a per-pixel function of x_t, t and the class."""
-
-    num_classes = 2
-
-    def __init__(self):
-        super().__init__()
-        self.layers = torch.nn.Sequential(torch.nn.Conv2d(5, 8, 1), torch.nn.SiLU(), torch.nn.Conv2d(8, 1, 1))
-
-    def forward(self, x_t, t, y=None):
-        cond = torch.nn.functional.one_hot(y, 3).float()
-        maps = torch.cat([t[:, None], cond], 1)[:, :, None, None].expand(-1, -1, *x_t.shape[2:])
-        return self.layers(torch.cat([x_t, maps], 1))
-
-
-def tiny_run(steps, resume=None, seed=0):
-    torch.manual_seed(1)
-    labels = np.arange(40) % 2
-    images = np.uint8(40 + 150 * labels)[:, None, None] + np.arange(16, dtype=np.uint8).reshape(4, 4)
-    batches = Batches(images, labels, batch_size=8, seed=seed)
-    return train(Tiny(), batches, DiffusionLoss(schedules.Cosine()), steps=steps, seed=seed, resume=resume)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_loss_is_its_definition():
@@ -191,98 +172,41 @@ def test_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
 
 
-def in_processes(count, body, tmp_path, *arguments):
-    """Run lines of Python in ``count`` processes under torchrun; returns what subprocess.run returns."""
-    tests = str(Path(__file__).parent)
-    script = tmp_path / "lines.py"
-    head = f"import sys, torch\nsys.path[:0] = [{tests!r}, {tests + '/../..'!r}]\n"
-    script.write_text(head + "torch.distributed.init_process_group('gloo')\n" + body)
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}", "--master-addr=127.0.0.1"]
-    command += ["--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", str(script), *arguments]
-    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """What both of two processes under torchrun say of a part of tiny_training.PARTS; started once for all parts."""
+    folder = tmp_path_factory.mktemp("two_processes")
+    for batch_size in (5, 1):
+        *_, alone = plain_run(batch_size)
+        moments = alone.optimizer.state_dict()["state"]
+        flat = {f"{k}.{key}": moments[k][key] for k in moments for key in ("exp_avg", "exp_avg_sq")}
+        write_tensors(folder / f"{batch_size}.safetensors", flat)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1"]
+    command += ["--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", tiny_training.__file__]
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=300, env=environment)
+
+    def said(part):
+        reports = [folder / f"{part}, process {rank}.txt" for rank in range(2)]
+        return [path.read_text(encoding="utf-8") if path.exists() else done.stderr[-3000:] for path in reports]
+
+    return said
 
 
-def test_two_processes_average_their_gradients(tmp_path):
+def test_two_processes_average_their_gradients(two_processes):
     """Two processes, each with half of every batch, end with the same weights, which differ from their start."""
-    body = (
-        "from test_training import tiny_run\n"
-        "states = list(tiny_run(5))\n"
-        "assert all(len(s.loss) == 4 for s in states)\n"
-        "mine = torch.cat([p.detach().flatten() for p in states[-1].net.parameters()])\n"
-        "both = [torch.empty_like(mine) for _ in range(2)]\n"
-        "torch.distributed.all_gather(both, mine)\n"
-        "assert torch.equal(both[0], both[1]) and mine.isfinite().all()\n"
-        "losses = [torch.empty(4) for _ in range(2)]\n"
-        "torch.distributed.all_gather(losses, states[-1].loss)\n"
-        "assert not torch.equal(losses[0], losses[1])\n"
-    )
-    done = in_processes(2, body, tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
-def plain_run(batch_size, steps=2, bad=None):
-    """A regression without random draws, whose gradient is that of the batch alone; ``bad``: an image made NaN."""
-    torch.manual_seed(1)
-    net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(4, 1, 1))
-    images = torch.randn(20, 1, 6, 6, generator=torch.Generator().manual_seed(2)).numpy().clip(-1, 1)
-
-    class Still(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net, self.unused = net, torch.nn.Linear(2, 2)
-
-        def forward(self, y, t):
-            return self.net(y)
-
-    batches = Batches(images, batch_size=batch_size)
-
-    def given(k):
-        x, y = batches(k)
-        if bad is not None and k == 1:
-            x[bad] = float("nan")
-        return x, y
-
-    return train(Still(), given, RegressionLoss(condition=lambda x: 0.5 * x), steps=steps)
+    assert two_processes("averaged") == ["passed", "passed"]
 
 
 @pytest.mark.parametrize("batch_size", [5, 1])
-def test_unequal_shares_give_the_gradient_of_the_whole_batch(tmp_path, batch_size):
+def test_unequal_shares_give_the_gradient_of_the_whole_batch(two_processes, batch_size):
     """Five images over two processes, and one image, of which the second process gets none: the first and second
     moments, which hold the gradient, are those of one process."""
-    *_, alone = plain_run(batch_size)
-    moments = alone.optimizer.state_dict()["state"]
-    flat = {f"{k}.{key}": moments[k][key] for k in moments for key in ("exp_avg", "exp_avg_sq")}
-    write_tensors(tmp_path / "one.safetensors", flat)
-    body = (
-        "from test_training import plain_run\nfrom course_lib.files import read_tensors\n"
-        f"*_, state = plain_run({batch_size})\n"
-        "wanted, found = read_tensors(sys.argv[1])[0], state.optimizer.state_dict()['state']\n"
-        "assert len(wanted) == 8 and len(found) == 4\n"
-        "for name, value in wanted.items():\n"
-        "    k, key = name.split('.')\n"
-        "    torch.testing.assert_close(found[int(k)][key], value, rtol=1e-5, atol=1e-9)\n"
-        f"assert len(state.loss) == ({batch_size} + 1 - torch.distributed.get_rank()) // 2\n"
-    )
-    done = in_processes(2, body, tmp_path, str(tmp_path / "one.safetensors"))
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert two_processes(f"unequal {batch_size}") == ["passed", "passed"]
 
 
-def test_a_loss_that_is_not_finite_stops_all_processes(tmp_path):
-    body = (
-        "from test_training import plain_run\n"
-        "states = plain_run(6, steps=4, bad=1)\n"  # the image at place 1 is the second process's
-        "assert next(states).step == 1\n"
-        "try:\n"
-        "    next(states)\n"
-        "except ValueError as error:\n"
-        "    assert 'step 2 of 4: the loss is nan' in str(error)\n"
-        "    assert ('1 of 3 images' in str(error)) == (torch.distributed.get_rank() == 1), error\n"
-        "else:\n"
-        "    raise SystemExit('no error')\n"
-    )
-    done = in_processes(2, body, tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_a_loss_that_is_not_finite_stops_all_processes(two_processes):
+    assert two_processes("not finite") == ["passed", "passed"]
 
 
 def test_image_beside_may_come_with_the_batch():
@@ -545,25 +469,21 @@ def test_leftovers_of_killed_writes_go(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"c.json", *names} - {"c.jsonabcd12_3.part"}
 
 
-def killable(path):
-    """The tiny run with a checkpoint after every step, slow enough to be killed; in a process of its own."""
-    for state in tiny_run(60, resume=path):
-        save_checkpoint(path, state)
-
-
 def test_training_that_is_killed_again_and_again_ends_the_same(tmp_path):
     """SIGKILL at six random moments: what is resumed ends, bit for bit, as what was never stopped."""
-    path, tests = tmp_path / "c.safetensors", str(Path(__file__).parent)
-    code = f"import sys; sys.path[:0] = [{tests!r}, {tests + '/../..'!r}]; import test_training as t; "
-    code += f"import pathlib; print('ready', flush=True); t.killable(pathlib.Path({str(path)!r})); print('done')"
-    rng = np.random.default_rng(0)
-    for _ in range(6):
-        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        assert child.stdout.readline() == "ready\n"
-        time.sleep(rng.uniform(0, 0.3))
-        child.send_signal(signal.SIGKILL)
-        child.communicate()
-    killable(path)
+    path, rng = tmp_path / "c.safetensors", np.random.default_rng(0)
+    command, environment = [sys.executable, tiny_training.__file__, str(path)], os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    with subprocess.Popen(command, env=environment, **pipes) as forks:
+        for _ in range(6):
+            forks.stdin.write("\n")
+            number = int(forks.stdout.readline())  # once a step is done and written
+            time.sleep(rng.uniform(0, 0.03))
+            os.kill(number, signal.SIGKILL)
+            assert "gone\n" in iter(forks.stdout.readline, "")
+    assert 6 <= json.loads(read_tensors(path)[1]["step"]) < 60
+    for state in tiny_run(60, resume=path):
+        save_checkpoint(path, state)
     step, whole = json.loads(read_tensors(path)[1]["step"]), last(tiny_run(60))
     assert step == 60
     net, ema = Tiny(), Tiny()
