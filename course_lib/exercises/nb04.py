@@ -27,26 +27,6 @@ def ddim(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s):
     return alpha_s * x_0 + (sigma_s**2 - sigma_eta**2) ** 0.5 * eps + sigma_eta * z
 
 
-def _full_noise(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s):
-    """Adds fresh noise without taking as much of the old away."""
-    eps = (x_t - alpha_t * x_0) / sigma_t
-    sigma_eta = eta * sigma_s / sigma_t * (sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2) ** 0.5
-    return alpha_s * x_0 + sigma_s * eps + sigma_eta * z
-
-
-def _eta_sigma(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s):
-    """eta times sigma_s itself."""
-    eps = (x_t - alpha_t * x_0) / sigma_t
-    return alpha_s * x_0 + (sigma_s**2 - (eta * sigma_s) ** 2) ** 0.5 * eps + eta * sigma_s * z
-
-
-def _variance(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s):
-    """Multiplies the noise by a variance."""
-    eps = (x_t - alpha_t * x_0) / sigma_t
-    sigma_eta = eta * (sigma_s / sigma_t) ** 2 * (sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2)
-    return alpha_s * x_0 + (sigma_s**2 - sigma_eta**2) ** 0.5 * eps + sigma_eta * z
-
-
 def _wrong_level(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s):
     """The noise is taken from the level of s."""
     return ddim(x_t, x_0, z, eta, alpha_s, sigma_s, alpha_s, sigma_s)
@@ -57,28 +37,25 @@ def _alphas_swapped(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s):
     return alpha_t * x_0 + sigma_s * eps
 
 
-def _stochastic(noise, old):
-    """A step with other factors of z and of eps, as functions of eta, sigma_s and the full standard deviation."""
-
-    def wrong(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s):
-        eps = (x_t - alpha_t * x_0) / sigma_t
-        full = sigma_s / sigma_t * (sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2) ** 0.5
-        return alpha_s * x_0 + old(eta, sigma_s, full) * eps + noise(eta, sigma_s, full) * z
-
-    return wrong
-
-
 def _ratio_of_alphas(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s):
     eps = (x_t - alpha_t * x_0) / sigma_t
     sigma_eta = eta * alpha_t / alpha_s * (sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2) ** 0.5
     return alpha_s * x_0 + (sigma_s**2 - sigma_eta**2) ** 0.5 * eps + sigma_eta * z
 
 
-def _exact_old(eta, sigma, full):
-    return (sigma**2 - (eta * full) ** 2) ** 0.5
-
-
 LEVELS = (0.28, 0.96, 0.6, 0.8)  # alpha_t, sigma_t, alpha_s, sigma_s: no two of them or of their ratios are equal
+
+
+def _noisy(fresh, old=lambda e, s, f: (s**2 - (e * f) ** 2) ** 0.5):
+    """`ddim` with other factors of z and of eps, as functions of eta, sigma_s and the full standard deviation."""
+
+    def wrong(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s):
+        eps = (x_t - alpha_t * x_0) / sigma_t
+        full = sigma_s / sigma_t * (sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2) ** 0.5
+        return alpha_s * x_0 + old(eta, sigma_s, full) * eps + fresh(eta, sigma_s, full) * z
+
+    return wrong
+
 
 q1 = function(
     """Write `ddim(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s)`: the DDIM step from $t$ to $s$, where `x_0` is
@@ -112,17 +89,23 @@ q1 = function(
     mistakes=[
         mistake(_wrong_level, "eta = 0"),
         mistake(_alphas_swapped, "eta = 0"),
-        mistake(_eta_sigma, "the fresh noise"),
-        mistake(_variance, "the fresh noise"),
-        mistake(_full_noise, "the old noise"),
-        mistake(_ratio_of_alphas, "the fresh noise", "alphas for sigmas"),
-        mistake(_stochastic(lambda e, s, f: e**0.5 * f, _exact_old), "all together", "eta scales the variance"),
-        mistake(_stochastic(lambda e, s, f: e**2 * f, _exact_old), "all together", "eta squared"),
-        mistake(_stochastic(lambda e, s, f: f, _exact_old), "eta = 0", "noise whatever eta is"),
         mistake(
-            _stochastic(lambda e, s, f: e * f, lambda e, s, f: s - e * f), "the old noise", "deviations subtracted"
+            _noisy(lambda e, s, f: e * s, lambda e, s, f: (s**2 - (e * s) ** 2) ** 0.5),
+            "the fresh noise",
+            "eta sigma_s",
         ),
-        mistake(_stochastic(lambda e, s, f: e * f, lambda e, s, f: (1 - (e * f) ** 2) ** 0.5), "eta = 0", "from 1"),
+        mistake(
+            _noisy(lambda e, s, f: e * f**2, lambda e, s, f: (s**2 - (e * f**2) ** 2) ** 0.5),
+            "the fresh noise",
+            "a variance for its root",
+        ),
+        mistake(_noisy(lambda e, s, f: e * f, lambda e, s, f: s), "the old noise", "all of the old noise kept"),
+        mistake(_ratio_of_alphas, "the fresh noise", "alphas for sigmas"),
+        mistake(_noisy(lambda e, s, f: e**0.5 * f), "all together", "eta scales the variance"),
+        mistake(_noisy(lambda e, s, f: e**2 * f), "all together", "eta squared"),
+        mistake(_noisy(lambda e, s, f: f), "eta = 0", "noise whatever eta is"),
+        mistake(_noisy(lambda e, s, f: e * f, lambda e, s, f: s - e * f), "the old noise", "deviations subtracted"),
+        mistake(_noisy(lambda e, s, f: e * f, lambda e, s, f: (1 - (e * f) ** 2) ** 0.5), "eta = 0", "from 1"),
     ],
     also_right=[
         lambda x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s: (
