@@ -1,8 +1,6 @@
 """The record ``14_challenges``: what the course's methods do where they were not meant to work.
 
-``python -m course_lib.experiments 14_challenges`` remakes it (about an hour and a half on one free core, most of it
-training). It may be interrupted: rows that are there, and were made with the networks as they are now, are not computed
-anew. Seven kinds of rows:
+It takes about an hour and a half on one free core, most of it training. Seven kinds of rows:
 
 - "lesion": the 32 subjects of notebook 09 from MRI scans at several accelerations, with their lesion and without;
 - "reader": the same pictures before a segmenter at rising thresholds: lesions found, and findings in the healthy;
@@ -17,8 +15,6 @@ Subjects come in groups of four with random numbers of their own, as in :mod:`co
 """
 
 import functools
-import json
-import time
 
 import numpy as np
 import torch
@@ -27,16 +23,18 @@ from torch.nn import functional as F
 
 from course_lib import pretrained, runtime, train
 from course_lib.applications.anomaly import brain
-from course_lib.datasets import BRAIN_TISSUES, mednist_images, synthetic_brains, synthetic_levels, synthetic_ventricles
+from course_lib.datasets import BRAIN_TISSUES, synthetic_brains, synthetic_levels, synthetic_ventricles
 from course_lib.experiments import guidance
 from course_lib.experiments import reconstruction as lab
-from course_lib.files import read_tensors, write_rows, write_tensors
+from course_lib.experiments.mednist_sets import classes_of, mednist
+from course_lib.experiments.record import as_bytes, rounded
+from course_lib.experiments.study import Study, timed
 from course_lib.images import in_batches, to_tensor
 from course_lib.metrics.detection import false_alarms
-from course_lib.metrics.images import contrast_kept, coverage, prediction_interval, psnr
+from course_lib.metrics.images import contrast_kept, coverage, mean_inside, prediction_interval, psnr
 from course_lib.operators import to_kspace
 from course_lib.recipes import BRAIN_LICENCE, COPIES, MEDNIST_LICENCE, RECIPES
-from course_lib.scans import noise_of, scan
+from course_lib.scans import noise_of
 
 CASES, GROUP = lab.CASES, lab.GROUP
 METHODS = ("zeros or FBP", "TV", "U-Net", "DiffPIR")
@@ -51,34 +49,13 @@ LEVEL = {"skull base": -30.0, "vertex": 58.0}  # mm; training slices lie between
 HAND = 4  # class of MedNIST
 RINGS = 4  # of k-space, of equal width
 LEVELS = (
-    0.001,
-    0.003,
-    0.01,
-    0.03,
-    0.1,
-    0.2,
-    0.3,
-    0.4,
-    0.5,
-    0.6,
-    0.7,
-    0.8,
-    0.9,
-    0.97,
-    0.99,
-    0.997,
-    0.999,
+    *(0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
+    *(0.7, 0.8, 0.9, 0.97, 0.99, 0.997, 0.999),
 )  # of the reader
 SMALLEST = 3  # pixels (12 mm^2) that make a finding
 HALF_WIDTHS = (0.03, 0.06, 0.09, 0.12, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8)  # of bands around a picture
 BANDS = ("TV", "DiffPIR")
-GUIDED = (
-    ("classifier-free", 1),
-    ("classifier-free", 3),
-    ("classifier-free", 8),
-    ("classifier-free", 12),
-    ("interval", 8),
-)
+GUIDED = (*(("classifier-free", w) for w in (1, 3, 8, 12)), ("interval", 8))
 GUIDED_IMAGES = 48
 WIDER = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # factors on the width of intervals
 RARE = {"healthy": 600, "mass": 100, "wide ventricles": 100}  # number of images whose features are kept
@@ -94,18 +71,16 @@ def problem_of(R):
     return f"MRI, R = {R}"
 
 
-def _part(group):
-    return slice(group * GROUP, (group + 1) * GROUP)
+def reconstructions(R, method, sick=False, samples=1):
+    """Samples (K, 32, 1, 96, 96) of the subjects from scans at R, and each group's operator and scan."""
+    x = lab.subjects()[int(sick)]
+    return (x[None], []) if method == TRUTH else lab.drawn_of_all(problem_of(R), method, x, samples)
 
 
-def reconstructions(R, method, group, sick=False, samples=1):
-    """Samples (K, 4, 1, 96, 96) of one group from a scan at R, and the scan's operator."""
-    x, problem = lab.subjects()[int(sick)][_part(group)], problem_of(R)
-    A, y = scan(problem, x, lab.seed_of(group))
-    if method == TRUTH:
-        return x[None], A
-    drawn = [lab.reconstruct(problem, method, A, y, lab.seed_of(group, k + 1)) for k in range(samples)]
-    return torch.stack(drawn), A
+def _radius(n):
+    """Distance of each of n x n frequencies from the middle of k-space, in units of its half-width."""
+    offset = torch.arange(n) - n // 2
+    return (offset[:, None].square() + offset.square()).sqrt() / (n // 2)
 
 
 def ring_shares(found, truth, A):
@@ -116,10 +91,7 @@ def ring_shares(found, truth, A):
     Leaving these lines at zero has error 1 and energy 0. A draw that is independent of the truth has error 2 and energy
     1: to invent costs more than to leave out.
     """
-    n = truth.shape[-1]
-    offset = torch.arange(n) - n // 2
-    radius = (offset[:, None].square() + offset.square()).sqrt() / (n // 2)
-    missing = (A.lines == 0).expand(truth.shape)
+    radius, missing = _radius(truth.shape[-1]), (A.lines == 0).expand(truth.shape)
     c, c_true = to_kspace(found), to_kspace(truth)
 
     def share(values, ring):
@@ -156,10 +128,8 @@ def reader_row(R, method):
     findings it has without one. A finding is a connected piece of at least SMALLEST pixels at or above the level; a
     lesion is found if one of them touches it. Sensitivity against findings an image is the FROC curve."""
     masks = lab.subjects()[2][:, 0].numpy()
-    maps = [
-        torch.cat([lesion_probability(reconstructions(R, method, g, sick)[0][0]) for g in range(CASES // GROUP)])
-        for sick in (False, True)
-    ]
+    drawn = (reconstructions(R, method, sick)[0][0] for sick in (False, True))
+    maps = [torch.cat([lesion_probability(part) for part in x.split(GROUP)]) for x in drawn]
     healthy, sick = ([(p >= level).numpy() for level in LEVELS] for p in maps)
     return {
         "found": [[int(touched(above[n], masks[n])) for above in sick] for n in range(CASES)],
@@ -167,33 +137,24 @@ def reader_row(R, method):
     }, {}
 
 
-def _rounded(values, digits=3):
-    return [round(float(value), digits) for value in values]
-
-
 def lesion_row(R, method):
     """A row "lesion": contrast kept, what the segmenter sees with a lesion and without, and what was invented."""
     healthy, sick, masks, inside = lab.subjects()
-    K = SAMPLES if (R, method) == (WORST, "DiffPIR") else 1
-    parts = {"without": [], "with": [], "error": [], "energy": []}
-    for group in range(CASES // GROUP):
-        without, A = reconstructions(R, method, group)
-        parts["without"].append(without[0])
-        parts["with"].append(reconstructions(R, method, group, sick=True, samples=K)[0])
-        for key, shares in zip(("error", "energy"), ring_shares(without[0], healthy[_part(group)], A)):
-            parts[key].append(shares)
-    without, drawn = torch.cat(parts["without"]), torch.cat(parts["with"], 1)
+    (without,), scans = reconstructions(R, method)
+    drawn, _ = reconstructions(R, method, sick=True, samples=SAMPLES if (R, method) == (WORST, "DiffPIR") else 1)
     seen, planted = lesion_pixels(drawn[0]), lesion_pixels(without)
     found = {
-        "contrast_kept": _rounded(contrast_kept(drawn[0], without, sick - healthy, masks)),
-        "lesion_seen": _rounded((seen & masks).flatten(1).sum(1) / masks.flatten(1).sum(1)),
-        "lesion_planted_mm2": _rounded(planted.flatten(1).sum(1) * (192 / 96) ** 2, 1),
+        "contrast_kept": rounded(contrast_kept(drawn[0], without, sick - healthy, masks), 3),
+        "lesion_seen": rounded(mean_inside(seen, masks), 3),
+        "lesion_planted_mm2": rounded(planted.flatten(1).sum(1) * (192 / 96) ** 2, 1),
     }
     if R > 1:  # at R = 1 nothing is missing but one line at the edge
-        found |= {f"ring_{key}": [_rounded(row) for row in torch.cat(parts[key])] for key in ("error", "energy")}
-    if K > 1:
-        found["coverage_in_lesion"] = _rounded(coverage(drawn, sick, masks))
-        found["coverage_elsewhere"] = _rounded(coverage(drawn, sick, inside & ~masks))
+        groups = zip(without.split(GROUP), healthy.split(GROUP), scans)
+        shares = zip(*(ring_shares(x, truth, A) for x, truth, (A, _) in groups))
+        found |= {f"ring_{key}": rounded(torch.cat(share), 3) for key, share in zip(("error", "energy"), shares)}
+    if len(drawn) > 1:
+        found["coverage_in_lesion"] = rounded(coverage(drawn, sick, masks), 3)
+        found["coverage_elsewhere"] = rounded(coverage(drawn, sick, inside & ~masks), 3)
     return found, {"with": drawn[0, :SHOWN], "without": without[:SHOWN]}
 
 
@@ -210,19 +171,11 @@ def images_of(shift):
     if shift in LEVEL:
         return to_tensor(synthetic_levels("test", CASES, LEVEL[shift]))
     if shift == "hands":
-        images, labels = mednist_images("test")
+        images, labels = mednist("test")
         hands = images[labels == HAND]
         hands = hands[:: len(hands) // CASES][:CASES]  # spread over the split
         return F.interpolate(to_tensor(hands), (96, 96), mode="bilinear")
     raise ValueError(f"no shift {shift!r}; there are: {', '.join(SHIFTS)}")
-
-
-def shifted(shift, method, group, samples=1):
-    """Samples (K, 4, 1, 96, 96) of a group of a shift at R = SHIFT_R, the scan's operator and the scan."""
-    problem = problem_of(SHIFT_R)
-    A, y = scan(problem, images_of(shift)[_part(group)], lab.seed_of(group))
-    drawn = [lab.reconstruct(problem, method, A, y, lab.seed_of(group, k + 1)) for k in range(samples)]
-    return torch.stack(drawn), A, y
 
 
 def misfit(A, y, x):
@@ -234,27 +187,21 @@ def misfit(A, y, x):
 def shift_row(shift, method):
     """A row "shift": PSNR, misfit and, of a method that draws, its error bars."""
     truth = images_of(shift)
-    K, parts, misfits = (SAMPLES if method == "DiffPIR" else 1), [], []
-    for group in range(CASES // GROUP):
-        drawn, A, y = shifted(shift, method, group, K)
-        parts.append(drawn)
-        misfits.append(misfit(A, y, drawn[0]))
-    samples = torch.cat(parts, 1)
-    found = {"psnr": _rounded(psnr(samples[0], truth)), "misfit": _rounded(torch.cat(misfits))}
-    if K > 1:
-        inside = brain(truth)
+    samples, scans = lab.drawn_of_all(problem_of(SHIFT_R), method, truth, SAMPLES if method == "DiffPIR" else 1)
+    misfits = [misfit(A, y, x) for (A, y), x in zip(scans, samples[0].split(GROUP))]
+    found = {"psnr": rounded(psnr(samples[0], truth), 3), "misfit": rounded(torch.cat(misfits), 3)}
+    if len(samples) > 1:
+        inside, mean = brain(truth), samples.mean(0)
         low, high = prediction_interval(samples)
-        width = ((high - low) * inside).flatten(1).sum(1) / inside.flatten(1).sum(1)
         middle, half = (low + high) / 2, (high - low) / 2
-        wider = [((truth - middle).abs() <= f * half) & inside for f in WIDER]
-        shares = torch.stack([hit.flatten(1).sum(1) / inside.flatten(1).sum(1) for hit in wider], 1)
+        wider = [mean_inside((truth - middle).abs() <= f * half, inside) for f in WIDER]
         found |= {
-            "psnr_of_mean": _rounded(psnr(samples.mean(0), truth)),
-            "coverage": _rounded(coverage(samples, truth, inside)),
-            "width": _rounded(width, 4),
-            "coverage_if_wider": [_rounded(case) for case in shares],
-            "sharpness": _rounded(sharpness(samples[0], truth)),
-            "sharpness_of_mean": _rounded(sharpness(samples.mean(0), truth)),
+            "psnr_of_mean": rounded(psnr(mean, truth), 3),
+            "coverage": rounded(coverage(samples, truth, inside), 3),
+            "width": rounded(mean_inside(high - low, inside)),
+            "coverage_if_wider": rounded(torch.stack(wider, 1), 3),
+            "sharpness": rounded(sharpness(samples[0], truth), 3),
+            "sharpness_of_mean": rounded(sharpness(mean, truth), 3),
         }
     kept = {"truth": truth[:SHOWN]} if method == METHODS[0] else {}
     return found, kept | {"sample": samples[0, :SHOWN]}
@@ -263,23 +210,19 @@ def shift_row(shift, method):
 def band_row(name, method):
     """A row "band": the share of each case's pixels whose true value lies within each of HALF_WIDTHS of one
     reconstruction at R = SHIFT_R, in the brain of the images of a shift, or in the lesions if ``name`` is "lesion"."""
-    groups = range(CASES // GROUP)
     if name == "lesion":
         _, truth, inside, _ = lab.subjects()
-        found = torch.cat([reconstructions(SHIFT_R, method, g, sick=True)[0][0] for g in groups])
     else:
-        truth = images_of(name)
-        inside, found = brain(truth), torch.cat([shifted(name, method, g)[0][0] for g in groups])
-    error = (found - truth).abs()
-    hits = [((error <= half) & inside).flatten(1).sum(1) / inside.flatten(1).sum(1) for half in HALF_WIDTHS]
-    return {"share_within": [_rounded(case) for case in torch.stack(hits, 1)]}, {}
+        truth, inside = images_of(name), brain(images_of(name))
+    error = (lab.drawn_of_all(problem_of(SHIFT_R), method, truth)[0][0] - truth).abs()
+    return {
+        "share_within": rounded(torch.stack([mean_inside(error <= half, inside) for half in HALF_WIDTHS], 1), 3)
+    }, {}
 
 
 def sharpness(x, truth):
     """Energy of images (N, 1, n, n) in the outer half of k-space over the truth's, (N,): 1 is as sharp as the truth."""
-    n = truth.shape[-1]
-    offset = torch.arange(n) - n // 2
-    outer = (offset[:, None].square() + offset.square()).sqrt() > n / 4
+    outer = _radius(truth.shape[-1]) > 0.5
     energy = [(to_kspace(image).abs().square() * outer).flatten(1).sum(1) for image in (x, truth)]
     return energy[0] / energy[1]
 
@@ -306,12 +249,10 @@ def copies_row(n, steps, folder="runs"):
 def guidance_row(method, w, n=GUIDED_IMAGES):
     """A row "guidance": of each sample the share of white pixels, and its spread; the same noise for each row."""
     images, y = guidance.draw_set(method, w, n, seed=14)
-    judged = in_batches(pretrained.load("mednist_features"), images).argmax(1)
     return {
-        "white": _rounded((images > guidance.SATURATED).flatten(1).float().mean(1), 5),
-        "black": _rounded((images < -guidance.SATURATED).flatten(1).float().mean(1), 5),
-        "spread": _rounded(images.flatten(1).std(1), 4),
-        "recognised": [int(hit) for hit in judged == y],
+        **guidance.saturated(images, (1, 2)),
+        "spread": rounded(images.flatten(1).std(1)),
+        "recognised": [int(hit) for hit in classes_of(images) == y],
     }, {"images": images[:12]}
 
 
@@ -334,8 +275,8 @@ NETWORKS = ("brain", "brain_segmenter", "brain_features", "mednist", "mednist_fe
 SCANNED = {"lesion": lesion_row, "reader": reader_row, "shift": shift_row, "band": band_row}  # rows of reconstructions
 
 
-def plan():
-    """(kind, name, method) of every row, what the notebook needs most first."""
+def plan(record=None):
+    """The rows, what the notebook needs most first."""
     rows = [("lesion", 1, TRUTH)]
     for R in (WORST, *(R for R in ACCELERATIONS if R != WORST)):
         rows += [("lesion", R, method) for method in METHODS if method != "U-Net" or R in TRAINED]
@@ -343,67 +284,40 @@ def plan():
     rows += [("shift", shift, method) for shift in SHIFTS for method in METHODS]
     rows += [("copies", n, steps) for n, steps in COPIES] + [("guidance", w, method) for method, w in GUIDED]
     rows += [("reader", 1, TRUTH)] + [("reader", R, method) for R in TRAINED for method in METHODS]
-    return rows + [("band", name, method) for name in (*SHIFTS, "lesion") for method in BANDS]
+    rows += [("band", name, method) for name in (*SHIFTS, "lesion") for method in BANDS]
+    return [dict(zip(("kind", "name", "method"), row)) for row in rows]
 
 
-def needs(kind, method):
-    """sha256 of the network that a row uses besides the record's own; None where that network is not there."""
-    return lab.STUDY.needs({"problem": problem_of(WORST), "method": method}) if kind in SCANNED else {}
+def networks(key):
+    """The network that a row uses besides the record's own, if any."""
+    return lab.networks({"problem": problem_of(WORST), "method": key["method"]}) if key["kind"] in SCANNED else ()
 
 
-def row(kind, name, method):
-    """One row of the record, computed, and its tensors."""
+@timed
+def measure(kind, name, method):
+    """A row and its tensors: pictures as bytes without their channel, features as halves."""
     if kind in SCANNED:
-        return SCANNED[kind](name, method)
-    if kind == "copies":
-        return copies_row(name, method)
-    return guidance_row(method, name) if kind == "guidance" else rare_row(name)
+        found, kept = SCANNED[kind](name, method)
+    elif kind == "copies":
+        found, kept = copies_row(name, method)
+    else:
+        found, kept = guidance_row(method, name) if kind == "guidance" else rare_row(name)
+    return found, {f"{kind}/{name}/{method}/{key}": _stored(key, value) for key, value in kept.items()}
 
 
 def _stored(key, value):
-    """Pictures as uint8 without their channel, features as halves."""
     if key == "features":
         return value.half()
     if value.dtype == torch.uint8:
         return value
-    images = value[:, 0] if value.ndim == 4 else value
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return as_bytes(value[:, 0] if value.ndim == 4 else value)
 
 
-def make(path):
-    """Compute the rows that the record at ``path`` lacks, and write it and its tensors after each of them."""
-    tensors_path = path.with_suffix(".tensors.safetensors")
-    kept = read_tensors(tensors_path)[0] if tensors_path.exists() else {}
-    if path.exists():
-        record = json.loads(path.read_text(encoding="utf-8"))
-        record["rows"] = [entry for entry in record["rows"] if entry["needs"] == needs(entry["kind"], entry["method"])]
-    else:
-        record = {
-            "made_by": f"python -m course_lib.experiments {path.stem}",
-            "sha256": {name: pretrained.card(name)["sha256"] for name in NETWORKS},
-            "cases": CASES,
-            "samples": SAMPLES,
-            "licence_of_pictures": f"brains: {BRAIN_LICENCE} hands and samples of MedNIST's classes: {MEDNIST_LICENCE}",
-            "precision": runtime.precision_name(),
-            "rows": [],
-        }
-    done = {(entry["kind"], entry["name"], entry["method"]) for entry in record["rows"]}
-    for kind, name, method in plan():
-        if (kind, name, method) in done or needs(kind, method) is None:
-            continue
-        start = time.process_time()
-        found, pictures = row(kind, name, method)
-        about = {"kind": kind, "name": name, "method": method, "needs": needs(kind, method)}
-        record["rows"].append(about | found | {"cpu_seconds": round(time.process_time() - start, 1)})
-        kept |= {f"{kind}/{name}/{method}/{key}": _stored(key, value) for key, value in pictures.items()}
-        write_tensors(tensors_path, kept)
-        write_rows(path, record)
-        print(kind, name, method, record["rows"][-1]["cpu_seconds"], flush=True)
+def begin():
+    """What stands above the rows."""
+    licence = f"brains: {BRAIN_LICENCE} hands and samples of MedNIST's classes: {MEDNIST_LICENCE}"
+    about = {"cases": CASES, "samples": SAMPLES, "licence_of_pictures": licence}
+    return about | {"precision": runtime.precision_name()}, {}
 
 
-def tensors(path):
-    """The record's tensors, {"kind/name/method/what": float32}: pictures (N, H, W) in [-1, 1], features (N, d)."""
-    found = read_tensors(path.with_suffix(".tensors.safetensors"))[0]
-    return {
-        key: value.float() / 127.5 - 1 if value.dtype == torch.uint8 else value.float() for key, value in found.items()
-    }
+STUDY = Study("14_challenges", plan, measure, begin, NETWORKS, networks)

@@ -53,6 +53,11 @@ def coverage(samples, truth, inside, level=0.9):
     return hit / inside.flatten(1).sum(1)
 
 
+def mean_inside(values, mask):
+    """Mean of values over the pixels of a mask of each image; bool values give a share. Both (N, 1, H, W)."""
+    return (values * mask).flatten(1).sum(1) / mask.flatten(1).sum(1)
+
+
 def energy_score(squared_error, variance):
     """Energy score of samples of each image, the smaller the better, in units of one pixel: E|x - x_0| - E|x - x'| / 2.
 

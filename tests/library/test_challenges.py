@@ -137,20 +137,19 @@ def row_of(record, *key):
 
 @pytest.mark.parametrize(("R", "method", "within"), [(8, "zeros or FBP", 0.005), (12, "TV", 0.02), (8, "DiffPIR", 0.1)])
 def test_a_part_of_the_lesions_is_remade(record, R, method, within):
-    row, part = row_of(record, "lesion", R, method), slice(lab.GROUP, 2 * lab.GROUP)
-    without, with_lesion = (lab.reconstructions(R, method, 1, sick)[0][0] for sick in (False, True))
+    row, part = row_of(record, "lesion", R, method), lab.lab.group_of(1)
     healthy, sick, masks, _ = (x[part] for x in lab.lab.subjects())
+    without, with_lesion = (lab.lab.drawn(lab.problem_of(R), method, x, 1)[0][0] for x in (healthy, sick))
     kept = contrast_kept(with_lesion, without, sick - healthy, masks)
     torch.testing.assert_close(kept, torch.tensor(row["contrast_kept"][part]), rtol=0, atol=within)
 
 
 @pytest.mark.parametrize(("shift", "method", "within"), [("T2-like", "zeros or FBP", 0.01), ("vertex", "TV", 0.02)])
 def test_a_part_of_the_shifts_is_remade(record, shift, method, within):
-    row, part = row_of(record, "shift", shift, method), slice(lab.GROUP, 2 * lab.GROUP)
-    drawn, A, y = lab.shifted(shift, method, 1)
-    torch.testing.assert_close(
-        psnr(drawn[0], lab.images_of(shift)[part]), torch.tensor(row["psnr"][part]), rtol=0, atol=within
-    )
+    row, part = row_of(record, "shift", shift, method), lab.lab.group_of(1)
+    truth = lab.images_of(shift)[part]
+    drawn, A, y = lab.lab.drawn(lab.problem_of(lab.SHIFT_R), method, truth, 1)
+    torch.testing.assert_close(psnr(drawn[0], truth), torch.tensor(row["psnr"][part]), rtol=0, atol=within)
     torch.testing.assert_close(lab.misfit(A, y, drawn[0]), torch.tensor(row["misfit"][part]), rtol=0, atol=0.05)
 
 
@@ -165,8 +164,9 @@ def test_a_finding_is_large_enough_and_touches_the_lesion():
 
 
 def test_a_part_of_the_reader_and_of_the_bands_is_remade(record):
-    row, part = row_of(record, "reader", 8, "zeros or FBP"), slice(lab.GROUP, 2 * lab.GROUP)
-    pictures = [lab.reconstructions(8, "zeros or FBP", 1, sick)[0][0] for sick in (False, True)]
+    row, part = row_of(record, "reader", 8, "zeros or FBP"), lab.lab.group_of(1)
+    cohorts = (x[part] for x in lab.lab.subjects()[:2])
+    pictures = [lab.lab.drawn(lab.problem_of(8), "zeros or FBP", x, 1)[0][0] for x in cohorts]
     healthy, sick = (lab.lesion_probability(x) for x in pictures)
     masks = lab.lab.subjects()[2][part, 0].numpy()
     for k in range(3, len(lab.LEVELS), 3):
@@ -176,7 +176,7 @@ def test_a_part_of_the_reader_and_of_the_bands_is_remade(record):
         assert np.abs(np.array(false) - np.array(row["false_findings"])[part, k]).max() <= 1
         assert np.abs(np.array(found, int) - np.array(row["found"])[part, k]).sum() <= 1
     row, x = row_of(record, "band", "T2-like", "TV"), lab.images_of("T2-like")[part]
-    error = (lab.shifted("T2-like", "TV", 1)[0][0] - x).abs()[lab.brain(x)]
+    error = (lab.lab.drawn(lab.problem_of(lab.SHIFT_R), "TV", x, 1)[0][0] - x).abs()[lab.brain(x)]
     shares = [float((error <= half).float().mean()) for half in lab.HALF_WIDTHS]
     np.testing.assert_allclose(np.mean(row["share_within"][lab.GROUP : 2 * lab.GROUP], 0), shares, atol=0.02)
 
@@ -193,10 +193,12 @@ def test_both_records_agree_on_the_same_scans(record):
 
 
 def test_the_record_is_whole(record):
-    kept = lab.tensors(experiments.record.RECORDS / "14_challenges.json")
-    assert {(row["kind"], row["name"], row["method"]) for row in record["rows"]} == set(lab.plan())
+    kept = experiments.pictures("14_challenges")
+    assert {(row["kind"], row["name"], row["method"]) for row in record["rows"]} == {
+        tuple(key.values()) for key in lab.plan()
+    }
     for row in record["rows"]:
-        assert row["needs"] == lab.needs(row["kind"], row["method"])
+        assert lab.STUDY.is_fresh(row)
         lengths = {len(value) for value in row.values() if isinstance(value, list)}
         assert lengths <= {lab.GUIDED_IMAGES if row["kind"] == "guidance" else lab.CASES}
         if row["kind"] not in ("reader", "band"):

@@ -344,7 +344,7 @@ def test_challenges():
         | {"frechet_distance": 7.0, "frechet_distance_of_a_copier": 5.0}
         for n, steps in lab.COPIES
     ]
-    for kind, name, method in lab.plan():
+    for kind, name, method in (key.values() for key in lab.plan()):
         values = {key: draw.normal(20, 3, 32).tolist() for key in ("contrast_kept", "psnr", "misfit")}
         if method == "DiffPIR":
             values["coverage"] = draw.uniform(0, 1, 32).tolist()
