@@ -170,13 +170,13 @@ def stepper(
     }
     still_alt = f"{alt} Now at {labels[start]}."
     picture = image_tag(*contents[start], still_alt, width * scale, height * scale, "course-frame")
-    markup = f"""<div class="course-widget" id="{root}" role="group" aria-label="{_attribute(title)}"
+    markup = f"""<div class="course-widget" id="{root}" role="group" aria-label="{html.escape(title)}"
  style="max-width:{max(width * scale, 380)}px;font-size:15px">
 <div class="course-title" style="font-weight:bold;margin:4px 0">{html.escape(title)}</div>
 {picture}
 <div class="course-controls" {HIDDEN} style="margin:6px 0">
 <input type="range" class="course-stepper" min="0" max="{len(frames) - 1}" step="1" value="{start}"
- aria-label="{_attribute(title)}" aria-valuetext="{_attribute(labels[start])}" {SUPPRESS}
+ aria-label="{html.escape(title)}" aria-valuetext="{html.escape(labels[start])}" {SUPPRESS}
  style="width:100%;margin:6px 0">
 <button type="button" class="course-play" {SUPPRESS}
  style="font-size:15px;min-width:6.5em;padding:3px 8px">▶ Play</button>
@@ -192,10 +192,6 @@ def stepper(
         f"[slider: {title}. {alt} {len(frames)} frames, from {labels[0]} to {labels[-1]}; shown here: {labels[start]}]"
     )
     return Page(markup, text)
-
-
-def _attribute(text):
-    return html.escape(text, quote=True)
 
 
 def _script_json(value):
