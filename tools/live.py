@@ -39,6 +39,8 @@ body { --jp-code-font-size: 20px; --jp-content-font-size1: 22px; --jp-ui-font-si
 .jp-OutputArea-output img.course-figure, .jp-OutputArea-output .course-widget,
 .jp-OutputArea-output .widget-vbox:has(.course-live) { zoom: 1.5; --jp-widgets-font-size: 15px; }
 .jp-OutputArea-output .course-widget img.course-figure { zoom: 1; }
+.jp-OutputArea-output .course-table { zoom: 1.5; }
+.jp-OutputArea-output .course-table :is(th, td) { padding: 1px 8px; }
 .jp-OutputArea-output img:is(.course-figure, .course-frame, .course-live) { max-height: 44vh; width: auto; }
 .jp-OutputArea-output img:is(.course-frame, .course-live) { zoom: 1.4; max-height: 31vh; }
 .jp-CodeCell:has(.course-predict) .jp-Cell-inputWrapper, .jp-MarkdownOutput a:has(> img[src^='http']) { display: none; }
