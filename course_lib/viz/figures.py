@@ -23,9 +23,8 @@ from course_lib.viz.arrays import all_shown, as_array, as_images
 from course_lib.viz.html import Page, image_tag, prose
 
 __all__ = [
-    "PALETTE", "as_array", "as_images", "bars", "check_labelled", "close_ups", "curves", "figure_pixels",
-    "histogram", "house_style", "image_grid", "image_rows", "lesion_rows", "loss_curve", "picture", "png_bytes",
-    "scatter", "show",
+    "PALETTE", "bars", "check_labelled", "close_ups", "curves", "figure_pixels", "histogram", "house_style",
+    "image_grid", "image_rows", "lesion_rows", "loss_curve", "picture", "picture_axes", "png_bytes", "scatter", "show",
 ]  # fmt: skip
 
 #: Okabe-Ito without its yellow, which vanishes on white.
@@ -77,7 +76,7 @@ def image_grid(
     _same_length(row_labels, rows, "row_labels")
     height, width = images.shape[1:3]
     pitch = height * (1.06 if titles is None else 1.06 + 0.26 / size)
-    fig, ax = _picture_axes(columns * size, rows * size * pitch / height, title)
+    fig, ax = picture_axes(columns * size, rows * size * pitch / height, title)
     for index, image in enumerate(images):
         row, column = divmod(index, columns)
         left, top = column * width * 1.06, row * pitch
@@ -135,7 +134,7 @@ def image_rows(
         _same_length(setting if isinstance(setting, (list, tuple)) else None, len(rows), name)
     if outlines is not None and as_array(outlines).shape != (count, height, width):
         raise ValueError(f"outlines must be masks {(count, height, width)}, got shape {as_array(outlines).shape}")
-    fig, ax = _picture_axes(count * size, len(rows) * size, title)
+    fig, ax = picture_axes(count * size, len(rows) * size, title)
     limits = zip(_per_row(vmin, rows), _per_row(vmax, rows), _per_row(cmap, rows), strict=True)
     for index, (row, (low, high, colours)) in enumerate(zip(rows, limits, strict=True)):
         for column, image in enumerate(row):
@@ -168,7 +167,7 @@ def lesion_rows(pictures, errors, masks, *, side=48, worst=0.8, **options):
     )
 
 
-def _picture_axes(width, height, title):
+def picture_axes(width, height, title):
     """One bare Axes for all images: a grid of sixty-four Axes would take seconds to lay out."""
     fig = Figure(figsize=(max(width, 3.2) + 0.3, height + (0.9 if title else 0.4)))  # room; the margin is cut off later
     ax = fig.add_subplot()

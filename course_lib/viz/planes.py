@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 
 from course_lib.arguments import positive, whole
 from course_lib.viz.arrays import all_shown, as_array
-from course_lib.viz.figures import PALETTE, _picture_axes, house_style
+from course_lib.viz.figures import PALETTE, house_style, picture_axes
 from course_lib.viz.widgets import live
 
 __all__ = ["three_planes", "through", "viewer"]
@@ -44,7 +44,7 @@ def three_planes(image, affine=None, labels=None, at=None, *, title, names=(), v
     millimetres = (affine @ [*at, 1])[:3]
     gap, tallest = 0.06 * sides.max(), max(sides[1], sides[2])
     width = 2 * sides[0] + sides[1] + 2 * gap
-    fig, ax = _picture_axes(width / tallest * height, height + 0.3, title)
+    fig, ax = picture_axes(width / tallest * height, height + 0.3, title)
     left = 0.0
     for name, across, up, along, letters in PLANES:
         plane = _plane(image, across, up, along, at)
