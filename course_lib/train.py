@@ -161,7 +161,7 @@ def _train(args):
 def main(argv=None):
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m course_lib.train", description=__doc__.split("\n")[0])
-    parser.add_argument("name", help="the network to train, an entry of course_lib/recipes.py")
+    parser.add_argument("name", help="the network to train, an entry of course_lib/recipes")
     parser.add_argument("--folder", default="runs", help="where checkpoints go (default: runs)")
     parser.add_argument("--steps", type=int, help="train for so many steps, of one batch each, instead of the recipe's")
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")

@@ -33,7 +33,10 @@ from course_lib.images import in_batches, to_tensor
 from course_lib.metrics.detection import false_alarms
 from course_lib.metrics.images import contrast_kept, coverage, mean_inside, prediction_interval, psnr
 from course_lib.operators import to_kspace
-from course_lib.recipes import BRAIN_LICENCE, COPIES, MEDNIST_LICENCE, RECIPES
+from course_lib.recipes import RECIPES
+from course_lib.recipes.brain import BRAIN_LICENCE
+from course_lib.recipes.copies import COPIES
+from course_lib.recipes.mednist import MEDNIST_LICENCE
 from course_lib.scans import noise_of
 
 CASES, GROUP = lab.CASES, lab.GROUP
@@ -232,7 +235,7 @@ def sharpness(x, truth):
 
 def copies_row(n, steps, folder="runs"):
     """A row "copies": a network trained on n brains for so many steps, measured by
-    :func:`~course_lib.recipes.measure_copies`."""
+    :func:`~course_lib.recipes.copies.measure_copies`."""
     recipe = RECIPES[f"copies_{n}_{steps}"]
     for _ in train.run(recipe, folder, runtime.precision()):
         pass

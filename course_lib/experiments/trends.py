@@ -21,7 +21,8 @@ from course_lib.generate import draw_along
 from course_lib.images import to_uint8
 from course_lib.metrics.distribution import Moments, frechet_distance, moments
 from course_lib.metrics.intervals import jackknife
-from course_lib.recipes import FD_IMAGES, TREND_SIZE, small_judged, small_reference
+from course_lib.recipes.mednist import FD_IMAGES
+from course_lib.recipes.trends import TREND_SIZE, small_judged, small_reference
 from course_lib.samplers import consistency_step, ddim_step, ddpm_step, dpmpp_2m_step, heun_step
 from course_lib.schedules import karras_levels, uniform_times
 

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from course_lib import datasets, experiments, pretrained, recipes, schedules, train
+from course_lib import datasets, experiments, pretrained, schedules, train
 from course_lib.applications import anomaly
 from course_lib.denoisers import GaussianDenoiser
 from course_lib.experiments import anomaly as study
 from course_lib.losses import AutoencoderLoss
 from course_lib.metrics import detection
 from course_lib.networks import VectorAutoencoder
-from course_lib.recipes import RECIPES
+from course_lib.recipes import RECIPES, brain
+from course_lib.recipes import recipe as shared
 
 # ---- the networks ----------------------------------------------------------------------------------------------------
 
@@ -67,8 +68,8 @@ def test_each_recipe_trains_ships_and_is_measured(name, monkeypatch, tmp_path):
 
     cohort, few = brain_cohort.cohort, 4
     monkeypatch.setattr(brain_cohort, "cohort", lambda split, n, size, **options: cohort(split, few, 32, **options))
-    monkeypatch.setattr(recipes, "BRAIN_FD_IMAGES", few)
-    monkeypatch.setattr(recipes, "FD_NFE", 2)
+    monkeypatch.setattr(brain, "FD_IMAGES", few)
+    monkeypatch.setattr(shared, "FD_NFE", 2)
     datasets.healthy_brains.cache_clear()
     recipe = dataclasses.replace(RECIPES[name], network_args=SMALLER[name], image_size=32, batch_size=4, steps=2)
     for _ in train.run(recipe, tmp_path, torch.float32):

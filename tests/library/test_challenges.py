@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import datasets, experiments, recipes, runtime, scans
+from course_lib import datasets, experiments, runtime, scans
 from course_lib.experiments import challenges as lab
 from course_lib.images import to_tensor
 from course_lib.metrics.images import contrast_kept, psnr
-from course_lib.recipes import RECIPES
+from course_lib.recipes import RECIPES, copies
+from course_lib.recipes import recipe as shared
 
 # ---- measures --------------------------------------------------------------------------------------------------------
 
@@ -78,12 +79,12 @@ def test_levels_are_the_same_people_elsewhere():
 
 
 def test_the_networks_of_the_copies_differ_in_data_and_steps_alone(monkeypatch):
-    entries = [RECIPES[f"copies_{n}_{steps}"] for n, steps in recipes.COPIES]
+    entries = [RECIPES[f"copies_{n}_{steps}"] for n, steps in copies.COPIES]
     for key in ("network", "network_args", "peak_rate", "seed", "image_size", "loss"):
         assert all(getattr(entry, key) == getattr(entries[0], key) for entry in entries)
-    assert [entry.batch_size for entry in entries] == [min(n, 16) for n, _ in recipes.COPIES]
+    assert [entry.batch_size for entry in entries] == [min(n, 16) for n, _ in copies.COPIES]
     monkeypatch.setattr(datasets, "healthy_brains", lambda split, n, size: (split, n, size))
-    assert [entry.load_data() for entry in entries] == [(("train", n, 32), None) for n, _ in recipes.COPIES]
+    assert [entry.load_data() for entry in entries] == [(("train", n, 32), None) for n, _ in copies.COPIES]
 
 
 def people(split, n, size=32, seed=0):
@@ -97,11 +98,11 @@ def people(split, n, size=32, seed=0):
 @pytest.mark.parametrize("n", [10, 100])
 def test_copies_are_found_and_new_people_are_not(monkeypatch, n):
     monkeypatch.setattr(datasets, "healthy_brains", people)
-    monkeypatch.setattr(recipes, "coarse_features", lambda images: torch.as_tensor(images)[:, ::8, ::8].flatten(1))
+    monkeypatch.setattr(copies, "coarse_features", lambda images: torch.as_tensor(images)[:, ::8, ::8].flatten(1))
     recipe, known = RECIPES[f"copies_{n}_3000"], to_tensor(people("train", n))[:, 0]
     for made, low, high in ((known[torch.arange(300) % n], 1.0, 1.0), (people("test", 300, seed=3), 0.0, 0.05)):
         drawn = to_tensor(made)[:, 0] + 0.002 * torch.randn(300, 32, 32, generator=runtime.seeded(0))
-        monkeypatch.setattr(recipes, "draw", lambda *args, drawn=drawn, **options: drawn)
+        monkeypatch.setattr(copies, "images", lambda *args, drawn=drawn, **options: drawn)
         quality, tensors = recipe.measure(recipe, None)
         assert low <= quality["share_of_copies"] <= high and quality["share_of_held_out"] < 0.04
         assert quality["training_images"] == n and tensors["reference.samples"].shape == (12, 32, 32)
@@ -110,8 +111,8 @@ def test_copies_are_found_and_new_people_are_not(monkeypatch, n):
 def test_copies_are_trained_and_measured_in_one_go(monkeypatch, tmp_path):
     """Two steps instead of 3,000; a second call goes on from the checkpoint and finds the same."""
     monkeypatch.setattr(datasets, "healthy_brains", people)
-    monkeypatch.setattr(recipes, "coarse_features", lambda images: torch.as_tensor(images)[:, ::8, ::8].flatten(1))
-    monkeypatch.setattr(recipes, "FD_NFE", 2)
+    monkeypatch.setattr(copies, "coarse_features", lambda images: torch.as_tensor(images)[:, ::8, ::8].flatten(1))
+    monkeypatch.setattr(shared, "FD_NFE", 2)
     monkeypatch.setitem(RECIPES, "copies_10_3000", dataclasses.replace(RECIPES["copies_10_3000"], steps=2))
     found, shown = lab.copies_row(10, 3000, tmp_path)
     assert found["steps"] == 2 and found["training_images"] == 10 and found["weights"] > 500_000

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from course_lib import pretrained, recipes, schedules
+from course_lib import pretrained, schedules
 from course_lib.images import to_tensor, to_uint8
 from course_lib.losses import AutoencoderLoss, DiffusionLoss, NoisyClassificationLoss, RegressionLoss, SegmentationLoss
 from course_lib.networks import (
@@ -22,6 +22,8 @@ from course_lib.networks import (
     pixel_shuffle,
     pixel_unshuffle,
 )
+from course_lib.recipes.brain import low_resolution
+from course_lib.recipes.recipe import dice_of_each, mean_psnr
 from course_lib.training import Batches
 
 SMALL = {"channels": (32, 64), "num_res_blocks": 1, "patch": 2}
@@ -160,16 +162,16 @@ def test_regression_and_conditional_diffusion_see_the_condition():
         seen.append(x if y is None else y)
         return torch.zeros_like(x)
 
-    loss, _ = RegressionLoss(recipes.low_resolution)(net, (x_0, None), torch.Generator())
+    loss, _ = RegressionLoss(low_resolution)(net, (x_0, None), torch.Generator())
     torch.testing.assert_close(loss, x_0.square().flatten(1).mean(1))
-    DiffusionLoss(schedules.Cosine(), condition=recipes.low_resolution)(net, (x_0, None), torch.Generator())
+    DiffusionLoss(schedules.Cosine(), condition=low_resolution)(net, (x_0, None), torch.Generator())
     for y in seen:
-        torch.testing.assert_close(y, recipes.low_resolution(x_0))
+        torch.testing.assert_close(y, low_resolution(x_0))
 
 
 def test_low_resolution_keeps_the_mean_of_each_square():
     x = noise(1, 1, 8, 8)
-    y = recipes.low_resolution(x)
+    y = low_resolution(x)
     expected = x.reshape(1, 1, 2, 4, 2, 4).mean((3, 5))
     torch.testing.assert_close(y[:, :, ::4, ::4], expected)
     torch.testing.assert_close(y[:, :, 3::4, 3::4], expected)
@@ -207,12 +209,12 @@ def test_segmenter_gives_a_label_for_each_pixel():
 
 def test_dice_of_maps_by_hand():
     found, truth = torch.tensor([[[0, 1], [1, 1]]]), torch.tensor([[[0, 1], [0, 1]]])
-    assert recipes._dice(found, truth, ("a", "b")) == {"a": round(2 / 3, 4), "b": 0.8}
+    assert dice_of_each(found, truth, ("a", "b")) == {"a": round(2 / 3, 4), "b": 0.8}
 
 
 def test_psnr_by_hand():
     x = torch.zeros(2, 1, 8, 8)
-    assert recipes._psnr(x + 0.2, x) == pytest.approx(20.0, abs=1e-3)  # 20 log10(2 / 0.2)
+    assert mean_psnr(x + 0.2, x) == pytest.approx(20.0, abs=1e-3)  # 20 log10(2 / 0.2)
 
 
 # ---- Shapes and classes that a network does not take -----------------------------------------------------------------

@@ -14,7 +14,8 @@ import torch
 from course_lib import pretrained, sample
 from course_lib.datasets import spread_of_each_class
 from course_lib.generate import draw
-from course_lib.recipes import COPIES, RECIPES
+from course_lib.recipes import RECIPES
+from course_lib.recipes.copies import COPIES
 
 ROOT = Path(__file__).resolve().parents[2]
 MEGABYTE = 1_000_000

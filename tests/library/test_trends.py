@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import datasets, experiments, pretrained, recipes, sample, samplers, schedules, train
+from course_lib import datasets, experiments, pretrained, sample, samplers, schedules, train
 from course_lib.denoisers import Counted, Denoiser, NetworkDenoiser
 from course_lib.experiments import trends
 from course_lib.experiments.study import run
@@ -17,7 +17,9 @@ from course_lib.generate import draw_along
 from course_lib.losses import DiffusionLoss, DistillationLoss, EDMLoss
 from course_lib.networks import DiffusionUNet, PreconditionedUNet, build
 from course_lib.predictions import preconditioning, to_x0
-from course_lib.recipes import RECIPES
+from course_lib.recipes import RECIPES, mednist
+from course_lib.recipes import recipe as shared
+from course_lib.recipes import trends as entries
 from course_lib.samplers import consistency_step, ddim_step, dpmpp_2m_step
 from course_lib.schedules import Cosine, Linear, RectifiedFlow, VarianceExploding, karras_levels, uniform_times
 
@@ -365,17 +367,17 @@ def few_images(monkeypatch, tmp_path):
     """A few random images in place of MedNIST, and a folder for weights that has an untrained judge."""
     images = np.random.default_rng(0).integers(0, 255, (96, 64, 64), dtype=np.uint8)
     monkeypatch.setattr(datasets, "mednist_images", lambda split: (images, np.arange(96) % 6))
-    for name, value in (("FD_IMAGES", 12), ("FD_NFE", 2)):
-        monkeypatch.setattr(recipes, name, value)
+    monkeypatch.setattr(mednist, "FD_IMAGES", 12)
+    monkeypatch.setattr(shared, "FD_NFE", 2)
     monkeypatch.setattr(datasets, "REFERENCE_IMAGES", 48)
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path)
     monkeypatch.setattr(pretrained.save, "__defaults__", (None, tmp_path))
     torch.manual_seed(0)
     pretrained.save("mednist_features", build("Classifier"), {"network": "Classifier", "network_args": {}})
-    for cached in (pretrained.load, datasets.mednist_small, recipes.small_reference):
+    for cached in (pretrained.load, datasets.mednist_small, entries.small_reference):
         cached.cache_clear()
     yield tmp_path
-    for cached in (pretrained.load, datasets.mednist_small, recipes.small_reference):
+    for cached in (pretrained.load, datasets.mednist_small, entries.small_reference):
         cached.cache_clear()
 
 
@@ -383,7 +385,7 @@ def test_each_recipe_trains_ships_and_is_measured(few_images, monkeypatch):
     """One after the other, as the student needs its teacher."""
     for name in trends.NETWORKS.values():
         recipe = RECIPES[name]
-        assert {k: recipe.network_args[k] for k in recipes.TREND} == recipes.TREND
+        assert {k: recipe.network_args[k] for k in entries.TREND} == entries.TREND
         args = recipe.network_args | TINY
         recipe = dataclasses.replace(recipe, network_args=args, batch_size=16, steps=2)
         for _ in train.run(recipe, few_images, torch.float32):
@@ -395,7 +397,7 @@ def test_each_recipe_trains_ships_and_is_measured(few_images, monkeypatch):
         assert card["standard_deviation_of_the_data"] == pytest.approx(0.289, abs=0.01)  # of means of 4 uniform bytes
         x_0 = pretrained.load_denoiser(name)(noise(2, 1, 32, 32).float(), 0.5, y=torch.tensor([0, 5]))
         assert x_0.shape == (2, 1, 32, 32) and x_0.abs().max() <= 1
-    assert card["network_evaluations"] == recipes.STUDENT_NFE and card["sampler"] == "consistency"
+    assert card["network_evaluations"] == entries.STUDENT_NFE and card["sampler"] == "consistency"
     edm = pretrained.card("trend_edm")
     assert edm["schedule"] == "VarianceExploding" and edm["kind"] == "x0"
     with pytest.raises(ValueError, match="sampler of its own"):
@@ -463,8 +465,8 @@ def test_network_denoisers_of_the_recipes_are_right_on_a_gaussian():
 @pytest.mark.skipif("trend_edm" not in pretrained.names(), reason="measured once it ships")
 def test_sigma_data_is_that_of_the_data():
     card = pretrained.card("trend_edm")
-    assert card["network_args"]["sigma_data"] == recipes.SIGMA_DATA == RECIPES["trend_edm"].loss.sigma_data
-    assert card["standard_deviation_of_the_data"] == pytest.approx(recipes.SIGMA_DATA, abs=0.01)
+    assert card["network_args"]["sigma_data"] == entries.SIGMA_DATA == RECIPES["trend_edm"].loss.sigma_data
+    assert card["standard_deviation_of_the_data"] == pytest.approx(entries.SIGMA_DATA, abs=0.01)
 
 
 # ---- The record ------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import torch
 import yaml
 from helpers.promises import promises
 
-from course_lib import recipes, runtime, train
+from course_lib import runtime, train
 from data_fetch import DataError, download, registry
 
 if sys.version_info >= (3, 11):
@@ -84,8 +84,8 @@ def test_data_set(tmp_path, monkeypatch):
 
 
 def test_recipe(tmp_path):
-    space = dict(vars(recipes))
-    exec(CODE["course_lib/recipes.py"], space)
+    space = {}
+    exec(CODE["course_lib/recipes/small.py"], space)
     recipe = dataclasses.replace(space["small"], steps=2, batch_size=8)
     *_, state = train.run(recipe, tmp_path, torch.float32)
     assert state.step == 2

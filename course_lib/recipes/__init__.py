@@ -1,0 +1,122 @@
+"""One entry for each network that ships: its network, loss, data, measure and length of training.
+
+``python -m course_lib.train NAME`` trains an entry. What it does not say itself, such as the licence, is that of its
+data; the rest is as :class:`~course_lib.recipes.recipe.Recipe` has it.
+"""
+
+from functools import partial
+
+from course_lib.losses import AutoencoderLoss, DiffusionLoss, DistillationLoss, EDMLoss, RegressionLoss
+from course_lib.recipes.brain import (
+    CONTRASTS,
+    HEALTHY,
+    LARGE,
+    LARGE_WITH_LESIONS,
+    LATENTS,
+    MAPS_6000,
+    MAPS_8000,
+    SIX_KINDS,
+    TWO_CLASSES,
+    low_resolution,
+    measure_autoencoder,
+    measure_brain,
+    measure_brain_features,
+    measure_control,
+    measure_ct,
+    measure_large,
+    measure_mri,
+    measure_neck,
+    measure_noisy_features,
+    measure_segmenter,
+    measure_super_resolution,
+    measure_translation,
+    measure_two_classes,
+)
+from course_lib.recipes.copies import COPIES, few_brains, measure_copies
+from course_lib.recipes.hippocampus import MAPS, SLICES, VOLUMES, measure_hippocampus, measure_slices
+from course_lib.recipes.lesions import PAIRS, RATED, measure_raters
+from course_lib.recipes.mednist import MEDNIST, measure_classifier, measure_diffusion, measure_noisy_classifier
+from course_lib.recipes.recipe import classifier, entry, guide, segmenter, unet, vector_autoencoder
+from course_lib.recipes.trends import EDM, SIGMA_DATA, SMALL_MEDNIST, TREND, flow_teacher, measure_trend
+from course_lib.scans import back_projected_scan, zero_filled_scan
+from course_lib.schedules import Cosine, Linear, RectifiedFlow
+
+V = partial(DiffusionLoss, Cosine(), "v")
+DISTILLED = DistillationLoss(flow_teacher, RectifiedFlow())
+
+SMALLER = {"channels": (32, 64), "num_res_blocks": 1, "patch": 2}
+SMALL = SMALLER | {"channels": (32, 64, 64)}
+WIDE = SMALLER | {"channels": (64, 128, 192)}
+DEEP = SMALLER | {"channels": (64, 96, 128, 160)}
+OF_LATENTS = SMALLER | {"channels": (64, 96, 128), "patch": 1, "in_channels": 8}
+OF_COPIES = SMALLER | {"norm_groups": 8}
+CONCAT = {"concat": 1}
+SIX = {"num_classes": 6}
+SPOTS = SIX | {"pool": "max"}
+IN_NOISE = SIX | {"channels": (32, 64, 96), "patch": 4}
+LATENTS_OF_8 = {"channels": (32, 64, 64), "latent_channels": 8, "patch": 2}
+FEW = {"batch_size": 8, "peak_rate": 1e-3}  # at so few images seen, many small steps get further than few large ones
+
+ENTRIES = (
+    unet("mednist", WIDE | SIX, V(), MEDNIST, measure_diffusion, steps=2750),
+    classifier("mednist_features", SIX, MEDNIST, measure_classifier, steps=1500),
+    guide("mednist_noisy_classifier", "NoisyClassifier", IN_NOISE, 1.0, MEDNIST, measure_noisy_classifier, steps=1200),
+    unet("mednist_weak", SMALLER | SIX | {"patch": 4}, V(), MEDNIST, measure_diffusion, steps=1200, full={}),
+    classifier("brain_features", SPOTS, SIX_KINDS, measure_brain_features, steps=1200),
+    segmenter("brain_segmenter", 5, 6, MAPS_6000, measure_segmenter, steps=900),
+    unet("brain", DEEP, V(), HEALTHY, measure_brain, steps=2800),
+    guide(
+        "brain_noisy_classifier",
+        "NoisyFromClean",
+        SPOTS,
+        0.6,
+        SIX_KINDS,
+        measure_noisy_features,
+        start="brain_features",
+        steps=2400,
+    ),
+    unet("brain_two_classes", SMALLER | {"num_classes": 2}, V(), TWO_CLASSES, measure_two_classes, steps=1000),
+    vector_autoencoder("brain_ae", 0.0, HEALTHY, measure_neck, steps=1500),
+    # 128 b / 96^2 makes the loss the evidence lower bound of Laplace noise of scale b; here b = 0.07
+    vector_autoencoder("brain_vae", 1e-3, HEALTHY, measure_neck, steps=1500),
+    entry(
+        "brain_control", "ControlledUNet", {"num_labels": 5}, V(), MAPS_8000, measure_control, base="brain", steps=700
+    ),
+    unet("brain_superres", SMALL | CONCAT, V(condition=low_resolution), HEALTHY, measure_super_resolution, steps=2800),
+    unet("brain_superres_l2", SMALL, RegressionLoss(low_resolution), HEALTHY, measure_super_resolution, steps=700),
+    unet("brain_mri_unet", SMALL, RegressionLoss(zero_filled_scan, drawn=True), HEALTHY | FEW, measure_mri, steps=2400),
+    unet(
+        "brain_ct_unet", SMALL, RegressionLoss(back_projected_scan, drawn=True), HEALTHY | FEW, measure_ct, steps=2400
+    ),
+    entry(
+        "brain_autoencoder",
+        "Autoencoder",
+        LATENTS_OF_8,
+        AutoencoderLoss(),
+        LARGE_WITH_LESIONS | FEW,
+        measure_autoencoder,
+        steps=3700,
+    ),
+    unet("brain_latent", OF_LATENTS, V(), LATENTS, measure_large, steps=4500),
+    unet("brain_pixels", SMALL, V(), LARGE, measure_large, steps=600),
+    *(
+        unet(f"copies_{n}_{steps}", OF_COPIES, V(), few_brains(n), measure_copies, steps=steps, full={})
+        for n, steps in COPIES
+    ),
+    unet("brain_t2", SMALLER | CONCAT, V(concat=1), CONTRASTS, measure_translation, steps=1200, batch_size=16),
+    unet("brain_t2_l2", SMALLER, RegressionLoss(concat=1), CONTRASTS | FEW, measure_translation, steps=1300),
+    # time_shift: at much noise it must look at the image
+    unet("lesion_raters", SMALL | CONCAT, V(concat=1, time_shift=6.0), PAIRS, measure_raters, steps=1000),
+    *(segmenter(f"lesion_unet_{k}", 2, 4, RATED, measure_raters, steps=700, seed=k) for k in range(5)),
+    unet("trend_ddpm", TREND, DiffusionLoss(Linear(), "eps", 0.0), SMALL_MEDNIST, measure_trend, steps=5000),
+    entry("trend_edm", "PreconditionedUNet", EDM, EDMLoss(SIGMA_DATA), SMALL_MEDNIST, measure_trend, steps=5000),
+    unet("trend_flow", TREND, DiffusionLoss(RectifiedFlow(), "flow", 0.0), SMALL_MEDNIST, measure_trend, steps=5000),
+    # four paths of eight states; as long as the others, since the teacher works, too
+    unet(
+        "trend_student", TREND, DISTILLED, SMALL_MEDNIST, measure_trend, start="trend_flow", steps=1700, batch_size=32
+    ),
+    unet("hippocampus_masks", SMALLER | {"in_channels": 2} | CONCAT, V(concat=1), SLICES, measure_slices, steps=1500),
+    segmenter("hippocampus_unet", 3, 0, MAPS, measure_slices, steps=900),
+    unet("hippocampus", SMALL | {"in_channels": 3, "spatial_dims": 3}, V(), VOLUMES, measure_hippocampus, steps=1400),
+)
+RECIPES = {recipe.name: recipe for recipe in ENTRIES}

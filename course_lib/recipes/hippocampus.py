@@ -1,0 +1,104 @@
+"""Networks of the hippocampus: whole volumes, and the parts of its sagittal slices."""
+
+import time
+
+import numpy as np
+import torch
+
+from course_lib import datasets, runtime
+from course_lib.generate import draw_volumes
+from course_lib.hippocampus import HIPPOCAMPUS_LABELS, label_volumes, labels_of, largest_shares
+from course_lib.images import in_batches, to_tensor, to_uint8
+from course_lib.losses import SegmentationLoss
+from course_lib.metrics.memorisation import nearest_rms
+from course_lib.recipes.recipe import FD_NFE, dice_of_each, mean_and_std, samples, sampling
+
+TASK = "Hippocampus (Medical Segmentation Decathlon, task 4), training split by person:"
+
+
+def _shifts(largest, n):
+    """No shift, and n random ones of up to ``largest`` voxels along each axis."""
+    return [(0, 0, 0), *np.random.default_rng(0).integers(-largest, largest + 1, (n, 3))]
+
+
+def _volumes():
+    return to_uint8(datasets.hippocampi("train", _shifts(2, 4))), None
+
+
+def _slices():
+    return to_uint8(datasets.hippocampus_slices("train", _shifts(4, 2))), None
+
+
+def _maps():
+    slices = _slices()[0]
+    return slices[:, 2], datasets.slice_labels(to_tensor(slices[:, :2])).numpy().astype(np.uint8)
+
+
+VOLUMES = {
+    "load_data": _volumes,
+    "data": (
+        f"{TASK} those volumes whose label fits into 32 x 48 x 32 mm, each cut out five times with shifts of up to 2 mm"
+    ),
+    "licence": (
+        "CC BY-SA 4.0. Trained on task 4 of the Medical Segmentation Decathlon (Antonelli et al., Nature "
+        "Communications 2022), Vanderbilt University Medical Center (CC BY-SA 4.0)."
+    ),
+    "image_size": 32,
+    "batch_size": 16,
+}
+SLICES = VOLUMES | {
+    "load_data": _slices,
+    "data": (
+        f"{TASK} sagittal slices of 48 x 32 mm with a label, of those volumes whose label fits into 32 x 48 x 32 mm, "
+        "each cut out three times with shifts of up to 4 mm"
+    ),
+    "image_size": 48,
+}
+MAPS = SLICES | {"load_data": _maps, "batch_size": 64}
+
+
+def measure_hippocampus(recipe, net):
+    """What 100 samples are like, beside real cases: volumes of the labels, whether they hang together, and how close
+    they come to what the network was trained on.
+
+    The distance is the root mean square over the image to the nearest of all training boxes, shifted ones too; real
+    cases held out (validation and test) are its null. The measures of every case ship as tensors.
+    """
+    start = time.perf_counter()
+    x = draw_volumes(recipe.denoiser(net), 100, FD_NFE)
+    seconds = (time.perf_counter() - start) / len(x)
+    cases = {split: torch.as_tensor(datasets.hippocampi(split)) for split in ("train", "validation", "test")}
+    cases["sample"] = x
+    labels = {key: labels_of(channels) for key, channels in cases.items()}
+    volumes = {key: label_volumes(found) for key, found in labels.items()}
+    shares = {key: largest_shares(found) for key, found in labels.items()}
+    seen = to_tensor(recipe.load_data()[0])[:, 0]
+    held_out = torch.cat([cases["validation"], cases["test"]])
+    nearest = {key: nearest_rms(c[:, 0], seen)[0] for key, c in (("sample", x), ("held_out", held_out))}
+    quality = {
+        "volume_mm3_mean_and_std": {
+            key: {name: mean_and_std(v[:, k]) for k, name in enumerate(HIPPOCAMPUS_LABELS)}
+            for key, v in volumes.items()
+        },
+        "largest_share": {key: round(float(share.mean()), 4) for key, share in shares.items()},
+        "rms_to_nearest_training_image": {key: round(float(d.median()), 4) for key, d in nearest.items()},
+        "training_volumes": len(cases["train"]),
+        "images": len(x),
+        "seconds_an_image": round(seconds, 2),
+    }
+    tensors = {f"reference.{key}_volumes": v for key, v in volumes.items()}
+    tensors |= {f"reference.{key}_largest_shares": share for key, share in shares.items()}
+    return quality | sampling(), tensors | {f"reference.{key}_nearest": d for key, d in nearest.items()}
+
+
+def measure_slices(recipe, net):
+    """Dice of each part on the slices of the test persons: of one sample, or of the U-Net."""
+    slices = to_tensor(datasets.hippocampus_slices("test"))
+    truth, y = datasets.slice_labels(slices[:, :2]), slices[:, 2:]
+    if isinstance(recipe.loss, SegmentationLoss):
+        found = in_batches(net.labels, y.numpy())
+    else:
+        noise = torch.randn(len(y), 2, 48, 32, generator=runtime.seeded(0))
+        found = datasets.slice_labels(samples(recipe, net, noise, y))
+    names = ("background", *HIPPOCAMPUS_LABELS)
+    return {"test_dice": dice_of_each(found, truth, names), "test_slices": len(y)}, {}
