@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import json
 import os
 import platform
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 
 from course_lib import runtime
+from course_lib.files import sha256
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -195,7 +195,6 @@ def _weights(name):
     card, tensors = WEIGHTS / f"{name}.json", WEIGHTS / f"{name}.safetensors"
     if not card.exists() or not tensors.exists():
         return "card or weights missing", remedy
-    content = tensors.read_bytes()
-    if hashlib.sha256(content).hexdigest() != json.loads(card.read_text(encoding="utf-8"))["sha256"]:
+    if sha256(tensors) != json.loads(card.read_text(encoding="utf-8"))["sha256"]:
         return "not the file on its card (sha256 differs)", remedy
-    return f"{len(content) / 1e6:.1f} MB, sha256 as on its card", ""
+    return f"{tensors.stat().st_size / 1e6:.1f} MB, sha256 as on its card", ""

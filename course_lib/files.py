@@ -71,6 +71,11 @@ def write_tensors(path, tensors, metadata=None):
     write_atomically(path, save(own, metadata))
 
 
+def sha256(path):
+    """sha256 of what a file holds: hexadecimal text."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
 def digest(tensors, metadata):
     """sha256 of named tensors, their types and shapes, and text metadata: hexadecimal text."""
     import torch

@@ -17,7 +17,7 @@ import torch
 
 from course_lib import runtime, schedules
 from course_lib.denoisers import NetworkDenoiser
-from course_lib.files import read_tensors, write_atomically, write_tensors
+from course_lib.files import read_tensors, sha256, write_atomically, write_tensors
 from course_lib.metrics.distribution import Moments
 from course_lib.networks import NETWORKS, build
 from course_lib.predictions import KINDS
@@ -99,7 +99,7 @@ def _tensors(name, about):
     path = _path(name, ".safetensors")
     if not path.exists():
         raise ValueError(f"{path} is missing: {REMEDY}")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
+    if sha256(path) != about["sha256"]:
         raise ValueError(f"{path} is not the file on its card (sha256 differs): {REMEDY}")
     return read_tensors(path)[0]
 
@@ -193,5 +193,5 @@ def save(name, net, about, extra=None, folder=WEIGHTS):
     }
     tensors |= {key: _checked(key, value, value) for key, value in extra.items()}
     write_tensors(path, tensors)
-    about = about | {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    about = about | {"bytes": path.stat().st_size, "sha256": sha256(path)}
     write_card(name, about, folder)
