@@ -74,6 +74,14 @@ def test_every_picture_has_an_alt_text(path):
 
 
 @every_notebook
+def test_every_table_has_a_caption_and_headers(path):
+    for source, markup in shown(path):
+        for table in re.findall(r"<table\b.*?</table>", markup, re.DOTALL):
+            assert re.search(r"<caption[^>]*><b>[^<]", table), f"a table without caption is shown by:\n{source}"
+            assert 'scope="col"' in table and 'scope="row"' in table, f"use tables.show in:\n{source}"
+
+
+@every_notebook
 def test_alt_texts_say_more_than_the_title_and_differ(path):
     seen = {}
     for source, markup in shown(path):
