@@ -19,7 +19,7 @@ from course_lib import runtime, schedules
 from course_lib.denoisers import NetworkDenoiser
 from course_lib.files import read_tensors, sha256, write_atomically, write_tensors
 from course_lib.metrics.distribution import Moments
-from course_lib.networks import NETWORKS, build
+from course_lib.networks import NETWORKS, Classifier, build
 from course_lib.predictions import KINDS
 from course_lib.runtime import placed
 
@@ -142,14 +142,18 @@ def load_denoiser(name, clip=True, precision=None):
     return NetworkDenoiser(load(name), schedule, kind, clip, precision or runtime.precision())
 
 
-def load_classifier(name):
-    """A shipped noise-aware classifier as a function (x_t, t) -> logits (B, classes), for x_t on any device and with
-    gradients, in the faster precision of this machine. Raises ValueError as :func:`card` does."""
-    net, home = load(name), torch.device(runtime.device())
+def load_classifier(name, precision=None):
+    """A shipped classifier as a function (x_t, t) -> logits (B, classes), for x_t on any device and with gradients; one
+    that was trained on clean images is not told t. Raises ValueError as :func:`card` does.
+
+    precision: as for :func:`load_denoiser`.
+    """
+    net, home, precision = load(name), torch.device(runtime.device()), precision or runtime.precision()
 
     def logits(x_t, t):
-        with torch.autocast(home.type, dtype=torch.bfloat16, enabled=runtime.precision() == torch.bfloat16):
-            return net(x_t.to(home), t).to(x_t)
+        told = () if isinstance(net, Classifier) else (t,)
+        with torch.autocast(home.type, dtype=precision, enabled=precision != torch.float32):
+            return net(x_t.to(home), *told).to(x_t)
 
     return logits
 

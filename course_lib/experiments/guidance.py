@@ -47,7 +47,7 @@ def guided(method, w):
     if method == "autoguidance":
         return guidance.Clipped(guidance.Autoguidance(pretrained.load_denoiser("mednist_weak", clip=False), good, w))
     if method == "noise-aware classifier":
-        logits = pretrained.load("mednist_noisy_classifier")
+        logits = pretrained.load_classifier("mednist_noisy_classifier")
         return guidance.Clipped(guidance.ClassifierGuided(good, logits, w))
     raise ValueError(f"no guidance {method!r}; there are: {', '.join(dict.fromkeys(name for name, _ in PLAN))}")
 

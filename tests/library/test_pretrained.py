@@ -88,6 +88,14 @@ def test_samples_are_what_was_asked_for():
     assert int((answer == y).sum()) >= 15
 
 
+@pytest.mark.parametrize("name, told", [("mednist_noisy_classifier", True), ("mednist_features", False)])
+def test_a_classifier_answers_where_x_t_is_and_is_told_the_time_if_it_learned_noise(name, told):
+    logits, net = pretrained.load_classifier(name, torch.float32), pretrained.load(name)
+    x_t = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    at_once = net(x_t.to(next(net.parameters())), *[0.5] * told)
+    torch.testing.assert_close(logits(x_t, 0.5), at_once.to(x_t), rtol=0, atol=1e-4)
+
+
 def test_the_seed_fixes_each_image():
     """The same seed gives the same images, another seed others; an image does not depend on the batch size."""
     denoiser, y = pretrained.load_denoiser("mednist"), torch.tensor([4, 2])
