@@ -234,17 +234,22 @@ def box_affine(affine, corner):
     return moved
 
 
-def _moved(affine, shift):
-    moved = affine.copy()
-    moved[:3, 3] = affine[:3, 3] + shift
-    return moved
-
-
 PLAIN = np.eye(4)
 LONG = np.diag([0.5, 1.0, 3.0, 1.0])  # voxels of 0.5 x 1 x 3 mm
 MOVED = np.array([[2.0, 0, 0, -90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
 TURNED = np.array([[0.0, -2.0, 0.0, 5.0], [1.0, 0.0, 0.0, -7.0], [0.0, 0.0, 3.0, 11.0], [0.0, 0.0, 0.0, 1.0]])
 CORNER = np.array([10.0, 4.0, 2.0])
+
+
+def _shifted(shift):
+    """The affine with shift(R, t, corner) added to its last column t."""
+
+    def answer(affine, corner):
+        moved = affine.copy()
+        moved[:3, 3] += shift(affine[:3, :3], affine[:3, 3], corner)
+        return moved
+
+    return answer
 
 
 q5 = function(
@@ -276,36 +281,24 @@ q5 = function(
     ],
     mistakes=[
         mistake(lambda affine, corner: affine.copy() * 1.0 if corner.any() else PLAIN, "the same axes", "identity"),
-        mistake(lambda affine, corner: _moved(affine, -affine[:3, :3] @ corner), "1 mm", "wrong sign"),
+        mistake(_shifted(lambda R, t, corner: -R @ corner), "1 mm", "wrong sign"),
         mistake(lambda affine, corner: affine.copy(), "1 mm", "not moved"),
-        mistake(lambda affine, corner: _moved(affine, corner), "long voxels", "voxels as mm"),
+        mistake(_shifted(lambda R, t, corner: corner), "long voxels", "voxels as mm"),
+        mistake(_shifted(lambda R, t, corner: np.linalg.norm(R, axis=0) * corner), "turned axes", "no rotation"),
+        mistake(_shifted(lambda R, t, corner: np.diag(R) * corner), "turned axes", "diagonal only"),
+        mistake(_shifted(lambda R, t, corner: R.T @ corner), "turned axes", "transposed"),
+        mistake(_shifted(lambda R, t, corner: R @ corner - t), "an origin", "the origin is lost"),
+        mistake(_shifted(lambda R, t, corner: R @ corner + t), "an origin", "origin twice"),
         mistake(
-            lambda affine, corner: _moved(affine, np.linalg.norm(affine[:3, :3], axis=0) * corner),
-            "turned axes",
-            "no rotation",
-        ),
-        mistake(lambda affine, corner: _moved(affine, np.diag(affine)[:3] * corner), "turned axes", "diagonal only"),
-        mistake(lambda affine, corner: _moved(affine, affine[:3, :3].T @ corner), "turned axes", "transposed"),
-        mistake(
-            lambda affine, corner: _moved(affine, affine[:3, :3] @ corner - affine[:3, 3]),
-            "an origin",
-            "the origin is lost",
-        ),
-        mistake(
-            lambda affine, corner: _moved(affine, affine[:3, :3] @ corner + affine[:3, 3]), "an origin", "origin twice"
-        ),
-        mistake(
-            lambda affine, corner: _moved(affine, (affine @ np.append(corner, 1))[:3]), "an origin", "origin twice"
+            _shifted(lambda R, t, corner: np.column_stack([R, t]) @ np.append(corner, 1)), "an origin", "origin twice"
         ),
         mistake(lambda affine, corner: affine @ np.append(corner, 1), "shape", "the corner's place alone"),
-        mistake(
-            lambda affine, corner: _moved(affine, np.linalg.inv(affine[:3, :3]) @ corner), "long voxels", "inverse"
-        ),
+        mistake(_shifted(lambda R, t, corner: np.linalg.inv(R) @ corner), "long voxels", "inverse"),
     ],
     also_right=[
         lambda affine, corner: affine @ np.block([[np.eye(3), corner[:, None]], [np.zeros(3), 1]]),
         lambda affine, corner: np.column_stack([affine[:, :3], affine @ np.append(corner, 1)]),
-        lambda affine, corner: torch.tensor(_moved(affine, affine[:3, :3].dot(corner))),
+        lambda affine, corner: torch.tensor(_shifted(lambda R, t, corner: R.dot(corner))(affine, corner)),
     ],
     hints=[
         "Voxel (0, 0, 0) of the box is voxel `corner` of the volume. Where does that lie?",
