@@ -157,15 +157,14 @@ def log_prob(x, a, b):
     return -0.5 * u**2 - 0.5 * math.log(2 * math.pi) + a
 
 
-LINE = torch.linspace(-2, 2, 5)
-FINE = torch.linspace(-40, 40, 8001)
-A, NONE = torch.tensor(0.7), torch.tensor(0.0)
-
-
 def _log_prob(log_det):
     """`log_prob` with another log-determinant, as a function of a."""
     return lambda x, a, b: log_prob(x, a, b) - a + log_det(a)
 
+
+LINE = torch.linspace(-2, 2, 5)
+FINE = torch.linspace(-40, 40, 8001)
+A, NONE = torch.tensor(0.7), torch.tensor(0.0)
 
 q3 = function(
     r"""A flow with one layer in one dimension: $u = f(x) = e^{a} x + b$, $u \sim \mathcal N(0, 1)$.

@@ -146,14 +146,13 @@ def gap(true_var, model_var):
     return (r - 1 - torch.log(r)) / 2
 
 
-VARS = torch.tensor([0.5, 1.0, 2.0])
-ONES = torch.ones(3)
-
-
 def _of_ratio(nats):
     """A gap that is another function of the ratio of the two variances."""
     return lambda true_var, model_var: nats(true_var / model_var)
 
+
+VARS = torch.tensor([0.5, 1.0, 2.0])
+ONES = torch.ones(3)
 
 q4 = function(
     """Write `gap(true_var, model_var)`: the nats that one reverse step loses, KL(true || model), when both are

@@ -156,9 +156,6 @@ def loss_mended(net, x_0, eps, i, abar):
     return (net(x_t, i) - eps).square().mean()
 
 
-SAME = torch.tensor([4, 4])
-
-
 def _own_level(abar, i):
     return abar[i].reshape(-1, 1, 1, 1)
 
@@ -190,6 +187,8 @@ def _loss(
 
     return wrong
 
+
+SAME = torch.tensor([4, 4])
 
 q3 = function(
     """This loss has three bugs. Mend it, as `loss_mended(net, x_0, eps, i, abar)` with images (B, 1, H, W), steps `i`

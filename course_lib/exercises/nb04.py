@@ -43,9 +43,6 @@ def _ratio_of_alphas(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s):
     return alpha_s * x_0 + (sigma_s**2 - sigma_eta**2) ** 0.5 * eps + sigma_eta * z
 
 
-LEVELS = (0.28, 0.96, 0.6, 0.8)  # alpha_t, sigma_t, alpha_s, sigma_s: no two of them or of their ratios are equal
-
-
 def _noisy(fresh, old=lambda e, s, f: (s**2 - (e * f) ** 2) ** 0.5):
     """`ddim` with other factors of z and of eps, as functions of eta, sigma_s and the full standard deviation."""
 
@@ -56,6 +53,8 @@ def _noisy(fresh, old=lambda e, s, f: (s**2 - (e * f) ** 2) ** 0.5):
 
     return wrong
 
+
+LEVELS = (0.28, 0.96, 0.6, 0.8)  # alpha_t, sigma_t, alpha_s, sigma_s: no two of them or of their ratios are equal
 
 q1 = function(
     """Write `ddim(x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s)`: the DDIM step from $t$ to $s$, where `x_0` is

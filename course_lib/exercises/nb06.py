@@ -137,9 +137,6 @@ def _ignore(x_t):
     return 0 * x_t
 
 
-HIGH, LOW = (0.28, 0.96), (0.6, 0.8)
-
-
 def _missing(t, s, ratio):
     return (t[1] ** 2 - ratio**2 * s[1] ** 2) ** 0.5
 
@@ -154,6 +151,8 @@ def _round(known=lambda t, s: s, scale=lambda t, s: t[0] / s[0], noise=_missing)
 
     return wrong
 
+
+HIGH, LOW = (0.28, 0.96), (0.6, 0.8)
 
 q3 = function(
     """Someone's RePaint draws grey patches. One round of it goes from time t down to s and up to t again.

@@ -234,13 +234,6 @@ def box_affine(affine, corner):
     return moved
 
 
-PLAIN = np.eye(4)
-LONG = np.diag([0.5, 1.0, 3.0, 1.0])  # voxels of 0.5 x 1 x 3 mm
-MOVED = np.array([[2.0, 0, 0, -90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
-TURNED = np.array([[0.0, -2.0, 0.0, 5.0], [1.0, 0.0, 0.0, -7.0], [0.0, 0.0, 3.0, 11.0], [0.0, 0.0, 0.0, 1.0]])
-CORNER = np.array([10.0, 4.0, 2.0])
-
-
 def _shifted(shift):
     """The affine with shift(R, t, corner) added to its last column t."""
 
@@ -251,6 +244,12 @@ def _shifted(shift):
 
     return answer
 
+
+PLAIN = np.eye(4)
+LONG = np.diag([0.5, 1.0, 3.0, 1.0])  # voxels of 0.5 x 1 x 3 mm
+MOVED = np.array([[2.0, 0, 0, -90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
+TURNED = np.array([[0.0, -2.0, 0.0, 5.0], [1.0, 0.0, 0.0, -7.0], [0.0, 0.0, 3.0, 11.0], [0.0, 0.0, 0.0, 1.0]])
+CORNER = np.array([10.0, 4.0, 2.0])
 
 q5 = function(
     """You cut a box out of a volume; its first voxel is voxel `corner` (3,) of the volume. Write `box_affine(affine,

@@ -203,10 +203,6 @@ def coverage(distance, reach):
     return (distance <= reach[:, None]).any(1).double().mean()
 
 
-DISTANCE = torch.tensor([[0.5, 3.0, 4.0], [0.9, 2.0, 5.0], [6.0, 7.0, 0.1], [8.0, 9.0, 9.5]], dtype=torch.float64)
-REACH = vector(1.0, 1.0, 0.2, 2.0)
-
-
 def _held(share):
     """Another summary of the table that says which ball holds which image."""
     return lambda distance, reach: share(distance <= reach[:, None])
@@ -216,6 +212,9 @@ def _of_radius(radius):
     """`coverage` with other radii: one for all, or in another order."""
     return lambda distance, reach: coverage(distance, radius(reach).expand(len(reach)))
 
+
+DISTANCE = torch.tensor([[0.5, 3.0, 4.0], [0.9, 2.0, 5.0], [6.0, 7.0, 0.1], [8.0, 9.0, 9.5]], dtype=torch.float64)
+REACH = vector(1.0, 1.0, 0.2, 2.0)
 
 q4 = function(
     """Write `coverage(distance, reach)`: `distance` (M, N) from each real to each generated image, `reach` (M,) the
@@ -280,13 +279,12 @@ def threshold(null, level):
     return null.sort().values[int(level * (len(null) + 1) + 1e-9) - 1]
 
 
-EVEN = torch.arange(1, 100, dtype=torch.float64)  # 99 values: 1 ... 99
-
-
 def _at(index):
     """The sorted value at another index(level, n)."""
     return lambda null, level: null.sort().values[index(level, len(null))]
 
+
+EVEN = torch.arange(1, 100, dtype=torch.float64)  # 99 values: 1 ... 99
 
 q5 = function(
     r"""Held-out images that the generator has never seen have distances `null` (n,) to their nearest training image.

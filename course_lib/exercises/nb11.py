@@ -166,18 +166,17 @@ def healing_error(twin, healthy, mask):
     return (twin - healthy).abs()[mask > 0].mean()
 
 
+def _inside(summary):
+    """Another summary of the errors inside the lesion."""
+    return lambda twin, healthy, mask: summary((twin - healthy)[mask > 0])
+
+
 TRUTH = np.sin(np.arange(32.0)).reshape(2, 4, 4)
 MASK = (np.arange(32) % np.repeat([3, 7], 16) < 1).reshape(2, 4, 4)  # 6 pixels in one patient, 2 in the other
 TWIN = TRUTH + 0.3 * np.cos(3 * np.arange(32.0)).reshape(2, 4, 4)
 COUNTS = [int(lesion.sum()) for lesion in MASK]
 FIRST = torch.tensor([1.0, 0.0]).reshape(2, 1, 1)
 Q4 = tuple(torch.tensor(a) for a in (TWIN, TRUTH, MASK.astype(np.uint8)))
-
-
-def _inside(summary):
-    """Another summary of the errors inside the lesion."""
-    return lambda twin, healthy, mask: summary((twin - healthy)[mask > 0])
-
 
 q4 = function(
     """Write `healing_error(twin, healthy, mask)`: how far the restored image is from the true healthy twin **inside

@@ -58,15 +58,14 @@ def _rank(level, n):
     return int(level * (n + 1) + 1e-9) - 1
 
 
-NULL = torch.linspace(0.5, 1.0, 99)[torch.randperm(99, generator=torch.Generator().manual_seed(0))]
-EIGHTHS = torch.arange(57, -1, -1) / 8
-MIXED = torch.cat([torch.linspace(0.1, 0.3, 30), torch.linspace(0.6, 0.95, 70)])
-
-
 def _below(threshold):
     """The share of samples below another threshold(relative, null, level)."""
     return lambda relative, null, level: (relative < threshold(relative, null, level)).float().mean()
 
+
+NULL = torch.linspace(0.5, 1.0, 99)[torch.randperm(99, generator=torch.Generator().manual_seed(0))]
+EIGHTHS = torch.arange(57, -1, -1) / 8
+MIXED = torch.cat([torch.linspace(0.1, 0.3, 30), torch.linspace(0.6, 0.95, 70)])
 
 q2 = function(
     r"""Write `flagged_share(relative, null, level)`: the share of samples called copies. `relative` (N,) are their
