@@ -375,7 +375,7 @@ def hippocampi(row, tensors):
 def of_segmentation(record, tensors):
     """Masks of lesions with known raters, and real hippocampi."""
     lab = segmentation
-    rows = {row["name"]: row for row in record["rows"] if row["needs"] == lab.needs(row["name"])}
+    rows = {row["name"]: row for row in record["rows"] if lab.STUDY.is_fresh(row)}
     blocks = [
         f"**Made data**: {lab.CASES['test']} test lesions whose raters and their chances are known.",
         "Generalised energy distance ↓ (squared: how far is the distribution of the drawn masks from that of the "
@@ -397,7 +397,7 @@ def of_segmentation(record, tensors):
             f"{contest.verdict()} The mask diffusion was trained with uniform times, of which notebook 10 (section 4) "
             "warns; this row is no verdict on the method.",
         ]
-    return [*blocks, *missing([name for name in lab.names() if name not in rows])]
+    return [*blocks, *missing([key["name"] for key in lab.plan() if key["name"] not in rows])]
 
 
 # ---- Notebook 11 -----------------------------------------------------------------------------------------------------

@@ -1,13 +1,12 @@
 """The record ``10_segmentation``: masks that mask diffusion draws for lesions with known raters, what they score at
 other settings, what U-Nets score beside them, and how well the hippocampus is found.
 
-``python -m course_lib.experiments 10_segmentation`` remakes it, in about ten minutes of one core (the row of the
-hippocampus needs that data set in the cache, and is left out without). It may be interrupted: rows that are there, and
-were made with the networks as they are now, are not computed anew. ``10_segmentation.safetensors`` beside it holds the
-masks of the rows "test" and "validation", packed, and the counts of pixels of the hippocampus; no image is stored.
+It takes about ten minutes of one core; the row of the hippocampus needs that data set in the cache, and is left out
+without. The tensors beside the record are the masks of the rows "test" and "validation", packed, and the counts of
+pixels of the hippocampus; no image is stored.
 """
 
-import json
+import functools
 import math
 import time
 import zlib
@@ -19,7 +18,8 @@ from torch.nn import functional as F
 from course_lib import datasets, pretrained, runtime
 from course_lib.arguments import whole
 from course_lib.datasets import rated, rater_chances, slice_labels
-from course_lib.files import read_tensors, write_rows, write_tensors
+from course_lib.experiments.record import rounded, tensors
+from course_lib.experiments.study import Study
 from course_lib.images import in_batches, to_tensor
 from course_lib.metrics import checks
 from course_lib.metrics.segmentation import expected_dice, generalised_energy_distance, nearest_rating
@@ -75,8 +75,8 @@ def draw_masks(denoiser, y, samples, nfe=NFE, start=START, channels=1, seed=0):
     return torch.stack(found)
 
 
-def row(name, n=None, samples=None):
-    """One row of the record, and its masks, bool (samples, n, 64, 64). n, samples: of the first cases and draws only.
+def drawn_row(name, n=None, samples=None):
+    """A row of PLAN, and its masks, bool (samples, n, 64, 64). n, samples: of the first cases and draws only.
 
     For each case: ``energy_distance`` from the raters, and ``area``, the mean number of pixels of its masks. ``shares``
     of the masks that are most like none, core, outline, generous, or like no rater. ``undecided``: share of pixels that
@@ -88,26 +88,21 @@ def row(name, n=None, samples=None):
     setting = PLAN[name] | ({"samples": samples} if samples else {})
     cases = rated(setting["split"], CASES[setting["split"]])
     ratings, y = ratings_of(cases)[:, :n], to_tensor(cases.images[:n])
-    denoiser = pretrained.load_denoiser(LESIONS, clip=setting["clip"])
-    runtime.precision()  # measured once, before the clock starts
-    begin = time.process_time()
+    denoiser, start = pretrained.load_denoiser(LESIONS, clip=setting["clip"]), time.process_time()
     x = draw_masks(denoiser, y, setting["samples"], setting["nfe"], setting["start"])[:, :, 0]
-    seconds = (time.process_time() - begin) / len(y)
-    found = measured(x > 0, ratings) | {
-        "undecided": round(float((x.abs() - 1).abs().gt(0.1).float().mean()), 6),
-        "evaluations": len(x) * setting["nfe"],
-        "seconds": round(seconds, 4),
-    }
-    return {"name": name} | setting | found | {"needs": needs(name)}, x > 0
+    seconds = (time.process_time() - start) / len(y)
+    cost = {"evaluations": len(x) * setting["nfe"], "seconds": rounded(seconds)}
+    undecided = (x.abs() - 1).abs().gt(0.1).float().mean()
+    return setting | measured(x > 0, ratings) | {"undecided": rounded(undecided, 6)} | cost, x > 0
 
 
 def measured(masks, ratings):
-    """Measures of masks (K, N, H, W), K >= 2, of cases with ratings (4, N, H, W): see :func:`row`."""
+    """Measures of masks (K, N, H, W), K >= 2, of cases with ratings (4, N, H, W): see :func:`drawn_row`."""
     nearest = torch.bincount(nearest_rating(masks, ratings).flatten() % 5, minlength=5)  # -1 becomes the last, 4
     return {
-        "energy_distance": _rounded(generalised_energy_distance(masks, ratings, rater_chances())),
-        "area": _rounded(masks.flatten(2).sum(2).float().mean(0)),
-        "shares": _rounded(nearest / nearest.sum()),
+        "energy_distance": rounded(generalised_energy_distance(masks, ratings, rater_chances())),
+        "area": rounded(masks.flatten(2).sum(2).float().mean(0)),
+        "shares": rounded(nearest / nearest.sum()),
     }
 
 
@@ -173,7 +168,7 @@ def masks_of(maps, nets, cut, ratings):
 
 
 def baseline_rows(stored):
-    """The rows of BASELINES and of SINGLE. stored: the masks of "test" and "validation".
+    """The rows of BASELINES and of SINGLE by name. stored: the masks of "test" and "validation".
 
     SINGLE has for each map the threshold that is best on the validation cases, and for each test case the expected Dice
     of the mask above it; of one sample of the diffusion; and of the rater who is best for the case, the ceiling.
@@ -190,26 +185,28 @@ def baseline_rows(stored):
         clock.append(time.process_time())
     of_unet, of_first = np.diff(clock) / len(y) / (5, 1)
     cuts = {name: best_cut(p, ratings["validation"]) for name, p in maps["validation"].items()}
-    truth, rows = ratings["test"], []
+    truth, rows = ratings["test"], {}
     for name, masks in masks_of(maps["test"], nets["test"], cuts["U-Net"], truth).items():
-        networks, evaluations = BASELINES[name]
-        seconds = evaluations * (of_first if LESIONS in networks else of_unet)
-        cost = {"samples": len(masks), "evaluations": evaluations, "seconds": round(seconds, 4)}
-        rows.append({"name": name, "split": "test"} | measured(masks, truth) | cost | {"needs": needs(name)})
+        names, evaluations = BASELINES[name]
+        seconds = evaluations * (of_first if LESIONS in names else of_unet)
+        cost = {"samples": len(masks), "evaluations": evaluations, "seconds": rounded(seconds)}
+        rows[name] = {"split": "test"} | measured(masks, truth) | cost
     single = {name: p > cuts[name] for name, p in maps["test"].items()}
+    single["diffusion, one sample"] = stored["test"][0]
     scores = {name: expected_dice(mask, truth, rater_chances()) for name, mask in single.items()}
-    scores["diffusion, one sample"] = expected_dice(stored["test"][0], truth, rater_chances())
     of_raters = torch.stack([expected_dice(mask, truth, rater_chances()) for mask in truth])
     scores["the best rater of each case"] = of_raters.max(0).values
-    dice = {name: _rounded(values) for name, values in scores.items()}
-    return [*rows, {"name": SINGLE, "thresholds": cuts, "expected_dice": dice, "needs": needs(SINGLE)}]
+    dice = {name: rounded(values) for name, values in scores.items()}
+    return rows | {SINGLE: {"thresholds": cuts, "expected_dice": dice}}
+
+
+@functools.cache
+def _baselines():
+    """:func:`baseline_rows` of the masks in the record."""
+    return baseline_rows({split: stored_masks(split) for split in STORED})
 
 
 # ---- What a row stores -----------------------------------------------------------------------------------------------
-
-
-def _rounded(values):
-    return [round(float(value), 4) for value in values]
 
 
 def pack(masks):
@@ -224,14 +221,10 @@ def unpack(packed, shape):
     return torch.from_numpy(np.unpackbits(bits)[: math.prod(shape)].reshape(shape)).bool()
 
 
-def stored_masks(path, name):
-    """The masks of a row of the record at ``path``, bool (samples, N, 64, 64)."""
+def stored_masks(name):
+    """The masks of a row out of the record, bool (samples, N, 64, 64)."""
     setting = PLAN[name]
-    return unpack(read_tensors(_beside(path))[0][name], (setting["samples"], CASES[setting["split"]], 64, 64))
-
-
-def _beside(path):
-    return path.with_suffix(".tensors.safetensors")
+    return unpack(tensors(STUDY.name)[name], (setting["samples"], CASES[setting["split"]], 64, 64))
 
 
 # ---- Hippocampus -----------------------------------------------------------------------------------------------------
@@ -308,67 +301,55 @@ def hippocampus_row():
         "methods": METHODS,
         "evaluations": COST,
         "thresholds": thresholds,
-        "seconds": _rounded(seconds),
+        "seconds": rounded(seconds),
         "slices": len(truth),
         "volumes": len(volume.unique()),
         "persons": len(np.unique(person)),
     }
-    tensors = {"counts": found.short(), "volume": volume.short(), "person": torch.as_tensor(person).short()}
-    return {"name": "hippocampus"} | about | {"needs": needs("hippocampus")}, {
-        f"hippocampus.{key}": value for key, value in tensors.items()
-    }
+    kept = {"counts": found, "volume": volume, "person": torch.as_tensor(person)}
+    return about, {f"hippocampus.{key}": value.short() for key, value in kept.items()}
 
 
-def stored_counts(path):
-    """Counts (4, N, 2, 3), volume (N,) and person (N,) of the hippocampus in the record at ``path``, int64."""
-    tensors = read_tensors(_beside(path))[0]
-    return tuple(tensors[f"hippocampus.{key}"].long() for key in ("counts", "volume", "person"))
+def stored_counts():
+    """Counts (4, N, 2, 3), volume (N,) and person (N,) of the hippocampus out of the record, int64."""
+    kept = tensors(STUDY.name)
+    return tuple(kept[f"hippocampus.{key}"].long() for key in ("counts", "volume", "person"))
 
 
 # ---- The record ------------------------------------------------------------------------------------------------------
 
 
-def names():
-    """The names of all rows, in the order in which they are made."""
-    return [*STORED, *BASELINES, SINGLE, "hippocampus", *list(PLAN)[len(STORED) :]]
+def plan():
+    """The rows; a baseline is made of the masks in the rows before it."""
+    names = [*STORED, *BASELINES, SINGLE, "hippocampus", *list(PLAN)[len(STORED) :]]
+    return [{"name": name} for name in names]
 
 
-def needs(name):
-    """sha256 of the networks of a row; {} where one of them is not there."""
+def plan_of_this_machine(record):
+    """The rows, without that of the hippocampus where the data set is not here."""
+    return [key for key in plan() if key["name"] != "hippocampus" or datasets.hippocampus_is_here()]
+
+
+def networks(key):
+    """The networks of a row."""
     others = {"hippocampus": HIPPOCAMPUS, SINGLE: (LESIONS, *UNETS)}
-    others |= {baseline: networks for baseline, (networks, _) in BASELINES.items()}
-    return pretrained.sha256_of(others.get(name, (LESIONS,))) or {}
+    others |= {baseline: names for baseline, (names, _) in BASELINES.items()}
+    return others.get(key["name"], (LESIONS,))
 
 
-def make(path):
-    """Compute the rows that the record at ``path`` lacks, and write it after each of them."""
-    if path.exists():
-        record = json.loads(path.read_text(encoding="utf-8"))
-        record["rows"] = [entry for entry in record["rows"] if entry["needs"] == needs(entry["name"])]
-        tensors = read_tensors(_beside(path))[0]
-    else:
-        record = {
-            "made_by": f"python -m course_lib.experiments {path.stem}",
-            "sha256": needs("test"),
-            "precision": runtime.precision_name(),
-            "rows": [],
-        }
-        tensors = {}
-    done = {entry["name"] for entry in record["rows"]}
+def measure(name):
+    """A row, and its tensors."""
+    if name == "hippocampus":
+        return hippocampus_row()
+    if name not in PLAN:
+        return _baselines()[name], {}
+    found, masks = drawn_row(name)
+    return found, {name: pack(masks)} if name in STORED else {}
 
-    def keep(found, more):
-        write_tensors(_beside(path), tensors | more)
-        tensors.update(more)
-        record["rows"] = [entry for entry in record["rows"] if entry["name"] != found["name"]] + [found]
-        write_rows(path, record)
-        print({key: value for key, value in found.items() if not isinstance(value, (list, dict))}, flush=True)
 
-    for name in [*STORED, SINGLE, "hippocampus", *list(PLAN)[len(STORED) :]]:
-        if name == SINGLE and not done >= {SINGLE, *BASELINES}:
-            for found in baseline_rows({split: stored_masks(path, split) for split in STORED}):
-                keep(found, {})
-        elif name in PLAN and name not in done:
-            found, masks = row(name)
-            keep(found, {name: pack(masks)} if name in STORED else {})
-        elif name == "hippocampus" and name not in done and needs(name) and datasets.hippocampus_is_here():
-            keep(*hippocampus_row())
+def begin():
+    """What stands above the rows."""
+    return {"precision": runtime.precision_name()}, {}
+
+
+STUDY = Study("10_segmentation", plan_of_this_machine, measure, begin, (LESIONS,), networks)

@@ -202,17 +202,17 @@ def test_segmentation():
     for name, setting in lab.PLAN.items():
         row = {"name": name, "energy_distance": draw.uniform(0, 1, 64).tolist(), "shares": [0.1, 0.2, 0.3, 0.4, 0.0]}
         cost = {"seconds": 0.5, "evaluations": setting["samples"] * setting["nfe"]}
-        record["rows"].append(row | setting | cost | {"needs": lab.needs(name)})
+        record["rows"].append(row | setting | cost | {"needs": lab.STUDY.needs({"name": name})})
     for name, (_, evaluations) in lab.BASELINES.items():
         row = {"name": name, "energy_distance": draw.uniform(0, 1, 64).tolist(), "shares": [0.4, 0.3, 0.2, 0.1, 0.0]}
-        row |= {"samples": 16, "evaluations": evaluations, "seconds": 0.25, "needs": lab.needs(name)}
+        row |= {"samples": 16, "evaluations": evaluations, "seconds": 0.25, "needs": lab.STUDY.needs({"name": name})}
         record["rows"].append(row)
     dices = {name: draw.uniform(0, 1, 64).tolist() for name in ("U-Net", "diffusion", "the best rater of each case")}
-    record["rows"].append({"name": lab.SINGLE, "expected_dice": dices, "needs": lab.needs(lab.SINGLE)})
+    record["rows"].append({"name": lab.SINGLE, "expected_dice": dices, "needs": lab.STUDY.needs({"name": lab.SINGLE})})
     volume, person = torch.arange(6).repeat_interleave(2), torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 2, 2])
     counts = torch.tensor(draw.integers(1, 50, (4, 12, 2, 3)))
     hippocampus = {"name": "hippocampus", "methods": lab.METHODS, "evaluations": lab.COST, "seconds": [1, 2, 3, 4]}
-    record["rows"].append(hippocampus | {"volumes": 6, "persons": 3, "needs": lab.needs("hippocampus")})
+    record["rows"].append(hippocampus | {"volumes": 6, "persons": 3, "needs": lab.STUDY.needs({"name": "hippocampus"})})
     tensors = {"hippocampus.counts": counts, "hippocampus.volume": volume, "hippocampus.person": person}
     contest, shares, single, settings, dice = tables(report.of_segmentation(record, tensors))
 

@@ -9,6 +9,7 @@ import torch
 from course_lib import datasets, experiments, schedules
 from course_lib.denoisers import Denoiser
 from course_lib.experiments import segmentation
+from course_lib.experiments.study import run
 from course_lib.metrics.segmentation import (
     calibration_error,
     dice,
@@ -196,32 +197,33 @@ def test_fewer_cases_or_draws_are_the_beginning_of_more():
     torch.testing.assert_close(segmentation.draw_masks(Still(), y[:2], 2, nfe=3), many[:2, :2])
 
 
-def test_the_record_of_segmentation_may_be_interrupted(tmp_path, monkeypatch):
-    """Rows of other weights are made anew, the others not; what cannot be made is left out."""
-    path = tmp_path / "10_segmentation.json"
-    monkeypatch.setattr(segmentation, "PLAN", {"test": {}, "validation": {}, "more": {}})
-    monkeypatch.setattr(segmentation, "BASELINES", {"simple": ()})
-    monkeypatch.setattr(segmentation, "needs", lambda name: {} if name == "hippocampus" else {"net": "new"})
+def test_baselines_are_made_of_the_masks_in_the_record(tmp_path, monkeypatch):
+    """Masks that are measured anew stand in the record before what is made of them; what cannot be made is left out."""
+    monkeypatch.setattr(experiments.record, "RECORDS", tmp_path)
+    settings = {"samples": 1, "split": "test"}
+    monkeypatch.setattr(segmentation, "PLAN", {"test": settings, "validation": settings, "more": settings})
+    monkeypatch.setattr(segmentation, "CASES", {"test": 1})
+    monkeypatch.setattr(segmentation, "BASELINES", {"simple": ((), 0)})
+    monkeypatch.setattr(segmentation.datasets, "hippocampus_is_here", lambda: False)
     asked, masks = [], torch.ones(1, 1, 64, 64, dtype=torch.bool)
-    monkeypatch.setattr(
-        segmentation, "row", lambda name: asked.append(name) or ({"name": name, "needs": {"net": "new"}}, masks)
-    )
-    monkeypatch.setattr(segmentation, "stored_masks", lambda path, name: name)
-    needed = {"needs": {"net": "new"}}
-    monkeypatch.setattr(
-        segmentation,
-        "baseline_rows",
-        lambda stored: asked.append("simple") or [{"name": "simple"} | needed, {"name": "one mask"} | needed],
-    )
-    segmentation.make(path)
-    assert asked == ["test", "validation", "simple", "more"]
-    record = json.loads(path.read_text())
+    monkeypatch.setattr(segmentation, "drawn_row", lambda name: asked.append(name) or ({}, masks))
+
+    def made(stored):
+        assert {split: kept.all() for split, kept in stored.items()} == {"test": True, "validation": True}
+        return {"simple": {}, "one mask": {}}
+
+    monkeypatch.setattr(segmentation, "baseline_rows", made)
+    segmentation._baselines.cache_clear()
+    run(segmentation.STUDY)
+    assert asked == ["test", "validation", "more"]
+    record = experiments.load("10_segmentation")
     record["rows"][1]["needs"] = {"net": "old"}
-    path.write_text(json.dumps(record))
-    segmentation.make(path)
-    assert asked[4:] == ["validation"]
-    names = [row["name"] for row in json.loads(path.read_text())["rows"]]
+    experiments.record.path("10_segmentation").write_text(json.dumps(record))
+    run(segmentation.STUDY)
+    assert asked[3:] == ["validation"]
+    names = [row["name"] for row in experiments.load("10_segmentation")["rows"]]
     assert names == ["test", "simple", "one mask", "more", "validation"]
+    segmentation._baselines.cache_clear()
 
 
 def nested(shape=(6, 8, 8)):
@@ -250,25 +252,23 @@ def test_the_best_cut_lies_where_the_best_level_set_is():
 
 def test_an_unknown_row_is_refused():
     with pytest.raises(ValueError, match="no row 'magic'; there are: test, validation"):
-        segmentation.row("magic")
+        segmentation.drawn_row("magic")
 
 
 def test_a_part_of_the_record_of_segmentation_is_remade():
-    record, path = experiments.load("10_segmentation"), experiments.record.RECORDS / "10_segmentation.json"
-    _, masks = segmentation.row("test", n=3, samples=2)
-    stored = segmentation.stored_masks(path, "test")
+    _, masks = segmentation.drawn_row("test", n=3, samples=2)
+    stored = segmentation.stored_masks("test")
     assert (masks != stored[:2, :3]).float().mean() < 0.005  # bfloat16 rounds differently on other processors
-    rows = {row["name"]: row for row in record["rows"]}
-    assert set(rows) == set(segmentation.names())
-    for name, row in rows.items():
-        assert row["needs"] == segmentation.needs(name), "made with other weights"
+    rows = {row["name"]: row for row in experiments.load("10_segmentation")["rows"]}
+    assert set(rows) == {key["name"] for key in segmentation.plan()}
+    assert all(segmentation.STUDY.is_fresh(row) for row in rows.values()), "made with other weights"
     cases = datasets.rated("test", segmentation.CASES["test"])
     again = generalised_energy_distance(stored, segmentation.ratings_of(cases), datasets.rater_chances())
     torch.testing.assert_close(again, torch.tensor(rows["test"]["energy_distance"]), rtol=0, atol=1e-4)
-    validation = segmentation.stored_masks(path, "validation")
-    for row in segmentation.baseline_rows({"test": stored, "validation": validation}):
+    validation = segmentation.stored_masks("validation")
+    for name, row in segmentation.baseline_rows({"test": stored, "validation": validation}).items():
         for key in {"energy_distance", "area"} & row.keys():  # networks round differently on other processors
-            found, kept = (float(torch.tensor(values[key]).mean()) for values in (row, rows[row["name"]]))
+            found, kept = (float(torch.tensor(values[key]).mean()) for values in (row, rows[name]))
             assert found == pytest.approx(kept, abs=0.01 if key == "energy_distance" else 1.0)
     for name, values in row["expected_dice"].items():
         assert np.mean(values) == pytest.approx(np.mean(rows["one mask"]["expected_dice"][name]), abs=0.01)
