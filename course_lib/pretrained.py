@@ -143,17 +143,17 @@ def load_denoiser(name, clip=True, precision=None):
 
 
 def load_classifier(name, precision=None):
-    """A shipped classifier as a function (x_t, t) -> logits (B, classes), for x_t on any device and with gradients; one
-    that was trained on clean images is not told t. Raises ValueError as :func:`card` does.
+    """A shipped classifier as a function (x_t, t) -> logits (B, classes), for x_t on any device, in any floating type,
+    and with gradients; one that was trained on clean images is not told t. Raises ValueError as :func:`card` does.
 
     precision: as for :func:`load_denoiser`.
     """
-    net, home, precision = load(name), torch.device(runtime.device()), precision or runtime.precision()
+    net, precision = load(name), precision or runtime.precision()
 
     def logits(x_t, t):
-        told = () if isinstance(net, Classifier) else (t,)
-        with torch.autocast(home.type, dtype=precision, enabled=precision != torch.float32):
-            return net(x_t.to(home), *told).to(x_t)
+        x, told = x_t.to(next(net.parameters())), () if isinstance(net, Classifier) else (t,)
+        with torch.autocast(x.device.type, dtype=precision, enabled=precision != torch.float32):
+            return net(x, *told).to(x_t)
 
     return logits
 

@@ -88,7 +88,7 @@ def test_samples_are_what_was_asked_for():
     assert int((answer == y).sum()) >= 15
 
 
-@pytest.mark.parametrize("name, told", [("mednist_noisy_classifier", True), ("mednist_features", False)])
+@pytest.mark.parametrize(("name", "told"), [("mednist_noisy_classifier", True), ("mednist_features", False)])
 def test_a_classifier_answers_where_x_t_is_and_is_told_the_time_if_it_learned_noise(name, told):
     logits, net = pretrained.load_classifier(name, torch.float32), pretrained.load(name)
     x_t = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
