@@ -104,18 +104,22 @@ def mistake(answer, fails, why=""):
 class Exercises:
     """All exercises of a module: gives each its name, in order of definition. `Exercises(vars())` ends the module.
 
-    `groups`: {name of each exercise: its group}, for a summary that counts the right answers of each group, too.
+    `groups`: {name of an exercise: its group}, for a summary that counts the right answers of each group, too.
+    `headings`: {name of an exercise: a paragraph that its question begins with}.
     """
 
     namespace: dict
     groups: dict = field(default_factory=dict)
+    headings: dict = field(default_factory=dict)
     items: list = field(init=False)
 
     def __post_init__(self):
-        self.items = [value for value in self.namespace.values() if isinstance(value, Exercise)]
-        for name, value in self.namespace.items():
-            if isinstance(value, Exercise):
-                value.name = name
+        named = {name: value for name, value in self.namespace.items() if isinstance(value, Exercise)}
+        self.items = list(named.values())
+        for name, item in named.items():
+            item.name = name
+            if name in self.headings:
+                item.q = f"{self.headings[name]}\n\n{item.q}"
 
     def summary(self):
         """Show how far the learner is: a line for each exercise, with checks made, hints taken and solution seen."""

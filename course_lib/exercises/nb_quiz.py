@@ -16,15 +16,8 @@ from course_lib.metrics.images import psnr
 from course_lib.metrics.segmentation import expected_dice
 from course_lib.samplers import ddim_step, heun_step, sample
 from course_lib.schedules import Cosine, Discrete, Linear, VarianceExploding, uniform_times
-from course_lib.viz.html import prose
 
 DOUBLE = torch.float64
-
-
-def _ask(name, kind, question, *options, **parts):
-    """An exercise of this kind whose question begins with its objective and with the place of the answer."""
-    place = QUIZ[name]
-    return kind(f"{place.objective}. Answered in {place.where}.\n\n{prose(question)}", *options, **parts)
 
 
 # ---- LO1: implicit and explicit likelihood ---------------------------------------------------------------------------
@@ -35,9 +28,7 @@ def grey_over_typical():
     return float(standard_normal(0 * typical) - standard_normal(typical))
 
 
-q1 = _ask(
-    "q1",
-    number,
+q1 = number(
     r"""A model that knows its data exactly is to raise an alarm where $\log p(x)$ is low. The data are pure noise:
     64 x 64 independent pixels from $\mathcal N(0, 1)$. In comes an empty picture, all pixels 0.
     By how many nats does its $\log p$ lie **above** that of a typical draw, whose squares have the mean 1?""",
@@ -59,9 +50,7 @@ q1 = _ask(
     A low log p is no definition of strange, and a high one none of normal, even with the exact density.""",
 )
 
-q2 = _ask(
-    "q2",
-    choices,
+q2 = choices(
     """A GAN was trained on the scans of a hospital. You are given 50,000 of its samples and nothing else:
     no generator, no critic. Held-out real scans you have. Which of these can you find out?""",
     {
@@ -86,9 +75,7 @@ q2 = _ask(
 
 _GAP = 96 * 96 * float(gaussian_elbo_gap(Linear(), uniform_times(1000), 0.09).sum())  # nats an image
 
-q3 = _ask(
-    "q3",
-    choice,
+q3 = choice(
     rf"""Slices of 96 x 96 pixels, Gaussian data, so that truth and denoiser are known exactly. DDPM's bound on
     $-\log p$, with the linear schedule and the variance of $q(x_s \mid x_t, x_0)$ in each step, is {_GAP:.0f} nats an
     image too high at 1000 steps. What brings it down to the truth?""",
@@ -121,9 +108,7 @@ def answer_at_pure_noise():
     return float(D(torch.randn(1, 1, dtype=DOUBLE), 1.0))
 
 
-q4 = _ask(
-    "q4",
-    number,
+q4 = number(
     """At one pixel nine patients of ten have the value 0; the tenth has a lesion there, and 1. The denoiser is exact.
     You look at its **first** answer, at pure noise. Which value does this pixel have?""",
     solution=answer_at_pure_noise,
@@ -140,9 +125,7 @@ q4 = _ask(
     The first answer of a mask diffusion is its map of probabilities for the same reason.""",
 )
 
-q5 = _ask(
-    "q5",
-    choice,
+q5 = choice(
     """You can afford **ten** evaluations an image. A colleague wants Heun, 'which is of second order, so it beats DDIM
     and needs fewer steps'. What did the course measure, on a mixture with an exact denoiser?""",
     {
@@ -164,9 +147,7 @@ q5 = _ask(
 
 _ALPHA = float(Cosine().alpha(0.9))
 
-q6 = _ask(
-    "q6",
-    choice,
+q6 = choice(
     r"""A mask diffusion predicts the noise $\epsilon$, with times drawn uniformly (cosine schedule). Its loss is
     excellent and its masks are crisp; but given another patient's image it draws much the same. What is the reason?""",
     {
@@ -195,9 +176,7 @@ q6 = _ask(
 
 # ---- LO3: applications -----------------------------------------------------------------------------------------------
 
-q7 = _ask(
-    "q7",
-    choice,
+q7 = choice(
     """Each scanner of a hospital leaves out other lines of k-space, and the pattern changes with every protocol.
     You have one unconditional diffusion prior of such images, no time to train, and you know each pattern.
     How does the measurement enter?""",
@@ -226,9 +205,7 @@ def psnr_of_the_mean():
     return float(psnr(truth + (apart / 2) ** 0.5, truth))
 
 
-q8 = _ask(
-    "q8",
-    number,
+q8 = number(
     """No ground truth at hand. Two samples that an **exact** posterior sampler drew for the same scan have a PSNR of
     27 dB against each other. What PSNR, in dB, would the mean of very many samples score against the truth?
     (Two decimals.)""",
@@ -259,9 +236,7 @@ def best_expected_dice():
     return max(expected_dice(mask, raters, [0.4, 0.6]) for mask in sizes)
 
 
-q9 = _ask(
-    "q9",
-    number,
+q9 = number(
     """Four raters in ten draw a lesion of 50 pixels, the other six one of 100 that contains it.
     What is the highest expected Dice that a network can reach with a **single** mask? (Three decimals.)""",
     solution=best_expected_dice,
@@ -278,9 +253,7 @@ q9 = _ask(
     Its mean area is too large, too: 100 pixels for the raters' 80.""",
 )
 
-q10 = _ask(
-    "q10",
-    choices,
+q10 = choices(
     """Five proposals for a diffusion model that has seen healthy people only.
     In which of them did the **simpler** method named win, on the course's made brains?""",
     {
@@ -308,9 +281,7 @@ q10 = _ask(
 
 # ---- LO4: limitations ------------------------------------------------------------------------------------------------
 
-q11 = _ask(
-    "q11",
-    choice,
+q11 = choice(
     """A company reports: 'We trained on 5000 patients until the loss of DDPM could fall no further, at any noise level.
     Fréchet distance and coverage are at the level of real images.' Take it at its word.
     What do you expect of the samples?""",
@@ -346,9 +317,7 @@ def guided_variance():
     return float((ends[1] - ends[0]) ** 2)  # of starts with the standard deviation 1e5
 
 
-q12 = _ask(
-    "q12",
-    number,
+q12 = number(
     r"""The width of the ventricles, in suitable units, is $\mathcal N(0, 2)$ in all people (the 2 is the variance) and
     $\mathcal N(1, 1)$ in the ill. Both denoisers are exact, the noise is variance-exploding.
     You ask for the ill with guidance w = 4 (w = 1 is conditional) and walk the ODE exactly.
@@ -374,9 +343,7 @@ q12 = _ask(
     writes down for it. Prototypes of a disease are not its patients.""",
 )
 
-q13 = _ask(
-    "q13",
-    choice,
+q13 = choice(
     """The autoencoder of a latent diffusion model returns half of the contrast of tiny lesions (encode, decode, nothing
     else). The diffusion model behind it makes them too faint. What helps?""",
     {
@@ -397,9 +364,7 @@ q13 = _ask(
     It also removes grain, which flatters the eye and hides that something is missing.""",
 )
 
-q14 = _ask(
-    "q14",
-    choice,
+q14 = choice(
     """A noise-and-denoise detector (healthy T1 prior, small $t_0$, threshold from validation, AUROC over pixels 0.95)
     gets an image of an unknown protocol. Its residual is **lower** than that of any patient. What follows?""",
     {
@@ -431,9 +396,7 @@ def true_log_snr():
     return torch.log((4 * schedule.alpha(t)) ** 2 / schedule.sigma(t) ** 2)
 
 
-q15 = _ask(
-    "q15",
-    number,
+q15 = number(
     """You load weights that were trained on latents of standard deviation 1, and leave `scale_factor` of MONAI's
     `LatentDiffusionInferer` at its default, 1. The autoencoder's own latents have standard deviation 4. At the time
     where the schedule says log-SNR = -2, what is the log-SNR that the network **sees**, against unit latents?
@@ -453,9 +416,7 @@ q15 = _ask(
     Compute 1/std(z) and store it beside the weights: MONAI does not save the factor with them.""",
 )
 
-q16 = _ask(
-    "q16",
-    choice,
+q16 = choice(
     """Age enters MONAI's `DiffusionModelUNet` as `context` of shape (N, 1, C), by cross-attention.
     The samples do not age in the right places. A colleague asks for twice as many attention heads, 'so that the network
     learns **where** to look for age'. What will the heads' weights say?""",
@@ -482,9 +443,7 @@ _TABLE = Discrete.linear(1000)
 _EXACT = GaussianDenoiser(torch.zeros(1, dtype=DOUBLE), 0.3**2 * torch.eye(1, dtype=DOUBLE), _TABLE)
 _SPREAD = float(sample(_EXACT, _NOISE, uniform_times(5), ddim_step).std())
 
-q17 = _ask(
-    "q17",
-    choice,
+q17 = choice(
     """You test a scheduler of a new release with an exact denoiser, for data of standard deviation 0.3.
     At 5 steps of DDIM its samples have 0.28. What do you do?""",
     {
@@ -505,9 +464,7 @@ q17 = _ask(
     Test a step against its formula, and never on one number.""",
 )
 
-q18 = _ask(
-    "q18",
-    choices,
+q18 = choices(
     "Somebody else's script for MONAI 1.6.1. Which of these lines spoil the samples, without an error message?",
     {
         "a": "`DDIMScheduler(num_train_timesteps=1000)` for CT windows scaled to [0, 3]",
@@ -529,4 +486,8 @@ q18 = _ask(
     That is why a scheduler is tested with an exact denoiser before it is trusted.""",
 )
 
-summary = Exercises(vars(), groups={name: question.objective for name, question in QUIZ.items()}).summary
+summary = Exercises(
+    vars(),
+    groups={name: place.objective for name, place in QUIZ.items()},
+    headings={name: f"{place.objective}. Answered in {place.where}." for name, place in QUIZ.items()},
+).summary
