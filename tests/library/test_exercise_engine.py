@@ -545,6 +545,21 @@ def test_output_is_html_with_a_text_twin_and_the_question_shows_its_options(modu
     assert "<script>" not in page.markup
 
 
+def test_the_lines_of_a_paragraph_are_joined_and_code_keeps_its_lines():
+    text = """Put w into
+        the exponent.
+
+        ```python
+        def variance(w):
+            return 2 ** (1 - w)
+        ```"""
+    shown = "Put w into the exponent.\n\n```python\ndef variance(w):\n    return 2 ** (1 - w)\n```"
+    assert make_number(hints=[text]).hints == [shown]
+    assert make_number(explanation=text).explanation == shown
+    assert number(text, solution="1", mistakes=[(2, text)], hints=["One."]).q == shown
+    assert number(text, solution="1", mistakes=[(2, text)], hints=["One."]).grade(2).message == shown
+
+
 def test_a_check_that_cannot_fail_is_refused():
     sound = make_function()
     idle = case("idle", (ONES, ONES, 1, 1), "Nobody ever gets this one.")
