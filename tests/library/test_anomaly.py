@@ -61,7 +61,7 @@ SMALLER = {
 }
 
 
-@pytest.mark.parametrize("name", SMALLER)
+@pytest.mark.parametrize("name", [*SMALLER, "brain_control"])
 def test_each_recipe_trains_ships_and_is_measured(name, monkeypatch, tmp_path):
     """Its own data, loss and measure, with few and small images and a small network."""
     from data_fetch import brain_cohort
@@ -71,7 +71,8 @@ def test_each_recipe_trains_ships_and_is_measured(name, monkeypatch, tmp_path):
     monkeypatch.setattr(brain, "FD_IMAGES", few)
     monkeypatch.setattr(shared, "FD_NFE", 2)
     datasets.healthy_brains.cache_clear()
-    recipe = dataclasses.replace(RECIPES[name], network_args=SMALLER[name], image_size=32, batch_size=4, steps=2)
+    args = SMALLER.get(name, RECIPES[name].network_args)
+    recipe = dataclasses.replace(RECIPES[name], network_args=args, image_size=32, batch_size=4, steps=2)
     for _ in train.run(recipe, tmp_path, torch.float32):
         pass
     monkeypatch.setattr(pretrained.save, "__defaults__", (None, tmp_path))
@@ -81,6 +82,7 @@ def test_each_recipe_trains_ships_and_is_measured(name, monkeypatch, tmp_path):
     measured = {
         "brain_noisy_classifier": ("test_accuracy", "test_images"),
         "brain_two_classes": ("frechet_distance", "share_with_a_lesion"),
+        "brain_control": ("test_dice", "test_images"),
     }
     for key in measured.get(name, ("psnr", "psnr_of_the_mean_image", "contrast_kept")):
         assert card[key] is not None
