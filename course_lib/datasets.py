@@ -166,9 +166,3 @@ def hippocampus_cases(split):
     persons = [v.subject for v in hippocampus.load(split) if hippocampus_box(v.label) is not None]
     slices, volume = _with_label(hippocampi(split))
     return slices, volume, np.array(persons)[volume]
-
-
-def slice_labels(masks):
-    """Label channels (N, 2, H, W) in [-1, 1] -> labels (N, H, W): 0, 1 anterior, 2 posterior."""
-    value, which = torch.as_tensor(masks).max(1)
-    return torch.where(value > 0, which + 1, 0)

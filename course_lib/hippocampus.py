@@ -53,6 +53,12 @@ def labels_of(x):
     return torch.where(value > 0, which + 1, 0).to(torch.uint8)
 
 
+def slice_labels(masks):
+    """Label channels (N, 2, H, W) in [-1, 1] -> labels (N, H, W): 0, 1 anterior, 2 posterior."""
+    value, which = torch.as_tensor(masks).max(1)
+    return torch.where(value > 0, which + 1, 0)
+
+
 def _check_labels(labels):
     shaped("N, X, Y, Z", labels=labels)
     if labels.is_floating_point():

@@ -17,9 +17,10 @@ from torch.nn import functional as F
 
 from course_lib import datasets, pretrained, runtime
 from course_lib.arguments import whole
-from course_lib.datasets import rated, rater_chances, slice_labels
+from course_lib.datasets import rated, rater_chances
 from course_lib.experiments.record import rounded, tensors
 from course_lib.experiments.study import Study
+from course_lib.hippocampus import slice_labels
 from course_lib.images import in_batches, to_tensor
 from course_lib.metrics import checks
 from course_lib.metrics.segmentation import expected_dice, generalised_energy_distance, nearest_rating

@@ -7,7 +7,7 @@ import torch
 
 from course_lib import datasets, runtime
 from course_lib.generate import draw_volumes
-from course_lib.hippocampus import HIPPOCAMPUS_LABELS, label_volumes, labels_of, largest_shares
+from course_lib.hippocampus import HIPPOCAMPUS_LABELS, label_volumes, labels_of, largest_shares, slice_labels
 from course_lib.images import in_batches, to_tensor, to_uint8
 from course_lib.losses import SegmentationLoss
 from course_lib.metrics.memorisation import nearest_rms
@@ -31,7 +31,7 @@ def _slices():
 
 def _maps():
     slices = _slices()[0]
-    return slices[:, 2], datasets.slice_labels(to_tensor(slices[:, :2])).numpy().astype(np.uint8)
+    return slices[:, 2], slice_labels(to_tensor(slices[:, :2])).numpy().astype(np.uint8)
 
 
 VOLUMES = {
@@ -94,11 +94,11 @@ def measure_hippocampus(recipe, net):
 def measure_slices(recipe, net):
     """Dice of each part on the slices of the test persons: of one sample, or of the U-Net."""
     slices = to_tensor(datasets.hippocampus_slices("test"))
-    truth, y = datasets.slice_labels(slices[:, :2]), slices[:, 2:]
+    truth, y = slice_labels(slices[:, :2]), slices[:, 2:]
     if isinstance(recipe.loss, SegmentationLoss):
         found = in_batches(net.labels, y.numpy())
     else:
         noise = torch.randn(len(y), 2, 48, 32, generator=runtime.seeded(0))
-        found = datasets.slice_labels(samples(recipe, net, noise, y))
+        found = slice_labels(samples(recipe, net, noise, y))
     names = ("background", *HIPPOCAMPUS_LABELS)
     return {"test_dice": dice_of_each(found, truth, names), "test_slices": len(y)}, {}
