@@ -36,9 +36,7 @@ def bootstrap(values, group=1, level=0.95, repeats=2000, seed=0):
     """
     values = checks.finite(values, "values").double()
     inside(0, 1, level=level)
-    whole(repeats=repeats)
-    if group < 1:
-        raise ValueError(f"group must be a whole number from 1 on, and is {group!r}")
+    whole(repeats=repeats, group=group)
     parts = values.split(group)
     if values.ndim != 1 or len(parts) < 2:
         raise ValueError(f"expected values (N,) in two groups of {group} or more; got shape {tuple(values.shape)}")

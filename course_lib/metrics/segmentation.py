@@ -6,7 +6,7 @@ Masks are tensors (..., H, W) of 0 and 1 (or bool). Label maps, probabilities an
 
 import torch
 
-from course_lib.arguments import alike
+from course_lib.arguments import alike, whole
 from course_lib.metrics import checks
 
 
@@ -91,8 +91,7 @@ def reliability(predicted, truth, bins=10):
     """
     predicted, truth = checks.probabilities(predicted, "predicted"), checks.probabilities(truth, "truth")
     alike(predicted=predicted, truth=truth)
-    if bins < 1:
-        raise ValueError(f"bins must be a whole number from 1 on, and is {bins!r}")
+    whole(bins=bins)
     predicted, truth = predicted.flatten(), truth.flatten()
     which = (predicted * bins).long().clamp(0, bins - 1)
     count = torch.bincount(which, minlength=bins)
