@@ -11,9 +11,9 @@ from course_lib.generate import draw_latents
 from course_lib.images import in_batches, to_tensor
 from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.operators import Downsample
-from course_lib.recipes.mednist import measure_noisy_classifier
 from course_lib.recipes.recipe import (
     FD_NFE,
+    accuracy_in_noise,
     answer,
     dice_of_each,
     distance_to,
@@ -121,7 +121,7 @@ def measure_brain_features(recipe, net):
 
 def measure_noisy_features(recipe, net):
     """Accuracy over the families on test subjects at several noise levels."""
-    return measure_noisy_classifier(recipe, net, lambda: datasets.brain_families("test", 200))
+    return accuracy_in_noise(recipe, net, *datasets.brain_families("test", 200)), {}
 
 
 def measure_segmenter(recipe, net):

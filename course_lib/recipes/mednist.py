@@ -5,7 +5,7 @@ import torch
 from course_lib import datasets, pretrained, runtime
 from course_lib.images import in_batches
 from course_lib.metrics.distribution import frechet_distance, moments
-from course_lib.recipes.recipe import distance_to, floor, images, sampling, shipped
+from course_lib.recipes.recipe import accuracy_in_noise, distance_to, floor, images, sampling, shipped
 
 MEDNIST_LICENCE = (
     "CC BY-SA 4.0. Trained on MedNIST, gathered from TCIA, the RSNA bone age challenge and the NIH chest X-ray "
@@ -65,17 +65,6 @@ def measure_diffusion(recipe, net):
     }, {}
 
 
-@torch.no_grad()
-def measure_noisy_classifier(recipe, net, load_test=lambda: datasets.mednist_images("test")):
-    """Accuracy on the test split at several noise levels. load_test() gives its images and labels."""
-    test_images, labels = load_test()
-    labels, schedule, accuracy = torch.as_tensor(labels), recipe.loss.schedule, {}
-    for t in (0.0, 0.2, 0.4, 0.6, 0.8, 0.9):
-        generator = runtime.seeded(0)
-
-        def noisy_logits(x, t=t, generator=generator):
-            return net(schedule.noisy(x, torch.randn(x.shape, generator=generator).to(x.device), t), t)
-
-        right = in_batches(noisy_logits, test_images).argmax(1) == labels
-        accuracy[f"t = {t}"] = round(float(right.float().mean()), 4)
-    return {"test_accuracy": accuracy, "test_images": len(labels)}, {}
+def measure_noisy_classifier(recipe, net):
+    """Accuracy on the test split at several noise levels."""
+    return accuracy_in_noise(recipe, net, *datasets.mednist_images("test")), {}

@@ -7,6 +7,7 @@ import torch
 
 from course_lib import generate, pretrained, runtime
 from course_lib.denoisers import NetworkDenoiser
+from course_lib.images import in_batches
 from course_lib.losses import (
     AutoencoderLoss,
     ClassificationLoss,
@@ -133,6 +134,21 @@ def answer(recipe, net, y):
         with torch.no_grad():
             return net(y.to(runtime.device()), 0.0).cpu()
     return samples(recipe, net, torch.randn(y.shape, generator=runtime.seeded(0)), y)
+
+
+@torch.no_grad()
+def accuracy_in_noise(recipe, net, images, labels):
+    """Accuracy of a classifier of noisy images at several noise levels, for a card."""
+    labels, schedule, accuracy = torch.as_tensor(labels), recipe.loss.schedule, {}
+    for t in (0.0, 0.2, 0.4, 0.6, 0.8, 0.9):
+        generator = runtime.seeded(0)
+
+        def noisy_logits(x, t=t, generator=generator):
+            return net(schedule.noisy(x, torch.randn(x.shape, generator=generator).to(x.device), t), t)
+
+        right = in_batches(noisy_logits, images).argmax(1) == labels
+        accuracy[f"t = {t}"] = round(float(right.float().mean()), 4)
+    return {"test_accuracy": accuracy, "test_images": len(labels)}
 
 
 def sampling():
