@@ -163,7 +163,7 @@ def result_of(answer, args):
 def _returned(answer, args):
     """The learner's result for numbers as tensors; for floats if it stops then: `np.quantile(x, level)` wants one."""
     try:
-        return answer(*_private(args, _level))
+        return answer(*_private(args, _scalar))
     except (NotImplementedError, MemoryError):
         raise
     except Exception as error:
@@ -183,13 +183,13 @@ def _private(value, numbers=float):
     return numbers(value) if type(value) is float else copy.deepcopy(value)
 
 
-def _level(value):
+def _scalar(value):
     return torch.tensor(value, dtype=torch.float64)
 
 
 def wanted_of(expected, args):
     """The solution's result, from a private copy of the arguments, with numbers as tensors."""
-    return expected(*_private(args, _level))
+    return expected(*_private(args, _scalar))
 
 
 def _line_of(error, answer):
