@@ -1,12 +1,10 @@
 """The record ``11_anomaly``: how well each method finds lesions of five families, and what it makes of healthy brains.
 
-``python -m course_lib.experiments 11_anomaly`` remakes it. It may be interrupted: rows that are there, and were made
-with the networks as they are now, are not computed anew. Settings and thresholds are chosen on validation subjects, all
-families together; test subjects are looked at once. Figures are kept for each case, so that they can be paired.
+Settings and thresholds are chosen on validation subjects, all families together; test subjects are looked at once.
+Figures are kept for each case, so that they can be paired.
 """
 
 import functools
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +17,11 @@ from course_lib.applications.anomaly import Healthy, brain, heal, noise_and_deno
 from course_lib.arguments import one_of
 from course_lib.datasets import BRAIN_TISSUES, synthetic_brains
 from course_lib.denoisers import FunctionDenoiser
-from course_lib.files import write_rows
+from course_lib.experiments.record import load, rounded
+from course_lib.experiments.study import Study
 from course_lib.guidance import ClassifierFree, ClassifierGuided, Clipped
 from course_lib.metrics.detection import auroc, average_precision, counts, dice, false_alarms
+from course_lib.metrics.images import mean_inside
 
 FAMILIES = ("hyper", "hypo", "texture", "mass", "tiny")
 CASES = {"test": 16, "validation": 8}  # of each family
@@ -160,22 +160,13 @@ def scores(name, x, setting, first=0):
     return score, (None if parts[0][1] is None else torch.cat([part[1] for part in parts]))
 
 
-def needs(name):
-    """sha256 of the networks of a method; None where one of them is not there."""
-    return pretrained.sha256_of(METHODS[name].networks)
-
-
-def _rounded(values, digits=4):
-    return [round(float(v), digits) for v in values]
-
-
 def _in_brain(statistic, score, truth, x):
     """statistic(scores, truth) over the brain's pixels of each image: a list."""
     return [statistic(s[inside], m[inside]) for s, m, inside in zip(score, truth, brain(x).numpy())]
 
 
-def validate(name, setting):
-    """A row: mean average precision of a setting on validation, and the threshold with the best mean Dice there."""
+def validated(name, setting):
+    """A validation row: the mean average precision of a setting, and the threshold with the best mean Dice."""
     cohorts = [cases("validation", family) for family in FAMILIES]
     x, truth = (np.concatenate([getattr(cohort, key) for cohort in cohorts]) for key in ("images", "masks"))
     score = scores(name, x, setting)[0].numpy()
@@ -183,14 +174,10 @@ def validate(name, setting):
     true, positives = counts(score, truth, thresholds)
     mean_dice = dice(true, positives, truth.sum((1, 2))[:, None]).mean(0)
     return {
-        "split": "validation",
-        "method": name,
-        "setting": setting,
-        "average_precision": round(float(np.mean(_in_brain(average_precision, score, truth, x))), 4),
-        "dice": round(float(mean_dice.max()), 4),
-        "threshold": round(float(thresholds[mean_dice.argmax()]), 5),
-        "thresholds": _rounded(thresholds, 5),
-        "needs": needs(name),
+        "average_precision": rounded(np.mean(_in_brain(average_precision, score, truth, x))),
+        "dice": rounded(mean_dice.max()),
+        "threshold": rounded(thresholds[mean_dice.argmax()], 5),
+        "thresholds": rounded(thresholds, 5),
     }
 
 
@@ -202,29 +189,21 @@ def chosen(rows, name):
     return max(found, key=lambda row: row["average_precision"])
 
 
-def measure(name, choice, cohort, family, strength=1.0):
-    """A row of one family (None: healthy) for the cases of a cohort, with the setting and threshold of ``choice``."""
+def tested(name, choice, cohort, family):
+    """A test row of a family (None: healthy), with the setting and threshold of the validation row ``choice``."""
     start = time.process_time()
     score, twin = scores(name, cohort.images, choice["setting"])
     seconds = (time.process_time() - start) / len(cohort.images)
     found = score.numpy() >= choice["threshold"]
     row = {
-        "split": "test",
-        "method": name,
-        "setting": choice["setting"],
-        "family": family,
-        "strength": strength,
         "flagged": [int(mask.sum()) for mask in found],
         "false_alarms": [false_alarms(mask & (truth == 0)) for mask, truth in zip(found, cohort.masks)],
-        "highest": _rounded(score.flatten(1).max(1).values),
-        "seconds": round(seconds, 4),
-        "needs": needs(name),
+        "highest": rounded(score.flatten(1).max(1).values),
+        "seconds": rounded(seconds),
     }
-    inside = brain(cohort.images)
     if twin is not None:
-        error = (twin - torch.as_tensor(cohort.healthy)).abs()
-        away = inside & (torch.as_tensor(cohort.masks) == 0)
-        row["error_elsewhere"] = _rounded((error * away).sum((1, 2)) / away.sum((1, 2)))
+        away = brain(cohort.images) & (torch.as_tensor(cohort.masks) == 0)
+        row["error_elsewhere"] = rounded(mean_inside((twin - torch.as_tensor(cohort.healthy)).abs(), away))
     return row if family is None else row | _of_lesions(score.numpy(), twin, choice, cohort)
 
 
@@ -234,59 +213,52 @@ def _of_lesions(score, twin, choice, cohort):
     true, positives = counts(score, truth, [choice["threshold"], *choice["thresholds"]])
     overlaps = dice(true, positives, size[:, None])  # (N, 1 + KEEP)
     row = {
-        "average_precision": _rounded(_in_brain(average_precision, score, truth, cohort.images)),
-        "auroc": _rounded(_in_brain(auroc, score, truth, cohort.images)),
-        "prevalence": _rounded(_in_brain(lambda s, m: m.mean(), score, truth, cohort.images), 5),
-        "dice": _rounded(overlaps[:, 0]),
-        "dice_oracle": _rounded(overlaps[:, 1 + overlaps[:, 1:].mean(0).argmax()]),  # one threshold for the family
-        "dice_oracle_of_each": _rounded(overlaps[:, 1:].max(1)),  # the best threshold of each image
+        "average_precision": rounded(_in_brain(average_precision, score, truth, cohort.images)),
+        "auroc": rounded(_in_brain(auroc, score, truth, cohort.images)),
+        "prevalence": rounded(_in_brain(lambda s, m: m.mean(), score, truth, cohort.images), 5),
+        "dice": rounded(overlaps[:, 0]),
+        "dice_oracle": rounded(overlaps[:, 1 + overlaps[:, 1:].mean(0).argmax()]),  # one threshold for the family
+        "dice_oracle_of_each": rounded(overlaps[:, 1:].max(1)),  # the best threshold of each image
     }
     if twin is not None:
         mask, healthy = torch.as_tensor(truth), torch.as_tensor(cohort.healthy)
         for key, image in (("error_in_lesion", twin), ("untouched_in_lesion", torch.as_tensor(cohort.images))):
-            row[key] = _rounded(((image - healthy).abs() * mask).sum((1, 2)) / mask.sum((1, 2)))
+            row[key] = rounded(mean_inside((image - healthy).abs(), mask))
     return row
 
 
-def plan():
-    """(family, strength) of the test rows, in the order of their weight."""
-    return [(family, 1.0) for family in (*FAMILIES, None)] + [(f, s) for f in FADING for s in STRENGTHS]
+#: (family, strength) of the test rows of a method, in the order of their weight.
+TESTED = [(family, 1.0) for family in (*FAMILIES, None)] + [(f, s) for f in FADING for s in STRENGTHS]
 
 
-def make(path):
-    """Compute the rows that the record at ``path`` lacks, and write it after each of them."""
-    if path.exists():
-        record = json.loads(path.read_text(encoding="utf-8"))
-        record["rows"] = [row for row in record["rows"] if row["needs"] == needs(row["method"])]
-    else:
-        record = {
-            "made_by": f"python -m course_lib.experiments {path.stem}",
-            "sha256": {},
-            "cases": CASES,
-            "healthy": HEALTHY,
-            "training": TRAINING,
-            "steps": STEPS,
-            "precision": runtime.precision_name(),
-            "rows": [],
-        }
-    rows = record["rows"]
-
-    def add(row):
-        rows.append(row)
-        write_rows(path, record)
-        print(row["split"], row["method"], row["setting"], row.get("family"), row.get("strength"), flush=True)
-
-    for name in METHODS:
-        if needs(name) is None:
+def plan(record):
+    """The rows: of each method all settings on validation, then the best of them on test."""
+    for name, method in METHODS.items():
+        if STUDY.needs({"method": name}) is None:
             continue
-        done = [row["setting"] for row in rows if row["split"] == "validation" and row["method"] == name]
-        for setting in METHODS[name].settings:
-            if setting not in done:
-                add(validate(name, setting))
-        choice = chosen(rows, name)
-        stale = [r for r in rows if r["method"] == name and r["split"] == "test" and r["setting"] != choice["setting"]]
-        rows[:] = [row for row in rows if row not in stale]  # another setting may be chosen once there are more of them
-        done = [(row["family"], row["strength"]) for row in rows if row["split"] == "test" and row["method"] == name]
-        for family, strength in plan():
-            if (family, strength) not in done:
-                add(measure(name, choice, cases("test", family, strength), family, strength))
+        yield from ({"split": "validation", "method": name, "setting": setting} for setting in method.settings)
+        best = {"split": "test", "method": name, "setting": chosen(record["rows"], name)["setting"]}
+        record["rows"][:] = [row for row in record["rows"] if not _outdated(row, best)]
+        yield from (best | {"family": family, "strength": strength} for family, strength in TESTED)
+
+
+def _outdated(row, best):
+    """Whether a test row is of a setting that is no longer the best, as may be once there are more of them."""
+    return all(row[key] == best[key] for key in ("split", "method")) and row["setting"] != best["setting"]
+
+
+def measure(split, method, setting, family=None, strength=1.0):
+    """A row; one of the test split takes its threshold from the validation row in the record."""
+    if split == "validation":
+        return validated(method, setting), {}
+    choice = chosen(load(STUDY.name)["rows"], method)
+    return tested(method, choice, cases("test", family, strength), family), {}
+
+
+def begin():
+    """What stands above the rows."""
+    sizes = {"cases": CASES, "healthy": HEALTHY, "training": TRAINING, "steps": STEPS}
+    return sizes | {"precision": runtime.precision_name()}, {}
+
+
+STUDY = Study("11_anomaly", plan, measure, begin, networks=lambda key: METHODS[key["method"]].networks)

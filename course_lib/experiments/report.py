@@ -428,7 +428,7 @@ def costs(found, methods):
 def of_anomaly(record, tensors):
     """Detection of the families of lesions; healing, false alarms and cost."""
     lab = anomaly
-    fresh = [row for row in record["rows"] if row["split"] == "test" and row["needs"] == lab.needs(row["method"])]
+    fresh = [row for row in record["rows"] if row["split"] == "test" and lab.STUDY.is_fresh(row)]
     found = {(row["method"], row["family"]): row for row in fresh if row["strength"] == 1}
     methods = [m for m in lab.METHODS if all((m, family) in found for family in (*lab.FAMILIES, None))]
     simple, apart = ("bright threshold", "atlas z-score", "PCA"), {"supervised segmenter": "was given outlines"}

@@ -250,13 +250,13 @@ def test_each_method_of_the_record_is_whole_and_of_the_networks_that_are_here():
     rows = record_rows()
     for name in {row["method"] for row in rows}:
         mine = [row for row in rows if row["method"] == name]
-        assert all(row["needs"] == study.needs(name) for row in mine)
+        assert all(study.STUDY.is_fresh(row) for row in mine)
         settings = [row["setting"] for row in mine if row["split"] == "validation"]
         assert sorted(map(str, settings)) == sorted(map(str, study.METHODS[name].settings))
         choice = study.chosen(rows, name)["setting"]
         assert all(row["setting"] == choice for row in mine if row["split"] == "test")
         tested = [(row["family"], row["strength"]) for row in mine if row["split"] == "test"]
-        assert sorted(map(str, tested)) == sorted(map(str, study.plan()))
+        assert sorted(map(str, tested)) == sorted(map(str, study.TESTED))
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_first_cases_of_a_row_can_be_made_again(name, tolerance):
     (row,) = [r for r in rows if (r["method"], r.get("family"), r.get("strength")) == (name, "hyper", 1.0)]
     cohort = study.cases("test", "hyper")
     few = dataclasses.replace(cohort, **{k: getattr(cohort, k)[:n] for k in ("images", "healthy", "labels", "masks")})
-    again = study.measure(name, choice, few, "hyper")
+    again = study.tested(name, choice, few, "hyper")
     for key in ("average_precision", "dice", "prevalence"):
         np.testing.assert_allclose(again[key], row[key][:n], rtol=0, atol=tolerance)
 
@@ -285,6 +285,25 @@ def test_settings_are_chosen_on_validation_alone():
     assert study.chosen(rows, "a")["setting"] == {"K": 2}
     with pytest.raises(ValueError, match="no validation row of 'b'"):
         study.chosen(rows, "b")
+
+
+def test_test_rows_of_a_setting_that_is_no_longer_the_best_are_dropped(monkeypatch):
+    def row(split, K, **more):
+        return {"split": split, "method": "PCA", "setting": {"K": K}} | more
+
+    monkeypatch.setattr(study, "METHODS", {"PCA": study.METHODS["PCA"]})
+    rows = [row("validation", 8, average_precision=0.2), row("test", 8, family="hyper", strength=1.0)]
+    rows += [row("validation", 16, average_precision=0.3), row("test", 16, family="hypo", strength=1.0)]
+    record = {"rows": rows}
+    keys = list(study.plan(record))
+    assert [key["setting"]["K"] for key in keys if key["split"] == "validation"] == [8, 16, 32, 64, 128]
+    tested = [(key["family"], key["strength"]) for key in keys if key["split"] == "test" and key["setting"]["K"] == 16]
+    assert tested == study.TESTED
+    assert [(row["split"], row["setting"]["K"]) for row in record["rows"]] == [
+        ("validation", 8),
+        ("validation", 16),
+        ("test", 16),
+    ]
 
 
 def test_no_subject_is_in_two_sets():

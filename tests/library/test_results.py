@@ -253,7 +253,7 @@ def test_anomaly():
             n = 6 if family else 5
             row = {key: draw.uniform(0, 1, n).tolist() for key in (*lists, "false_alarms", "untouched_in_lesion")}
             row |= {"split": "test", "method": method, "family": family, "strength": 1.0, "seconds": 0.5}
-            record["rows"].append(row | {"setting": {"t_0": 0.3}, "needs": lab.needs(method)})
+            record["rows"].append(row | {"setting": {"t_0": 0.3}, "needs": lab.STUDY.needs({"method": method})})
             record["rows"].append(record["rows"][-1] | {"strength": 0.5, "average_precision": [9.0] * n})
     record["rows"] = [row for row in record["rows"] if (row["method"], row["family"]) != ("VAE", "tiny")]
     blocks = report.of_anomaly(record, {})
