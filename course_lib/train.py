@@ -17,9 +17,10 @@ import torch
 from torch import distributed
 
 from course_lib import pretrained, runtime
+from course_lib.checkpoints import load_checkpoint, read_checkpoint, save_checkpoint
 from course_lib.datasets import DataError
 from course_lib.recipes import RECIPES
-from course_lib.training import Batches, load_checkpoint, progress, read_checkpoint, save_checkpoint, train
+from course_lib.training import Batches, progress, train
 
 CHECKPOINT_SECONDS = 120
 

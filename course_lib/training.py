@@ -6,12 +6,8 @@ checkpoint ends with the same weights, bit for bit, as one that was not, and a c
 
 import copy
 import itertools
-import json
-import logging
 import time
-from dataclasses import dataclass, field, fields, is_dataclass
-from functools import partial
-from importlib import metadata
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +15,7 @@ import torch
 from torch import distributed
 
 from course_lib.arguments import positive, whole
-from course_lib.files import digest, read_tensors, write_tensors
+from course_lib.checkpoints import identity, load_checkpoint
 from course_lib.images import to_tensor
 
 
@@ -51,6 +47,11 @@ class Batches:
             _check_labels(images, labels)
         self.images, self.labels, self.batch_size, self.seed = images, labels, batch_size, seed
         self._epoch = None
+
+    @property
+    def settings(self):
+        """What a run is told apart by, for its checkpoints."""
+        return {"images": len(self.images), "batch_size": self.batch_size, "order of the images": self.seed}
 
     def __call__(self, step):
         epoch, position = divmod(step, len(self.images) // self.batch_size)
@@ -122,97 +123,6 @@ def average_gradients(net, share, loss):
     return total[0]
 
 
-# ---- What a run is ---------------------------------------------------------------------------------------------------
-
-
-def _described(value):
-    """A setting as JSON holds it: objects by class and fields, functions by name, arrays by a checksum."""
-    if is_dataclass(value):
-        return {"class": type(value).__name__} | {f.name: _described(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, partial):
-        return {"function": _described(value.func), "given": _described([value.args, value.keywords])}
-    if isinstance(value, dict):
-        return {str(key): _described(part) for key, part in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_described(part) for part in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if callable(value) and hasattr(value, "__qualname__"):
-        return value.__qualname__
-    if torch.is_tensor(value) or isinstance(value, np.ndarray):
-        return digest({"": torch.as_tensor(value)}, {})[:16]
-    attributes = sorted(getattr(value, "__dict__", {}).items())
-    return {"class": type(value).__name__} | {k: _described(part) for k, part in attributes if not k.startswith("_")}
-
-
-def _flat(settings, prefix=""):
-    """Nested settings as one level: {"loss": {"kind": "v"}} -> {"loss.kind": "v"}."""
-    found = {}
-    for key, value in settings.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
-
-
-def _version():
-    try:
-        return metadata.version("diffusion-medical-imaging")
-    except metadata.PackageNotFoundError:  # a clone that was never installed
-        return "not installed"
-
-
-MADE_WITH = ("course", "torch", "device")  # a change of these is told, and no reason to refuse
-
-
-def identity(net, batches, loss, *, steps, peak_rate, seed, precision, world=1, about=None):
-    """What makes a run this run and no other, {setting: value}, as its checkpoints keep it.
-
-    about : further settings, such as the name of a recipe.
-    """
-    settings = dict(about or {}) | {"network": type(net).__name__, "loss": _described(loss)}
-    if isinstance(batches, Batches):
-        settings |= {
-            "images": len(batches.images),
-            "batch_size": batches.batch_size,
-            "order of the images": batches.seed,
-        }
-    settings |= {"seed": seed, "peak_rate": peak_rate, "steps": steps, "processes": world}
-    settings |= {"precision": str(precision).removeprefix("torch.")}
-    device = next(net.parameters()).device.type
-    settings |= {"course": _version(), "torch": torch.__version__, "device": device}
-    return json.loads(json.dumps(_flat(_described(settings))))
-
-
-def _compare(path, now, then, done):
-    """Raises ValueError, naming every setting that differs, unless the run ``now`` may go on from step ``done`` of the
-    run ``then``; says what differs and does not matter."""
-    if then is None:
-        logging.getLogger(__name__).warning("%s does not say by which settings it was made: it goes on by these", path)
-        return
-    differ = {key for key in now.keys() | then.keys() if now.get(key) != then.get(key)}
-    old_steps, new_steps = then["steps"], now["steps"]
-    if "steps" in differ and done and _plain_rate(done, old_steps) == _plain_rate(done, new_steps):
-        differ.remove("steps")  # the learning rate had not begun to fall: all steps so far are those of this run too
-    told = [f"{key} was {then.get(key)!r} and is {now.get(key)!r}" for key in sorted(differ)]
-    if differ - set(MADE_WITH):
-        told = [text for key, text in zip(sorted(differ), told) if key not in MADE_WITH]
-        raise ValueError(
-            f"{path} is of a run with other settings ({'; '.join(told)}): go back to those, or move or delete the "
-            "file to start anew"
-        )
-    if told:
-        logging.getLogger(__name__).warning("%s goes on, though %s", path, "; ".join(told))
-
-
-def _plain_rate(done, steps):
-    """The learning rate of the last of ``done`` steps, in units of the peak."""
-    return learning_rate(done - 1, steps, 1.0)
-
-
-# ---- The loop --------------------------------------------------------------------------------------------------------
-
-
 @dataclass
 class State:
     """Where training stands after ``step`` of ``steps`` steps: loss (B,), time (B,) or None, the two networks,
@@ -240,7 +150,8 @@ def train(net, batches, loss, *, steps, peak_rate=5e-4, seed=0, precision=torch.
     batches : batches(k) gives batch k.
     loss : loss(net, batch, generator) gives the loss of each example (B,) and their times.
     precision : torch.bfloat16 runs the network under autocast, which pays on a GPU and on recent server CPUs.
-    resume : path of a checkpoint written by :func:`save_checkpoint`; without that file training starts anew.
+    resume : path of a checkpoint written by :func:`~course_lib.checkpoints.save_checkpoint`; without that file training
+        starts anew.
     about : further settings of the run, for its checkpoints, such as {"recipe": "mednist"}.
 
     Raises ValueError for a loss or gradient that is not finite, before that step is taken, on all processes; for
@@ -256,7 +167,8 @@ def train(net, batches, loss, *, steps, peak_rate=5e-4, seed=0, precision=torch.
     )
     ema = copy.deepcopy(net).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(net.parameters(), lr=peak_rate, betas=(0.9, 0.99), weight_decay=0.0)
-    first = load_checkpoint(resume, net, ema, optimizer, run) if resume and Path(resume).exists() else 0
+    there = resume and Path(resume).exists()
+    first = load_checkpoint(resume, net, ema, optimizer, run, learning_rate) if there else 0
     if first > steps:
         raise ValueError(f"{resume} has {first} steps already, more than steps = {steps}: give {first} or more")
     start = time.perf_counter()
@@ -304,60 +216,6 @@ def _not_finite(step, steps, per_example, total):
         f"step {step} of {steps}: {what}{where}; the step was not taken, and weights, averages and the last checkpoint "
         "are as before it: look for NaN in the data of that batch, or lower peak_rate"
     )
-
-
-def save_checkpoint(path, state):
-    """Write all that a resumed run needs to ``path`` (safetensors), at once or not at all: weights, moments, the step,
-    the settings of the run, and a checksum over all of it."""
-    tensors = {f"net.{name}": value for name, value in state.net.state_dict().items()}
-    tensors |= {f"ema.{name}": value for name, value in state.ema.state_dict().items()}
-    for index, moments in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
-    said = {"step": json.dumps(state.step), "identity": json.dumps(state.identity)}
-    write_tensors(path, tensors, said | {"sha256": digest(tensors, said)})
-
-
-def read_checkpoint(path):
-    """Weights, averages and moments by name, three dicts, the step, and the settings of the run, None in a checkpoint
-    of before they were kept. Raises ValueError, naming the file, where it is missing, damaged or no checkpoint."""
-    remedy = "move or delete it, then train again"
-    if not Path(path).exists():
-        raise ValueError(f"there is no checkpoint {path}: train first")
-    tensors, said = read_tensors(path)
-    checksum = said.pop("sha256", None)
-    if checksum is not None and digest(tensors, said) != checksum:
-        raise ValueError(f"{path} is damaged or was edited (its checksum differs): {remedy}")
-    part = {"net": {}, "ema": {}, "optimizer": {}}
-    for name, value in tensors.items():
-        owner, _, rest = name.partition(".")
-        part.setdefault(owner, {})[rest] = value
-    if "step" not in said or len(part) > 3 or not all(part.values()):
-        raise ValueError(f"{path} is no whole checkpoint (it wants weights, averages, moments and a step): {remedy}")
-    run = json.loads(said["identity"]) if "identity" in said else None
-    return part["net"], part["ema"], part["optimizer"], json.loads(said["step"]), run
-
-
-def load_checkpoint(path, net, ema, optimizer, run=None):
-    """Put a checkpoint's weights and moments in place; returns the number of steps that it had done.
-
-    run : the settings to go on by, as :func:`identity` gives them. Raises ValueError, naming the file, where the
-    checkpoint is that of another network or of other settings, is damaged or is missing.
-    """
-    weights, averages, flat, step, then = read_checkpoint(path)
-    if run is not None:
-        _compare(path, run, then or None, step)
-    try:
-        net.load_state_dict(weights)
-        ema.load_state_dict(averages)
-    except RuntimeError as error:
-        why = str(error).splitlines()[-1].strip()
-        raise ValueError(f"{path} was made by another network: move or delete it, then train again ({why})") from error
-    moments = {}
-    for name, value in flat.items():
-        index, key = name.split(".", 1)
-        moments.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return step
 
 
 def progress(states, **kwargs):

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from course_lib import schedules
+from course_lib.checkpoints import save_checkpoint
 from course_lib.files import read_tensors
 from course_lib.losses import DiffusionLoss, RegressionLoss
-from course_lib.training import Batches, save_checkpoint, train
+from course_lib.training import Batches, train
 
 
 class Tiny(torch.nn.Module):

@@ -16,7 +16,8 @@ import torch
 from helpers import tiny_training
 from helpers.tiny_training import Tiny, plain_run, tiny_run
 
-from course_lib import schedules, training
+from course_lib import checkpoints, schedules
+from course_lib.checkpoints import load_checkpoint, save_checkpoint
 from course_lib.files import read_tensors, write_atomically, write_tensors
 from course_lib.images import to_tensor, to_uint8
 from course_lib.losses import (
@@ -31,16 +32,7 @@ from course_lib.losses import (
     stratified_times,
 )
 from course_lib.networks import DiffusionUNet
-from course_lib.training import (
-    Batches,
-    ema_decay,
-    learning_rate,
-    load_checkpoint,
-    save_checkpoint,
-    step_generator,
-    train,
-    update_ema,
-)
+from course_lib.training import Batches, ema_decay, learning_rate, step_generator, train, update_ema
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -346,7 +338,7 @@ def test_more_steps_are_welcome_until_the_learning_rate_falls(checkpoint):
 
 
 def test_other_versions_are_told_and_go_on(checkpoint, caplog, monkeypatch):
-    monkeypatch.setattr(training, "_version", lambda: "9.9")
+    monkeypatch.setattr(checkpoints, "_version", lambda: "9.9")
     assert resumed(checkpoint).step == 5
     assert len(caplog.messages) == 1 and "and is '9.9'" in caplog.messages[0]
 
