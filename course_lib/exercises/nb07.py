@@ -94,9 +94,14 @@ def denoised(x_t, eps, alpha, sigma, limits):
     return x_0 if limits is None else x_0.clamp(*limits)
 
 
-def _denoised(clamp):
-    """`denoised` with another clamp(x_0, limits)."""
-    return lambda x_t, eps, alpha, sigma, limits: clamp((x_t - sigma * eps) / alpha, limits)
+def _clamped(clamp):
+    """`denoised` that does something else where there are limits: clamp(x_0, low, high)."""
+
+    def wrong(x_t, eps, alpha, sigma, limits):
+        x_0 = (x_t - sigma * eps) / alpha
+        return x_0 if limits is None else clamp(x_0, *limits)
+
+    return wrong
 
 
 q3 = function(
@@ -131,9 +136,13 @@ q3 = function(
         ),
     ],
     mistakes=[
-        mistake(_denoised(lambda x_0, limits: x_0.clamp(-1, 1)), "latents"),
-        mistake(_denoised(lambda x_0, limits: x_0.clamp(*(limits or (-1, 1)))), "latents", "the old default"),
-        mistake(_denoised(lambda x_0, limits: x_0), "images", "never clamps"),
+        mistake(lambda x_t, eps, alpha, sigma, limits: denoised(x_t, eps, alpha, sigma, (-1, 1)), "latents"),
+        mistake(
+            lambda x_t, eps, alpha, sigma, limits: denoised(x_t, eps, alpha, sigma, limits or (-1, 1)),
+            "latents",
+            "the old default",
+        ),
+        mistake(_clamped(lambda x_0, low, high: x_0), "images", "never clamps"),
         mistake(
             lambda x_t, eps, alpha, sigma, limits: (
                 ((x_t if limits is None else x_t.clamp(*limits)) - sigma * eps) / alpha
@@ -141,7 +150,7 @@ q3 = function(
             "images",
             "clamps the noisy image",
         ),
-        mistake(_denoised(lambda x_0, limits: x_0 if limits is None else x_0.clamp(-1, 1)), "other limits"),
+        mistake(_clamped(lambda x_0, low, high: x_0.clamp(-1, 1)), "other limits"),
         mistake(
             lambda x_t, eps, alpha, sigma, limits: denoised(x_t, 0 * eps, alpha, sigma, limits),
             "the denoised image",
@@ -154,21 +163,9 @@ q3 = function(
             "all at once",
             "forgets the noise where there are limits",
         ),
-        mistake(
-            _denoised(lambda x_0, limits: x_0 if limits is None else x_0.clamp(limits[0], 1)),
-            "all at once",
-            "the upper limit is always 1",
-        ),
-        mistake(
-            _denoised(lambda x_0, limits: x_0 if limits is None else x_0.clamp(-1, limits[1])),
-            "other limits",
-            "the lower limit is always -1",
-        ),
-        mistake(
-            _denoised(lambda x_0, limits: x_0 if limits is None else x_0.clamp(-limits[1], limits[1])),
-            "other limits",
-            "as much below as above",
-        ),
+        mistake(_clamped(lambda x_0, low, high: x_0.clamp(low, 1)), "all at once", "the upper limit is always 1"),
+        mistake(_clamped(lambda x_0, low, high: x_0.clamp(-1, high)), "other limits", "the lower limit is always -1"),
+        mistake(_clamped(lambda x_0, low, high: x_0.clamp(-high, high)), "other limits", "as much below as above"),
         mistake(
             lambda x_t, eps, alpha, sigma, limits: denoised(x_t, eps, 1.0, sigma, limits) / alpha,
             "images",
