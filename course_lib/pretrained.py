@@ -3,8 +3,8 @@ good it is.
 
 A card must say ``network`` and ``network_args``, what :func:`~course_lib.networks.build` takes, and ``sha256`` of the
 weights; that of a diffusion network also ``loss``, ``schedule`` and ``kind``; that of a network which steers another
-one, ``base``, its name. ``card_sha256`` covers what decides how
-the network computes (``DECISIVE``), so that no edit or damage of it passes in silence; the rest may be edited.
+one, ``base``, its name. ``card_sha256`` covers what decides how the network computes (``DECISIVE``), so that no edit or
+damage of it passes in silence; the rest may be edited.
 """
 
 import functools

@@ -11,7 +11,7 @@ from course_lib.generate import draw_latents
 from course_lib.images import in_batches, to_tensor
 from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.operators import Downsample
-from course_lib.recipes.recipe import (
+from course_lib.recipes.quality import (
     FD_NFE,
     accuracy_in_noise,
     answer,

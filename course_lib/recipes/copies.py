@@ -8,7 +8,7 @@ from course_lib.images import in_batches, to_tensor, to_uint8
 from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.metrics.memorisation import nearest_and_crowd, nearest_rms, threshold
 from course_lib.recipes.brain import brain_data
-from course_lib.recipes.recipe import floor, images, sampling
+from course_lib.recipes.quality import floor, images, sampling
 
 #: (images, steps) of the networks copies_10_3000 and so on; each set of images holds the smaller ones.
 COPIES = ((10, 3000), (100, 3000), (1000, 3000), (10_000, 3000), (10, 480), (100, 9000), (10_000, 9000))

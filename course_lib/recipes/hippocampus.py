@@ -11,7 +11,7 @@ from course_lib.hippocampus import HIPPOCAMPUS_LABELS, label_volumes, labels_of,
 from course_lib.images import in_batches, to_tensor, to_uint8
 from course_lib.losses import SegmentationLoss
 from course_lib.metrics.memorisation import nearest_rms
-from course_lib.recipes.recipe import FD_NFE, dice_of_each, mean_and_std, samples, sampling
+from course_lib.recipes.quality import FD_NFE, dice_of_each, mean_and_std, samples, sampling
 
 TASK = "Hippocampus (Medical Segmentation Decathlon, task 4), training split by person:"
 

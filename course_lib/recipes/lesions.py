@@ -9,7 +9,7 @@ from course_lib.images import in_batches, to_tensor
 from course_lib.losses import SegmentationLoss
 from course_lib.metrics.segmentation import generalised_energy_distance
 from course_lib.recipes.brain import brain_data
-from course_lib.recipes.recipe import samples
+from course_lib.recipes.quality import samples
 
 SUBJECTS = 4000
 WHAT = "each with a lesion and masks of four of its raters, cropped to 64 x 64"

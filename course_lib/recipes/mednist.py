@@ -5,7 +5,7 @@ import torch
 from course_lib import datasets, pretrained, runtime
 from course_lib.images import in_batches
 from course_lib.metrics.distribution import frechet_distance, moments
-from course_lib.recipes.recipe import accuracy_in_noise, distance_to, floor, images, sampling, shipped
+from course_lib.recipes.quality import accuracy_in_noise, distance_to, floor, images, sampling, shipped
 
 MEDNIST_LICENCE = (
     "CC BY-SA 4.0. Trained on MedNIST, gathered from TCIA, the RSNA bone age challenge and the NIH chest X-ray "

@@ -9,8 +9,7 @@ from course_lib import datasets, generate, pretrained, runtime, schedules
 from course_lib.images import in_batches, to_tensor
 from course_lib.losses import DistillationLoss
 from course_lib.metrics.distribution import frechet_distance, moments
-from course_lib.recipes import mednist
-from course_lib.recipes import recipe as shared
+from course_lib.recipes import mednist, quality
 from course_lib.samplers import consistency_step, dpmpp_2m_step
 
 TREND = {"channels": (32, 32), "num_res_blocks": 1, "patch": 2, "num_classes": 6, "norm_groups": 8}
@@ -58,21 +57,21 @@ def small_reference():
     reference = moments(small_judged(images[known.numpy()])[0])
     draws = [small_judged(images[draw.numpy()])[0] for draw in mednist.real_draws(labels, known)]
     floors = [frechet_distance(moments(features), reference) for features in draws]
-    return reference, shared.floor(floors, mednist.FD_IMAGES)
+    return reference, quality.floor(floors, mednist.FD_IMAGES)
 
 
 def measure_trend(recipe, net):
     """Fréchet distance of 600 samples beside the floor: at 25 evaluations of 2M at noise levels after Karras et al., or
     for a student at 4 of its own; and the share of samples recognised as their class."""
-    y, sampling = torch.arange(mednist.FD_IMAGES) % len(recipe.classes), shared.sampling()
-    times, step = schedules.karras_levels(recipe.loss.schedule, shared.FD_NFE), dpmpp_2m_step
+    y, sampling = torch.arange(mednist.FD_IMAGES) % len(recipe.classes), quality.sampling()
+    times, step = schedules.karras_levels(recipe.loss.schedule, quality.FD_NFE), dpmpp_2m_step
     if isinstance(recipe.loss, DistillationLoss):
         times, step = schedules.uniform_times(STUDENT_NFE)[:-1], consistency_step
         sampling |= {"network_evaluations": STUDENT_NFE, "sampler": "consistency"}
     drawn = generate.draw_along(recipe.denoiser(net), y, times, step, size=recipe.image_size)
     features, logits = small_judged(drawn)
     reference, floor = small_reference()
-    return shared.distance(features, reference, floor) | sampling | {
+    return quality.distance(features, reference, floor) | sampling | {
         "reference_images": reference.n,
         "floor_of_real_images": floor,
         "recognised_as_its_class": round(float((logits.argmax(1) == y).float().mean()), 4),

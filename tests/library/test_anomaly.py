@@ -15,8 +15,7 @@ from course_lib.experiments import anomaly as study
 from course_lib.losses import AutoencoderLoss
 from course_lib.metrics import detection
 from course_lib.networks import VectorAutoencoder
-from course_lib.recipes import RECIPES, brain
-from course_lib.recipes import recipe as shared
+from course_lib.recipes import RECIPES, brain, quality
 
 # ---- the networks ----------------------------------------------------------------------------------------------------
 
@@ -69,7 +68,7 @@ def test_each_recipe_trains_ships_and_is_measured(name, monkeypatch, tmp_path):
     cohort, few = brain_cohort.cohort, 4
     monkeypatch.setattr(brain_cohort, "cohort", lambda split, n, size, **options: cohort(split, few, 32, **options))
     monkeypatch.setattr(brain, "FD_IMAGES", few)
-    monkeypatch.setattr(shared, "FD_NFE", 2)
+    monkeypatch.setattr(quality, "FD_NFE", 2)
     datasets.healthy_brains.cache_clear()
     args = SMALLER.get(name, RECIPES[name].network_args)
     recipe = dataclasses.replace(RECIPES[name], network_args=args, image_size=32, batch_size=4, steps=2)

@@ -10,8 +10,7 @@ from course_lib import datasets, experiments, runtime, scans
 from course_lib.experiments import challenges as lab
 from course_lib.images import to_tensor
 from course_lib.metrics.images import contrast_kept, psnr
-from course_lib.recipes import RECIPES, copies
-from course_lib.recipes import recipe as shared
+from course_lib.recipes import RECIPES, copies, quality
 
 # ---- measures --------------------------------------------------------------------------------------------------------
 
@@ -112,7 +111,7 @@ def test_copies_are_trained_and_measured_in_one_go(monkeypatch, tmp_path):
     """Two steps instead of 3,000; a second call goes on from the checkpoint and finds the same."""
     monkeypatch.setattr(datasets, "healthy_brains", people)
     monkeypatch.setattr(copies, "coarse_features", lambda images: torch.as_tensor(images)[:, ::8, ::8].flatten(1))
-    monkeypatch.setattr(shared, "FD_NFE", 2)
+    monkeypatch.setattr(quality, "FD_NFE", 2)
     monkeypatch.setitem(RECIPES, "copies_10_3000", dataclasses.replace(RECIPES["copies_10_3000"], steps=2))
     found, shown = lab.copies_row(10, 3000, tmp_path)
     assert found["steps"] == 2 and found["training_images"] == 10 and found["weights"] > 500_000

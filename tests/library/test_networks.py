@@ -23,7 +23,7 @@ from course_lib.networks import (
     pixel_unshuffle,
 )
 from course_lib.recipes.brain import low_resolution
-from course_lib.recipes.recipe import dice_of_each, mean_psnr
+from course_lib.recipes.quality import dice_of_each, mean_psnr
 from course_lib.training import Batches
 
 SMALL = {"channels": (32, 64), "num_res_blocks": 1, "patch": 2}

@@ -17,8 +17,7 @@ from course_lib.generate import draw_along
 from course_lib.losses import DiffusionLoss, DistillationLoss, EDMLoss
 from course_lib.networks import DiffusionUNet, PreconditionedUNet, build
 from course_lib.predictions import preconditioning, to_x0
-from course_lib.recipes import RECIPES, mednist
-from course_lib.recipes import recipe as shared
+from course_lib.recipes import RECIPES, mednist, quality
 from course_lib.recipes import trends as entries
 from course_lib.samplers import consistency_step, ddim_step, dpmpp_2m_step
 from course_lib.schedules import Cosine, Linear, RectifiedFlow, VarianceExploding, karras_levels, uniform_times
@@ -368,7 +367,7 @@ def few_images(monkeypatch, tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (96, 64, 64), dtype=np.uint8)
     monkeypatch.setattr(datasets, "mednist_images", lambda split: (images, np.arange(96) % 6))
     monkeypatch.setattr(mednist, "FD_IMAGES", 12)
-    monkeypatch.setattr(shared, "FD_NFE", 2)
+    monkeypatch.setattr(quality, "FD_NFE", 2)
     monkeypatch.setattr(datasets, "REFERENCE_IMAGES", 48)
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path)
     monkeypatch.setattr(pretrained.save, "__defaults__", (None, tmp_path))
