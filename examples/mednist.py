@@ -1,7 +1,7 @@
 """From data to pictures: train a diffusion model on MedNIST, draw from it, look.
 
 python -m data_fetch get mednist      once: 58,954 images, 59 MB
-python examples/mednist.py            about five minutes on one core; --steps 500 for a first look
+python examples/mednist.py            about four minutes on one core; --steps 500 for a first look
 
 Notebooks 02 to 04 explain each step; the network that ships (``python -m course_lib.sample mednist``) is a larger one.
 """

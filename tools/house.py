@@ -9,7 +9,7 @@ How it counts:
 - A room is a module or package directly in ``course_lib``; ``data_fetch`` is one room.
 - A circle is a set of modules, each of which imports all others, directly or through others. It is deferred where the
   imports at the top of the modules close none.
-- Layers are the modules of the longest chain in which each imports the next; a circle is one layer.
+- Layers are the modules, or the rooms, of the longest chain in which each imports the next; a circle is one layer.
 - Lines are those of the file, blank lines and docstrings included; in notebooks those of the code cells.
 """
 
@@ -129,9 +129,12 @@ def main(root):
     found, counted = imports(root), lines(root)
     pairs, top = edges(found), circles(edges(found, deferred=False))
     rooms = {(room(a), room(b)) for a, b in pairs if room(a) != room(b)}
-    chain, whole = longest_chain(pairs), circles(pairs)
+    whole = circles(pairs)
     deferred = sum(not any(set(part) <= set(circle) for part in top) for circle in whole)
-    print(f"layers   {len(chain)}: " + " > ".join(" = ".join(names) for names in chain).replace("course_lib.", ""))
+    for what, between in {"modules": pairs, "rooms": rooms}.items():
+        chain = longest_chain(between)
+        said = " > ".join(" = ".join(names) for names in chain).replace("course_lib.", "")
+        print(f"layers   {len(chain)} of {what}: {said}")
     print(f"edges    {len(pairs)} between {len(modules(root))} modules, {len(rooms)} between rooms")
     print(f"circles  {len(whole)}, {deferred} of them deferred")
     for names in whole:

@@ -64,8 +64,9 @@ def test_lines_of_rooms_and_of_code_in_notebooks(root):
 def test_what_it_prints(root, capsys):
     house.main(root)
     said = capsys.readouterr().out.splitlines()
-    assert said[:4] == [
-        "layers   3: viz.figures > left = right > base",
+    assert said[:5] == [
+        "layers   3 of modules: viz.figures > left = right > base",
+        "layers   3 of rooms: viz > left = right > base",
         "edges    7 between 9 modules, 6 between rooms",
         "circles  1, 1 of them deferred",
         "         course_lib.left = course_lib.right",
