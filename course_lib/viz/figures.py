@@ -30,7 +30,7 @@ __all__ = [
 #: Okabe-Ito without its yellow, which vanishes on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
-LEVEL_DASHES = (":", "-.", (0, (1, 4)))  # of horizontal reference lines
+LEVEL_DASHES = (":", "-.", (0, (1, 4)))  # of reference lines
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DPI = 110
 
@@ -372,9 +372,13 @@ def bars(
 
 @house_style
 def histogram(
-    samples, density=None, *, xlabel, title, ylabel="density", bins=60, span=None, density_label="exact density"
-):
-    """Histogram of samples (N,) or {label: (N,)}, area 1, against `density`: a function of x or a pair (x, p(x))."""
+    samples, density=None, *, xlabel, title, ylabel="density", bins=60, span=None, density_label="exact density",
+    marks=None,
+):  # fmt: skip
+    """Histogram of samples (N,) or {label: (N,)}, area 1, against `density`: a function of x or a pair (x, p(x)).
+
+    `marks` {label: x} draws vertical reference lines.
+    """
     groups = samples if isinstance(samples, dict) else {"samples": samples}
     _named_values(samples=groups)
     groups = {label: as_array(values).ravel() for label, values in groups.items()}
@@ -395,6 +399,8 @@ def histogram(
     if density is not None:
         at = np.linspace(*span, 400) if callable(density) else as_array(density[0])
         ax.plot(at, as_array(density(at) if callable(density) else density[1]), color="#000000", label=density_label)
+    for index, (label, mark) in enumerate((marks or {}).items()):
+        ax.axvline(float(mark), color="#555555", linewidth=1.4, linestyle=LEVEL_DASHES[index % 3], label=label)
     ax.legend()
     return fig
 

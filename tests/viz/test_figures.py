@@ -41,6 +41,14 @@ def test_each_figure_is_labelled_small_and_shown_with_its_alt_text(name):
     assert len(page.markup) < 80_000
 
 
+def test_a_histogram_marks_values():
+    fig = figures.histogram(RANDOM.normal(size=99), xlabel="x", title="Samples", marks={"mean": 0, "three sigma": 3})
+    assert [(line.get_label(), line.get_xdata()[0]) for line in fig.axes[0].get_lines()] == [
+        ("mean", 0),
+        ("three sigma", 3),
+    ]
+
+
 def test_an_alt_text_may_stand_on_several_lines():
     page = figures.picture(
         DRAWN["curves"](),
