@@ -5,6 +5,7 @@ Figures are kept for each case, so that they can be paired.
 """
 
 import functools
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -115,34 +116,39 @@ class Method:
     evaluations: int = 0
 
 
+def grid(**values):
+    """Settings to choose from: a dict for each combination of the values."""
+    return tuple(dict(zip(values, chosen)) for chosen in itertools.product(*values.values()))
+
+
 GUIDED = "brain_two_classes", "brain_noisy_classifier"
 METHODS = {
     "bright threshold": Method(lambda x, g: (smooth(x + 1) * brain(x), None)),
     "atlas z-score": Method(lambda x, g: (smooth(healthy_atlas().z(x)) * brain(x), None)),
-    "PCA": Method(_projected, tuple({"K": K} for K in (8, 16, 32, 64, 128))),
+    "PCA": Method(_projected, grid(K=(8, 16, 32, 64, 128))),
     "autoencoder": Method(_reconstructed("brain_ae"), networks=("brain_ae",), evaluations=1),
     "VAE": Method(_reconstructed("brain_vae"), networks=("brain_vae",), evaluations=1),
     "noise and denoise": Method(
         _by_twin(lambda x, g, t_0: noise_and_denoise(_prior(), x, t_0, STEPS, g)),
-        tuple({"t_0": t_0} for t_0 in NOISE_LEVELS),
+        grid(t_0=NOISE_LEVELS),
         ("brain",),
         STEPS,
     ),
     "one step, ten draws": Method(
         _by_twin(lambda x, g, t_0: one_step(_prior(), x, t_0, STEPS, g)),
-        tuple({"t_0": t_0} for t_0 in NOISE_LEVELS),
+        grid(t_0=NOISE_LEVELS),
         ("brain",),
         STEPS,
     ),
     "inversion, classifier": Method(
         _by_twin(lambda x, g, t_0, w: heal(_two_classes(), guided_by_classifier(w), x, t_0, STEPS)),
-        tuple({"t_0": t_0, "w": w} for t_0 in (0.3, 0.5) for w in (3, 10)),
+        grid(t_0=(0.3, 0.5), w=(3, 10)),
         GUIDED,
         2 * STEPS,
     ),
     "inversion, classifier-free": Method(
         _by_twin(lambda x, g, t_0, w: heal(_two_classes(), classifier_free(w), x, t_0, STEPS)),
-        tuple({"t_0": t_0, "w": w} for t_0 in (0.3, 0.5) for w in (2, 5)),
+        grid(t_0=(0.3, 0.5), w=(2, 5)),
         GUIDED[:1],
         3 * STEPS,
     ),

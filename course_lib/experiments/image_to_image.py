@@ -1,13 +1,10 @@
 """The record ``12_image_to_image``: denoising, translation of contrasts, larger ventricles, lesions removed.
 
-``python -m course_lib.experiments 12_image_to_image`` remakes it. It may be interrupted: rows that are there, and were
-made with the networks as they are now, are not computed anew. Settings are chosen on validation subjects, the test
-subjects are looked at once. Cases come in groups of eight, each with random numbers of its own, so that a group can be
-remade alone.
+Settings are chosen on validation subjects, the test subjects are looked at once. Cases come in groups of eight, each
+with random numbers of its own, so that a group can be remade alone.
 """
 
 import functools
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,12 +19,14 @@ from course_lib.applications import classical, counterfactual, denoising
 from course_lib.applications.anomaly import smooth
 from course_lib.arguments import one_of
 from course_lib.datasets import synthetic_brains, synthetic_ventricles
-from course_lib.experiments.anomaly import Method
-from course_lib.files import write_rows
+from course_lib.experiments.anomaly import Method, grid
+from course_lib.experiments.reconstruction import mixed_lesions, squared_error_of_means
+from course_lib.experiments.record import rounded
+from course_lib.experiments.study import Study
 from course_lib.generate import generate
 from course_lib.images import to_tensor
 from course_lib.inverse import repaint_times, replacement
-from course_lib.metrics.images import contrast_kept, coverage, psnr, ssim
+from course_lib.metrics.images import contrast_kept, coverage, mean_inside, psnr, ssim
 from course_lib.operators import Mask
 from course_lib.samplers import sample
 from course_lib.schedules import uniform_times
@@ -73,39 +72,26 @@ def steered(clip=False):
     return pretrained.load_denoiser("brain_control", clip)
 
 
-def _rounded(values, digits=4):
-    return [round(float(value), digits) for value in values]
+def _scores_of_samples(samples, truth, inside, sizes):
+    """What several samples (K, N, 1, H, W) score together; sizes: of the means whose squared error is taken."""
+    mean = samples.mean(0)
+    scores = {"psnr_of_mean": psnr(mean, truth), "ssim_of_mean": ssim(mean, truth)}
+    scores["coverage"] = coverage(samples, truth, inside)
+    return scores | {f"squared_error_of_{k}": squared_error_of_means(samples, truth, k) for k in sizes}
 
 
-def _on_device(function):
-    """function without gradients, in the faster precision, its images back on the CPU within [-1, 1]."""
-
-    @functools.wraps(function)
-    def run(*args, **kwargs):
-        with runtime.fast():
-            return function(*args, **kwargs).float().cpu().clamp(-1, 1)
-
-    return run
+def _texture(image, inside):
+    """Energy of the fine texture of images (N, 1, H, W) within a mask, (N,)."""
+    return ((image - smooth(image[:, 0])[:, None]) * inside).square().flatten(1).sum(1)
 
 
 # ---- Denoising -------------------------------------------------------------------------------------------------------
 
 
-def _subjects(split):
-    """Healthy images, the same with a lesion (large and bright, tiny and bright in turn), its masks, and the brain."""
-    large, tiny = (synthetic_brains(split, CASES[split], lesion=family) for family in ("hyper", "tiny"))
-    odd = torch.arange(CASES[split]).view(-1, 1, 1, 1) % 2 == 1
-    return {
-        "x": to_tensor(large.healthy),
-        "sick": torch.where(odd, to_tensor(tiny.images), to_tensor(large.images)),
-        "mask": torch.where(odd, *(torch.as_tensor(cases.masks)[:, None] > 0 for cases in (tiny, large))),
-        "labels": torch.as_tensor(large.labels)[:, None].long(),
-    }
-
-
 def noisy(noise, split, kind="Gaussian"):
     """Cases of denoising: y = x + noise n, or a magnitude image for kind "Rician"; ``y_sick`` with the same n."""
-    cases = _subjects(split)
+    x, sick, mask, labels = mixed_lesions(split, CASES[split])
+    cases = {"x": x, "sick": sick, "mask": mask, "labels": labels}
     for name, x in (("y", cases["x"]), ("y_sick", cases["sick"])):
         generator = runtime.seeded(round(1000 * noise))
         if kind == "Rician":
@@ -115,14 +101,12 @@ def noisy(noise, split, kind="Gaussian"):
     return cases
 
 
-@_on_device
 def _mean(y, noise):
-    return denoising.posterior_mean(prior(), y.to(runtime.device()), noise)
+    return denoising.posterior_mean(prior(), y, noise).clamp(-1, 1)
 
 
-@_on_device
 def _walk(y, noise, seed):
-    return denoising.posterior_sample(prior(), y.to(runtime.device()), noise, WALK, runtime.seeded(seed))
+    return denoising.posterior_sample(prior(), y, noise, WALK, runtime.seeded(seed)).clamp(-1, 1)
 
 
 def _of_both(function):
@@ -145,12 +129,7 @@ def _score_denoised(found, cases):
     scores = {"psnr": psnr(found["x"], x), "ssim": ssim(found["x"], x)}
     scores["contrast_kept"] = contrast_kept(found["sick"], found["x"], cases["sick"] - x, cases["mask"])
     if "samples" in found:
-        mean = found["samples"].mean(0)
-        scores |= {"psnr_of_mean": psnr(mean, x), "ssim_of_mean": ssim(mean, x)}
-        scores["coverage"] = coverage(found["samples"], x, cases["labels"] > 0)
-        for K in (1, 2, 4):
-            means = torch.stack([part.mean(0) for part in found["samples"].split(K)])
-            scores[f"squared_error_of_{K}"] = (means - x).square().flatten(2).mean(2).mean(0)
+        scores |= _scores_of_samples(found["samples"], x, cases["labels"] > 0, (1, 2, 4))
     return scores
 
 
@@ -254,15 +233,12 @@ def edited_map(cases, edit):
 
 
 def _under_map(function):
-    """A method that gives (cases, edited map, generator) to the steered network."""
+    """A method that gives (cases, edited map, seed) to the steered network."""
 
-    @_on_device
-    def call(cases, seed, edit, **setting):
-        where = runtime.device()
-        cases = {key: value.to(where) for key, value in cases.items()}
-        return function(cases, edited_map({k: v.cpu() for k, v in cases.items()}, edit).to(where), seed, **setting)
+    def run(cases, seed, edit, **setting):
+        return {"x": function(cases, edited_map(cases, edit), seed, **setting).clamp(-1, 1)}
 
-    return lambda cases, seed, edit, **setting: {"x": call(cases, seed, edit, **setting)}
+    return run
 
 
 def _fresh(cases, edited, seed):
@@ -275,18 +251,15 @@ def _inverted(cases, edited, seed, t_0):
 
 def painted(cases):
     """The factual image with new CSF of the grown map painted."""
-    return counterfactual.painted(cases["x"].cpu(), cases["factual"].cpu(), cases["grown"].cpu())
+    return counterfactual.painted(cases["x"], cases["factual"], cases["grown"])
 
 
 def _sdedit(cases, edited, seed, t_0):
-    start = painted(cases).to(edited.device)
-    return counterfactual.sdedit(steered(True), start, t_0, STEPS, runtime.seeded(seed), edited)
+    return counterfactual.sdedit(steered(True), painted(cases), t_0, STEPS, runtime.seeded(seed), edited)
 
 
-@_on_device
 def _sdedit_alone(cases, seed, t_0):
-    start = painted(cases).to(runtime.device())
-    return counterfactual.sdedit(prior(), start, t_0, STEPS, runtime.seeded(seed))
+    return {"x": counterfactual.sdedit(prior(), painted(cases), t_0, STEPS, runtime.seeded(seed)).clamp(-1, 1)}
 
 
 def _score_ventricles(found, cases):
@@ -299,7 +272,7 @@ def _score_ventricles(found, cases):
     scores["area_of_truth"] = counterfactual.area(tissue_map(truth))
     scores["area_before"] = counterfactual.area(cases["factual"])
     for name, inside in (("near", brain & near), ("far", brain & ~near)):
-        scores[f"error_{name}"] = ((x - truth).abs() * inside).flatten(1).sum(1) / inside.flatten(1).sum(1)
+        scores[f"error_{name}"] = mean_inside((x - truth).abs(), inside)
     return scores
 
 
@@ -313,36 +286,21 @@ def _ventricles():
         "painted": Method(lambda cases, seed: {"x": painted(cases)}, networks=JUDGE),
         "pushed": Method(
             lambda cases, seed, reach: {"x": counterfactual.moved(cases["x"], _pushed(cases, reach))},
-            tuple({"reach": r} for r in (3.0, 6.0, 10.0, 20.0)),
+            grid(reach=(3.0, 6.0, 10.0, 20.0)),
             JUDGE,
         ),
         "fresh, pushed map": Method(
             partial(_under_map(_fresh), edit="pushed"), networks=CONTROL, evaluations=STEPS + 2
         ),
     }
+    inverted, sdedit, times = _under_map(_inverted), _under_map(_sdedit), grid(t_0=(0.2, 0.4, 0.8))
     for edit in ("pushed", "grown", "oracle"):
-        methods[f"inverted, {edit} map"] = Method(
-            partial(_under_map(_inverted), edit=edit),
-            tuple({"t_0": t_0} for t_0 in (0.2, 0.4, 0.8)),
-            CONTROL,
-            2 * STEPS,
-        )
-    methods["inverted further, pushed map"] = Method(
-        partial(_under_map(_inverted), edit="pushed"),
-        tuple({"t_0": t_0} for t_0 in (0.4, 0.5, 0.6, 0.8)),
-        CONTROL,
-        2 * STEPS,
-    )
+        methods[f"inverted, {edit} map"] = Method(partial(inverted, edit=edit), times, CONTROL, 2 * STEPS)
+    further = grid(t_0=(0.4, 0.5, 0.6, 0.8))
+    methods["inverted further, pushed map"] = Method(partial(inverted, edit="pushed"), further, CONTROL, 2 * STEPS)
     for edit in ("pushed", "oracle"):
-        methods[f"SDEdit, {edit} map"] = Method(
-            partial(_under_map(_sdedit), edit=edit), tuple({"t_0": t_0} for t_0 in LEVELS), CONTROL, STEPS
-        )
-    methods["SDEdit, no map"] = Method(
-        lambda cases, seed, t_0: {"x": _sdedit_alone(cases, seed, t_0)},
-        tuple({"t_0": t_0} for t_0 in LEVELS),
-        ("brain", *JUDGE),
-        STEPS,
-    )
+        methods[f"SDEdit, {edit} map"] = Method(partial(sdedit, edit=edit), grid(t_0=LEVELS), CONTROL, STEPS)
+    methods["SDEdit, no map"] = Method(_sdedit_alone, grid(t_0=LEVELS), ("brain", *JUDGE), STEPS)
     return Task(ventricle_cases, methods, _score_ventricles, least={"inverted further, pushed map": 0.8})
 
 
@@ -382,15 +340,10 @@ def _filling(times, evaluations):
 def _score_removed(found, cases):
     x, truth, hole = found["x"], cases["truth"], cases["hole"]
     edge = hole & (F.max_pool2d((~hole).float(), 3, stride=1, padding=1) > 0)
-    error = (x - truth).abs()
-    scores = {"psnr": psnr(x, truth)}
+    scores = {"psnr": psnr(x, truth), "grain": _texture(x, hole).sqrt() / _texture(truth, hole).sqrt()}
     for name, inside in (("hole", hole), ("edge", edge), ("outside", ~hole)):
-        scores[f"error_{name}"] = (error * inside).flatten(1).sum(1) / inside.flatten(1).sum(1)
-
-    def grain(image):
-        return (((image - smooth(image[:, 0])[:, None]) * hole).square().flatten(1).sum(1)).sqrt()
-
-    return scores | {"grain": grain(x) / grain(truth)}
+        scores[f"error_{name}"] = mean_inside((x - truth).abs(), inside)
+    return scores
 
 
 def _removal(family):
@@ -435,10 +388,10 @@ def by_curve(t1, degree=5):
     return torch.as_tensor(curve(t1.numpy().clip(*curve.domain))).float()
 
 
-@_on_device
 def by_regression(t1):
     """The answer of the network trained by squared error."""
-    return pretrained.load("brain_t2_l2")(t1.to(runtime.device()), 0.0)
+    with runtime.fast():
+        return pretrained.load("brain_t2_l2")(t1.to(runtime.device()), 0.0).float().cpu().clamp(-1, 1)
 
 
 def by_diffusion(t1, seed, nfe=T2_NFE):
@@ -461,14 +414,9 @@ def _translated(function, samples=1):
 def _score_translated(found, cases):
     x, truth = found["x"], cases["T2"]
     scores = {"psnr": psnr(x, truth), "ssim": ssim(x, truth)}
-    fine = (x - smooth(x[:, 0])[:, None]) * cases["brain"], (truth - smooth(truth[:, 0])[:, None]) * cases["brain"]
-    scores["sharpness"] = (fine[0].square().flatten(1).sum(1) / fine[1].square().flatten(1).sum(1)).sqrt()
+    scores["sharpness"] = (_texture(x, cases["brain"]) / _texture(truth, cases["brain"])).sqrt()
     if "samples" in found:
-        mean = found["samples"].mean(0)
-        scores |= {"psnr_of_mean": psnr(mean, truth), "ssim_of_mean": ssim(mean, truth)}
-        scores["coverage"] = coverage(found["samples"], truth, cases["brain"])
-        scores["squared_error_of_1"] = (found["samples"] - truth).square().flatten(2).mean(2).mean(0)
-        scores["squared_error_of_4"] = (mean - truth).square().flatten(1).mean(1)
+        scores |= _scores_of_samples(found["samples"], truth, cases["brain"], (1, 4))
     for family in LESIONS:
         change, mask = cases[f"T2 {family}"] - truth, cases[f"mask {family}"]
         scores[f"contrast_kept_{family}"] = contrast_kept(found[family], x, change, mask)
@@ -496,11 +444,6 @@ TASKS = {
 }
 
 
-def needs(task, method):
-    """sha256 of the networks of a method; None where one of them is not there."""
-    return pretrained.sha256_of(TASKS[task].methods[method].networks)
-
-
 @functools.lru_cache(maxsize=4)
 def cases_of(task, split):
     """The cases of a task: tensors by name."""
@@ -509,27 +452,18 @@ def cases_of(task, split):
 
 def measure(task, method, setting, split, groups=None):
     """A row: a list a measure, one entry a case. groups : so many groups of eight from the first; all if None."""
-    cases, found_scores, seconds = cases_of(task, split), {}, 0.0
-    count = len(next(iter(cases.values()))) // GROUP
-    for group in range(count if groups is None else groups):
+    cases, scores, seconds, about = cases_of(task, split), {}, 0.0, TASKS[task].methods[method]
+    count = len(next(iter(cases.values()))) // GROUP if groups is None else groups
+    for group in range(count):
         part = {key: value[group * GROUP : (group + 1) * GROUP] for key, value in cases.items()}
         start = time.process_time()
-        found = TASKS[task].methods[method].run(part, 1000 * group + 10, **setting)
+        found = about.run(part, 1000 * group + 10, **setting)
         seconds += time.process_time() - start
         for key, values in TASKS[task].score(found, part).items():
-            found_scores.setdefault(key, []).extend(_rounded(values, 7 if key.startswith("squared") else 4))
+            scores.setdefault(key, []).extend(rounded(values, 7 if key.startswith("squared") else 4))
     images = sum(value.shape[0] * GROUP if value.ndim == 5 else GROUP for key, value in found.items())
     images -= GROUP * ("samples" in found)  # the first of them is among the others, too
-    return {
-        "task": task,
-        "method": method,
-        "setting": setting,
-        "split": split,
-        "nfe": TASKS[task].methods[method].evaluations,
-        "seconds": round(seconds / (len(found_scores["psnr"]) / GROUP) / images, 4),
-        "needs": needs(task, method),
-        **found_scores,
-    }
+    return {"nfe": about.evaluations, "seconds": rounded(seconds / count / images), **scores}, {}
 
 
 def chosen(rows, task, method):
@@ -544,37 +478,27 @@ def chosen(rows, task, method):
     return max(found, key=lambda row: np.mean(row[TASKS[task].goal]))["setting"]
 
 
-def make(path):
-    """Compute the rows that the record at ``path`` lacks, and write it after each of them."""
-    if path.exists():
-        record = json.loads(path.read_text(encoding="utf-8"))
-        record["rows"] = [row for row in record["rows"] if row["needs"] == needs(row["task"], row["method"])]
-    else:
-        record = {
-            "made_by": f"python -m course_lib.experiments {path.stem}",
-            "sha256": {},
-            "cases": CASES,
-            "cases_removed": REMOVED_CASES,
-            "precision": runtime.precision_name(),
-            "rows": [],
-        }
-    rows = record["rows"]
-
-    def have(*key):
-        return any((row["task"], row["method"], row["split"], row["setting"]) == key for row in rows)
-
-    def add(task, name, setting, split):
-        if not have(task, name, split, setting):
-            rows.append(measure(task, name, setting, split))
-            write_rows(path, record)
-            print(task, name, split, setting, round(float(np.mean(rows[-1]["psnr"])), 2), flush=True)
-
-    runtime.precision()  # measured once, before the clock starts
+def plan(record):
+    """The rows: of each method all settings on validation, if it has several, then the best of them on test."""
     for task, about in TASKS.items():
         for name, method in about.methods.items():
-            if needs(task, name) is None:
+            key = {"task": task, "method": name}
+            if STUDY.needs(key) is None:
                 continue
             if len(method.settings) > 1:
-                for setting in method.settings:
-                    add(task, name, setting, "validation")
-            add(task, name, chosen(rows, task, name), "test")
+                yield from (key | {"setting": setting, "split": "validation"} for setting in method.settings)
+            yield key | {"setting": chosen(record["rows"], task, name), "split": "test"}
+
+
+def begin():
+    """What stands above the rows."""
+    return {"cases": CASES, "cases_removed": REMOVED_CASES, "precision": runtime.precision_name()}, {}
+
+
+STUDY = Study(
+    "12_image_to_image",
+    plan,
+    measure,
+    begin,
+    networks=lambda key: TASKS[key["task"]].methods[key["method"]].networks,
+)

@@ -148,14 +148,21 @@ def tune(problem, method):
 # ---- rows ------------------------------------------------------------------------------------------------------------
 
 
+def mixed_lesions(split, n):
+    """n subjects, healthy and with a lesion (n, 1, 96, 96), large and bright or tiny and bright in turn, the lesions'
+    masks (bool) and the maps of tissues."""
+    bright, tiny = (synthetic_brains(split, n, lesion=family) for family in LESIONS)
+    odd = torch.arange(n).view(-1, 1, 1, 1) % 2 == 1
+    sick = torch.where(odd, to_tensor(tiny.images), to_tensor(bright.images))
+    masks = torch.where(odd, *(torch.as_tensor(cases.masks)[:, None] > 0 for cases in (tiny, bright)))
+    return to_tensor(bright.healthy), sick, masks, torch.as_tensor(bright.labels)[:, None].long()
+
+
 @functools.cache
 def subjects():
     """The test subjects: healthy and with a lesion (32, 1, 96, 96), the lesions' and the brains' masks (bool)."""
-    bright, tiny = (synthetic_brains("test", CASES, lesion=family) for family in LESIONS)
-    odd = torch.arange(CASES).view(-1, 1, 1, 1) % 2 == 1
-    sick = torch.where(odd, to_tensor(tiny.images), to_tensor(bright.images))
-    masks = torch.where(odd, *(torch.as_tensor(cases.masks)[:, None] > 0 for cases in (tiny, bright)))
-    return to_tensor(bright.healthy), sick, masks, torch.as_tensor(bright.labels)[:, None] > 0
+    healthy, sick, masks, labels = mixed_lesions("test", CASES)
+    return healthy, sick, masks, labels > 0
 
 
 def group_of(k):

@@ -257,10 +257,11 @@ def test_record_is_whole_and_of_the_networks_that_are_here():
     for task, about in image_to_image.TASKS.items():
         for name, method in about.methods.items():
             mine = [row for row in rows if (row["task"], row["method"]) == (task, name)]
-            if image_to_image.needs(task, name) is None:
+            needs = image_to_image.STUDY.needs({"task": task, "method": name})
+            if needs is None:
                 assert not mine
                 continue
-            assert all(row["needs"] == image_to_image.needs(task, name) for row in mine)
+            assert all(row["needs"] == needs for row in mine)
             (test,) = [row for row in mine if row["split"] == "test"]
             assert test["setting"] == image_to_image.chosen(rows, task, name)
             n = image_to_image.REMOVED_CASES["test"] if task.startswith("removed") else image_to_image.CASES["test"]
@@ -289,7 +290,7 @@ def test_first_cases_of_a_row_can_be_made_again(task, name, tolerance):
     rows = [row for row in record_rows() if (row["task"], row["method"], row["split"]) == (task, name, "test")]
     if not rows:
         pytest.skip(f"{name} of {task} is not in the record")
-    again = image_to_image.measure(task, name, rows[0]["setting"], "test", groups=1)
+    again, _ = image_to_image.measure(task, name, rows[0]["setting"], "test", groups=1)
     np.testing.assert_allclose(again["psnr"], rows[0]["psnr"][: image_to_image.GROUP], rtol=0, atol=tolerance)
 
 
@@ -305,9 +306,8 @@ def test_settings_are_chosen_on_validation_alone():
 
 def test_rows_of_a_network_that_is_not_here_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path)
-    assert (
-        image_to_image.needs("T1 to T2", "regression") is None and image_to_image.needs("T1 to T2", "one curve") == {}
-    )
+    for method, needs in (("regression", None), ("one curve", {})):
+        assert image_to_image.STUDY.needs({"task": "T1 to T2", "method": method}) == needs
 
 
 def test_given_and_what_if_are_the_same_person():
