@@ -1,4 +1,4 @@
-"""Files written at once or not at all: tensors as safetensors only, tables of measurements as JSON."""
+"""Files written at once or not at all; tensors as safetensors only."""
 
 import contextlib
 import hashlib
@@ -47,14 +47,6 @@ def _remove_stale_parts(path):
             with contextlib.suppress(FileNotFoundError):  # another process was faster
                 if time.time() - other.stat().st_mtime > STALE_SECONDS:
                     other.unlink()
-
-
-def write_rows(path, record):
-    """Write a dict with a list of dicts under "rows" as JSON, atomically; each row on a line of its own."""
-    rows = ",\n".join("  " + json.dumps(row) for row in record["rows"])
-    head = json.dumps({**record, "rows": None}, indent=1)
-    place = '\n "rows": null'  # with the indent of the outermost level: no other null is meant
-    write_atomically(path, (head.replace(place, f'\n "rows": [\n{rows}\n ]') + "\n").encode())
 
 
 def write_tensors(path, tensors, metadata=None):

@@ -7,7 +7,6 @@ import argparse
 import sys
 from importlib import import_module
 
-from course_lib.experiments import record
 from course_lib.experiments.study import run
 
 #: The records; each is named for the notebook that reads it and for the module of its study.
@@ -22,15 +21,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m course_lib.experiments", description=__doc__.split("\n")[0])
     parser.add_argument("name", choices=NAMES)
     name = parser.parse_args(argv).name
-    study = import_module(f"course_lib.experiments.{name[3:]}")
     try:
-        if hasattr(study, "STUDY"):
-            run(study.STUDY)
-        else:
-            path = record.RECORDS / f"{name}.json"
-            if path.exists():
-                record.load(name)  # refuses a record of other weights
-            study.make(path)
+        run(import_module(f"course_lib.experiments.{name[3:]}").STUDY)
     except (ValueError, OSError) as error:
         print(f"course_lib.experiments: {error}", file=sys.stderr)
         return 1

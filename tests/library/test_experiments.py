@@ -4,12 +4,14 @@ import dataclasses
 import json
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 import torch
 
 from course_lib import experiments, pretrained
 from course_lib.experiments import record
+from course_lib.experiments.__main__ import NAMES, main
 from course_lib.experiments.study import Study, run, timed
 
 NETWORK = "lesion_unet_0"  # any that ships
@@ -146,9 +148,22 @@ def test_every_stored_record_is_written_as_it_stands():
 def test_reading_a_record_imports_no_study():
     code = """
 import sys
+from importlib import import_module
 from course_lib import experiments
 experiments.load("14_challenges"), experiments.tensors("14_challenges")
 print(*sorted(name for name in sys.modules if name.startswith("course_lib.experiments.")))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["course_lib.experiments.record"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_record_has_its_study(name):
+    assert import_module(f"course_lib.experiments.{name[3:]}").STUDY.name == name
+    assert record.path(name).exists()
+
+
+def test_the_command_says_what_is_wrong(records, capsys):
+    (records / "04_samplers.json").write_text(json.dumps({"sha256": {"mednist": "0" * 64}, "rows": []}))
+    assert main(["04_samplers"]) == 1
+    assert "course_lib.experiments: " in (said := capsys.readouterr().err) and "made with other weights" in said
