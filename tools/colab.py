@@ -100,6 +100,7 @@ def environment(folder):
         "IPYTHONDIR": str(folder / "ipython"),
         "COURSE_DATA": str(folder / "data"),  # empty: no data set has been fetched
         "PIP_NO_WARN_SCRIPT_LOCATION": "1",
+        "PIP_NO_COMPILE": "0",  # in pip's words yes: most modules are never imported, and each would be compiled
     }
 
 
