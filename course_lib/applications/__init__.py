@@ -1,1 +1,2 @@
-"""What diffusion models are used for, a module each: anomalies, counterfactuals, denoising, and classical baselines."""
+"""What diffusion models are used for, a module each: anomalies, counterfactuals, denoising, segmentation, and classical
+baselines."""

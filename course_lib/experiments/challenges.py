@@ -16,9 +16,7 @@ Subjects come in groups of four with random numbers of their own, as in :mod:`co
 
 import functools
 
-import numpy as np
 import torch
-from scipy import ndimage
 from torch.nn import functional as F
 
 from course_lib import pretrained, runtime, train
@@ -30,7 +28,7 @@ from course_lib.experiments.mednist_sets import classes_of, mednist
 from course_lib.experiments.record import as_bytes, rounded
 from course_lib.experiments.study import Study, timed
 from course_lib.images import in_batches, to_tensor
-from course_lib.metrics.detection import false_alarms
+from course_lib.metrics.detection import false_alarms, touched
 from course_lib.metrics.images import contrast_kept, coverage, mean_inside, prediction_interval, psnr
 from course_lib.operators import to_kspace
 from course_lib.recipes import RECIPES
@@ -119,13 +117,6 @@ def lesion_probability(images):
     return in_batches(softmax, images[:, 0].numpy())
 
 
-def touched(above, mask):
-    """Whether a finding in ``above`` (H, W), a connected piece of at least SMALLEST pixels, touches a mask (H, W)."""
-    numbered, _ = ndimage.label(above, np.ones((3, 3)))
-    sizes = np.bincount(numbered.ravel())
-    return bool((sizes[np.unique(numbered[above & mask])] >= SMALLEST).any())
-
-
 def reader_row(R, method):
     """A row "reader": for each subject and each of LEVELS, whether the segmenter finds the lesion, and how many
     findings it has without one. A finding is a connected piece of at least SMALLEST pixels at or above the level; a
@@ -135,7 +126,7 @@ def reader_row(R, method):
     maps = [torch.cat([lesion_probability(part) for part in x.split(GROUP)]) for x in drawn]
     healthy, sick = ([(p >= level).numpy() for level in LEVELS] for p in maps)
     return {
-        "found": [[int(touched(above[n], masks[n])) for above in sick] for n in range(CASES)],
+        "found": [[int(touched(above[n], masks[n], SMALLEST)) for above in sick] for n in range(CASES)],
         "false_findings": [[false_alarms(above[n], SMALLEST) for above in healthy] for n in range(CASES)],
     }, {}
 

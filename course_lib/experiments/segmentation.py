@@ -16,19 +16,30 @@ import torch
 from torch.nn import functional as F
 
 from course_lib import datasets, pretrained, runtime
-from course_lib.arguments import whole
+from course_lib.applications.segmentation import (
+    NFE,
+    SAMPLES,
+    START,
+    draw_masks,
+    from_channels,
+    independent,
+    labels_at,
+    random_threshold,
+)
 from course_lib.datasets import rated, rater_chances
 from course_lib.experiments.record import rounded, tensors
 from course_lib.experiments.study import Study
 from course_lib.hippocampus import slice_labels
 from course_lib.images import in_batches, to_tensor
-from course_lib.metrics import checks
-from course_lib.metrics.segmentation import expected_dice, generalised_energy_distance, nearest_rating
-from course_lib.samplers import dpmpp_2m_step, sample
-from course_lib.schedules import log_snr_times
+from course_lib.metrics.segmentation import (
+    expected_dice,
+    generalised_energy_distance,
+    label_counts,
+    nearest_rating,
+    volume_dice,
+)
 
 CASES = {"test": 64, "validation": 32}
-SAMPLES, NFE, START = 16, 25, -10.0  # START: log-SNR of the first evaluation
 LESIONS, HIPPOCAMPUS = "lesion_raters", ("hippocampus_masks", "hippocampus_unet")
 UNETS = tuple(f"lesion_unet_{k}" for k in range(5))
 BASE = {"split": "test", "samples": 4, "nfe": NFE, "start": START, "clip": True}
@@ -60,20 +71,6 @@ CUTS = tuple(k / 20 for k in range(2, 19))
 def ratings_of(cases):
     """The raters' masks of ``RatedLesions``, bool (4, N, H, W), as the measures of masks take them."""
     return torch.as_tensor(cases.ratings).movedim(1, 0).bool()
-
-
-def draw_masks(denoiser, y, samples, nfe=NFE, start=START, channels=1, seed=0):
-    """Masks, not yet thresholded, float32 (samples, N, channels, H, W), by DPM-Solver++(2M) with ``nfe`` evaluations
-    each, evenly spaced in log-SNR from ``start`` on.
-
-    y : images (N, 1, H, W). Sample k comes from the noise of seed + k, which for fewer images begins alike.
-    """
-    whole(samples=samples)
-    times, bound, found = log_snr_times(denoiser.schedule, nfe, start), denoiser.given(y), []
-    for k in range(samples):
-        noise = torch.randn(len(y), channels, *y.shape[2:], generator=runtime.seeded(seed + k))
-        found.append(sample(bound, noise, times, dpmpp_2m_step))
-    return torch.stack(found)
 
 
 def drawn_row(name, n=None, samples=None):
@@ -108,22 +105,6 @@ def measured(masks, ratings):
 
 
 # ---- Probabilities of lesions, and masks from them -------------------------------------------------------------------
-
-
-def independent(p, draws=SAMPLES, seed=0):
-    """Masks, bool (draws, N, H, W), from probabilities p (N, H, W): u < p with u uniform in [0, 1], anew for each pixel
-    of each draw."""
-    whole(draws=draws)
-    checks.probabilities(p, "p")
-    return torch.rand(draws, *p.shape, generator=runtime.seeded(seed)) < p
-
-
-def random_threshold(p, draws=SAMPLES, seed=0):
-    """Masks, bool (draws, N, H, W), from probabilities p (N, H, W): u < p with one u, uniform in [0, 1], for all pixels
-    of a draw."""
-    whole(draws=draws)
-    checks.probabilities(p, "p")
-    return torch.rand(draws, len(p), 1, 1, generator=runtime.seeded(seed)) < p
 
 
 def probabilities(y):
@@ -254,35 +235,9 @@ def label_probabilities(y, samples=4):
     return torch.stack([*found, votes[0], votes.mean(0)]), [*spent[:2], spent[2] / samples, spent[2]]
 
 
-def from_channels(x):
-    """Probabilities of background, anterior and posterior (N, 3, H, W) that label channels x (N, 2, H, W) in [-1, 1]
-    stand for."""
-    p = (x + 1) / 2
-    return torch.cat([(1 - p.sum(1, keepdim=True)).clamp(0, 1), p], 1)
-
-
-def labels_at(probabilities, threshold):
-    """Labels (N, H, W) of probabilities (N, 3, H, W): hippocampus where its two parts together exceed the threshold,
-    and there the likelier part."""
-    parts = probabilities[:, 1:]
-    return torch.where(parts.sum(1) > threshold, parts.argmax(1) + 1, 0)
-
-
-def counts(found, truth):
-    """Pixels of anterior and posterior that are in both maps (N, H, W), in the found, in the true: int (N, 2, 3)."""
-    pairs = [(found == k, truth == k) for k in (1, 2)]
-    return torch.stack([torch.stack([(a & b), a, b], 1).flatten(2).sum(2) for a, b in pairs], 1)
-
-
-def volume_dice(counted, volume):
-    """Dice of anterior and posterior in each volume, (V, 2), from the counts (N, 2, 3) of its slices; volume (N,)."""
-    total = torch.zeros(int(volume.max()) + 1, 2, 3).index_add_(0, volume.long(), counted.float())
-    return 2 * total[..., 0] / (total[..., 1] + total[..., 2])
-
-
 def chosen_threshold(probabilities, truth, volume):
     """The one of THRESHOLDS with the best mean Dice on these slices."""
-    scores = [volume_dice(counts(labels_at(probabilities, t), truth), volume).mean() for t in THRESHOLDS]
+    scores = [volume_dice(label_counts(labels_at(probabilities, t), truth), volume).mean() for t in THRESHOLDS]
     return THRESHOLDS[int(torch.stack(scores).argmax())]
 
 
@@ -297,7 +252,7 @@ def hippocampus_row():
         probabilities, seconds = label_probabilities(torch.as_tensor(slices[:, 2:]))
         if split == "validation":
             thresholds = [chosen_threshold(p, truth, volume) for p in probabilities]
-    found = torch.stack([counts(labels_at(p, t), truth) for p, t in zip(probabilities, thresholds)])
+    found = torch.stack([label_counts(labels_at(p, t), truth) for p, t in zip(probabilities, thresholds)])
     about = {
         "methods": METHODS,
         "evaluations": COST,

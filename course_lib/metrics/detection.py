@@ -57,9 +57,20 @@ def dice(true, positives, size):
     return 2 * np.asarray(true) / np.maximum(np.asarray(positives) + np.asarray(size), 1)
 
 
-def false_alarms(mask, smallest=3):
-    """Number of connected pieces (corners touch) of at least ``smallest`` pixels in a mask (H, W)."""
+def _pieces(mask):
+    """The connected pieces (corners touch) of a mask (H, W), numbered from 1, and the number of pixels of each."""
     from scipy.ndimage import label
 
     pieces, _ = label(checks.masks(np.asarray(mask), "mask").numpy(), np.ones((3, 3)))
-    return int((np.bincount(pieces.ravel())[1:] >= smallest).sum())
+    return pieces, np.bincount(pieces.ravel())
+
+
+def false_alarms(mask, smallest=3):
+    """Number of connected pieces (corners touch) of at least ``smallest`` pixels in a mask (H, W)."""
+    return int((_pieces(mask)[1][1:] >= smallest).sum())
+
+
+def touched(mask, lesion, smallest=3):
+    """Whether a connected piece of at least ``smallest`` pixels of a mask (H, W) touches a lesion (H, W)."""
+    pieces, sizes = _pieces(mask)
+    return bool((sizes[np.unique(pieces[np.asarray(mask, bool) & lesion])] >= smallest).any())

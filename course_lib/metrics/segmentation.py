@@ -26,6 +26,18 @@ def dice(a, b):
     return torch.where(sizes > 0, 2 * both / sizes.clamp(min=1), 1.0)
 
 
+def label_counts(found, truth):
+    """Pixels of anterior and posterior that are in both maps (N, H, W), in the found, in the true: int (N, 2, 3)."""
+    pairs = [(found == k, truth == k) for k in (1, 2)]
+    return torch.stack([torch.stack([(a & b), a, b], 1).flatten(2).sum(2) for a, b in pairs], 1)
+
+
+def volume_dice(counted, volume):
+    """Dice of anterior and posterior in each volume, (V, 2), from the counts (N, 2, 3) of its slices; volume (N,)."""
+    total = torch.zeros(int(volume.max()) + 1, 2, 3).index_add_(0, volume.long(), counted.float())
+    return 2 * total[..., 0] / (total[..., 1] + total[..., 2])
+
+
 def expected_dice(mask, ratings, chances):
     """Dice of one mask (..., H, W) with ratings (R, ..., H, W), the mean by their chances (R,): (...)."""
     mask, ratings = checks.masks(mask, "mask"), checks.masks(ratings, "ratings")

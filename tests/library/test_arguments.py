@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from course_lib import generate, hippocampus, likelihood, networks, nifti, profiling, runtime, samplers, scans
-from course_lib.applications import anomaly, classical, counterfactual, denoising
+from course_lib.applications import anomaly, classical, counterfactual, denoising, segmentation
 from course_lib.arguments import alike, floating, images, one_of, positive, rising, shaped, whole, within
 from course_lib.denoisers import EmpiricalDenoiser, FunctionDenoiser, GaussianDenoiser, MixtureDenoiser
 from course_lib.experiments import anomaly as anomaly_study
-from course_lib.experiments import image_to_image, segmentation
+from course_lib.experiments import image_to_image
 from course_lib.generative import models, scoreboard, training
 from course_lib.images import in_batches
 from course_lib.schedules import Cosine, Linear, VarianceExploding, uniform_times

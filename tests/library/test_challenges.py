@@ -9,6 +9,7 @@ import torch
 from course_lib import datasets, experiments, runtime, scans
 from course_lib.experiments import challenges as lab
 from course_lib.images import to_tensor
+from course_lib.metrics.detection import touched
 from course_lib.metrics.images import contrast_kept, psnr
 from course_lib.recipes import RECIPES, copies, quality
 
@@ -160,7 +161,7 @@ def test_a_finding_is_large_enough_and_touches_the_lesion():
     for row, column, found in ((2, 3, True), (1, 1, True), (6, 6, False), (4, 4, False)):
         mask[:] = False
         mask[row, column] = True
-        assert lab.touched(above, mask) == found
+        assert touched(above, mask, lab.SMALLEST) == found
 
 
 def test_a_part_of_the_reader_and_of_the_bands_is_remade(record):
@@ -171,7 +172,7 @@ def test_a_part_of_the_reader_and_of_the_bands_is_remade(record):
     masks = lab.lab.subjects()[2][part, 0].numpy()
     for k in range(3, len(lab.LEVELS), 3):
         level = lab.LEVELS[k]
-        found = [lab.touched(above, mask) for above, mask in zip((sick >= level).numpy(), masks)]
+        found = [touched(above, mask, lab.SMALLEST) for above, mask in zip((sick >= level).numpy(), masks)]
         false = [lab.false_alarms(above, lab.SMALLEST) for above in (healthy >= level).numpy()]
         assert np.abs(np.array(false) - np.array(row["false_findings"])[part, k]).max() <= 1
         assert np.abs(np.array(found, int) - np.array(row["found"])[part, k]).sum() <= 1

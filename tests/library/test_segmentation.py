@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from course_lib import datasets, experiments, schedules
+from course_lib.applications.segmentation import draw_masks, from_channels, independent, labels_at, random_threshold
 from course_lib.denoisers import Denoiser
 from course_lib.experiments import segmentation
 from course_lib.experiments.study import run
@@ -17,8 +18,10 @@ from course_lib.metrics.segmentation import (
     expected_dice,
     generalised_energy_distance,
     iou,
+    label_counts,
     nearest_rating,
     reliability,
+    volume_dice,
 )
 from data_fetch import rated_lesions
 
@@ -160,17 +163,17 @@ def test_packed_masks_come_back_as_they_were():
 
 def test_labels_of_probabilities():
     p = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.35, 0.45], [0.9, 0.06, 0.04]]).T.reshape(1, 3, 1, 3)
-    assert segmentation.labels_at(p, 0.4).tolist() == [[[1, 2, 0]]]
-    assert segmentation.labels_at(p, 0.6).tolist() == [[[0, 2, 0]]]
+    assert labels_at(p, 0.4).tolist() == [[[1, 2, 0]]]
+    assert labels_at(p, 0.6).tolist() == [[[0, 2, 0]]]
     channels = torch.tensor([[1.0, -1.0], [-1.0, -1.0]]).reshape(1, 2, 1, 2)  # anterior, then background
-    assert segmentation.from_channels(channels).tolist() == [[[[0, 1]], [[1, 0]], [[0, 0]]]]
+    assert from_channels(channels).tolist() == [[[[0, 1]], [[1, 0]], [[0, 0]]]]
 
 
 def test_dice_of_volumes_is_that_of_all_their_slices_together():
     rng = torch.Generator().manual_seed(0)
     found, truth = (torch.randint(3, (5, 8, 8), generator=rng) for _ in range(2))
     volume = torch.tensor([0, 0, 1, 1, 1])
-    scores = segmentation.volume_dice(segmentation.counts(found, truth), volume)
+    scores = volume_dice(label_counts(found, truth), volume)
     for v in range(2):
         for k in (1, 2):
             a, b = (labels[volume == v].reshape(-1, 8) == k for labels in (found, truth))
@@ -192,9 +195,9 @@ def test_fewer_cases_or_draws_are_the_beginning_of_more():
             return x_t.clamp(-1, 1) * y
 
     y = torch.ones(4, 1, 64, 64)
-    many = segmentation.draw_masks(Still(), y, 3, nfe=3)
+    many = draw_masks(Still(), y, 3, nfe=3)
     assert many.shape == (3, 4, 1, 64, 64)
-    torch.testing.assert_close(segmentation.draw_masks(Still(), y[:2], 2, nfe=3), many[:2, :2])
+    torch.testing.assert_close(draw_masks(Still(), y[:2], 2, nfe=3), many[:2, :2])
 
 
 def test_baselines_are_made_of_the_masks_in_the_record(tmp_path, monkeypatch):
@@ -234,12 +237,12 @@ def nested(shape=(6, 8, 8)):
 def test_masks_drawn_from_probabilities():
     """Both ways draw each pixel with its probability; one threshold for all pixels gives level sets, the other not."""
     p = nested()
-    for way in (segmentation.independent, segmentation.random_threshold):
+    for way in (independent, random_threshold):
         masks = way(p, 4000)
         assert masks.shape == (4000, 6, 8, 8) and (masks.float().mean(0) - p).abs().max() < 4 * 0.5 / 4000**0.5
         levels = torch.stack([p > cut for cut in (0, 0.25, 0.6, 0.8)])
         whole = (masks[:100, None] == levels).flatten(3).all(3).any(1)
-        assert whole.all() if way is segmentation.random_threshold else not whole.any()
+        assert whole.all() if way is random_threshold else not whole.any()
 
 
 def test_the_best_cut_lies_where_the_best_level_set_is():
