@@ -19,7 +19,7 @@ import functools
 import torch
 from torch.nn import functional as F
 
-from course_lib import pretrained, runtime, train
+from course_lib import pretrained, runtime
 from course_lib.applications.anomaly import brain
 from course_lib.datasets import BRAIN_TISSUES, synthetic_brains, synthetic_levels, synthetic_ventricles
 from course_lib.experiments import guidance
@@ -31,7 +31,7 @@ from course_lib.images import in_batches, to_tensor
 from course_lib.metrics.detection import false_alarms, touched
 from course_lib.metrics.images import contrast_kept, coverage, mean_inside, prediction_interval, psnr
 from course_lib.operators import to_kspace
-from course_lib.recipes import RECIPES
+from course_lib.recipes import RECIPES, runs
 from course_lib.recipes.brain import BRAIN_LICENCE
 from course_lib.recipes.copies import COPIES
 from course_lib.recipes.mednist import MEDNIST_LICENCE
@@ -228,9 +228,9 @@ def copies_row(n, steps, folder="runs"):
     """A row "copies": a network trained on n brains for so many steps, measured by
     :func:`~course_lib.recipes.copies.measure_copies`."""
     recipe = RECIPES[f"copies_{n}_{steps}"]
-    for _ in train.run(recipe, folder, runtime.precision()):
+    for _ in runs.run(recipe, folder, runtime.precision()):
         pass
-    net, steps = train.trained(recipe, folder)
+    net, steps = runs.trained(recipe, folder)
     quality, tensors = recipe.measure(recipe, runtime.placed(net))
     weights = sum(parameter.numel() for parameter in net.parameters())
     shown = {key: tensors[f"reference.{key}"] for key in ("samples", "nearest")}

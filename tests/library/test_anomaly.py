@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from course_lib import datasets, experiments, pretrained, schedules, train
+from course_lib import datasets, experiments, pretrained, schedules
 from course_lib.applications import anomaly
 from course_lib.denoisers import GaussianDenoiser
 from course_lib.experiments import anomaly as study
 from course_lib.losses import AutoencoderLoss
 from course_lib.metrics import detection
 from course_lib.networks import VectorAutoencoder
-from course_lib.recipes import RECIPES, brain, quality
+from course_lib.recipes import RECIPES, brain, quality, runs
 
 # ---- the networks ----------------------------------------------------------------------------------------------------
 
@@ -72,10 +72,10 @@ def test_each_recipe_trains_ships_and_is_measured(name, monkeypatch, tmp_path):
     datasets.healthy_brains.cache_clear()
     args = SMALLER.get(name, RECIPES[name].network_args)
     recipe = dataclasses.replace(RECIPES[name], network_args=args, image_size=32, batch_size=4, steps=2)
-    for _ in train.run(recipe, tmp_path, torch.float32):
+    for _ in runs.run(recipe, tmp_path, torch.float32):
         pass
     monkeypatch.setattr(pretrained.save, "__defaults__", (None, tmp_path))
-    train.ship(recipe, tmp_path)
+    runs.ship(recipe, tmp_path)
     datasets.healthy_brains.cache_clear()
     card = json.loads((tmp_path / f"{name}.json").read_text())
     measured = {

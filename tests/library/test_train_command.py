@@ -12,7 +12,7 @@ import torch
 
 from course_lib import pretrained, runtime, train
 from course_lib.datasets import DataError
-from course_lib.recipes import RECIPES
+from course_lib.recipes import RECIPES, runs
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_train_ship_and_load(tiny, monkeypatch):
     run_main(monkeypatch, "--folder", str(tiny / "runs"), "--ship")
     card = json.loads((tiny / "weights" / "tiny.json").read_text())
     assert card["steps"] == 3 and card["seen"] == 6 and card["schedule"] == "Cosine" and card["kind"] == "v"
-    shipped, averaged = pretrained.load("tiny"), train.trained(RECIPES["tiny"], tiny / "runs")[0]
+    shipped, averaged = pretrained.load("tiny"), runs.trained(RECIPES["tiny"], tiny / "runs")[0]
     for key, value in averaged.state_dict().items():
         torch.testing.assert_close(shipped.state_dict()[key].cpu(), value, rtol=1e-3, atol=1e-6)  # float16 on disk
     x_0 = pretrained.load_denoiser("tiny")(torch.randn(2, 1, 16, 16).to(runtime.device()), 0.5, y=torch.tensor([0, 5]))
@@ -56,12 +56,12 @@ def test_full_profile_trains_longer_and_goes_on_from_the_checkpoint(tiny, monkey
     run_main(monkeypatch, "--folder", str(tiny / "runs"))
     monkeypatch.setenv("COURSE_PROFILE", "full")
     run_main(monkeypatch, "--folder", str(tiny / "runs"))
-    assert train.trained(RECIPES["tiny"], tiny / "runs")[1] == 5
+    assert runs.trained(RECIPES["tiny"], tiny / "runs")[1] == 5
 
 
 def test_more_processes_are_not_needed(tiny):
     """Without torchrun's variables a single process does it all, and each state is yielded."""
-    states = list(train.run(RECIPES["tiny"], tiny / "runs", torch.float32))
+    states = list(runs.run(RECIPES["tiny"], tiny / "runs", torch.float32))
     assert [state.step for state in states] == [1, 2, 3]
 
 
@@ -119,7 +119,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tiny, monkey
     def denied(dir):
         raise PermissionError(errno.EACCES, "Permission denied", str(dir))
 
-    monkeypatch.setattr(train.tempfile, "TemporaryFile", denied)
+    monkeypatch.setattr(runs.tempfile, "TemporaryFile", denied)
     refused(monkeypatch, capsys, r"cannot be written to .*\(Permission denied\)", "--folder", str(tiny / "runs"))
 
 
@@ -142,12 +142,12 @@ def test_data_that_is_not_there_is_one_sentence(tiny, monkeypatch, capsys):
 
 def test_shipping_without_training_is_one_sentence(tiny):
     with pytest.raises(ValueError, match=r"there is no checkpoint .*tiny\.checkpoint\.safetensors: train first"):
-        train.ship(RECIPES["tiny"], tiny / "runs")
+        runs.ship(RECIPES["tiny"], tiny / "runs")
 
 
 def test_a_stop_by_hand_says_where_it_goes_on(tiny, monkeypatch, capsys):
     """Ctrl-C: status 130, and the last checkpoint, which is whole."""
-    folder, real = ("--folder", str(tiny / "runs")), train.progress
+    folder, real = ("--folder", str(tiny / "runs")), runs.progress
 
     def stopped(states, **options):
         for state in real(states, **options):
@@ -155,10 +155,10 @@ def test_a_stop_by_hand_says_where_it_goes_on(tiny, monkeypatch, capsys):
                 raise KeyboardInterrupt
             yield state
 
-    monkeypatch.setattr(train, "progress", stopped)
+    monkeypatch.setattr(runs, "progress", stopped)
     message = "stopped after step 2; the same command goes on from the start, since there is no checkpoint yet"
     refused(monkeypatch, capsys, message, *folder, status=130)
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr(runs, "CHECKPOINT_SECONDS", -1)
     refused(monkeypatch, capsys, "stopped after step 2; the same command goes on from step 2 ", *folder, status=130)
 
 
@@ -173,17 +173,17 @@ def test_a_loss_that_is_not_finite_is_one_sentence(tiny, monkeypatch, capsys):
 
 def test_training_may_start_from_a_shipped_network(tiny, monkeypatch, capsys):
     """Its first weights are those; the card says so; and it is a run of its own."""
-    recipe, runs = RECIPES["tiny"], str(tiny / "runs")
-    assert run_main(monkeypatch, "--folder", runs, "--ship") == 0
+    recipe, folder = RECIPES["tiny"], str(tiny / "runs")
+    assert run_main(monkeypatch, "--folder", folder, "--ship") == 0
     pretrained.load.cache_clear()
     monkeypatch.setitem(RECIPES, "tiny2", dataclasses.replace(recipe, name="tiny2", steps=1, peak_rate=1e-12))
-    monkeypatch.setattr("sys.argv", ["train", "tiny2", "--from", "tiny", "--folder", runs, "--ship"])
+    monkeypatch.setattr("sys.argv", ["train", "tiny2", "--from", "tiny", "--folder", folder, "--ship"])
     assert train.main() == 0
     sha256 = pretrained.card("tiny")["sha256"]
     assert pretrained.card("tiny2")["from"] == f"tiny {sha256[:16]}"
     for key, value in pretrained.load("tiny").state_dict().items():
         torch.testing.assert_close(pretrained.load("tiny2").state_dict()[key], value, rtol=1e-3, atol=1e-6)
-    monkeypatch.setattr("sys.argv", ["train", "tiny2", "--folder", runs])
+    monkeypatch.setattr("sys.argv", ["train", "tiny2", "--folder", folder])
     assert train.main() == 1 and f"from was 'tiny {sha256[:16]}' and is None" in capsys.readouterr().err
     args = recipe.network_args | {"channels": (32, 64)}
     monkeypatch.setitem(RECIPES, "tiny", dataclasses.replace(recipe, network_args=args))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import datasets, experiments, pretrained, sample, samplers, schedules, train
+from course_lib import datasets, experiments, pretrained, sample, samplers, schedules
 from course_lib.denoisers import Counted, Denoiser, NetworkDenoiser
 from course_lib.experiments import trends
 from course_lib.experiments.study import run
@@ -17,7 +17,7 @@ from course_lib.generate import draw_along
 from course_lib.losses import DiffusionLoss, DistillationLoss, EDMLoss
 from course_lib.networks import DiffusionUNet, PreconditionedUNet, build
 from course_lib.predictions import preconditioning, to_x0
-from course_lib.recipes import RECIPES, mednist, quality
+from course_lib.recipes import RECIPES, mednist, quality, runs
 from course_lib.recipes import trends as entries
 from course_lib.samplers import consistency_step, ddim_step, dpmpp_2m_step
 from course_lib.schedules import Cosine, Linear, RectifiedFlow, VarianceExploding, karras_levels, uniform_times
@@ -387,9 +387,9 @@ def test_each_recipe_trains_ships_and_is_measured(few_images, monkeypatch):
         assert {k: recipe.network_args[k] for k in entries.TREND} == entries.TREND
         args = recipe.network_args | TINY
         recipe = dataclasses.replace(recipe, network_args=args, batch_size=16, steps=2)
-        for _ in train.run(recipe, few_images, torch.float32):
+        for _ in runs.run(recipe, few_images, torch.float32):
             pass
-        train.ship(recipe, few_images)
+        runs.ship(recipe, few_images)
         card = json.loads((few_images / f"{name}.json").read_text())
         assert math.isfinite(card["frechet_distance"]) and card["images"] == 12 and card["floor"] > 0
         assert 0 <= card["recognised_as_its_class"] <= 1
@@ -431,11 +431,11 @@ def test_student_starts_as_its_teacher(few_images):
     torch.manual_seed(1)
     pretrained.save("someone", DiffusionUNet(**TINY), {"network": "DiffusionUNet", "network_args": TINY})
     student = dataclasses.replace(RECIPES["trend_student"], network_args=TINY)
-    net, teacher = train._start(student, "someone"), pretrained.load("someone")
+    net, teacher = runs._start(student, "someone"), pretrained.load("someone")
     for name, value in teacher.state_dict().items():
         assert torch.equal(net.state_dict()[name].cpu(), value.cpu()), name
     name = next(iter(net.state_dict()))
-    assert not torch.equal(train._start(student, None).state_dict()[name], net.state_dict()[name])
+    assert not torch.equal(runs._start(student, None).state_dict()[name], net.state_dict()[name])
     assert student.start == "trend_flow"
 
 

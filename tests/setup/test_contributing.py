@@ -19,7 +19,8 @@ import torch
 import yaml
 from helpers.promises import promises
 
-from course_lib import runtime, train
+from course_lib import runtime
+from course_lib.recipes import runs
 from data_fetch import DataError, download, registry
 
 if sys.version_info >= (3, 11):
@@ -87,9 +88,9 @@ def test_recipe(tmp_path):
     space = {}
     exec(CODE["course_lib/recipes/small.py"], space)
     recipe = dataclasses.replace(space["small"], steps=2, batch_size=8)
-    *_, state = train.run(recipe, tmp_path, torch.float32)
+    *_, state = runs.run(recipe, tmp_path, torch.float32)
     assert state.step == 2
-    quality, _ = recipe.measure(recipe, runtime.placed(train.trained(recipe, tmp_path)[0]))
+    quality, _ = recipe.measure(recipe, runtime.placed(runs.trained(recipe, tmp_path)[0]))
     assert quality["floor"] < quality["baseline_grey"] / 5
     assert quality["floor"] < quality["error"]  # after two steps
 

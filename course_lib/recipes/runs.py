@@ -1,0 +1,109 @@
+"""Runs of recipes: training with checkpoints, and what is shipped of it."""
+
+import os
+import platform
+import tempfile
+from pathlib import Path
+
+import torch
+
+from course_lib import pretrained, runtime
+from course_lib.checkpoints import load_checkpoint, read_checkpoint, save_checkpoint
+from course_lib.training import Batches, progress, train
+
+CHECKPOINT_SECONDS = 120
+
+
+def checkpoint_path(recipe, folder):
+    """Where the checkpoint of a recipe lies in a folder."""
+    return Path(folder) / f"{recipe.name}.checkpoint.safetensors"
+
+
+def is_main_process():
+    """Whether this is the only process, or the first of several under ``torchrun``: the one that writes and speaks."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def _start(recipe, start):
+    """The recipe's network with freshly drawn weights, or with those of the shipped network ``start``."""
+    torch.manual_seed(recipe.seed)
+    net = runtime.placed(recipe.fresh())
+    if start:
+        try:
+            getattr(net, "start_from", net.load_state_dict)(pretrained.load(start).state_dict())
+        except RuntimeError as error:
+            raise ValueError(
+                f"{start} has another architecture than {recipe.name}: start from one of the same"
+            ) from error
+    return net
+
+
+def run(recipe, folder, precision, start=None):
+    """Train a recipe to its end, with a checkpoint in ``folder`` every two minutes; yields each state.
+
+    start : name of a shipped network whose weights are the first. Raises ValueError and OSError, in one sentence, for
+    a folder that cannot be written, and as :func:`~course_lib.training.train`.
+    """
+    _check_folder(folder)
+    net = _start(recipe, start or recipe.start)
+    about = {"recipe": recipe.name, "network_args": recipe.network_args}
+    if recipe.base:
+        about["base"] = recipe.base
+    if start:
+        about["from"] = f"{start} {pretrained.card(start)['sha256'][:16]}"
+    batches = Batches(*recipe.load_data(), batch_size=recipe.batch_size, seed=recipe.seed)
+    checkpoint = checkpoint_path(recipe, folder)
+    states = train(
+        net,
+        batches,
+        recipe.loss,
+        steps=recipe.steps,
+        peak_rate=recipe.peak_rate,
+        seed=recipe.seed,
+        precision=precision,
+        resume=checkpoint,
+        about=about,
+    )
+    main = is_main_process()
+    saved = 0.0
+    for state in progress(states, desc=recipe.name, disable=not main):
+        if main and (state.seconds - saved > CHECKPOINT_SECONDS or state.step == state.steps):
+            save_checkpoint(checkpoint, state)
+            saved = state.seconds
+        yield state
+
+
+def _check_folder(folder):
+    """Raises OSError, naming the folder, unless it is there, or can be made, and files can be written into it."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        why = "is no folder" if isinstance(error, (FileExistsError, NotADirectoryError)) else f"({error.strerror})"
+        raise OSError(f"checkpoints cannot be written to {folder} {why}: give another with --folder") from error
+
+
+def trained(recipe, folder):
+    """The averaged network of a recipe's checkpoint and the number of steps that it was trained for."""
+    net, ema = recipe.fresh(), recipe.fresh().eval().requires_grad_(False)
+    step = load_checkpoint(checkpoint_path(recipe, folder), net, ema, torch.optim.AdamW(net.parameters()))
+    return ema, step
+
+
+def settings(recipe, folder):
+    """The settings of the run of a recipe's checkpoint; {} without one, or where it is of before they were kept."""
+    path = checkpoint_path(recipe, folder)
+    return (read_checkpoint(path)[-1] or {}) if path.exists() else {}
+
+
+def ship(recipe, folder):
+    """Measure a trained recipe and write ``weights/NAME.safetensors`` and its card."""
+    net, step = trained(recipe, folder)
+    net = runtime.placed(net)
+    quality, extra = recipe.measure(recipe, net)
+    about = recipe.describe() | {"steps": step, "trained_on": platform.processor() or platform.machine()} | quality
+    if start := settings(recipe, folder).get("from"):
+        about["from"] = start
+    pretrained.save(recipe.name, net, about, extra)
+    return about
