@@ -242,38 +242,39 @@ def of_synthesis(record, tensors):
 # ---- Notebook 09 -----------------------------------------------------------------------------------------------------
 
 
+def columns(rows, texts):
+    """Columns of a table, {heading: {name: text}}, of rows {name: row}. texts: {heading: function of a row}."""
+    return {heading: {name: text(row) for name, row in rows.items()} for heading, text in texts.items()}
+
+
 def with_means(rows, samples):
-    """{method: (row, "", 1)} of rows {method: row}, and of those with several samples the mean of them, too:
-    {"method, mean of K": (row, "_of_mean", K)}; the text is the end of the keys of its scores."""
+    """Rows {method: row}, and of those with several samples what the mean of them scores and costs, as a row "method,
+    mean of K"."""
     entries = {}
     for method, row in rows.items():
-        entries[method] = row, "", 1
+        entries[method] = row
         if "psnr_of_mean" in row:
-            entries[f"{method}, mean of {samples}"] = row, "_of_mean", samples
+            scores = {key.removesuffix("_of_mean"): values for key, values in row.items() if key.endswith("_of_mean")}
+            costs = {key: samples * row[key] for key in ("nfe", "seconds")}
+            entries[f"{method}, mean of {samples}"] = scores | costs | {"setting": row.get("setting")}
     return entries
 
 
-def cost(entries):
-    """Columns of evaluations and seconds of entries of :func:`with_means`."""
-    return {
-        "evaluations": {name: draws * row["nfe"] for name, (row, _, draws) in entries.items()},
-        "s": {name: number(draws * row["seconds"], 3) for name, (row, _, draws) in entries.items()},
-    }
+COST = {"evaluations": lambda row: row["nfe"], "s": lambda row: number(row["seconds"], 3)}
 
 
 def scan(rows):
     """Table and sentences of one kind of scan. rows: {method: row}."""
     lab = reconstruction
     entries = with_means(rows, max(row["samples"] for row in rows.values()))
-    scores = {name: row[f"psnr{end}"] for name, (row, end, _) in entries.items()}
-    ssim = {name: interval(row[f"ssim{end}"], 3) for name, (row, end, _) in entries.items()}
-    contest = Contest(scores, lab.METHODS[:2], unit=" dB")
+    contest = Contest({name: row["psnr"] for name, row in entries.items()}, lab.METHODS[:2], unit=" dB")
     said = [contest.verdict()]
-    sampled = contest.ranked(name for name in scores if name.split(", mean")[0] in lab.STEPS)
-    trained = contest.ranked(name for name in scores if name.startswith("U-Net"))
+    sampled = contest.ranked(name for name in entries if name.split(", mean")[0] in lab.STEPS)
+    trained = contest.ranked(name for name in entries if name.startswith("U-Net"))
     if sampled and trained:
         said.append(f"The best of the samplers and the best regression: {contest.against(sampled[0], trained[0])}.")
-    return [contest.table("PSNR, dB ↑", {"SSIM ↑": ssim} | cost(entries)), " ".join(said)]
+    more = columns(entries, {"SSIM ↑": lambda row: interval(row["ssim"], 3)} | COST)
+    return [contest.table("PSNR, dB ↑", more), " ".join(said)]
 
 
 def of_reconstruction(record, tensors):
@@ -326,7 +327,7 @@ def lesions(rows):
         scores = {name: row["energy_distance"] for name, row in ways.items()}
         contest = Contest(scores, to="U-Net, random threshold", apart=told, digits=3, up=False)
         above = [["floor: the raters themselves", number(0, 3), *[NONE] * 4]]
-        blocks += [contest.table("energy distance ↓", drawing(ways), above), contest.verdict()]
+        blocks += [contest.table("energy distance ↓", columns(ways, DRAWING), above), contest.verdict()]
         if "mask diffusion" in ways:
             rivals = [name for name in ("U-Net, one mask", "always the true outline") if name in ways]
             blocks += [f"{'; '.join(contest.against('mask diffusion', rival) for rival in rivals)}."] if rivals else []
@@ -350,18 +351,12 @@ def lesions(rows):
         blocks += [
             "Settings of the mask diffusion, set beforehand: the row *test*, which is the one above; each other row "
             "changes one of them.",
-            contest.table("energy distance ↓", drawing(settings)),
+            contest.table("energy distance ↓", columns(settings, DRAWING)),
         ]
     return blocks
 
 
-def drawing(rows):
-    """Columns of samples, evaluations and seconds a case."""
-    return {
-        "samples": {name: row["samples"] for name, row in rows.items()},
-        "evaluations": {name: row["evaluations"] for name, row in rows.items()},
-        "s": {name: number(row["seconds"], 3) for name, row in rows.items()},
-    }
+DRAWING = {"samples": lambda row: row["samples"], "evaluations": lambda row: row["evaluations"], "s": COST["s"]}
 
 
 def hippocampi(row, tensors):
@@ -537,16 +532,16 @@ def task_table(style, rows):
     """Table and sentence of a task. rows: {method: row}."""
     key, heading, digits, up = style.score
     entries = with_means(rows, image_to_image.SAMPLES)
-    scores = {name: row[key + end] for name, (row, end, _) in entries.items()}
+    scores = {name: row[key] for name, row in entries.items()}
     more = {
-        name: {n: interval(row[measure + end], places) for n, (row, end, _) in entries.items() if measure + end in row}
-        for name, (measure, places) in style.more.items()
+        heading: {name: interval(row[measure], places) for name, row in entries.items() if measure in row}
+        for heading, (measure, places) in style.more.items()
     }
-    setting = {name: settings(row) for name, (row, _, _) in entries.items() if row["setting"]}
+    setting = {name: settings(row) for name, row in entries.items() if row["setting"]}
     unit = " dB" if key == "psnr" else ""
     contest = Contest(scores, style.simple, style.to, {"nothing": "untouched"} | style.apart, digits, up=up, unit=unit)
     more |= {"setting": setting} if setting else {}
-    return [contest.table(heading, more | cost(entries)), contest.verdict()]
+    return [contest.table(heading, more | columns(entries, COST)), contest.verdict()]
 
 
 def of_image_to_image(record, tensors):

@@ -87,14 +87,16 @@ def gaussian(images, n, generator):
     return (mean + g @ (flat - mean) / (len(flat) - 1) ** 0.5).reshape(n, *images.shape[1:])
 
 
-def _gaussian_set():
+def _class_by_class(n, drawn_like):
+    """A set, uint8: for each class drawn_like(n of its training images (n, 1, 64, 64)) -> (IMAGES / 6, 64, 64)."""
     images, labels = mednist("train")
-    drawn, generator = [], runtime.seeded(1)
-    for label in range(6):
-        of_class = images[labels == label]
-        spread = torch.linspace(0, len(of_class) - 1, GAUSSIAN_IMAGES).round().long()
-        drawn.append(gaussian(to_tensor(of_class[spread])[:, 0], IMAGES // 6, generator))
-    return torch.as_tensor(to_uint8(torch.cat(drawn)[in_turn(torch.arange(IMAGES))].clamp(-1, 1)))
+    parts = [drawn_like(to_tensor(images[chosen])) for chosen in spread_of_each_class(labels, n).reshape(6, -1)]
+    return torch.as_tensor(to_uint8(torch.cat(parts)[in_turn(torch.arange(IMAGES))].clamp(-1, 1)))
+
+
+def _gaussian_set():
+    generator = runtime.seeded(1)
+    return _class_by_class(GAUSSIAN_IMAGES, lambda x: gaussian(x[:, 0], IMAGES // 6, generator))
 
 
 @dataclass(frozen=True)
@@ -142,17 +144,15 @@ def _vae_set():
     Fitting the density of the codes afterwards is of Ghosh et al. (ICLR 2020), sec. 4; here it also brings the class
     in.
     """
-    net = trained_vae()
-    images, labels = mednist("train")
-    drawn, generator = [], runtime.seeded(2)
-    for label in range(6):
-        of_class = images[labels == label]
-        spread = torch.linspace(0, len(of_class) - 1, GAUSSIAN_IMAGES // 2).round().long()
-        with torch.no_grad():
-            mu, log_var = net.encode_forward(to_tensor(of_class[spread]))
-            codes = mu + torch.exp(log_var.clamp(-10, 5) / 2) * torch.randn(mu.shape, generator=generator)
-            drawn.append(net.decode_forward(gaussian(codes, IMAGES // 6, generator), use_sigmoid=False)[:, 0])
-    return torch.as_tensor(to_uint8(torch.cat(drawn)[in_turn(torch.arange(IMAGES))].clamp(-1, 1)))
+    net, generator = trained_vae(), runtime.seeded(2)
+
+    @torch.no_grad()
+    def drawn_like(x):
+        mu, log_var = net.encode_forward(x)
+        codes = mu + torch.exp(log_var.clamp(-10, 5) / 2) * torch.randn(mu.shape, generator=generator)
+        return net.decode_forward(gaussian(codes, IMAGES // 6, generator), use_sigmoid=False)[:, 0]
+
+    return _class_by_class(GAUSSIAN_IMAGES // 2, drawn_like)
 
 
 def altered(images, generator):
