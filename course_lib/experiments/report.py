@@ -1,9 +1,11 @@
 """``python -m course_lib.experiments.report`` writes ``docs/results.md``: all that Parts 3 and 4 measured.
 
-A report turns a record and its tensors into paragraphs and tables of Markdown; no number stands in the text by hand.
+A report turns a record and its tensors into paragraphs and tables of Markdown. What it says stands in ``report.md``,
+with names in braces where numbers and tables go; no number stands there by hand.
 """
 
 import itertools
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from course_lib.experiments import (
     synthesis,
     trends,
 )
-from course_lib.files import read_tensors, write_atomically
+from course_lib.files import write_atomically
 from course_lib.metrics.detection import auroc
 from course_lib.metrics.distribution import density_coverage, extrapolated, kernel_distance, precision_recall
 from course_lib.metrics.intervals import bootstrap, jackknife
@@ -33,20 +35,18 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "results.md"
 NONE = "–"
 
-INTRODUCTION = """# What Parts 3 and 4 measured
 
-Every number of this page is computed from the stored measurements in `course_lib/experiments/records` by
-`python -m course_lib.experiments.report`; none is typed by hand. **Nothing here is for clinical use.** Where a section
-says *made data*, images, lesions and scans are made by the course from one template: expect less of real patients.
+def texts():
+    """The texts of the page, {name: Markdown}."""
+    parts = re.split(r"<!-- (.+) -->\n\n", Path(__file__).with_suffix(".md").read_text(encoding="utf-8"))
+    return {name: text.strip() for name, text in zip(parts[1::2], parts[2::2])}
 
-- An entry such as 0.50 (0.40 to 0.60) is a mean over cases and its 95 % bootstrap interval.
-- *Minus X* is the mean difference to method X **on the same cases**, with its interval; if that holds zero, these cases
-  show no difference. The intervals know nothing of other seeds, other trainings and other data.
-- ↑: higher is better; ↓: lower is better. **Bold**: the best of those that compete; floors, ceilings and methods that
-  were given more do not. *Simple*: without a trained network. A *floor* is what real data score against real data, the
-  best that can be reached; the *chance level* is what a blind method scores.
-- Evaluations are network evaluations a case. *s* are processor seconds a case on the machine that made the table, under
-  the load it had. Tables come from different sessions: compare within a table, never between two."""
+
+def filled(name, **values):
+    """A text with its values, each of its paragraphs on one line; paragraphs that are empty then are left out."""
+    paragraphs = texts()[name].split("\n\n")
+    found = (paragraph.replace("\n", " ").format(**values) for paragraph in paragraphs)
+    return "\n\n".join(filter(None, found))
 
 
 # ---- Numbers, tables, contests ---------------------------------------------------------------------------------------
@@ -161,15 +161,13 @@ def settings(row):
 def prior_quality():
     """A sentence on how good the prior of the brains is, from its card."""
     card = pretrained.card("brain")
-    return (
-        f"The prior *brain* is small and was trained briefly: {card['images']} of its samples have a Fréchet distance "
-        f"of {number(card['frechet_distance'], 0)}, other slices of the cohort {number(card['floor'], 0)} (the floor)."
-    )
+    distances = {"distance": number(card["frechet_distance"], 0), "floor": number(card["floor"], 0)}
+    return filled("prior", images=card["images"], **distances)
 
 
 def missing(names):
-    """A line on rows that a record lacks; no line for no names."""
-    return [f"*Not in the record yet: {'; '.join(names)}.*"] if names else []
+    """A line on rows that a record lacks; an empty text for no names."""
+    return f"*Not in the record yet: {'; '.join(names)}.*" if names else ""
 
 
 # ---- Notebook 08 -----------------------------------------------------------------------------------------------------
@@ -199,7 +197,7 @@ def sets(record, tensors):
     rest = f"minus *{simple}*: {mean} ({low} to {high}), which {'holds' if abs(change) <= reach else 'excludes'} zero"
     header = ["", f"Fréchet, {record['images']} ↓", "Fréchet, ∞ ↓", "kernel ↓", "precision ↑", "coverage ↑"]
     said = f"Lowest kernel distance of the generators: **{best}**; {rest if best != simple else 'the simple one'}."
-    return [table([*header, "evaluations", "s"], lines), said]
+    return f"{table([*header, 'evaluations', 's'], lines)}\n\n{said}"
 
 
 def of_synthesis(record, tensors):
@@ -214,29 +212,17 @@ def of_synthesis(record, tensors):
     found = {arm: 100 * tensors[f"rare/{arm}/own"].double() / record["rare_seeds"] for arm in synthesis.RARE_ARMS}
     simple = "oversampled", "oversampled, shifted", "Gaussian of the few"
     rare = Contest(found, simple, "oversampled", {"as it is": "nothing done", "real": "ceiling"}, **points)
-    return [
-        f"**Real data**: MedNIST, sets of {record['images']} images, the six classes in turn, against "
-        f"{record['training_images']:,} training images: *real again* are other images of the same split, *held out* "
-        f"are those of the test split, on which no network was trained. The {record['steps']} steps of the samplers "
-        "were set beforehand; nothing was tuned on test images.",
-        "Fréchet distance ↓ (do mean and covariance of features agree? extrapolated to infinitely many images, too; no "
-        "interval, since a bootstrap draws images twice), kernel distance ↓ (the same without bias; ± standard error), "
-        f"precision ↑ (share of images that are plausible), coverage ↑ (share of real images that one comes near to), "
-        f"the last three of {record['stored']} images. No distance sees that *copies* are copies. *s* of the VAE "
-        "includes its training.",
-        *sets(record, tensors),
-        "### Train on synthetic, test on real",
-        f"Accuracy ↑ in % (share of {len(labels):,} real test images that a small classifier recognises); "
-        f"{record['seeds']} seeds; intervals draw blocks of {record['block']} neighbours.",
-        use.table("accuracy, % ↑", of_real | sizes, [[*chance, *[NONE] * 3]]),
-        f"{use.verdict()} Added to few real images: {use.against('real, few + diffusion', 'real, few')}.",
-        "### A rare class",
-        f"Each class in turn has {record['few']} real images. Recognised ↑ (share of the rare class's test images that "
-        "a classifier gets right). The diffusion network had seen thousands of real images of that class; the simple "
-        "ways had not.",
-        rare.table("recognised, % ↑"),
-        rare.verdict(),
-    ]
+    return filled(
+        "synthesis",
+        record=record,
+        sets=sets(record, tensors),
+        cases=len(labels),
+        use_table=use.table("accuracy, % ↑", of_real | sizes, [[*chance, *[NONE] * 3]]),
+        use_verdict=use.verdict(),
+        few_verdict=use.against("real, few + diffusion", "real, few"),
+        rare_table=rare.table("recognised, % ↑"),
+        rare_verdict=rare.verdict(),
+    )
 
 
 # ---- Notebook 09 -----------------------------------------------------------------------------------------------------
@@ -274,7 +260,7 @@ def scan(rows):
     if sampled and trained:
         said.append(f"The best of the samplers and the best regression: {contest.against(sampled[0], trained[0])}.")
     more = columns(entries, {"SSIM ↑": lambda row: interval(row["ssim"], 3)} | COST)
-    return [contest.table("PSNR, dB ↑", more), " ".join(said)]
+    return f"{contest.table('PSNR, dB ↑', more)}\n\n{' '.join(said)}"
 
 
 def of_reconstruction(record, tensors):
@@ -295,23 +281,16 @@ def of_reconstruction(record, tensors):
         if (own, method) in found and (FINE, method) in found:
             grid = Contest({problem: found[problem, method]["psnr"] for problem in (own, FINE)})
             grids.append([method, grid.mean(own), grid.mean(FINE), grid.minus(FINE, own)])
-    return [
-        f"**Made data**: {record['cases']} healthy test subjects. Settings were chosen on {lab.GROUP} validation "
-        "subjects, from small grids. The U-Nets were trained for these very scans, the prior of DPS, PiGDM and DiffPIR "
-        f"for none; evaluations of DPS and PiGDM are differentiated too. {prior_quality()}",
-        "PSNR ↑ (how near to the truth) and SSIM ↑ (how alike in local structure) of one sample, or of the mean of "
-        "several.",
-        *itertools.chain.from_iterable([f"### {p}", *scan(rows)] for p, rows in scans.items() if rows),
-        "### Lesions, and the error bars",
-        "Contrast kept ↑ (share of a lesion's contrast that arrives; 1 is all) of large and of tiny lesions, half of "
-        "the subjects each; no network was trained on any. Coverage, right at 90 (share of the brain's pixels whose "
-        "90 % interval, from four samples, holds the truth).",
-        table(["", "large lesions ↑", "tiny lesions ↑", "coverage, %"], kept),
-        "### Data from a finer grid",
-        "PSNR ↑ where the scan is made on a grid twice as fine. What counts is whether the order of the methods stays.",
-        table(["", "own grid, dB ↑", "finer data, dB ↑", "difference"], grids),
-        *missing([f"{problem}: {method}" for problem, method in wanted if (problem, method) not in found]),
-    ]
+    return filled(
+        "reconstruction",
+        record=record,
+        validation=lab.GROUP,
+        prior=prior_quality(),
+        scans="\n\n".join(f"### {problem}\n\n{scan(rows)}" for problem, rows in scans.items() if rows),
+        lesions=table(["", "large lesions ↑", "tiny lesions ↑", "coverage, %"], kept),
+        grids=table(["", "own grid, dB ↑", "finer data, dB ↑", "difference"], grids),
+        missing=missing([f"{problem}: {method}" for problem, method in wanted if (problem, method) not in found]),
+    )
 
 
 # ---- Notebook 10 -----------------------------------------------------------------------------------------------------
@@ -333,27 +312,17 @@ def lesions(rows):
             blocks += [f"{'; '.join(contest.against('mask diffusion', rival) for rival in rivals)}."] if rivals else []
         header = "none", "core", "outline", "generous", "like no rater"
         shares = [[name, *map(number, row["shares"])] for name, row in ways.items()]
-        blocks += [
-            "Share of the drawn masks that are most like each rater:",
-            table(["", *header], [["true", *map(number, (*rater_chances(), 0))], *shares]),
-        ]
+        known = ["true", *map(number, (*rater_chances(), 0))]
+        blocks.append(filled("shares of raters", table=table(["", *header], [known, *shares])))
     if lab.SINGLE in rows:
         contest = Contest(rows[lab.SINGLE]["expected_dice"], to="U-Net", apart=told, digits=3)
-        blocks += [
-            "One mask: expected Dice ↑ (overlap with a rater drawn by chance; the raters disagree, so that nobody "
-            "reaches 1). Thresholds are the best on validation cases.",
-            contest.table("expected Dice ↑"),
-            contest.verdict(),
-        ]
+        blocks.append(filled("one mask", table=contest.table("expected Dice ↑"), verdict=contest.verdict()))
     settings = {name: row for name, row in rows.items() if name in lab.PLAN and row["split"] == "test"}
     if len(settings) > 1:
         contest = Contest({n: row["energy_distance"] for n, row in settings.items()}, to="test", digits=3, up=False)
-        blocks += [
-            "Settings of the mask diffusion, set beforehand: the row *test*, which is the one above; each other row "
-            "changes one of them.",
-            contest.table("energy distance ↓", columns(settings, DRAWING)),
-        ]
-    return blocks
+        drawn = contest.table("energy distance ↓", columns(settings, DRAWING))
+        blocks.append(filled("settings of the mask diffusion", table=drawn))
+    return "\n\n".join(blocks)
 
 
 DRAWING = {"samples": lambda row: row["samples"], "evaluations": lambda row: row["evaluations"], "s": COST["s"]}
@@ -368,32 +337,27 @@ def hippocampi(row, tensors):
     return Contest(people, to=row["methods"][0], digits=3)
 
 
+def hippocampus(row, tensors):
+    """The part on the hippocampus. row: None if it was not measured."""
+    if row is None:
+        return ""
+    contest = hippocampi(row, tensors)
+    seconds = {method: number(seconds, 3) for method, seconds in zip(row["methods"], row["seconds"])}
+    more = {"evaluations": dict(zip(row["methods"], row["evaluations"])), "s": seconds}
+    return filled("hippocampus", row=row, table=contest.table("Dice ↑", more), verdict=contest.verdict())
+
+
 def of_segmentation(record, tensors):
     """Masks of lesions with known raters, and real hippocampi."""
     lab = segmentation
     rows = {row["name"]: row for row in record["rows"] if lab.STUDY.is_fresh(row)}
-    blocks = [
-        f"**Made data**: {lab.CASES['test']} test lesions whose raters and their chances are known.",
-        "Generalised energy distance ↓ (squared: how far is the distribution of the drawn masks from that of the "
-        "raters?). A random threshold: one for all pixels of a mask.",
-        *lesions(rows),
-    ]
-    if row := rows.get("hippocampus"):
-        contest = hippocampi(row, tensors)
-        more = {
-            "evaluations": dict(zip(row["methods"], row["evaluations"])),
-            "s": {m: number(seconds, 3) for m, seconds in zip(row["methods"], row["seconds"])},
-        }
-        blocks += [
-            "### Hippocampus",
-            f"**Real data**: {row['volumes']} volumes of {row['persons']} test persons (Medical Segmentation "
-            "Decathlon). Dice ↑ (overlap with the outline; 0 is none) of volumes, the mean over parts and persons. "
-            "Each method's threshold is the best on validation persons. Evaluations and seconds are those of a slice.",
-            contest.table("Dice ↑", more),
-            f"{contest.verdict()} The mask diffusion was trained with uniform times, of which notebook 10 (section 4) "
-            "warns; this row is no verdict on the method.",
-        ]
-    return [*blocks, *missing([key["name"] for key in lab.plan() if key["name"] not in rows])]
+    return filled(
+        "segmentation",
+        cases=lab.CASES["test"],
+        lesions=lesions(rows),
+        hippocampus=hippocampus(rows.get("hippocampus"), tensors),
+        missing=missing([key["name"] for key in lab.plan() if key["name"] not in rows]),
+    )
 
 
 # ---- Notebook 11 -----------------------------------------------------------------------------------------------------
@@ -435,24 +399,17 @@ def of_anomaly(record, tensors):
     chance = [found[methods[0], f]["prevalence"] for f in lab.FAMILIES] if methods else []
     blind = ["chance level: prevalence", *(average(values, 3) for values in [list(itertools.chain(*chance)), *chance])]
     more = {family: {m: contest.mean(m) for m in methods} for family, contest in zip(lab.FAMILIES, each)}
-    return [
-        f"**Made data**: {record['cases']['test']} test subjects with a lesion of each of {len(lab.FAMILIES)} "
-        f"families, and {record['healthy']} healthy ones. Settings, and one threshold for all families, were chosen on "
-        f"{len(lab.FAMILIES) * record['cases']['validation']} validation subjects. The inversions were told which "
-        f"training images have a lesion, the segmenter where; the others were told neither. {prior_quality()}",
-        "Average precision ↑ (does the score rank the lesion's pixels first? its chance level is the prevalence). The "
-        "network of the classifier-free inversion had not learnt its two classes (notebook 11, section 6): that row is "
-        "no verdict on the method.",
-        overall.table("all families ↑", more, [[*blind[:2], NONE, *blind[2:]]] if methods else []),
-        "\n".join(f"- *{family}*: {contest.verdict()}" for family, contest in contests.items()),
-        "### Thresholds, healing and healthy people",
-        "Dice ↑ (overlap with the lesion; 0 is none) at the threshold from validation, and at the one that is best for "
-        "the family, which nobody knows; error ↓ (how far is the guessed healthy twin from the true one? images lie in "
-        "-1 to 1) in the lesion and elsewhere; findings ↓ (pieces flagged in a healthy image); AUROC ↑ (does the "
-        "highest score of an image tell ill from healthy? chance level 0.5).",
-        costs(found, methods),
-        *missing([m for m in lab.METHODS if m not in methods]),
-    ]
+    return filled(
+        "anomaly",
+        record=record,
+        families=len(lab.FAMILIES),
+        validation=len(lab.FAMILIES) * record["cases"]["validation"],
+        prior=prior_quality(),
+        table=overall.table("all families ↑", more, [[*blind[:2], NONE, *blind[2:]]] if methods else []),
+        verdicts="\n".join(f"- *{family}*: {contest.verdict()}" for family, contest in contests.items()),
+        costs=costs(found, methods),
+        missing=missing([m for m in lab.METHODS if m not in methods]),
+    )
 
 
 # ---- Notebook 12 -----------------------------------------------------------------------------------------------------
@@ -460,12 +417,9 @@ def of_anomaly(record, tensors):
 
 @dataclass(frozen=True)
 class Style:
-    """How tasks are shown: title, what was done, the score (key, heading, digits, up), further measures {heading: (key,
-    digits)}, simple methods and the method to subtract as in :class:`Contest`, and those that know too
-    much."""
+    """How tasks are shown: the score (key, heading, digits, up), further measures {heading: (key, digits)}, simple
+    methods and the method to subtract as in :class:`Contest`, and those that know too much."""
 
-    title: str
-    text: str
     score: tuple = ("psnr", "PSNR, dB ↑", 2, True)
     more: dict = field(default_factory=dict)
     simple: tuple = ()
@@ -477,53 +431,29 @@ KEPT = {f"{family} kept ↑": (f"contrast_kept_{family}", 2) for family in image
 COVERED = {"coverage (right: 0.9)": ("coverage", 2)}
 TOLD = {f"{way}, oracle map": "was given the true map" for way in ("inverted", "SDEdit")}
 
-#: beginning of a task's name -> its style.
+#: beginning of a task's name, and name of its text -> its style.
 STYLES = {
     "denoising": Style(
-        "Denoising",
-        "White noise of that standard deviation, as of a low field or dose. PSNR ↑ (how near to the truth), SSIM ↑ "
-        "(how alike in local structure), contrast kept ↑ (share of a lesion's contrast that arrives; the prior knows "
-        "none), coverage (share of pixels whose 90 % interval, from four samples, holds the truth). *Walk*: one sample "
-        "of the posterior, by random (DDPM) steps from the noisy image on.",
         more={"SSIM ↑": ("ssim", 3), "contrast kept ↑": ("contrast_kept", 2)} | COVERED,
         simple=tuple(classical.DENOISERS),
     ),
-    "assumed noise": Style("A wrong noise level", "The posterior mean, told so many times the true noise.", to="1.0 x"),
+    "assumed noise": Style(to="1.0 x"),
     "magnitude": Style(
-        "Magnitude images",
-        "Rician noise, which lifts dark tissue. Bias, best at 0 (mean error in a tissue; images lie in -1 to 1).",
-        more={f"bias, {name}": (f"bias_{name}", 3) for name in ("background", "CSF", "white")},
-        to="as if Gaussian",
+        more={f"bias, {name}": (f"bias_{name}", 3) for name in ("background", "CSF", "white")}, to="as if Gaussian"
     ),
     "larger ventricles": Style(
-        "Counterfactuals: larger ventricles",
-        "The same subject with wider ventricles, against the true counterfactual. *Pushed* has the cohort's own "
-        "mechanism, which nobody knows of a patient; *inverted further* is held to 80 % of the effect on validation, "
-        "where the others are chosen by PSNR. Error ↓ (mean absolute) near the ventricles and far from them, and the "
-        "area in mm² that the segmenter finds, to be that of the truth.",
-        more={
-            "near ↓": ("error_near", 3),
-            "far ↓": ("error_far", 3),
-            "area": ("area", 0),
-            "of truth": ("area_of_truth", 0),
-        },
+        more={f"{where} ↓": (f"error_{where}", 3) for where in ("near", "far")}
+        | {"area": ("area", 0), "of truth": ("area_of_truth", 0)},
         simple=("painted", "pushed"),
         apart=TOLD,
     ),
     "removed": Style(
-        "Lesions removed",
-        "The lesion's place is known and filled. Error ↓ (mean absolute, against the true healthy twin) in the hole "
-        "and at its edge; grain, best at 1 (fine texture, as a multiple of the truth's).",
         ("error_hole", "error in the hole ↓", 3, False),
         {"at its edge ↓": ("error_edge", 3), "grain": ("grain", 2)},
         ("biharmonic", "other side"),
     ),
     "T1 to T2": Style(
-        "T1 to T2",
-        "One contrast from another. PSNR ↑ and SSIM ↑ as above; sharpness, best at 1 (fine texture, as a multiple of "
-        "the truth's); contrast kept ↑ of lesions that no network was trained on.",
-        more={"SSIM ↑": ("ssim", 3), "sharpness": ("sharpness", 2)} | COVERED | KEPT,
-        simple=("one curve",),
+        more={"SSIM ↑": ("ssim", 3), "sharpness": ("sharpness", 2)} | COVERED | KEPT, simple=("one curve",)
     ),
 }
 
@@ -541,7 +471,7 @@ def task_table(style, rows):
     unit = " dB" if key == "psnr" else ""
     contest = Contest(scores, style.simple, style.to, {"nothing": "untouched"} | style.apart, digits, up=up, unit=unit)
     more |= {"setting": setting} if setting else {}
-    return [contest.table(heading, more | columns(entries, COST)), contest.verdict()]
+    return f"{contest.table(heading, more | columns(entries, COST))}\n\n{contest.verdict()}"
 
 
 def of_image_to_image(record, tensors):
@@ -552,18 +482,19 @@ def of_image_to_image(record, tensors):
             found.setdefault(row["task"], {})[row["method"]] = row
     for start, style in STYLES.items():
         tasks = [task for task in lab.TASKS if task.startswith(start) and task in found]
-        blocks += [f"### {style.title}", style.text] if tasks else []
+        blocks += [filled(start)] if tasks else []
         for task in tasks:
             rows = {method: found[task][method] for method in lab.TASKS[task].methods if method in found[task]}
-            blocks += [f"*{task}*, {len(next(iter(rows.values()))['psnr'])} cases:", *task_table(style, rows)]
+            cases = len(next(iter(rows.values()))["psnr"])
+            blocks.append(f"*{task}*, {cases} cases:\n\n{task_table(style, rows)}")
     plan = [(task, method) for task, about in lab.TASKS.items() for method in about.methods]
-    return [
-        f"**Made data**. Settings were chosen on validation subjects ({record['cases']['validation']} a task); the "
-        "test subjects were looked at once. The area asked for and the place of a lesion are known to all methods. "
-        f"{prior_quality()}",
-        *blocks,
-        *missing([f"{task}: {method}" for task, method in plan if method not in found.get(task, ())]),
-    ]
+    return filled(
+        "image to image",
+        record=record,
+        prior=prior_quality(),
+        tasks="\n\n".join(blocks),
+        missing=missing([f"{task}: {method}" for task, method in plan if method not in found.get(task, ())]),
+    )
 
 
 # ---- Notebook 13 -----------------------------------------------------------------------------------------------------
@@ -572,7 +503,7 @@ def of_image_to_image(record, tensors):
 def of_trends(record, tensors):
     """Four networks of one size and one length of training, by number of evaluations."""
     rows = {(row["method"], row["sampler"], row["nfe"]): row for row in record["rows"]}
-    floor, unseen, blocks = record["floor"], record["test_split"], []
+    blocks = []
     single = [way for way in trends.WAYS if way[0] in trends.NETWORKS]
     for title, ways in (
         ("Each with the sampler that it was made for", [way for way in single if way[1] != "2M"]),
@@ -591,17 +522,16 @@ def of_trends(record, tensors):
                     lines.append([name, nfe, distance, number(100 * row["recognised"], 1), number(row["seconds"], 4)])
         blocks += [f"### {title}", table(["", "evaluations", "Fréchet ↓", "recognised, % ↑", "s"], lines)]
     wanted = [tuple(key.values()) for key in trends.plan()]
-    return [
-        f"**Real data**: MedNIST averaged to 32 x 32; sets of {record['images']} images, the six classes in turn, "
-        f"against {record['reference_images']:,} training images. The networks differ in what they predict and in "
-        "which noise they trained at, not in size, images or steps; the student also needs its teacher, *flow*.",
-        "Fréchet distance ↓ ± jackknife error (do mean and covariance of features agree?), recognised ↑ (share of "
-        f"images that a classifier takes for their class). Floor: {number(min(floor))} to {number(max(floor))}, "
-        f"{len(floor)} sets of as many other images of the training split. Unseen images, of the test split: "
-        f"{number(min(unseen))} to {number(max(unseen))}.",
-        *blocks,
-        *missing(["{} with {} at {}".format(*which) for which in wanted if which not in rows]),
-    ]
+    ends = {name: f"{number(min(record[name]))} to {number(max(record[name]))}" for name in ("floor", "test_split")}
+    return filled(
+        "trends",
+        record=record,
+        floor=ends["floor"],
+        draws=len(record["floor"]),
+        unseen=ends["test_split"],
+        tables="\n\n".join(blocks),
+        missing=missing(["{} with {} at {}".format(*which) for which in wanted if which not in rows]),
+    )
 
 
 # ---- Notebook 14 -----------------------------------------------------------------------------------------------------
@@ -628,21 +558,18 @@ def fixed_bands(rows):
     """Header and lines of the table of intervals of one half-width."""
     lab = challenges
     within = {key[1:]: torch.tensor(row["share_within"]).double() for key, row in rows.items() if key[0] == "band"}
-    lines, header, half = [], [""], challenges.CASES // 2
+    half = lab.CASES // 2
     if not within:
-        return ["", "not measured yet"], lines
+        return ["", "not measured yet"], []
     width = {m: np.interp(0.9, within["as trained", m][:half].mean(0), lab.HALF_WIDTHS) for m in lab.BANDS}
     bands = [*width.items(), ("DiffPIR", width["TV"])]
     parts = {name: (name, slice(half * (name == lab.SHIFTS[0]), None)) for name in lab.SHIFTS}
     parts |= {f"{size} lesions": ("lesion", slice(k, None, 2)) for k, size in enumerate(("large", "tiny"))}
+    lines = []
     for label, (name, part) in parts.items():
-        cells = []
-        for method, size in bands:
-            cells.append(
-                interval([100 * np.interp(size, lab.HALF_WIDTHS, case) for case in within[name, method][part]], 0)
-            )
-        lines.append([label, *cells])
-    return [*header, *(f"{method} ± {number(size)}" for method, size in bands)], lines
+        shares = ([100 * np.interp(w, lab.HALF_WIDTHS, case) for case in within[name, m][part]] for m, w in bands)
+        lines.append([label, *(interval(share, 0) for share in shares)])
+    return ["", *(f"{method} ± {number(size)}" for method, size in bands)], lines
 
 
 def of_challenges(record, tensors):
@@ -669,35 +596,23 @@ def of_challenges(record, tensors):
             shifts.append([f"{shift}: {names.get(method, method)}", *cells])
     found, bands = reader(rows), fixed_bands(rows)
     wanted = [tuple(key.values()) for key in lab.plan()]
-    return [
-        f"**Made data**, but for the hands. {record['cases']} images each.",
-        "### Copies",
-        "One network, trained on more or fewer subjects, for more or fewer steps. Copies (share of 300 samples called "
-        "copies), held out (share of people called copies who were not trained on; the test is set to 1 %), "
-        "Fréchet distance ↓ of the samples, and of a copier who hands out training images.",
-        table(["", "copies, %", "held out, %", "Fréchet ↓", "of a copier"], copies),
-        "### Lesions, by acceleration",
-        "Contrast kept ↑ of lesions that no network was trained on.",
-        table(["", "large lesions ↑", "tiny lesions ↑"], lesions),
-        "### Lesions found, at equal false findings",
-        f"A segmenter looks at each reconstruction. At its lowest threshold with at most {AFFORDED} false findings a "
-        "healthy image (pieces of at least 12 mm²): share of the large lesions that it finds. And at its own cut, "
-        "where methods differ in false findings.",
-        table(["", "found, % ↑", "false findings", "at its own cut: found, %", "false findings"], found),
-        "### Anatomy and contrast that the prior never saw",
-        f"R = {lab.SHIFT_R}. PSNR ↑; misfit to the measured lines in units of the noise, right at 1; coverage of 90 % "
-        "intervals from four samples, right at 90.",
-        table(["", "PSNR, dB ↑", "minus TV", "misfit", "coverage, %"], shifts),
-        "Intervals of one half-width for all pixels, chosen on half of the cases as trained so that there they "
-        "cover 90 % of the pixels; coverage of the other half, of the shifts, and of the pixels of lesions, in %.",
-        table(*bands),
-        *missing(["; ".join(map(str, which)) for which in wanted if which not in rows]),
-    ]
+    return filled(
+        "challenges",
+        record=record,
+        copies=table(["", "copies, %", "held out, %", "Fréchet ↓", "of a copier"], copies),
+        lesions=table(["", "large lesions ↑", "tiny lesions ↑"], lesions),
+        afforded=AFFORDED,
+        found=table(["", "found, % ↑", "false findings", "at its own cut: found, %", "false findings"], found),
+        R=lab.SHIFT_R,
+        shifts=table(["", "PSNR, dB ↑", "minus TV", "misfit", "coverage, %"], shifts),
+        bands=table(*bands),
+        missing=missing(["; ".join(map(str, which)) for which in wanted if which not in rows]),
+    )
 
 
 # ---- The page --------------------------------------------------------------------------------------------------------
 
-#: name of a record -> title of its section, report (record, tensors) -> paragraphs and tables.
+#: name of a record -> title of its section, report (record, tensors) -> its text.
 REPORTS = {
     "08_synthesis": ("Synthesis", of_synthesis),
     "09_reconstruction": ("Reconstruction", of_reconstruction),
@@ -718,15 +633,13 @@ def section(name):
         record = experiments.load(name)
     except ValueError as error:
         return f"## {title}\n\nExplained in {link}. *Not measured yet: {str(error).replace(f'{ROOT}/', '')}.*"
-    path = (experiments.record.RECORDS / name).with_suffix(".tensors.safetensors")
-    tensors = read_tensors(path)[0] if path.exists() else {}
     made = f"Explained in {link}. Remade by `{record['made_by']}`; networks ran in {record['precision']}."
-    return "\n\n".join([f"## {title}", made, *report(record, tensors)])
+    return f"## {title}\n\n{made}\n\n{report(record, experiments.tensors(name))}"
 
 
 def page():
     """The whole page, Markdown."""
-    return "\n\n".join([INTRODUCTION, *map(section, REPORTS)]) + "\n"
+    return "\n\n".join([texts()["introduction"], *map(section, REPORTS)]) + "\n"
 
 
 def main():

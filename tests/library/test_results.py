@@ -38,6 +38,11 @@ def tables(blocks):
     return found
 
 
+def blocks_of(text):
+    """The paragraphs and tables of a report."""
+    return text.split("\n\n")
+
+
 def first(text):
     """The number that a cell begins with."""
     return float(text.split(" ")[0])
@@ -124,7 +129,7 @@ def test_synthesis():
         distances = [9.0, 2 + k + 0.5, 2 + k + 0.25]  # on a line in 1/N through 2 + k
         record["rows"].append({"kind": "set", "name": source, "frechet_distance": distances, "seconds_an_image": 0.5})
     record["rows"] += [{"kind": "classifier", "name": arm, "images": 7} for arm in synthesis.ARMS]
-    sets, use, rare = tables(report.of_synthesis(record, tensors))
+    sets, use, rare = tables(blocks_of(report.of_synthesis(record, tensors)))
 
     real = tensors["set/real/features"].numpy()
     for k, source in enumerate(sources[1:], 1):
@@ -165,7 +170,7 @@ def reconstruction_record():
 def test_reconstruction():
     lab, record = reconstruction, reconstruction_record()
     found = {(row["problem"], row["method"]): row for row in record["rows"]}
-    *scans, kept, grids = tables(report.of_reconstruction(record, {}))
+    *scans, kept, grids = tables(blocks_of(report.of_reconstruction(record, {})))
     assert len(scans) == 3 and len(kept) == 3 * len(lab.METHODS)
     for problem, scan in zip(PROBLEMS, scans):
         simple = max(lab.METHODS[:2], key=lambda method: np.mean(found[problem, method]["psnr"]))
@@ -191,7 +196,7 @@ def test_rows_of_other_networks_are_left_out_and_named():
     record = reconstruction_record()
     record["rows"][0]["needs"] = {"brain": "of another network"}
     problem, method = (record["rows"][0][key] for key in ("problem", "method"))
-    blocks = report.of_reconstruction(record, {})
+    blocks = blocks_of(report.of_reconstruction(record, {}))
     assert blocks[-1] == f"*Not in the record yet: {problem}: {method}.*"
     assert f"{problem}: {method}" not in tables(blocks)[-2]
 
@@ -214,7 +219,7 @@ def test_segmentation():
     hippocampus = {"name": "hippocampus", "methods": lab.METHODS, "evaluations": lab.COST, "seconds": [1, 2, 3, 4]}
     record["rows"].append(hippocampus | {"volumes": 6, "persons": 3, "needs": lab.STUDY.needs({"name": "hippocampus"})})
     tensors = {"hippocampus.counts": counts, "hippocampus.volume": volume, "hippocampus.person": person}
-    contest, shares, single, settings, dice = tables(report.of_segmentation(record, tensors))
+    contest, shares, single, settings, dice = tables(blocks_of(report.of_segmentation(record, tensors)))
 
     rows = {row["name"]: row for row in record["rows"]}
     test, base = (np.array(rows[name]["energy_distance"]) for name in ("test", "U-Net, random threshold"))
@@ -256,7 +261,7 @@ def test_anomaly():
             record["rows"].append(row | {"setting": {"t_0": 0.3}, "needs": lab.STUDY.needs({"method": method})})
             record["rows"].append(record["rows"][-1] | {"strength": 0.5, "average_precision": [9.0] * n})
     record["rows"] = [row for row in record["rows"] if (row["method"], row["family"]) != ("VAE", "tiny")]
-    blocks = report.of_anomaly(record, {})
+    blocks = blocks_of(report.of_anomaly(record, {}))
     assert blocks[-1] == "*Not in the record yet: VAE.*"
     precision, costs = tables(blocks)
     rows = {(row["method"], row["family"]): row for row in record["rows"] if row["strength"] == 1}
@@ -301,7 +306,7 @@ def test_applications():
             record["rows"].append(record["rows"][-1] | {"split": "validation", "psnr": [99.0] * 8})
     walk = next(row for row in record["rows"] if row["method"] == "walk")
     walk |= {"psnr_of_mean": [7.0] * 8, "ssim_of_mean": [0.5] * 8}
-    blocks = report.of_image_to_image(record, {})
+    blocks = blocks_of(report.of_image_to_image(record, {}))
     found = dict(zip(lab.TASKS, tables(blocks)))
     assert set(found) == set(lab.TASKS) and "Not in the record" not in blocks[-1]
     for row in record["rows"]:
@@ -327,7 +332,7 @@ def test_trends():
     ]
     record = {"rows": rows[:-1], "floor": [0.4, 0.6, 0.5], "images": 600, "reference_images": 30_000}
     record["test_split"] = [1.9, 2.1]
-    blocks = report.of_trends(record, {})
+    blocks = blocks_of(report.of_trends(record, {}))
     lines = [line for block in blocks if block.startswith("|") for line in block.split("\n")[2:]]
     own_first = sorted(range(len(plan)), key=lambda k: 2 if plan[k][0] == trends.MENDED else plan[k][1] == "2M")
     for line, k in zip(lines, own_first):
@@ -360,7 +365,7 @@ def test_challenges():
             shares = np.sort(draw.uniform(0, 1, (32, len(lab.HALF_WIDTHS))), 1).tolist()
             rows.append({"kind": "band", "name": name, "method": method, "share_within": shares})
     found = {(row["kind"], row["name"], row["method"]): row for row in rows}
-    blocks = report.of_challenges({"rows": rows, "cases": 32}, {})
+    blocks = blocks_of(report.of_challenges({"rows": rows, "cases": 32}, {}))
     copies, lesions, reader, shifts, bands = tables(blocks)
     row, line = found["reader", 8, "TV"], reader["R = 8: TV"]
     false = np.mean(row["false_findings"], 0)
