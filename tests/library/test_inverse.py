@@ -186,20 +186,17 @@ def standard(schedule):
 def moments_of(guided, schedule, times, step):
     """Exact mean and standard deviation of what a linear sampler draws: each step is x_s = p x_t + q + r z.
 
-    p, q from two points; r from what the noise changes.
+    r from two points at one place, p and q with a third at another.
     """
     mean, var = torch.zeros(1).double(), torch.ones(1).double()
-    points = torch.tensor([[0.0], [1.0]]).double()
+    points = torch.tensor([[0.0], [0.0], [1.0]]).double()
     for t, s in zip(times[:-1], times[1:]):
-        out = []
-        for seed in (0, 1):
-            x_s, _ = step(guided, points[:1], t, s, generator=torch.Generator().manual_seed(seed))
-            moved, _ = step(guided, points[1:], t, s, generator=torch.Generator().manual_seed(seed))
-            z = torch.randn(1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-            out.append((x_s.item(), (moved - x_s).item(), z.item()))
-        (a0, p, z0), (a1, _, z1) = out
-        r = (a1 - a0) / (z1 - z0)
-        mean, var = p * mean + a0 - r * z0, p**2 * var + r**2
+        x_s, _ = step(guided, points, t, s, generator=torch.Generator().manual_seed(0))
+        z = torch.randn(3, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        r = (x_s[1] - x_s[0]) / (z[1] - z[0])
+        q = x_s[0] - r * z[0]
+        p = x_s[2] - r * z[2] - q
+        mean, var = p * mean + q, p**2 * var + r**2
     return float(mean), float(var.sqrt())
 
 
