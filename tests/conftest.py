@@ -9,11 +9,10 @@ import threading
 import time
 from pathlib import Path
 
+import lab_server
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import lab_server  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +61,6 @@ class Site:
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
     """The web site as `start.py site` builds it, but into a temporary folder; served on 127.0.0.1."""
-    sys.path.insert(0, str(ROOT))
     import start
 
     folder = tmp_path_factory.mktemp("site")

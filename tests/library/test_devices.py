@@ -1,14 +1,10 @@
 """Training and sampling work on a device that is not the CPU: every tensor they make is where the images are."""
 
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 from simulated_device import DEVICE, simulated_device
 
 from course_lib import guidance, inverse, likelihood, losses, training

@@ -1,15 +1,13 @@
 """Badges and links to the repository derive from pyproject.toml; the first lines of the README are the commands."""
 
 import re
-import sys
 from pathlib import Path
 from urllib.parse import unquote
 
+import badges
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import badges  # noqa: E402
 
 SLUG = badges.slug((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))

@@ -10,12 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import colab
 import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import colab  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 simulated = pytest.mark.skipif(

@@ -2,14 +2,12 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
+import house
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import house  # noqa: E402
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.ipynb")])
 MODULES = house.modules(ROOT)

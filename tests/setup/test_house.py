@@ -1,14 +1,9 @@
 """The measures of the house, on a package made for the test."""
 
 import json
-import sys
-from pathlib import Path
 
+import house
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import house  # noqa: E402
 
 FILES = {
     "course_lib/__init__.py": "",

@@ -1,15 +1,9 @@
 """The page of networks is what their cards say, each with its licence."""
 
-import sys
-from pathlib import Path
-
+import network_table
 import pytest
 
 from course_lib import pretrained
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import network_table  # noqa: E402
 
 
 def test_page_is_what_the_cards_say():

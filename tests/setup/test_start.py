@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import start
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-import start  # noqa: E402
 
 
 def one_sentence(text):

@@ -3,18 +3,16 @@
 import ast
 import json
 import re
-import sys
 from pathlib import Path
 
+import cell_times
+import live
 import nbformat
 import pytest
 
 from course_lib.viz.html import prose
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import cell_times  # noqa: E402
-import live  # noqa: E402
 
 TEXT = (ROOT / "docs" / "instructor.md").read_text(encoding="utf-8")
 NOTEBOOKS = {path.name[:2]: path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}

@@ -3,14 +3,8 @@
 Needs Chromium or Chrome on the PATH; without one the test is skipped, but in continuous integration (CI=true) it fails.
 """
 
-import sys
-from pathlib import Path
-
+import lab_server
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import lab_server  # noqa: E402
 
 NOTEBOOK = "00_start_here.ipynb"
 RUN_ALL = """async () => {

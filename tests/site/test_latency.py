@@ -2,16 +2,14 @@
 
 import html
 import re
-import sys
 from pathlib import Path
 
+import cells
+import latency
 import pytest
+import widget_driver
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import cells  # noqa: E402
-import latency  # noqa: E402
-import widget_driver  # noqa: E402
 
 PATHS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 ROWS = re.findall(latency.ROW, latency.PAGE.read_text(encoding="utf-8"), re.MULTILINE)

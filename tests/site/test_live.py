@@ -4,25 +4,23 @@ import contextlib
 import html
 import os
 import stat
-import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
+import cells
+import lab_server
+import live
 import nbformat
 import psutil
 import pytest
+import slides
+import widget_driver
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import cells  # noqa: E402
-import lab_server  # noqa: E402
-import live  # noqa: E402
-import slides  # noqa: E402
-import widget_driver  # noqa: E402
 
 FIRST = "00_start_here.ipynb"
 # A closed list must be opened first: JupyterLab takes arrows on it as a wish to go to another cell.

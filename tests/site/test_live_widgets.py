@@ -5,17 +5,15 @@ sliders that need no kernel; run the cells that its live widgets need (tools/cel
 How quickly they answer is measured by tools/latency.py; here a picture has to come, and it has to be another one.
 """
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cells
+import lab_server
 import pytest
+import widget_driver
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import cells  # noqa: E402
-import lab_server  # noqa: E402
-import widget_driver  # noqa: E402
 
 PATHS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 ERROR = ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"

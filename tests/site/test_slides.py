@@ -1,16 +1,14 @@
 """Slides: every notebook is tagged by the rule, each slide begins with a heading, and no screen has more than fits."""
 
 import copy
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+import slides
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-import slides  # noqa: E402
 
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FEWEST, MOST = 8, 16  # slides a notebook, the title and the key points among them
