@@ -5,10 +5,7 @@ Figures are kept for each case, so that they can be paired.
 """
 
 import functools
-import itertools
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,7 +16,7 @@ from course_lib.arguments import one_of
 from course_lib.datasets import BRAIN_TISSUES, synthetic_brains
 from course_lib.denoisers import FunctionDenoiser
 from course_lib.experiments.record import load, rounded
-from course_lib.experiments.study import Study
+from course_lib.experiments.study import Method, Study, grid
 from course_lib.guidance import ClassifierFree, ClassifierGuided, Clipped
 from course_lib.metrics.detection import auroc, average_precision, counts, dice, false_alarms
 from course_lib.metrics.images import mean_inside
@@ -81,20 +78,28 @@ def _by_twin(twin):
     """A method from a function (x (N, 1, H, W), generator, **setting) -> healthy twins of that shape."""
 
     def run(x, generator, **setting):
-        with runtime.fast():
-            found = twin(x[:, None].to(runtime.device()), generator, **setting).float().cpu()[:, 0].clamp(-1, 1)
+        found = twin(x[:, None], generator, **setting)[:, 0].clamp(-1, 1)
         return residual_score(x, found), found
 
     return run
 
 
 def _reconstructed(name):
-    return _by_twin(lambda x, generator: pretrained.load(name).decode(pretrained.load(name).encode(x)))
+    def decoded(x):
+        net = pretrained.load(name)
+        return net.decode(net.encode(x))
+
+    return _by_twin(lambda x, generator: _answer(decoded, x))
+
+
+def _answer(network, x):
+    """A network's answer to images (N, 1, H, W), in the faster precision."""
+    with runtime.fast():
+        return network(x.to(runtime.device())).float().cpu()
 
 
 def _lesion_probability(x, generator):
-    with runtime.fast():
-        logits = pretrained.load("brain_segmenter")(x[:, None].to(runtime.device())).float().cpu()
+    logits = _answer(pretrained.load("brain_segmenter"), x[:, None])
     return logits.softmax(1)[:, BRAIN_TISSUES.index("lesion")], None
 
 
@@ -103,25 +108,8 @@ def _projected(x, generator, K):
     return residual_score(x, found), found
 
 
-@dataclass(frozen=True)
-class Method:
-    """What a study measures. settings: those to choose from on validation subjects; evaluations are of one image.
-
-    Here run(x (N, H, W), generator, **setting) -> score (N, H, W) and twin (N, H, W) or None.
-    """
-
-    run: Callable
-    settings: tuple = ({},)
-    networks: tuple = ()
-    evaluations: int = 0
-
-
-def grid(**values):
-    """Settings to choose from: a dict for each combination of the values."""
-    return tuple(dict(zip(values, chosen)) for chosen in itertools.product(*values.values()))
-
-
 GUIDED = "brain_two_classes", "brain_noisy_classifier"
+#: name -> Method with run(x (N, H, W), generator, **setting) -> score (N, H, W) and twin (N, H, W) or None.
 METHODS = {
     "bright threshold": Method(lambda x, g: (smooth(x + 1) * brain(x), None)),
     "atlas z-score": Method(lambda x, g: (smooth(healthy_atlas().z(x)) * brain(x), None)),

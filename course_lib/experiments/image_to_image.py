@@ -19,10 +19,9 @@ from course_lib.applications import classical, counterfactual, denoising
 from course_lib.applications.anomaly import smooth
 from course_lib.arguments import one_of
 from course_lib.datasets import synthetic_brains, synthetic_ventricles
-from course_lib.experiments.anomaly import Method, grid
 from course_lib.experiments.reconstruction import mixed_lesions, squared_error_of_means
 from course_lib.experiments.record import rounded
-from course_lib.experiments.study import Study
+from course_lib.experiments.study import Method, Study, grid
 from course_lib.generate import generate
 from course_lib.images import to_tensor
 from course_lib.inverse import repaint_times, replacement
@@ -48,10 +47,10 @@ T2_NFE = 12
 
 @dataclass(frozen=True)
 class Task:
-    """load(split) gives the cases, tensors (N, ...) by name; ``methods`` are of the study of notebook 11, with
-    run(cases, seed, **setting) -> images by name; score(found, cases) a list a measure, one entry a case;
-    ``goal`` is the measure whose mean is largest for the best setting; ``least`` {method: share} leaves to a method
-    only settings that obtain so much of the effect (:func:`effect`)."""
+    """load(split) gives the cases, tensors (N, ...) by name; ``methods`` by name, run(cases, seed, **setting)
+    -> images by name; score(found, cases) a list a measure, one entry a case; ``goal`` is the measure whose mean is
+    largest for the best setting; ``least`` {method: share} leaves to a method only settings that obtain so much of the
+    effect (:func:`effect`)."""
 
     load: Callable
     methods: dict

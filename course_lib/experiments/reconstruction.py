@@ -11,7 +11,7 @@ import torch
 from course_lib import pretrained, runtime
 from course_lib.datasets import synthetic_brains
 from course_lib.experiments.record import as_bytes, pictures, rounded
-from course_lib.experiments.study import Study
+from course_lib.experiments.study import Study, grid
 from course_lib.guidance import Clipped
 from course_lib.images import to_tensor
 from course_lib.inverse import diffpir, diffpir_step, dps_step, pigdm, tv
@@ -28,16 +28,16 @@ SHOWN = 4  # subjects whose pictures are kept: the first group
 
 #: What is tuned, and tried, on validation subjects.
 GRID = {
-    "TV": [{"weight": w} for w in (0.01, 0.03, 0.1)],
-    "U-Net, fitted": [{"weight": w} for w in (0.03, 0.1, 0.3, 1.0)],
-    "DPS": [{"scale": s} for s in (1.0, 3.0, 10.0)],
-    "PiGDM": [{"spread": c} for c in (0.3, 1.0)],
+    "TV": grid(weight=(0.01, 0.03, 0.1)),
+    "U-Net, fitted": grid(weight=(0.03, 0.1, 0.3, 1.0)),
+    "DPS": grid(scale=(1.0, 3.0, 10.0)),
+    "PiGDM": grid(spread=(0.3, 1.0)),
     "DiffPIR": [{"weight": w, "zeta": z} for w, z in ((1.0, 0.3), (0.3, 1.0), (1.0, 1.0), (4.0, 1.0))],
 }
 GRID_OF_CT = {
-    "TV": [{"weight": w} for w in (0.3, 1.0, 3.0)],
-    "U-Net, fitted": [{"weight": w} for w in (10.0, 30.0, 100.0, 300.0)],
-    "DPS": [{"scale": s} for s in (0.03, 0.1, 0.3)],
+    "TV": grid(weight=(0.3, 1.0, 3.0)),
+    "U-Net, fitted": grid(weight=(10.0, 30.0, 100.0, 300.0)),
+    "DPS": grid(scale=(0.03, 0.1, 0.3)),
 }
 
 

@@ -1,6 +1,7 @@
 """A study declares what is measured; :func:`run` loops, resumes and writes."""
 
 import functools
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,22 @@ class Study:
     def is_fresh(self, row):
         """Whether a row was measured with the networks as they are now."""
         return row.get("needs", {}) == self.needs(row)
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a study compares. run: as the study says; settings: those to choose from on validation subjects; networks:
+    names; evaluations: of networks, for one image."""
+
+    run: Callable
+    settings: tuple = ({},)
+    networks: tuple = ()
+    evaluations: int = 0
+
+
+def grid(**values):
+    """Settings to choose from: a dict for each combination of the values."""
+    return tuple(dict(zip(values, chosen)) for chosen in itertools.product(*values.values()))
 
 
 def run(study):

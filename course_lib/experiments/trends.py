@@ -112,7 +112,6 @@ def draw_set(method, sampler, nfe, n=FD_IMAGES, seed=0):
     way = WAYS[method, sampler]
     denoiser = way.denoiser()
     times = way.times(denoiser.schedule, nfe)
-    runtime.precision()  # measured once, before the clock starts
     start = time.process_time()
     images = draw_along(denoiser, classes_in_turn(n), times, way.step, seed, TREND_SIZE)
     return images, (time.process_time() - start) / n
