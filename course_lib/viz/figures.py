@@ -24,7 +24,8 @@ from course_lib.viz.html import Page, image_tag, prose
 
 __all__ = [
     "PALETTE", "bars", "check_labelled", "close_ups", "curves", "figure_pixels", "histogram", "house_style",
-    "image_grid", "image_rows", "lesion_rows", "loss_curve", "picture", "picture_axes", "png_bytes", "scatter", "show",
+    "image_and_points", "image_grid", "image_rows", "lesion_rows", "loss_curve", "picture", "picture_axes", "png_bytes",
+    "scatter", "show",
 ]  # fmt: skip
 
 #: Okabe-Ito without its yellow, which vanishes on white.
@@ -253,20 +254,22 @@ def _plot_axes(xlabel, ylabel, title, size=(7.2, 4.2)):
 @house_style
 def curves(
     x, lines, *, xlabel, ylabel, title, xscale="linear", yscale="linear", bands=None, levels=None, marks=None,
-    markers=False, points=(), legend="inside",
+    markers=False, points=(), legend="inside", ylimits=None,
 ):  # fmt: skip
     """Lines {label: y (N,)} against x (N,), or against {label: x} where they differ.
 
     `bands` {label: (low, high)} shades around a line of that label; `levels` {label: y} and `marks` {label: x} draw
     horizontal and vertical reference lines; `markers=True` shows the points; the labels in `points` are drawn as points
-    alone, in front of the lines; `legend="below"` puts the names under the axes, where they cover no line. Raises
-    ValueError if one of the points is not a label of `lines`, and for another `legend`.
+    alone, in front of the lines; `legend="below"` puts the names under the axes, where they cover no line; `ylimits`
+    (low, high) is the part of the second axis that is shown. Raises ValueError if one of the points is not a label of
+    `lines`, and for another `legend`.
     """
     one_of(("inside", "below"), legend=legend)
     _named_values(lines=lines)
     _known("lines", lines, points=points, bands=bands, x=x if isinstance(x, dict) else ())
     _named_values(**{name: at for name, at in (("levels", levels), ("marks", marks)) if at})
     one_of(("linear", "log", "symlog", "logit"), xscale=xscale, yscale=yscale)
+    _spans(ylimits=ylimits)
     fig, ax = _plot_axes(xlabel, ylabel, title)
     for index, (label, y) in enumerate(lines.items()):
         colour = PALETTE[index % len(PALETTE)]
@@ -285,7 +288,7 @@ def curves(
         ax.axhline(float(level), color="#555555", linewidth=1.4, linestyle=LEVEL_DASHES[index % 3], label=label)
     for label, mark in (marks or {}).items():
         ax.axvline(float(mark), color="#555555", linewidth=1.4, linestyle="--", label=label)
-    ax.set(xscale=xscale, yscale=yscale)
+    ax.set(xscale=xscale, yscale=yscale, **({"ylim": ylimits} if ylimits else {}))
     for axis in (ax.xaxis, ax.yaxis):
         _plain_log_ticks(axis)
     if len(ax.get_lines()) > 1 and legend == "inside":
@@ -408,13 +411,14 @@ def histogram(
 @house_style
 def scatter(
     panels, *, xlabel, ylabel, title, limits=None, ylimits=None, paths=None, ends=False, size=3.0, columns=None,
-    contours=None, levels=None,
+    contours=None, levels=None, arrows=None,
 ):  # fmt: skip
     """Points {panel title: (N, 2)} side by side on the same axes.
 
     `paths` {panel title: (T, K, 2)} draws K trajectories, `ends=True` a black dot at the end of each; `limits` (low,
     high) is for both axes and covers all points when left out; `ylimits` (low, high) is for the second axis where it
-    differs. `contours`, a function of points (N, 2) such as a log-density, is drawn at `levels` (rising) below.
+    differs. `contours`, a function of points (N, 2) such as a log-density, is drawn at `levels` (rising) below, and so
+    are `arrows`, a pair (places (M, 2), directions (M, 2)), all of one length, in every panel.
     """
     _named_values(panels=panels)
     points = {name: as_array(values) for name, values in panels.items()}
@@ -422,9 +426,7 @@ def scatter(
         if values.ndim != 2 or values.shape[1] != 2 or not np.isfinite(values).all():
             raise ValueError(f"the panel {name!r} must be finite points (N, 2), got shape {values.shape}")
     _known("panels", panels, paths=paths)
-    for name, span in (("limits", limits), ("ylimits", ylimits)):
-        if span is not None and not (np.shape(span) == (2,) and span[0] < span[1]):
-            raise ValueError(f"{name} must be (low, high) with low < high, got {span!r}")
+    _spans(limits=limits, ylimits=ylimits)
     low, high = limits or _limits(list(points.values()))
     bottom, top = ylimits or (low, high)
     columns = min(len(points), 4) if columns is None else columns
@@ -439,6 +441,10 @@ def scatter(
         ax = fig.add_subplot(rows, columns, index + 1)
         if contours:
             ax.contour(across, up, field, levels=levels, colors="#555555", linewidths=0.8)
+        if arrows:
+            places, directions = (as_array(pairs) for pairs in arrows)
+            directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+            ax.quiver(*places.T, *directions.T, color="#999999", width=0.004, scale=24, zorder=0)
         for path in np.swapaxes(as_array(paths[name]), 0, 1) if paths and name in paths else ():
             ax.plot(*path.T, color=PALETTE[1], linewidth=0.9, alpha=0.7)
             if ends:
@@ -447,6 +453,33 @@ def scatter(
         ax.set(title=name, xlabel=xlabel, ylabel=ylabel, xlim=(low, high), ylim=(bottom, top), aspect="equal")
         ax.label_outer()
     return fig
+
+
+@house_style
+def image_and_points(image, groups, *, titles, xlabel, ylabel, limits, vmin=-1, vmax=1):
+    """An image (H, W) on the left, groups of points {label: (N, 2)} on the right, told apart by colour and marker.
+
+    `titles`: one above each; `limits` (low, high) is for both axes of the points.
+    """
+    _named_values(groups=groups)
+    _same_length(titles, 2, "titles")
+    _spans(limits=limits)
+    fig = Figure(figsize=(7.4, 3.6))
+    left, right = fig.subplots(1, 2)
+    left.imshow(all_shown(as_array(image)), cmap="gray", vmin=vmin, vmax=vmax)
+    left.set(title=titles[0], xticks=[], yticks=[])
+    for index, (label, points) in enumerate(groups.items()):
+        right.plot(*as_array(points).T, MARKERS[index], ms=4, alpha=0.8, color=PALETTE[index], label=label)
+    right.set(title=titles[1], xlabel=xlabel, ylabel=ylabel, xlim=limits, ylim=limits)
+    right.legend(fontsize=9, loc="upper right", markerscale=1.5, frameon=True, framealpha=1)
+    return fig
+
+
+def _spans(**values):
+    """Raises ValueError where a span that is given is not (low, high) with low < high."""
+    for name, span in values.items():
+        if span is not None and not (np.shape(span) == (2,) and span[0] < span[1]):
+            raise ValueError(f"{name} must be (low, high) with low < high, got {span!r}")
 
 
 def _limits(arrays):

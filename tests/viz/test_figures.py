@@ -98,6 +98,36 @@ def test_scatter_marks_the_ends_of_paths():
     assert len(figures.scatter({"a": [[2, 0]]}, **labels).axes[0].collections) == 1
 
 
+def test_scatter_draws_arrows_of_one_length():
+    arrows = ([[0, 0], [1, 1]], [[3, 4], [0, 0.1]])
+    (drawn,) = (
+        part
+        for part in figures.scatter({"a": [[2, 0]]}, xlabel="x", ylabel="y", title="t", arrows=arrows)
+        .axes[0]
+        .collections
+        if hasattr(part, "U")
+    )
+    np.testing.assert_allclose([drawn.U, drawn.V], [[0.6, 0], [0.8, 1]])
+
+
+def test_curves_show_the_part_of_the_axis_that_is_asked_for():
+    labels = {"xlabel": "x", "ylabel": "y", "title": "t"}
+    assert figures.curves([0, 1], {"a": [0, 9]}, ylimits=(-1, 2), **labels).axes[0].get_ylim() == (-1, 2)
+    with pytest.raises(ValueError, match="low < high"):
+        figures.curves([0, 1], {"a": [0, 9]}, ylimits=(2, -1), **labels)
+
+
+def test_an_image_stands_beside_points_of_several_groups():
+    groups = {"a": [[0, 1], [2, 3]], "b": [[1, 1]]}
+    fig = figures.image_and_points(
+        [[0, 1], [1, 0]], groups, titles=("left", "right"), xlabel="x", ylabel="y", limits=(-4, 4)
+    )
+    left, right = fig.axes
+    assert left.get_title() == "left" and len(left.images) == 1
+    assert [line.get_label() for line in right.get_lines()] == ["a", "b"] and right.get_xlim() == (-4, 4)
+    assert len({line.get_marker() for line in right.get_lines()}) == 2
+
+
 def test_alt_text_cannot_break_out_of_its_attribute():
     page = figures.picture(DRAWN["bars"](), 'The "best" <b>bar</b> is short.')
     assert 'alt="The &quot;best&quot; &lt;b&gt;bar&lt;/b&gt; is short."' in page.markup
