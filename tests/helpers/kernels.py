@@ -73,6 +73,7 @@ def serve(folder, *packages):
 
 def run_kernel(connection):
     """Become the kernel that the other end of the connection wants, and end with it."""
+    os.setsid()  # what the kernel interrupts or ends is its own group alone
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     connection.setblocking(True)
     wanted = json.loads(connection.makefile().readline())
