@@ -52,8 +52,8 @@ def prose(text):
 
 
 def rich(text):
-    """Plain text -> HTML: escaped, `code` between backticks, **bold**, blocks between lines of ```, blank lines as
-    paragraphs.
+    """Plain text -> HTML: escaped, `code` between backticks, **bold**, *italic*, blocks between lines of ```, blank
+    lines as paragraphs.
 
     $math$ is left to MathJax.
     """
@@ -72,11 +72,11 @@ def _block(code):
 
 def _paragraphs(text):
     escaped = html.escape(text, quote=False)
-    marked = re.sub(r"`([^`]+)`|\*\*(\w[^*`]*)\*\*", _mark, escaped)
+    marked = re.sub(r"`([^`]+)`|\*\*(\w[^*`]*)\*\*|(?<![\w*^])\*(\w[^*`$]*)\*(?![\w*])", _mark, escaped)
     paragraphs = [part.strip() for part in re.split(r"\n\s*\n", marked)]
     return "".join(f'<p style="margin:0.3em 0">{part}</p>' for part in paragraphs if part)
 
 
 def _mark(match):
-    code, bold = match.groups()
-    return f"<code>{code}</code>" if code else f"<b>{bold}</b>"
+    code, bold, italic = match.groups()
+    return f"<code>{code}</code>" if code else f"<b>{bold}</b>" if bold else f"<i>{italic}</i>"

@@ -136,7 +136,7 @@ def _markup(caption, key, grid, right, stub, rows):
             return f'<th {head}text-align:{side}">{inline(text)}</th>'
         if not right[column]:
             return f'<td style="text-align:left">{inline(text)}</td>'
-        text = inline(text).replace(" ", "\N{NO-BREAK SPACE}")
+        text = _unbroken(text)
         return f"<td><b>{text}</b></td>" if text.startswith(BEST) else f"<td>{text}</td>"
 
     def row(line):
@@ -144,7 +144,8 @@ def _markup(caption, key, grid, right, stub, rows):
         return f'<tr style="border-top:1px solid">{cells}</tr>' if line in (1, rows + 1) else f"<tr>{cells}</tr>"
 
     head, *lines = map(row, range(len(grid)))
-    said = "<br>".join(filter(None, [f"<b>{inline(caption)}</b>" * bool(caption), key]))
+    caption = inline(caption).replace(" %", "\N{NO-BREAK SPACE}%")
+    said = "<br>".join(filter(None, [f"<b>{caption}</b>" * bool(caption), key]))
     caption = f'<caption style="caption-side:top;text-align:left;padding:5px">{said}</caption>' if said else ""
     foot = f"<tfoot>{''.join(lines[rows:])}</tfoot>" if lines[rows:] else ""
     look = "color:inherit;border-collapse:collapse;text-align:right;font-size:15px;font-variant-numeric:tabular-nums"
@@ -152,6 +153,11 @@ def _markup(caption, key, grid, right, stub, rows):
         f'<div class="course-table" style="overflow-x:auto"><table cellpadding="5" style="{look}">'
         f"{caption}<thead>{head}</thead><tbody>{''.join(lines[:rows])}</tbody>{foot}</table></div>"
     )
+
+
+def _unbroken(text):
+    """A number as HTML that stays on its line; where room is short its interval goes below it."""
+    return inline(text).replace(" ", "\N{NO-BREAK SPACE}").replace("\N{NO-BREAK SPACE}(", " (")
 
 
 def _text(caption, key, grid, right, rows):

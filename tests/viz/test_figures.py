@@ -187,6 +187,8 @@ def test_a_page_needs_words_and_escapes_them():
     assert rich("a **bold word** of `x**2 + y**2`, 2 ** 3").endswith(
         "a <b>bold word</b> of <code>x**2 + y**2</code>, 2 ** 3</p>"
     )
+    italic = rich("a copier *is* right, 2 * 3 * 4, $A^*y$ and $B^* y$, `f(*a, *b)`")
+    assert "a copier <i>is</i> right, 2 * 3 * 4, $A^*y$ and $B^* y$, <code>f(*a, *b)</code>" in italic
     fenced = rich("Mend it:\n\n```python\ndef f(x):\n    return x < 1\n```")
     assert "<p" in fenced and ">def f(x):\n    return x &lt; 1</pre>" in fenced and "`" not in fenced
 

@@ -132,6 +132,13 @@ def test_markup_is_escaped_and_marks_code():
     assert "a < b & c" in page.text
 
 
+def test_a_number_stays_on_its_line_and_an_interval_may_go_below_it():
+    page = tables.table({"a": {"FD": (2.0, 0.5), "Dice": (0.9, 0.8, 1.0)}}, caption="32 subjects (95 %)")
+    assert "<td>2.00\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.50</td>" in page.markup
+    assert "<td>0.90 (0.80\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}1.00)</td>" in page.markup
+    assert "(95\N{NO-BREAK SPACE}%)" in page.markup
+
+
 def test_text_is_aligned():
     lines = str(tables.table(ROWS, caption="32 subjects", corner="method", floor={"SSIM": 1.0})).splitlines()
     assert lines == [
