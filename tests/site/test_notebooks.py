@@ -93,9 +93,9 @@ def test_plumbing_is_folded_and_nothing_else(path):
     set_up, *others = code_cells(path)
     plumbing = [set_up, *(cell for cell in others if "claims" in cell.metadata.get("tags", []))]
     folded = [cell for cell in code_cells(path) if cell.metadata.get("jupyter", {}).get("source_hidden")]
-    assert [cell.id for cell in folded] == [cell.id for cell in plumbing]
-    for cell in folded:
-        assert cell.metadata.get("cellView") == "form" and cell.source.startswith("# @title "), cell.source
+    titled = [cell for cell in code_cells(path) if cell.source.startswith("# @title ")]
+    assert [cell.id for cell in folded] == [cell.id for cell in plumbing] == [cell.id for cell in titled]
+    assert all(cell.metadata.get("cellView") == "form" for cell in folded)
     assert len(set_up.source.splitlines()) <= SET_UP_LIMIT
 
 
