@@ -108,14 +108,17 @@ class Scoreboard:
             f"off the data {100 * row['off']:.1f} %"
         )
 
-    def __str__(self):
-        """The table as text, one line a model."""
-        heads = ("NLL", "", "modes", "rare %", "off %", "energy d.", "train s", "s per 1000", "eval.")
-        lines = ["{:28s}{:>7s} {:12s}{:>6s}{:>8s}{:>7s}{:>11s}{:>9s}{:>12s}{:>7s}".format("", *heads)]
-        for name, row in self.rows.items():
-            nll = "-" if row["nll"] is None else f"{row['nll']:.3f}"
-            lines.append(
-                f"{name:28s}{nll:>7s} {row['kind']:12s}{row['hit']:6d}{100 * row['rare']:8.2f}{100 * row['off']:7.1f}"
-                f"{row['energy']:11.4f}{row['seconds']:9.1f}{row['draw']:12.4f}{row['evaluations']:7d}"
-            )
-        return "\n".join(lines)
+    def table(self):
+        """The rows as {model: {head: value}}, for `viz.tables`; shares as shares, seconds for 1000 samples."""
+        heads = {
+            "NLL": "nll",
+            "likelihood": "kind",
+            "modes": "hit",
+            "rare": "rare",
+            "off": "off",
+            "energy d.": "energy",
+            "train s": "seconds",
+            "s per 1000": "draw",
+            "NFE": "evaluations",
+        }
+        return {name: {head: row[key] for head, key in heads.items()} for name, row in self.rows.items()}
