@@ -1,13 +1,8 @@
-"""For every test, and for the kernels that nbval starts: no network, no data sets beyond what the repository ships.
-
-The kernels are forked from one that has imported PyTorch and MONAI: see tests/helpers/kernels.py.
-"""
+"""For every test, and for the kernels that nbval starts: no network, no data sets beyond what the repository ships."""
 
 import os
 import shutil
 import tempfile
-
-from tests.helpers import kernels
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: a download through this proxy fails at once
 _made = []
@@ -25,14 +20,8 @@ def pytest_configure(config):
         os.environ["COURSE_DATA"] = tempfile.mkdtemp(prefix="course-data-")
         _made.append(os.environ["COURSE_DATA"])
 
-    if not hasattr(config, "workerinput"):
-        folder = tempfile.mkdtemp(prefix="course-kernels-")
-        kernels.write_spec(folder)
-        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")]))
-        _made.append(folder)
-
 
 def pytest_unconfigure(config):
-    """Remove the empty data folder and that of the kernels, in the process that made them."""
+    """Remove the empty data folder, in the process that made it."""
     for folder in _made:
         shutil.rmtree(folder, ignore_errors=True)

@@ -37,9 +37,8 @@ SUPPORTED = "Python {}.{} to {}.{}".format(*(OLDEST + NEWEST))
 DISK_NEEDED = 3 * 10**9  # bytes, with what pip keeps; a CUDA build of PyTorch needs several times as much
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
-# nbval runs every notebook in a kernel of its own, as conftest.py makes them; loadscope keeps the cells of one notebook
-# on one worker, in order.
-PYTEST_FLAGS = ["--nbval-lax", "--nbval-cell-timeout=300", "-n", "2", "--dist", "loadscope"]
+# nbval runs every notebook in a fresh kernel; loadscope keeps the cells of one notebook on one worker, in order.
+PYTEST_FLAGS = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300", "-n", "2", "--dist", "loadscope"]
 
 
 class SetupError(Exception):
