@@ -84,3 +84,19 @@ def seconds(function, *args, repeats=3):
             torch.cuda.synchronize()
         found.append(time.perf_counter() - start)
     return min(found)
+
+
+def evaluation_cost(net, *shape):
+    """What one evaluation net(x, t) of one image (1, *shape) costs: seconds (:func:`seconds`), bytes at once
+    (:func:`peak_bytes`), and bytes kept to train (:func:`saved_bytes`).
+
+    The weights ask for gradients while the last is counted, and for none afterwards.
+    """
+    where = next(net.parameters()).device
+    x, t = torch.randn(1, *shape, device=where), torch.tensor(0.5, device=where)
+    net.requires_grad_(False)
+    with torch.no_grad():
+        cost = seconds(net, x, t), peak_bytes(net, x, t)
+    kept = saved_bytes(net.requires_grad_(True), x, t)
+    net.requires_grad_(False)
+    return *cost, kept

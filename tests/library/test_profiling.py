@@ -43,3 +43,13 @@ def test_seconds_is_the_shortest_of_several():
     calls = []
     assert 0 <= profiling.seconds(calls.append, 1, repeats=3) < 1
     assert len(calls) == 4
+
+
+def test_the_cost_of_an_evaluation_is_that_of_one_image():
+    class Net(torch.nn.Conv2d):
+        def forward(self, x, t):
+            return super().forward(t * x)
+
+    net = Net(1, 4, 3, padding=1)
+    seconds, alive, kept = profiling.evaluation_cost(net, 1, 8, 8)
+    assert seconds > 0 and alive == (1 + 4) * 64 * 4 and kept == 64 * 4 and not net.weight.requires_grad
