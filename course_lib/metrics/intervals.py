@@ -8,6 +8,15 @@ from course_lib.metrics import checks
 BLOCKS = 10
 
 
+def with_error(values):
+    """Mean of values (N,) and its standard error: two floats, which a table shows as mean ± error. Raises ValueError
+    for fewer than two values, and for NaN."""
+    values = checks.finite(values, "values").double()
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"expected values (N,), two or more; got shape {tuple(values.shape)}")
+    return float(values.mean()), float(values.std() / len(values) ** 0.5)
+
+
 def jackknife(statistic, features, blocks=BLOCKS, turn=1):
     """A statistic of features (N, d), such as a distance, and its standard error from leaving out one block in ten.
 

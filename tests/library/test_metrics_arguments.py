@@ -121,6 +121,8 @@ def test_features_are_numbers_of_one_kind():
 
 
 def test_intervals_want_cases_that_fill_them():
+    refused("two or more", intervals.with_error, torch.ones(1))
+    refused("values are NaN", intervals.with_error, torch.tensor([1.0, float("nan")]))
     refused("do not fill 10 blocks of 1", intervals.jackknife, len, torch.zeros(9, 2))
     refused("do not fill 10 blocks of 6", intervals.jackknife, len, torch.zeros(59, 2), turn=6)
     refused("1 of the 3 values", intervals.bootstrap, torch.tensor([1.0, float("nan"), 2.0]))

@@ -168,6 +168,7 @@ def test_jackknife_of_a_mean_is_the_textbooks_standard_error():
     value, error = intervals.jackknife(lambda f: float(f.mean()), x, blocks=50)
     assert value == pytest.approx(float(x.mean()))
     assert error == pytest.approx(float(x.std()) / 50**0.5, rel=1e-5)
+    assert intervals.with_error(x[:, 0]) == pytest.approx((value, error), rel=1e-5)
 
 
 def test_bootstrap_covers_as_it_says():
