@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import distributed
 
+from course_lib import runtime
 from course_lib.arguments import positive, whole
 from course_lib.checkpoints import identity, load_checkpoint
 from course_lib.images import to_tensor
@@ -139,7 +140,19 @@ class State:
     identity: dict = field(default_factory=dict)
 
 
-def train(net, batches, loss, *, steps, peak_rate=5e-4, seed=0, precision=torch.float32, resume=None, about=None):
+def train(
+    net,
+    batches,
+    loss,
+    *,
+    steps,
+    peak_rate=5e-4,
+    seed=0,
+    precision=torch.float32,
+    resume=None,
+    about=None,
+    compiled=False,
+):
     """Train net for ``steps`` steps of AdamW; yields a :class:`State` after each.
 
     Under ``torchrun`` every process takes its share of each batch, and the gradient is that of the whole batch.
@@ -153,6 +166,8 @@ def train(net, batches, loss, *, steps, peak_rate=5e-4, seed=0, precision=torch.
     resume : path of a checkpoint written by :func:`~course_lib.checkpoints.save_checkpoint`; without that file training
         starts anew.
     about : further settings of the run, for its checkpoints, such as {"recipe": "mednist"}.
+    compiled : whether the network runs under ``torch.compile``, faster after minutes of compiling. Weights, averages
+        and checkpoints are as without.
 
     Raises ValueError for a loss or gradient that is not finite, before that step is taken, on all processes; for
     labels that the network does not know; and for a checkpoint of other settings, of more steps, or damaged.
@@ -173,6 +188,7 @@ def train(net, batches, loss, *, steps, peak_rate=5e-4, seed=0, precision=torch.
         raise ValueError(f"{resume} has {first} steps already, more than steps = {steps}: give {first} or more")
     start = time.perf_counter()
     net.train()
+    called = runtime.compiled(net) if compiled else net
     for step in range(first, steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, peak_rate)
@@ -181,7 +197,7 @@ def train(net, batches, loss, *, steps, peak_rate=5e-4, seed=0, precision=torch.
         share = len(batch[0]) / len(everyone[0])
         if share:
             with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
-                per_example, t = loss(net, batch, step_generator(seed, step, rank))
+                per_example, t = loss(called, batch, step_generator(seed, step, rank))
             mean = per_example.mean()
             mean.backward()
         else:  # more processes than images: this one has nothing to add

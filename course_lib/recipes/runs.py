@@ -38,10 +38,11 @@ def _start(recipe, start):
     return net
 
 
-def run(recipe, folder, precision, start=None):
+def run(recipe, folder, precision, start=None, compiled=False):
     """Train a recipe to its end, with a checkpoint in ``folder`` every two minutes; yields each state.
 
-    start : name of a shipped network whose weights are the first. Raises ValueError and OSError, in one sentence, for
+    start : name of a shipped network whose weights are the first; compiled : as for
+    :func:`~course_lib.training.train`. Raises ValueError and OSError, in one sentence, for
     a folder that cannot be written, and as :func:`~course_lib.training.train`.
     """
     _check_folder(folder)
@@ -63,6 +64,7 @@ def run(recipe, folder, precision, start=None):
         precision=precision,
         resume=checkpoint,
         about=about,
+        compiled=compiled,
     )
     main = is_main_process()
     saved = 0.0

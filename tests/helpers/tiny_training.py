@@ -34,13 +34,13 @@ class Tiny(torch.nn.Module):
         return self.layers(torch.cat([x_t, maps], 1))
 
 
-def tiny_run(steps, resume=None, seed=0):
+def tiny_run(steps, resume=None, seed=0, **options):
     """The states of its training on 40 images of 4 x 4 pixels in two classes."""
     torch.manual_seed(1)
     labels = np.arange(40) % 2
     images = np.uint8(40 + 150 * labels)[:, None, None] + np.arange(16, dtype=np.uint8).reshape(4, 4)
     batches = Batches(images, labels, batch_size=8, seed=seed)
-    return train(Tiny(), batches, DiffusionLoss(schedules.Cosine()), steps=steps, seed=seed, resume=resume)
+    return train(Tiny(), batches, DiffusionLoss(schedules.Cosine()), steps=steps, seed=seed, resume=resume, **options)
 
 
 def plain_run(batch_size, steps=2, bad=None):

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -117,6 +118,35 @@ def test_resumed_run_ends_with_the_same_weights(tmp_path):
     for a, b in zip(whole.optimizer.state_dict()["state"].values(), resumed.optimizer.state_dict()["state"].values()):
         assert all(torch.equal(a[key], b[key]) for key in a)
     assert not torch.equal(state.net.layers[0].weight, whole.net.layers[0].weight)
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler for torch.compile")
+@pytest.mark.parametrize("compiled_first", [True, False])
+def test_compiled_and_plain_training_are_one_run(tmp_path, compiled_first):
+    """The checkpoint of either goes on with the other, and ends with the same weights and averages but for rounding."""
+    path = tmp_path / "c.safetensors"
+    for whole in tiny_run(6):
+        pass
+    for state in tiny_run(6, compiled=compiled_first):
+        if state.step == 3:
+            save_checkpoint(path, state)
+            break
+    for resumed in tiny_run(6, resume=path, compiled=not compiled_first):
+        pass
+    for key in ("net", "ema"):
+        wanted, found = (getattr(state, key).state_dict() for state in (whole, resumed))
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_without_a_compiler_it_is_one_sentence(monkeypatch):
+    def broken(function):
+        raise RuntimeError("No working C++ compiler found\nat length")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(
+        ValueError, match=r"no compiler works .*\(No working C\+\+ compiler found\): install one, .*--comp"
+    ):
+        next(tiny_run(1, compiled=True))
 
 
 def test_the_checkpoint_of_another_network_is_named(tmp_path):
