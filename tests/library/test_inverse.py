@@ -254,7 +254,7 @@ def test_dps_is_the_gradient_of_its_likelihood():
     expected = (D(x_t, t) + schedule.sigma(t) ** 2 / schedule.alpha(t) * gradient).detach()
     torch.testing.assert_close(dps(D, A, y, SIGMA_Y)(x_t, t), expected, rtol=0, atol=1e-10)
     uphill = torch.autograd.grad(distance.sqrt().sum(), x)[0]
-    steps = [dps_step(A, y, scale, ddim_step)(D, x_t, t, t / 2, schedule)[0] for scale in (0.0, 0.7)]
+    steps = [dps_step(A, y, scale, ddim_step)(D, x_t, t, t / 2)[0] for scale in (0.0, 0.7)]
     torch.testing.assert_close(steps[0], ddim_step(D, x_t, t, t / 2)[0], rtol=0, atol=1e-12)
     torch.testing.assert_close(steps[1], steps[0] - 0.7 * uphill, rtol=0, atol=1e-10)
 
