@@ -77,10 +77,10 @@ def floating(**values):
     """Raises ValueError unless each value is a tensor of floats: ``floating(x=x)``."""
     for name, value in values.items():
         if not hasattr(value, "is_floating_point") or not value.is_floating_point():
-            kind = getattr(value, "dtype", type(value).__name__)
+            kind = value.dtype if hasattr(value, "is_floating_point") else f"a {type(value).__name__}"
             raise ValueError(
                 f"{name} must be a tensor of floats, got {str(kind).removeprefix('torch.')}: to_tensor makes one of "
-                "images"
+                "images, torch.as_tensor of an array of floats"
             )
 
 

@@ -10,7 +10,7 @@ import torch
 
 from course_lib.arguments import floating, one_of, whole
 from course_lib.predictions import KINDS, to_x0
-from course_lib.schedules import match_dims
+from course_lib.schedules import Schedule, match_dims
 
 
 class Denoiser:
@@ -25,6 +25,19 @@ class Denoiser:
     def given(self, y):
         """This denoiser with its condition bound: ``denoiser.given(y)(x_t, t)`` is ``denoiser(x_t, t, y=y)``."""
         return FunctionDenoiser(lambda x_t, t: self(x_t, t, y=y), self.schedule)
+
+
+def schedule_of(denoiser):
+    """The schedule of a denoiser. Raises ValueError, with the remedy, for what has none: a plain function, a network, a
+    name."""
+    schedule = getattr(denoiser, "schedule", None)
+    if not isinstance(schedule, Schedule):
+        has = "" if schedule is None else f", whose schedule is {schedule!r:.80}"
+        raise ValueError(
+            "denoiser must have a schedule, such as Cosine(): of a function f make FunctionDenoiser(f, schedule), of a "
+            f"network NetworkDenoiser(net, schedule, kind); got a {type(denoiser).__name__}{has}"
+        )
+    return schedule
 
 
 class FunctionDenoiser(Denoiser):
@@ -171,6 +184,7 @@ class NetworkDenoiser(Denoiser):
         self.net, self.schedule, self.kind, self.clip, self.precision = net, schedule, kind, clip, precision
 
     def __call__(self, x_t, t, y=None):
+        floating(x_t=x_t)
         x = x_t.to(self._weight(x_t))
         y = y.to(x.device) if torch.is_tensor(y) else y
         alpha, sigma = (match_dims(c, x) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
@@ -191,11 +205,7 @@ class Counted(Denoiser):
 
     def __init__(self, denoiser):
         self.denoiser, self.evaluations, self.images = denoiser, 0, 0
-
-    @property
-    def schedule(self):
-        """The schedule of the denoiser."""
-        return self.denoiser.schedule
+        self.schedule = schedule_of(denoiser)
 
     def __call__(self, x_t, t, **cond):
         self.evaluations += 1

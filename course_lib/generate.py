@@ -6,6 +6,7 @@ import torch
 
 from course_lib import runtime
 from course_lib.arguments import shaped, whole
+from course_lib.denoisers import schedule_of
 from course_lib.hippocampus import HIPPOCAMPUS_SHAPE
 from course_lib.samplers import dpmpp_2m_step, sample
 from course_lib.schedules import log_snr_times
@@ -18,8 +19,7 @@ def generate(denoiser, noise, y=None, nfe=25, batch_size=100):
     normal; the start is noise sqrt(alpha_t^2 + sigma_t^2), which has the variance that data of variance 1 has there.
     Returns float32 on the CPU. Raises ValueError where y is not of as many as noise, or batch_size is below 1.
     """
-    if not hasattr(denoiser, "schedule"):
-        raise ValueError("denoiser must be one, as pretrained.load_denoiser('mednist') gives, not a name or a network")
+    schedule = schedule_of(denoiser)
     if y is not None and not isinstance(y, torch.Tensor):
         raise ValueError(f"y must be a tensor, such as torch.tensor([0, 1]) of classes, got {y!r:.80}")
     if not len(noise):
@@ -29,8 +29,8 @@ def generate(denoiser, noise, y=None, nfe=25, batch_size=100):
             f"batch_size must be at least 1, and y of as many as there is noise, {len(noise)}; got batch_size "
             f"{batch_size}" + (f" and {len(y)} of y" if y is not None else "")
         )
-    times = log_snr_times(denoiser.schedule, nfe)
-    scale = (denoiser.schedule.alpha(times[0]) ** 2 + denoiser.schedule.sigma(times[0]) ** 2).sqrt()
+    times = log_snr_times(schedule, nfe)
+    scale = (schedule.alpha(times[0]) ** 2 + schedule.sigma(times[0]) ** 2).sqrt()
     parts = []
     for start in range(0, len(noise), batch_size):
         part = slice(start, start + batch_size)

@@ -20,7 +20,7 @@ import math
 
 import torch
 
-from course_lib.denoisers import Denoiser
+from course_lib.denoisers import Denoiser, schedule_of
 from course_lib.schedules import has_no_signal, match_dims
 
 
@@ -58,11 +58,7 @@ class Autoguidance(Denoiser):
 
     def __init__(self, weak, good, w):
         self.weak, self.good, self.w = weak, good, w
-
-    @property
-    def schedule(self):
-        """The schedule of ``good``."""
-        return self.good.schedule
+        self.schedule = schedule_of(good)
 
     def __call__(self, x_t, t, **cond):
         w = scale_at(self.w, t)
@@ -84,11 +80,7 @@ class ClassifierFree(Denoiser):
 
     def __init__(self, denoiser, none, w):
         self.denoiser, self.none, self.w = denoiser, none, w
-
-    @property
-    def schedule(self):
-        """The schedule of the denoiser."""
-        return self.denoiser.schedule
+        self.schedule = schedule_of(denoiser)
 
     def __call__(self, x_t, t, y):
         w = scale_at(self.w, t)
@@ -114,11 +106,7 @@ class ClassifierGuided(Denoiser):
 
     def __init__(self, denoiser, logits, w):
         self.denoiser, self.logits, self.w = denoiser, logits, w
-
-    @property
-    def schedule(self):
-        """The schedule of the denoiser."""
-        return self.denoiser.schedule
+        self.schedule = schedule_of(denoiser)
 
     def __call__(self, x_t, t, y):
         w = scale_at(self.w, t)
@@ -157,11 +145,7 @@ class Clipped(Denoiser):
         if not low < high:
             raise ValueError(f"low must lie below high, got {low!r} and {high!r}")
         self.denoiser, self.low, self.high = denoiser, low, high
-
-    @property
-    def schedule(self):
-        """The schedule of the denoiser."""
-        return self.denoiser.schedule
+        self.schedule = schedule_of(denoiser)
 
     def __call__(self, x_t, t, **cond):
         return self.denoiser(x_t, t, **cond).clamp(self.low, self.high)

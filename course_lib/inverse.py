@@ -33,7 +33,7 @@ give them one that does not clip its answer, since a clipped pixel has no gradie
 import torch
 
 from course_lib.arguments import positive, whole, within
-from course_lib.denoisers import FunctionDenoiser
+from course_lib.denoisers import FunctionDenoiser, schedule_of
 from course_lib.operators import conjugate_gradients
 from course_lib.predictions import eps_from_x0
 from course_lib.samplers import ddpm_step, falls, noise_like
@@ -64,7 +64,7 @@ def replacement(mask, y, step=ddpm_step):
     """
 
     def replaced(denoiser, x_t, t, s, previous=None, generator=None):
-        schedule = denoiser.schedule
+        schedule = schedule_of(denoiser)
         if s > t:
             return renoise(x_t, t, s, schedule, generator), None if previous is None else previous[1]
         x_s, x_0 = step(denoiser, x_t, t, s, generator=generator)
@@ -103,13 +103,13 @@ def ddnm(denoiser, operator, y):
 
     denoiser : D(x_t, t) -> (B, ...); operator : one of :mod:`course_lib.operators`; y : what it measured.
     """
-    fitted = operator.pinv(y)
+    schedule, fitted = schedule_of(denoiser), operator.pinv(y)
 
     def consistent(x_t, t, **cond):
         x_0 = denoiser(x_t, t, **cond)
         return fitted.to(x_0) + (x_0 - operator.pinv(operator(x_0)))
 
-    return FunctionDenoiser(consistent, denoiser.schedule)
+    return FunctionDenoiser(consistent, schedule)
 
 
 def _with_gradient(denoiser, x_t, t, cond):
@@ -152,16 +152,17 @@ def dps(denoiser, operator, y, noise):
     very many steps; on images use :func:`dps_step`. noise : sigma_y > 0. Raises ValueError otherwise, and where
     alpha_t = 0: start a little later, as log_snr_times does.
     """
+    schedule = schedule_of(denoiser)
     _noisy(noise)
 
     def guided(x_t, t, **cond):
-        if has_no_signal(denoiser.schedule, t):
+        if has_no_signal(schedule, t):
             raise ValueError(f"no signal at t = {float(t):g}: DPS starts a little later, as log_snr_times does")
         x_0, transposed = _with_gradient(denoiser, x_t, t, cond)
-        alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         return x_0 + (sigma**2 / alpha).to(x_0) * transposed(operator.adjoint(_rest(operator, y, x_0))) / noise**2
 
-    return FunctionDenoiser(guided, denoiser.schedule)
+    return FunctionDenoiser(guided, schedule)
 
 
 def _norms(y, ndim):
@@ -185,7 +186,7 @@ def dps_step(operator, y, scale, step=ddpm_step):
         size, measured = (_norms(v, x_t.ndim).to(x_0) for v in (rest, y))
         met = size <= 10 * torch.finfo(x_0.dtype).eps * measured
         uphill = torch.where(met, 0.0, transposed(operator.adjoint(rest)) / torch.where(met, 1.0, size))
-        asked = FunctionDenoiser(lambda *_: x_0, denoiser.schedule)  # the step need not ask again
+        asked = FunctionDenoiser(lambda *_: x_0, schedule_of(denoiser))  # the step need not ask again
         x_s, _ = step(asked, x_t, t, s, generator=generator)
         return x_s + scale * uphill.to(x_s), x_0
 
@@ -201,20 +202,21 @@ def pigdm(denoiser, operator, y, noise, spread=1.0):
 
     noise : sigma_y > 0. spread : c > 0. Raises ValueError otherwise.
     """
+    schedule = schedule_of(denoiser)
     _noisy(noise)
     positive(spread=spread)
 
     def guided(x_t, t, **cond):
         x_0, transposed = _with_gradient(denoiser, x_t, t, cond)
-        alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         r2 = float(spread**2 * sigma**2 / (spread**2 * alpha**2 + sigma**2))
         # A^T (r2 A A^T + sigma_y^2 I)^-1 = (A^T A + (sigma_y^2 / r2) I)^-1 A^T / r2
         pull = _fit(operator, _rest(operator, y, x_0), noise**2 / r2) / r2
-        if has_no_signal(denoiser.schedule, t):
+        if has_no_signal(schedule, t):
             return x_0 + r2 * pull.to(x_0)
         return x_0 + (sigma**2 / alpha).to(x_0) * transposed(pull)
 
-    return FunctionDenoiser(guided, denoiser.schedule)
+    return FunctionDenoiser(guided, schedule)
 
 
 def diffpir(denoiser, operator, y, noise, weight=1.0):
@@ -228,18 +230,19 @@ def diffpir(denoiser, operator, y, noise, weight=1.0):
 
     noise : sigma_y > 0. weight : lambda of the paper, > 0. Raises ValueError otherwise.
     """
+    schedule = schedule_of(denoiser)
     _noisy(noise)
     positive(weight=weight)
 
     def fitted(x_t, t, **cond):
         x_0 = denoiser(x_t, t, **cond)
-        if has_no_signal(denoiser.schedule, t):
+        if has_no_signal(schedule, t):
             return x_0 + operator.pinv(_rest(operator, y, x_0)).to(x_0)
-        rho = float(weight * noise**2 * denoiser.schedule.alpha(t) ** 2 / denoiser.schedule.sigma(t) ** 2)
+        rho = float(weight * noise**2 * schedule.alpha(t) ** 2 / schedule.sigma(t) ** 2)
         # the same, written as a change of D: float rounding then scales with what changes
         return x_0 + _fit(operator, _rest(operator, y, x_0), rho).to(x_0)
 
-    return FunctionDenoiser(fitted, denoiser.schedule)
+    return FunctionDenoiser(fitted, schedule)
 
 
 def diffpir_step(denoiser, x_t, t, s, previous=None, generator=None, zeta=0.3):
@@ -250,7 +253,7 @@ def diffpir_step(denoiser, x_t, t, s, previous=None, generator=None, zeta=0.3):
     """
     within(0, 1, zeta=zeta)
     falls(t, s)
-    schedule, x_0 = denoiser.schedule, denoiser(x_t, t)
+    schedule, x_0 = schedule_of(denoiser), denoiser(x_t, t)
     eps = eps_from_x0(x_t, x_0, schedule.alpha(t), schedule.sigma(t))
     noise = (1 - zeta) ** 0.5 * eps + zeta**0.5 * noise_like(x_t, generator)
     return schedule.alpha(s) * x_0 + schedule.sigma(s) * noise, x_0

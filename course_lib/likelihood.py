@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 
 from course_lib.arguments import alike, floating, positive, whole
+from course_lib.denoisers import schedule_of
 from course_lib.samplers import noise_like, reverse_moments
 from course_lib.schedules import has_no_signal
 
@@ -114,7 +115,7 @@ def elbo_terms(denoiser, x_0, times, variance="small", eps=None, generator=None)
     """
     _check_times(times)
     floating(x_0=x_0)
-    schedule = denoiser.schedule
+    schedule = schedule_of(denoiser)
     if eps is not None:
         alike(x_0=x_0, eps=eps)
     draw = (lambda: noise_like(x_0, generator)) if eps is None else (lambda: eps)
@@ -191,7 +192,7 @@ def ode_log_likelihood(
     """
     whole(steps=steps)
     floating(x=x)
-    schedule = denoiser.schedule
+    schedule = schedule_of(denoiser)
     if x.ndim < 2:
         raise ValueError(f"x must be (B, ...), got shape {tuple(x.shape)}: one alone is x[None]")
     if not 0 <= t_min < t_max <= 1 or has_no_signal(schedule, t_max) or schedule.sigma(t_min) == 0:

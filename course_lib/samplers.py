@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import torch
 
 from course_lib.arguments import floating, one_of, within
+from course_lib.denoisers import schedule_of
 from course_lib.predictions import eps_from_x0
 from course_lib.schedules import has_no_signal
 
@@ -90,7 +91,7 @@ def ddpm_step(denoiser, x_t, t, s, previous=None, generator=None, variance="smal
         mean = (alpha_ts sigma_s^2 x_t + alpha_s sigma_ts^2 D) / sigma_t^2
         variance "small": sigma_ts^2 sigma_s^2 / sigma_t^2, the posterior's;  "large": sigma_ts^2
     """
-    schedule = denoiser.schedule
+    schedule = schedule_of(denoiser)
     one_of(("small", "large"), variance=variance)
     x_0 = denoiser(x_t, t)
     a, b, small, large = reverse_moments(schedule, t, s)
@@ -104,7 +105,7 @@ def ddim_step(denoiser, x_t, t, s, previous=None, generator=None, eta=0.0):
     sigma_eta = eta * the standard deviation of :func:`ddpm_step` ("small"), so that eta = 0 is deterministic and eta
     = 1 is DDPM. Raises ValueError for any other eta: above 1 it would exceed sigma_s.
     """
-    schedule = denoiser.schedule
+    schedule = schedule_of(denoiser)
     within(0, 1, eta=eta)
     x_0 = denoiser(x_t, t)
     alpha_t, alpha_s, sigma_t, sigma_s = schedule.alpha(t), schedule.alpha(s), schedule.sigma(t), schedule.sigma(s)
@@ -122,7 +123,7 @@ def euler_step(denoiser, x_t, t, s, previous=None, generator=None):
     dz/dr = (z - D) / r, so that z_s = z_t + (r_s - r_t) (z_t - D) / r_t. Equal to DDIM with eta = 0. Raises
     ValueError where alpha_t = 0, since z is not defined there.
     """
-    schedule = denoiser.schedule
+    schedule = schedule_of(denoiser)
     _has_signal(schedule, t)
     _has_signal(schedule, s)
     _has_noise(schedule, t)
@@ -139,7 +140,7 @@ def heun_step(denoiser, x_t, t, s, previous=None, generator=None):
 
     Two evaluations a step, but one where s has no noise: there the slope is not defined, and the step is Euler's.
     """
-    schedule = denoiser.schedule
+    schedule = schedule_of(denoiser)
     x_s, x_0 = euler_step(denoiser, x_t, t, s)
     if schedule.sigma(s) == 0:
         return x_s, x_0
@@ -160,7 +161,7 @@ def dpmpp_2m_step(denoiser, x_t, t, s, previous=None, generator=None):
 
     The first step, and the last one to s without noise, where lambda is infinite, are of first order (DDIM).
     """
-    schedule = denoiser.schedule
+    schedule = schedule_of(denoiser)
     _has_signal(schedule, s)
     _has_noise(schedule, t)
     x_0 = denoiser(x_t, t)
@@ -180,7 +181,7 @@ def consistency_step(denoiser, x_t, t, s, previous=None, generator=None):
 
     For a ``denoiser`` that is a student's f(x_t, t), the end of the path through x_t: an image, where D is a mean.
     """
-    schedule = denoiser.schedule
+    schedule = schedule_of(denoiser)
     falls(t, s)
     x_0 = denoiser(x_t, t)
     return schedule.alpha(s) * x_0 + schedule.sigma(s) * noise_like(x_t, generator), x_0
@@ -222,8 +223,7 @@ def trajectory(denoiser, x_t, times, step=ddim_step, generator=None):
     for name, value in (("denoiser", denoiser), ("step", step)):
         if not callable(value):
             raise ValueError(f"{name} must be a function, as ddim_step is, or a denoiser; got {value!r:.80}")
-    if getattr(denoiser, "schedule", None) is None:
-        raise ValueError("denoiser must have a schedule: make one of a function f by FunctionDenoiser(f, Cosine())")
+    schedule_of(denoiser)
     floating(x_t=x_t)
     line = torch.as_tensor(times)
     if line.ndim != 1 or not len(line) or (line.diff() == 0).any():

@@ -4,10 +4,30 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import generate, hippocampus, likelihood, networks, nifti, profiling, runtime, samplers, scans
+from course_lib import (
+    generate,
+    guidance,
+    hippocampus,
+    inverse,
+    likelihood,
+    networks,
+    nifti,
+    operators,
+    profiling,
+    runtime,
+    samplers,
+    scans,
+)
 from course_lib.applications import anomaly, classical, counterfactual, denoising, segmentation
 from course_lib.arguments import alike, floating, images, one_of, positive, rising, shaped, whole, within
-from course_lib.denoisers import EmpiricalDenoiser, FunctionDenoiser, GaussianDenoiser, MixtureDenoiser
+from course_lib.denoisers import (
+    Counted,
+    EmpiricalDenoiser,
+    FunctionDenoiser,
+    GaussianDenoiser,
+    MixtureDenoiser,
+    NetworkDenoiser,
+)
 from course_lib.experiments import anomaly as anomaly_study
 from course_lib.experiments import image_to_image
 from course_lib.generative import models, scoreboard, training
@@ -30,7 +50,7 @@ pixel = FunctionDenoiser(lambda x_t, t: COSINE.alpha(t) * x_t, COSINE)
 
 def refused(argument, function, *args, **kwargs):
     """The call raises ValueError in one short sentence that begins with, or holds, the argument's name."""
-    with pytest.raises(ValueError, match=rf"\b{argument}\b") as caught:
+    with pytest.raises(ValueError, match=rf"\b{argument}(?!\w)") as caught:
         function(*args, **kwargs)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
@@ -65,6 +85,41 @@ def test_each_check_takes_what_is_right_and_names_what_is_not():
         refused("x", floating, x=value)
     for value in (X.byte(), (X + 1) * 127.5, X / 0):
         refused("x", images, x=value)
+
+
+MASK = operators.Mask(torch.ones(16, 16))
+TAKE_A_DENOISER = {
+    "sample": lambda D: samplers.sample(D, X, [0.9, 0.5]),
+    **{name: lambda D, step=step: step(D, X, 0.9, 0.5) for name, step in samplers.STEPS.items()},
+    "consistency": lambda D: samplers.consistency_step(D, X, 0.9, 0.5),
+    "diffpir_step": lambda D: inverse.diffpir_step(D, X, 0.9, 0.5),
+    "replacement": lambda D: inverse.replacement(MASK, X)(D, X, 0.9, 0.5),
+    "ddnm": lambda D: inverse.ddnm(D, MASK, X),
+    "dps": lambda D: inverse.dps(D, MASK, X, 0.1),
+    "pigdm": lambda D: inverse.pigdm(D, MASK, X, 0.1),
+    "diffpir": lambda D: inverse.diffpir(D, MASK, X, 0.1),
+    "ClassifierFree": lambda D: guidance.ClassifierFree(D, 2, 1.5),
+    "ClassifierGuided": lambda D: guidance.ClassifierGuided(D, lambda x_t, t: x_t.flatten(1), 1.5),
+    "Autoguidance": lambda D: guidance.Autoguidance(D, D, 1.5),
+    "Clipped": guidance.Clipped,
+    "Counted": Counted,
+    "elbo_terms": lambda D: likelihood.elbo_terms(D, X, uniform_times(2)),
+    "ode_log_likelihood": lambda D: likelihood.ode_log_likelihood(D, X, 1, t_max=0.9, probes=1),
+    "generate": lambda D: generate.generate(D, X),
+}
+
+
+@pytest.mark.parametrize("name", TAKE_A_DENOISER)
+def test_what_takes_a_denoiser_says_how_to_make_one(name):
+    TAKE_A_DENOISER[name](pixel)
+    for other in (pixel.function, torch.nn.Identity(), FunctionDenoiser(pixel.function, Cosine)):
+        refused(r"FunctionDenoiser\(f, schedule\)", TAKE_A_DENOISER[name], other)
+
+
+def test_a_networks_denoiser_takes_tensors_of_floats():
+    denoiser = NetworkDenoiser(lambda x_t, t, y: x_t, COSINE)
+    for x_t in (X.numpy(), X.int()):
+        refused("x_t", denoiser, x_t, 0.5)
 
 
 def test_anomalies():
