@@ -146,7 +146,8 @@ def _markup(caption, key, grid, right, stub, rows):
     head, *lines = map(row, range(len(grid)))
     caption = inline(caption).replace(" %", "\N{NO-BREAK SPACE}%")
     said = "<br>".join(filter(None, [f"<b>{caption}</b>" * bool(caption), key]))
-    caption = f'<caption style="caption-side:top;text-align:left;padding:5px">{said}</caption>' if said else ""
+    above = "caption-side:top;min-width:20em;text-align:left;padding:5px"
+    caption = f'<caption style="{above}">{said}</caption>' if said else ""
     foot = f"<tfoot>{''.join(lines[rows:])}</tfoot>" if lines[rows:] else ""
     look = "color:inherit;border-collapse:collapse;text-align:right;font-size:15px;font-variant-numeric:tabular-nums"
     return (
