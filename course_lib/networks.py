@@ -106,6 +106,12 @@ class DiffusionUNet(nn.Module):
             num_class_embeds=num_classes + 1 if num_classes else None,
         )
 
+    def start_from(self, weights):
+        """Take the weights, a state dict, of a network of the same arguments, or of one that was told no class: then
+        all classes are zero, and at the start y is ignored."""
+        classes = {name: torch.zeros_like(value) for name, value in self.state_dict().items() if "class_emb" in name}
+        self.load_state_dict(classes | weights)
+
     def forward(self, x_t, t, y=None, control=None):
         """x_t (B, C, H, W); t (B,) or scalar in [0, 1]; the prediction, the shape of x_t.
 

@@ -3,22 +3,26 @@
 Training may be killed and called again: it goes on from its last checkpoint. It runs on one process or, under
 ``torchrun --nproc-per-node K -m course_lib.train NAME``, on K. ``--ship`` measures the result and writes weights and
 card. ``--from OTHER`` starts from the weights of a shipped network of the same architecture. ``--compile`` runs the
-network under ``torch.compile``, which pays in trainings of an hour or more.
+network under ``torch.compile``, which pays in trainings of an hour or more. ``--next`` in place of a name takes the
+next entry of the queue, ``course_lib/recipes/queue.py``; there ``--ship`` ships what meets its bar.
 """
 
 import argparse
 import dataclasses
+import json
 import os
 import sys
 
 import torch
 from torch import distributed
 
-from course_lib import runtime
+from course_lib import pretrained, runtime
 from course_lib.checkpoints import read_checkpoint
 from course_lib.datasets import DataError
+from course_lib.files import write_atomically
 from course_lib.recipes import RECIPES
-from course_lib.recipes.runs import checkpoint_path, is_main_process, run, settings, ship
+from course_lib.recipes.queue import measured_path, next_entry
+from course_lib.recipes.runs import checkpoint_path, is_main_process, measured, run, settings, ship
 
 
 def _recipe(name, steps):
@@ -42,30 +46,54 @@ def _precision(asked, recipe, folder):
     return getattr(torch, asked) if asked else runtime.precision()
 
 
-def _train(args):
-    """Train, and ship where asked to; prints what was done."""
-    recipe, done = _recipe(args.name, args.steps), 0
-    path = checkpoint_path(recipe, args.folder)
+def _train(recipe, start, args):
+    """Train a recipe to its end; says where it goes on if it is stopped."""
+    path, done = checkpoint_path(recipe, args.folder), 0
     try:
         precision = _precision(args.precision, recipe, args.folder)
-        for state in run(recipe, args.folder, precision, args.start, args.compile):
+        for state in run(recipe, args.folder, precision, start, args.compile):
             done = state.step
     except KeyboardInterrupt:
         there = f"step {read_checkpoint(path)[3]}" if path.exists() else "the start, since there is no checkpoint yet"
         after = f" after step {done}" if done else ""
         raise KeyboardInterrupt(f"stopped{after}; the same command goes on from {there} ({path})") from None
-    if not is_main_process():
-        return
-    if not done:
+    if is_main_process() and not done:
         print(f"{path} has all of its {recipe.steps} steps already: nothing to train")
-    if args.ship:
+
+
+def _train_named(args):
+    """Train the recipe of that name, and ship it where asked to; prints its card."""
+    recipe = _recipe(args.name, args.steps)
+    _train(recipe, args.start, args)
+    if args.ship and is_main_process():
         print(ship(recipe, args.folder))
+
+
+def _train_next(args):
+    """Train the next entry of the queue, and ship it where asked to and its bar is met; prints what it came to."""
+    entry = next_entry(args.folder, args.ship)
+    if entry is None:
+        print("all of the queue is trained: nothing to do")
+        return
+    recipe = entry.recipe()
+    if is_main_process():
+        print(f"{entry.name}, of the queue: {recipe.steps} steps of {recipe.batch_size} images", flush=True)
+    _train(recipe, entry.start, args)
+    if not (args.ship and is_main_process()):
+        return
+    net, about, extra = measured(recipe, args.folder)
+    missed = entry.misses(about)
+    if not missed:
+        pretrained.save(entry.name, net, about, extra)
+    write_atomically(measured_path(entry.name, args.folder), json.dumps(about, indent=2).encode())
+    print(f"{entry.name} is {'shipped' if not missed else 'not shipped: ' + '; '.join(missed)}")
 
 
 def main(argv=None):
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m course_lib.train", description=__doc__.split("\n")[0])
-    parser.add_argument("name", help="the network to train, an entry of course_lib/recipes")
+    parser.add_argument("name", nargs="?", help="the network to train, an entry of course_lib/recipes")
+    parser.add_argument("--next", action="store_true", help="train the next entry of the queue instead")
     parser.add_argument("--folder", default="runs", help="where checkpoints go (default: runs)")
     parser.add_argument("--steps", type=int, help="train for so many steps, of one batch each, instead of the recipe's")
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
@@ -73,10 +101,14 @@ def main(argv=None):
     parser.add_argument("--compile", action="store_true", help="compile the network first: minutes, then faster steps")
     parser.add_argument("--ship", action="store_true", help="afterwards measure it, and write weights and card")
     args = parser.parse_args(argv)
+    if bool(args.name) == args.next:
+        parser.error("give the name of a network, or --next for the next one of the queue")
+    if args.next and (args.steps is not None or args.start):
+        parser.error("--steps and --from are those of the queue's entry: leave them out with --next")
     if "RANK" in os.environ:
         distributed.init_process_group()
     try:
-        _train(args)
+        _train_next(args) if args.next else _train_named(args)
     except (ValueError, OSError, DataError) as error:
         status, said = 1, error
     except KeyboardInterrupt as stop:

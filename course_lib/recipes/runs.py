@@ -99,13 +99,19 @@ def settings(recipe, folder):
     return (read_checkpoint(path)[-1] or {}) if path.exists() else {}
 
 
-def ship(recipe, folder):
-    """Measure a trained recipe and write ``weights/NAME.safetensors`` and its card."""
+def measured(recipe, folder):
+    """The network of a recipe's checkpoint, its card, and the tensors to ship beside its weights."""
     net, step = trained(recipe, folder)
     net = runtime.placed(net)
     quality, extra = recipe.measure(recipe, net)
     about = recipe.describe() | {"steps": step, "trained_on": platform.processor() or platform.machine()} | quality
     if start := settings(recipe, folder).get("from"):
         about["from"] = start
+    return net, about, extra
+
+
+def ship(recipe, folder):
+    """Measure a trained recipe and write ``weights/NAME.safetensors`` and its card."""
+    net, about, extra = measured(recipe, folder)
     pretrained.save(recipe.name, net, about, extra)
     return about

@@ -12,7 +12,8 @@ import torch
 
 from course_lib import pretrained, runtime, train
 from course_lib.datasets import DataError
-from course_lib.recipes import RECIPES, runs
+from course_lib.networks import DiffusionUNet
+from course_lib.recipes import RECIPES, queue, runs
 
 
 @pytest.fixture
@@ -191,3 +192,79 @@ def test_training_may_start_from_a_shipped_network(tiny, monkeypatch, capsys):
     refused(monkeypatch, capsys, message, "--from", "tiny", "--folder", str(tiny / "other"))
     refused(monkeypatch, capsys, "no network 'nobody'", "--from", "nobody", "--folder", str(tiny / "other"))
     pretrained.load.cache_clear()
+
+
+# ---- The queue -------------------------------------------------------------------------------------------------------
+
+
+def test_every_entry_of_the_queue_is_a_recipe_that_ships_and_comes_after_what_it_needs():
+    before = []
+    for entry in queue.QUEUE:
+        assert entry.name in pretrained.names() and entry.images <= entry.many
+        assert set(entry.after) <= set(before)
+        before.append(entry.name)
+    assert len(set(before)) == len(before)
+    assert queue.QUEUE[0].recipe().steps == 25_000  # brain: 800,000 images
+
+
+def test_every_bar_is_about_values_that_cards_have():
+    """What the shipped networks miss is said, in words; t = 0.5 comes with the next measurement."""
+    for entry in queue.QUEUE:
+        card = pretrained.card(entry.name)
+        if entry.name == "brain_noisy_classifier":
+            card["test_accuracy"]["t = 0.5"] = 0.4
+        assert all(
+            re.fullmatch(r"\S.* is [\d.]+, at (most|least) [\d.]+ is wanted", said) for said in entry.misses(card)
+        )
+    entry = queue.Entry("x", 1, 1, most={"a/b": 2}, least={"c": 1})
+    assert entry.misses({"a": {"b": 2}, "c": 1}) == []
+    assert entry.misses({"a": {"b": 3}, "c": float("nan")}) == [
+        "a/b is 3, at most 2 is wanted",
+        "c is nan, at least 1 is wanted",
+    ]
+
+
+@pytest.fixture
+def queued(tiny, monkeypatch):
+    """Two entries of the tiny recipe, and the command for the next one."""
+    for name in ("first", "second"):
+        monkeypatch.setitem(RECIPES, name, dataclasses.replace(RECIPES["tiny"], name=name))
+    entries = queue.Entry("first", 12, 12, most={"seen": 5}), queue.Entry("second", 8, 8, least={"seen": 6})
+    monkeypatch.setattr(queue.next_entry, "__defaults__", (False, entries))
+    return lambda *more: train.main(["--next", "--precision", "float32", "--folder", str(tiny / "runs"), *more])
+
+
+def test_next_goes_through_the_queue_and_ships_what_meets_its_bar(queued, tiny, monkeypatch, capsys):
+    with monkeypatch.context() as patched:  # killed in the middle
+        patched.setattr(runs, "CHECKPOINT_SECONDS", -1)
+        patched.setattr(runs, "progress", lambda states, **options: (s for s, _ in zip(states, range(2))))
+        assert queued() == 0
+    assert runs.trained(RECIPES["first"], tiny / "runs")[1] == 2
+    assert queued("--ship") == 0
+    assert "first is not shipped: seen is 6, at most 5 is wanted" in capsys.readouterr().out
+    assert runs.trained(RECIPES["first"], tiny / "runs")[1] == 3
+    assert queued() == 0 and not pretrained.names()
+    assert queued("--ship") == 0  # trained already, not yet measured
+    assert "second is shipped" in capsys.readouterr().out
+    assert pretrained.names() == ["second"] and pretrained.card("second")["steps"] == 2
+    assert queued("--ship") == 0 and "all of the queue is trained" in capsys.readouterr().out
+    (tiny / "runs" / "second.checkpoint.safetensors").unlink()
+    assert queued() == 0 and "all of the queue is trained" in capsys.readouterr().out  # it ships with its budget
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["tiny", "--next"], ["--next", "--steps", "3"], ["--next", "--from", "tiny"]]
+)
+def test_a_name_or_next(arguments):
+    with pytest.raises(SystemExit):
+        train.main(arguments)
+
+
+def test_a_network_that_is_told_classes_starts_as_the_one_that_was_told_none():
+    torch.manual_seed(0)
+    args = {"channels": (32, 32), "patch": 2}
+    plain, told = DiffusionUNet(**args).eval(), DiffusionUNet(**args, num_classes=2).eval()
+    told.start_from(plain.state_dict())
+    x_t = torch.randn(3, 1, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(told(x_t, 0.3, torch.tensor([0, 1, 2])), plain(x_t, 0.3))
