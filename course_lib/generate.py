@@ -15,9 +15,10 @@ from course_lib.schedules import log_snr_times
 def generate(denoiser, noise, y=None, nfe=25, batch_size=100):
     """Samples of the shape of ``noise`` (N, C, ...), by DPM-Solver++(2M), ``nfe`` evaluations evenly spaced in log-SNR.
 
-    denoiser : a :class:`~course_lib.denoisers.NetworkDenoiser`; y : its condition, (N, ...) or None. noise : standard
-    normal; the start is noise sqrt(alpha_t^2 + sigma_t^2), which has the variance that data of variance 1 has there.
-    Returns float32 on the CPU. Raises ValueError where y is not of as many as noise, or batch_size is below 1.
+    denoiser : any, with its schedule; y : its condition, a tensor (N, ...) or None. noise : standard normal; the start
+    is noise sqrt(alpha_t^2 + sigma_t^2), which has the variance that data of variance 1 has there. Returns a tensor of
+    the dtype and on the device of the noise. Raises ValueError where y is not of as many as noise, or batch_size is
+    below 1.
     """
     schedule = schedule_of(denoiser)
     if y is not None and not isinstance(y, torch.Tensor):

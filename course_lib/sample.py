@@ -79,7 +79,7 @@ def main(argv=None):
     parser.add_argument("--class", dest="wanted", help="class to draw; left out, the classes take turns")
     parser.add_argument("--n", type=int, default=16, help="number of images or volumes (default: 16)")
     parser.add_argument("--nfe", type=int, default=15, help="network evaluations for each (default: 15)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
     parser.add_argument("--out", required=True, help="folder for PNGs and samples.npz, or NIfTI files; made if missing")
     args = parser.parse_args(argv)
     try:

@@ -91,12 +91,19 @@ def _train_next(args):
 
 def main(argv=None):
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m course_lib.train", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m course_lib.train", description="Train one of the networks that the course ships."
+    )
     parser.add_argument("name", nargs="?", help="the network to train, an entry of course_lib/recipes")
     parser.add_argument("--next", action="store_true", help="train the next entry of the queue instead")
     parser.add_argument("--folder", default="runs", help="where checkpoints go (default: runs)")
     parser.add_argument("--steps", type=int, help="train for so many steps, of one batch each, instead of the recipe's")
-    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="of the network; auto: that of the checkpoint, or the faster one here (default: auto)",
+    )
     parser.add_argument("--from", dest="start", metavar="OTHER", help="start from the weights of a shipped network")
     parser.add_argument("--compile", action="store_true", help="compile the network first: minutes, then faster steps")
     parser.add_argument("--ship", action="store_true", help="afterwards measure it, and write weights and card")

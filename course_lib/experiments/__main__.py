@@ -18,8 +18,11 @@ NAMES = (
 
 def main(argv=None):
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m course_lib.experiments", description=__doc__.split("\n")[0])
-    parser.add_argument("name", choices=NAMES)
+    parser = argparse.ArgumentParser(
+        prog="python -m course_lib.experiments",
+        description="Measure what takes too long for a notebook, for course_lib/experiments/records/NAME.json.",
+    )
+    parser.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     name = parser.parse_args(argv).name
     try:
         run(import_module(f"course_lib.experiments.{name[3:]}").STUDY)
