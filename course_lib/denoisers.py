@@ -10,7 +10,7 @@ import torch
 
 from course_lib.arguments import floating, one_of, whole
 from course_lib.predictions import KINDS, to_x0
-from course_lib.schedules import Schedule, match_dims
+from course_lib.schedules import match_dims, schedule_of
 
 
 class Denoiser:
@@ -25,19 +25,6 @@ class Denoiser:
     def given(self, y):
         """This denoiser with its condition bound: ``denoiser.given(y)(x_t, t)`` is ``denoiser(x_t, t, y=y)``."""
         return FunctionDenoiser(lambda x_t, t: self(x_t, t, y=y), self.schedule)
-
-
-def schedule_of(denoiser):
-    """The schedule of a denoiser. Raises ValueError, with the remedy, for what has none: a plain function, a network, a
-    name."""
-    schedule = getattr(denoiser, "schedule", None)
-    if not isinstance(schedule, Schedule):
-        has = "" if schedule is None else f", whose schedule is {schedule!r:.80}"
-        raise ValueError(
-            "denoiser must have a schedule, such as Cosine(): of a function f make FunctionDenoiser(f, schedule), of a "
-            f"network NetworkDenoiser(net, schedule, kind); got a {type(denoiser).__name__}{has}"
-        )
-    return schedule
 
 
 class FunctionDenoiser(Denoiser):

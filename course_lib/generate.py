@@ -6,10 +6,9 @@ import torch
 
 from course_lib import runtime
 from course_lib.arguments import shaped, whole
-from course_lib.denoisers import schedule_of
 from course_lib.hippocampus import HIPPOCAMPUS_SHAPE
 from course_lib.samplers import dpmpp_2m_step, sample
-from course_lib.schedules import log_snr_times
+from course_lib.schedules import log_snr_times, schedule_of
 
 
 def generate(denoiser, noise, y=None, nfe=25, batch_size=100):

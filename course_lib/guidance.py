@@ -20,8 +20,8 @@ import math
 
 import torch
 
-from course_lib.denoisers import Denoiser, schedule_of
-from course_lib.schedules import has_no_signal, match_dims
+from course_lib.denoisers import Denoiser
+from course_lib.schedules import has_no_signal, match_dims, schedule_of
 
 
 def scale_at(w, t):

@@ -33,11 +33,11 @@ give them one that does not clip its answer, since a clipped pixel has no gradie
 import torch
 
 from course_lib.arguments import positive, whole, within
-from course_lib.denoisers import FunctionDenoiser, schedule_of
+from course_lib.denoisers import FunctionDenoiser
 from course_lib.operators import conjugate_gradients
 from course_lib.predictions import eps_from_x0
 from course_lib.samplers import ddpm_step, falls, noise_like
-from course_lib.schedules import has_no_signal
+from course_lib.schedules import has_no_signal, schedule_of
 
 
 def renoise(x_s, s, t, schedule, generator=None):

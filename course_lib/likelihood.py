@@ -21,9 +21,8 @@ from dataclasses import dataclass
 import torch
 
 from course_lib.arguments import alike, floating, positive, whole
-from course_lib.denoisers import schedule_of
 from course_lib.samplers import noise_like, reverse_moments
-from course_lib.schedules import has_no_signal
+from course_lib.schedules import has_no_signal, schedule_of
 
 LOG_2PI = math.log(2 * math.pi)
 

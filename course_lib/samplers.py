@@ -25,9 +25,8 @@ from dataclasses import dataclass
 import torch
 
 from course_lib.arguments import floating, one_of, within
-from course_lib.denoisers import schedule_of
 from course_lib.predictions import eps_from_x0
-from course_lib.schedules import has_no_signal
+from course_lib.schedules import has_no_signal, schedule_of
 
 
 def noise_like(x, generator):

@@ -287,3 +287,16 @@ def _karras_range(schedule, sigma_min, sigma_max):
 def _karras_ramp(n, sigma_min, sigma_max, rho):
     ramp = torch.linspace(0, 1, n, dtype=torch.float64)
     return (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
+
+
+def schedule_of(denoiser):
+    """The schedule of a denoiser. Raises ValueError, with the remedy, for what has none: a plain function, a network, a
+    name."""
+    schedule = getattr(denoiser, "schedule", None)
+    if not isinstance(schedule, Schedule):
+        has = "" if schedule is None else f", whose schedule is {schedule!r:.80}"
+        raise ValueError(
+            "denoiser must have a schedule, such as Cosine(): of a function f make FunctionDenoiser(f, schedule), of a "
+            f"network NetworkDenoiser(net, schedule, kind); got a {type(denoiser).__name__}{has}"
+        )
+    return schedule
