@@ -1,2 +1,2 @@
-"""What diffusion models are used for, a module each: anomalies, counterfactuals, denoising, segmentation, and classical
-baselines."""
+"""What diffusion models are used for, a module each: `anomaly`, `counterfactual`, `denoising`, `segmentation`, and the
+`classical` baselines."""

@@ -1,1 +1,1 @@
-"""Notebook 01's four families of generative models: the models, their training, and their scores."""
+"""Notebook 01's four families of generative models: `models`, their `training`, and their `scoreboard`."""

@@ -1,1 +1,5 @@
-"""Measures of quality, each with its floor: what real data scores against real data."""
+"""Measures of quality, each with its floor: what real data scores against real data.
+
+`distribution`: sets of images through features. `images`: reconstructions. `segmentation`: masks. `detection`: scores
+of what is rare. `memorisation`: copies. `intervals`: how sure any of them is. `checks`: what they take.
+"""

@@ -1,6 +1,8 @@
 """What the documents and the prose of the notebooks name exists: files, folders, modules, commands."""
 
+import importlib
 import json
+import pkgutil
 import re
 from pathlib import Path
 
@@ -70,3 +72,10 @@ def test_what_is_not_there_is_found():
 
 def test_the_first_page_is_a_page():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 110
+
+
+@pytest.mark.parametrize("package", ["course_lib", "course_lib.metrics", "course_lib.viz", "course_lib.applications"])
+def test_the_docstring_of_a_package_names_what_is_in_it(package):
+    module = importlib.import_module(package)
+    there = {found.name for found in pkgutil.iter_modules(module.__path__)}
+    assert there - set(re.findall(r"\w+", module.__doc__)) == set()
