@@ -15,11 +15,6 @@ from course_lib.files import write_atomically
 # ---- Affines and boxes -----------------------------------------------------------------------------------------------
 
 
-def voxel_volume(affine):
-    """Volume of a voxel in mm^3: |det| of the upper left 3 x 3 part. Raises ValueError as :func:`checked_affine`."""
-    return float(abs(np.linalg.det(checked_affine(affine)[:3, :3])))
-
-
 def _triple(name, values):
     """Three finite numbers as an array. Raises ValueError, naming ``name``."""
     found = np.asarray(values)

@@ -9,7 +9,7 @@ import torch
 
 from course_lib import hippocampus
 from course_lib.hippocampus import hippocampus_box
-from course_lib.nifti import box_affine, cut_out, load_nifti, save_nifti, voxel_volume
+from course_lib.nifti import box_affine, cut_out, load_nifti, save_nifti
 
 
 def oblique(spacing=(0.5, 1.0, 2.0), degrees=20, origin=(-30.5, 12.25, 7.0)):
@@ -25,11 +25,6 @@ RAMP = np.arange(6 * 7 * 8, dtype=np.float32).reshape(6, 7, 8)
 
 
 # ---- affines and boxes -----------------------------------------------------------------------------------------------
-
-
-def test_voxel_volume_is_the_product_of_the_sides():
-    assert voxel_volume(oblique()) == pytest.approx(1.0, abs=1e-12)
-    assert voxel_volume(np.diag([-2.0, 3, 0.5, 1])) == pytest.approx(3.0, abs=1e-12)  # a flip changes no volume
 
 
 @pytest.mark.parametrize("corner", [(0, 0, 0), (2, 3, 1), (-4, 1, 5)])
@@ -62,9 +57,8 @@ def test_a_box_may_reach_beyond_the_volume_but_not_miss_it():
     "affine", [np.eye(3), np.diag([1.0, 1, 0, 1]), np.full((4, 4), np.nan), np.arange(16.0).reshape(4, 4)]
 )
 def test_what_is_no_affine_is_refused(affine):
-    for call in (lambda: box_affine(affine, (0, 0, 0)), lambda: voxel_volume(affine)):
-        with pytest.raises(ValueError, match="affine: an affine"):
-            call()
+    with pytest.raises(ValueError, match="affine: an affine"):
+        box_affine(affine, (0, 0, 0))
 
 
 # ---- NIfTI files -----------------------------------------------------------------------------------------------------
