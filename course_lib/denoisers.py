@@ -28,8 +28,8 @@ class Denoiser:
 
 
 class FunctionDenoiser(Denoiser):
-    """A denoiser made of a function: ``function(x_t, t, **cond)`` -> D, the shape of x_t. Raises ValueError for what
-    cannot be called."""
+    """A denoiser made of a function: ``function(x_t, t, **cond)`` -> D, the shape of x_t, for the noise levels of the
+    schedule; a condition is its argument y. Raises ValueError for what cannot be called."""
 
     def __init__(self, function, schedule):
         if not callable(function):

@@ -125,8 +125,14 @@ def _with_gradient(denoiser, x_t, t, cond):
 
 
 def _rest(operator, y, x_0):
-    """y - A x_0, on the device of x_0."""
-    return y.to(x_0.device) - operator(x_0)
+    """y - A x_0, on the device of x_0. Raises ValueError for a y that A does not measure."""
+    y, seen = y.to(x_0.device), operator(x_0)
+    try:
+        return y.expand_as(seen) - seen
+    except RuntimeError:
+        raise ValueError(
+            f"y must have the shape of what the operator measures, {tuple(seen.shape)}; got {tuple(y.shape)}"
+        ) from None
 
 
 def _fit(operator, y, weight):

@@ -108,7 +108,8 @@ def elbo_terms(denoiser, x_0, times, variance="small", eps=None, generator=None)
     x_0 : (B, ...).
     times : falling times (T + 1,), the last 0; ValueError otherwise.
     variance : v, see :func:`model_variance`.
-    eps : noise (B, ...) to use at every step, for quadrature or to compare models; left out, each step draws its own.
+    eps : noise (B, ...) to use at every step, for quadrature or to compare models; left out, each step draws its own,
+        from ``generator``.
 
     Returns (T + 1, B): the prior first, then the steps in the order of ``times``, so the last row is the last step.
     """
@@ -186,6 +187,7 @@ def ode_log_likelihood(
         normal, which a sampler starts from, adds the prior mismatch log p_t(x_end) - log N(x_end; 0, I).
     probes : None for the exact divergence, d backward passes an evaluation; or K for Hutchinson's estimator, the mean
         of K values of v^T J v with random signs v that are kept along the path (Grathwohl et al., ICLR 2019, eq. 8).
+    generator : source of the signs.
 
     Raises ValueError for steps, ends or probes of other values.
     """

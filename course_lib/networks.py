@@ -127,7 +127,7 @@ class DiffusionUNet(nn.Module):
             if y is None or y.shape != (len(x_t), self.concat, *x_t.shape[2:]):
                 got = None if y is None else tuple(y.shape)
                 raise ValueError(
-                    f"this network needs y, images of {self.concat} channels and the sides of x_t; got {got}"
+                    f"this network needs y, images of {self.concat} channels and the sides of x_t, as many; got {got}"
                 )
             x_t = torch.cat([x_t, y], 1)
         elif self.num_classes:
@@ -220,9 +220,13 @@ class ControlledUNet(nn.Module):
         return pixel_unshuffle(F.one_hot(torch.as_tensor(y).long(), self.num_labels).movedim(-1, 1).float(), self.patch)
 
     def forward(self, x_t, t, y=None, scale=1.0):
-        """x_t (B, 1, H, W), t in [0, 1]; y (B, H, W) integer labels, None for the base alone; scale of the control."""
+        """x_t (B, 1, H, W), t in [0, 1]; y (B, H, W) integer labels, None for the base alone; scale of the control.
+        Raises ValueError for a y of another shape."""
         if y is None:
             return self.base(x_t, t)
+        if (shape := tuple(torch.as_tensor(y).shape)) != (len(x_t), *x_t.shape[2:]):
+            sides = ", ".join(map(str, (len(x_t), *x_t.shape[2:])))
+            raise ValueError(f"y must be maps of labels 0 to {self.num_labels - 1} of shape ({sides}); got {shape}")
         residuals = self.control(
             x=pixel_unshuffle(x_t, self.patch),
             timesteps=_times(t, x_t),

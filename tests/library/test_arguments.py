@@ -116,6 +116,14 @@ def test_what_takes_a_denoiser_says_how_to_make_one(name):
         refused(r"FunctionDenoiser\(f, schedule\)", TAKE_A_DENOISER[name], other)
 
 
+@pytest.mark.parametrize("method", [inverse.dps, inverse.pigdm, inverse.diffpir])
+def test_a_measurement_must_be_one_of_the_operator(method):
+    t = torch.tensor(0.5)
+    assert method(pixel, MASK, X[:1], 0.1)(X, t).shape == X.shape  # one for all
+    for y in (X[..., :8], X.repeat(2, 1, 1, 1)):
+        refused("y", method(pixel, MASK, y, 0.1), X, t)
+
+
 def test_a_networks_denoiser_takes_tensors_of_floats():
     denoiser = NetworkDenoiser(lambda x_t, t, y: x_t, COSINE)
     for x_t in (X.numpy(), X.int()):

@@ -237,9 +237,17 @@ def test_a_network_names_what_it_does_not_take(call, message):
         call(DiffusionUNet(**SMALL, num_classes=2))
 
 
+@pytest.mark.parametrize("shape", [(1, 16, 16), (2, 1, 16, 16), (2, 8, 16), (2,)])
+def test_a_map_that_steers_must_fit(controlled, shape):
+    with pytest.raises(ValueError, match=r"y must be maps of labels 0 to 2 of shape \(2, 16, 16\); got"):
+        controlled(noise(2, 1, 16, 16), 0.5, torch.zeros(shape, dtype=torch.long))
+
+
 @pytest.mark.parametrize("y", [None, torch.zeros(1, 1, 8, 8), torch.zeros(2, 2, 8, 8), torch.zeros(2, 1, 4, 8)])
 def test_an_image_to_be_seen_beside_must_fit(y):
-    with pytest.raises(ValueError, match="this network needs y, images of 1 channels and the sides of x_t; got"):
+    with pytest.raises(
+        ValueError, match="this network needs y, images of 1 channels and the sides of x_t, as many; got"
+    ):
         DiffusionUNet(**SMALL, concat=1)(noise(2, 1, 8, 8), 0.5, y)
 
 
