@@ -21,7 +21,7 @@ def _check_sides(x, divisor, dims=2):
 
 
 def pixel_unshuffle(x, patch):
-    """Fold each square (or cube) of side ``patch`` into channels, without loss: (B, C, H, W) -> (B, C p^2, H/p, W/p).
+    """Move each square (or cube) of side ``patch`` into channels, without loss: (B, C, H, W) -> (B, C p^2, H/p, W/p).
 
     The pixel-unshuffle of Shi et al. (CVPR 2016), in any number of dimensions.
     """
@@ -38,7 +38,7 @@ def pixel_shuffle(x, patch):
     whole(patch=patch)
     sides, n = x.shape[2:], x.ndim - 2
     if x.shape[1] % patch**n:
-        raise ValueError(f"channels must divide by patch^{n} = {patch**n} to be unfolded, got {x.shape[1]}")
+        raise ValueError(f"channels must divide by patch^{n} = {patch**n} to become pixels, got {x.shape[1]}")
     x = x.reshape(len(x), -1, *[patch] * n, *sides)  # (B, C, p, p, H/p, W/p)
     pairs = [axis for k in range(n) for axis in (2 + n + k, 2 + k)]
     return x.permute(0, 1, *pairs).reshape(len(x), x.shape[1], *(side * patch for side in sides))
@@ -52,7 +52,7 @@ def _times(t, x):
 class DiffusionUNet(nn.Module):
     """MONAI's ``DiffusionModelUNet`` behind a pixel-unshuffle: net(x_t, t, y) predicts an array of the shape of x_t.
 
-    The unshuffle folds each patch x patch square into channels without loss, so that the costly first level runs on a
+    The unshuffle moves each patch x patch square into channels without loss, so that the costly first level runs on a
     picture patch times smaller: about four times faster at patch 2 for little loss of quality.
 
     Parameters
@@ -60,7 +60,7 @@ class DiffusionUNet(nn.Module):
     channels : width of each level, multiples of 32 (the width of an attention head); the side of the image must divide
         by patch * 2^(levels - 1).
     num_res_blocks : residual blocks a level.
-    patch : side of the squares folded into channels; 1 leaves the image as it is.
+    patch : side of the squares moved into channels; 1 leaves the image as it is.
     num_classes : classes that the network may be told of, without the "none" class, which it adds last; 0 for none.
     in_channels : channels of the image.
     concat : channels of an image y that the network sees beside x_t (conditioning by concatenation); 0 for none.
