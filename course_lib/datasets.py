@@ -18,6 +18,7 @@ REFERENCE_IMAGES = 30_000  # of MedNIST, in the reference of Fréchet distances
 BRAIN_SIZE = 96
 BRAIN_TISSUES = ("background", "CSF", "grey matter", "white matter", "lesion")
 LESION_FAMILIES = brain_cohort.FAMILIES
+PROCESSES = 1  # that make slices of the brain cohort; a day with a large GPU sets more
 
 
 def mednist_is_here():
@@ -62,7 +63,7 @@ def random_of_each_class(labels, n, generator):
 
 def synthetic_brains(split, n, size=BRAIN_SIZE, **options):
     """Slices of the brain cohort, as networks are trained and measured on: a ``data_fetch.brain_cohort.Cohort``."""
-    return brain_cohort.cohort(split, n, size=size, **options)
+    return brain_cohort.cohort(split, n, size=size, processes=PROCESSES, **options)
 
 
 def synthetic_ventricles(split, n, walls, size=BRAIN_SIZE, seed=0):
@@ -117,7 +118,7 @@ def brain_contrasts(split, n, seed=0):
 @functools.cache
 def rated(split, n):
     """n cases of ``rated_lesions``, kept: they take a while to make."""
-    return rated_lesions.load(split, n)
+    return rated_lesions.load(split, n, processes=PROCESSES)
 
 
 def rater_chances():

@@ -13,8 +13,9 @@ Letters: positions are millimetres in RAS+ (x to the right, y to the front, z up
 axial and shown as radiologists do: row 0 is the front, column 0 is the patient's right.
 """
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -95,14 +96,24 @@ def numbers(split, n, seed=0):
     return first + _stream(seed, "draw").permutation(end - first)[:n].astype(np.int64)
 
 
-def cohort(split, n, size=64, contrast="T1", lesion=None, strength=1.0, seed=0):
+def in_processes(function, items, processes):
+    """[function(item) for item in items], by so many processes side by side."""
+    if processes == 1:
+        return [function(item) for item in items]
+    with ProcessPoolExecutor(processes) as pool:
+        return list(pool.map(function, items, chunksize=8))
+
+
+def cohort(split, n, size=64, contrast="T1", lesion=None, strength=1.0, seed=0, processes=1):
     """A stack of n made slices, one a subject, of "train", "validation" or "test".
 
     lesion: None, a family of FAMILIES, or "mixed" (the subject's number chooses the family).
-    seed chooses which subjects of the split; it changes no subject. Other arguments as in `slice_2d`.
+    seed chooses which subjects of the split; it changes no subject. So many processes share the work, for the same
+    stack. Other arguments as in `slice_2d`.
     """
     chosen = numbers(split, n, seed)
-    cases = [slice_2d(int(number), size, contrast, lesion, strength) for number in chosen]
+    make = partial(slice_2d, size=size, contrast=contrast, lesion=lesion, strength=strength)
+    cases = in_processes(make, chosen.tolist(), processes)
     fields = {key: [getattr(case, key) for case in cases] for key in ("image", "healthy", "labels", "mask")}
     types = {"image": np.float32, "healthy": np.float32, "labels": np.uint8, "mask": np.uint8}
     images, healthy, labels, masks = (

@@ -16,6 +16,7 @@ The chances are the same for every lesion, faint or plain. Families: those whose
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import ndimage
@@ -41,19 +42,26 @@ class RatedLesions:
     families: tuple
 
 
-def load(split, n, seed=0, strength=1.0):
+def load(split, n, seed=0, strength=1.0, processes=1):
     """n cases of a split, families in turn. seed chooses subjects and the place of the crop; strength as in
-    ``brain_cohort.slice_2d``. Raises DataError for other values, and unless n is 1 or more."""
+    ``brain_cohort.slice_2d``; so many processes share the work, for the same cases. Raises DataError for other values,
+    and unless n is 1 or more."""
     numbers = brain_cohort.numbers(split, n, seed)
     if not n:
         raise DataError("There is no case among 0 rated lesions; ask for 1 or more.")
     families = tuple(FAMILIES[k % len(FAMILIES)] for k in range(n))
-    images, masks = np.empty((n, SIZE, SIZE), np.float32), np.empty((n, SIZE, SIZE), bool)
-    for k, (number, family) in enumerate(zip(numbers, families)):
-        case = brain_cohort.slice_2d(int(number), FULL_SIZE, lesion=family, strength=strength)
-        rows, columns = crop(case.mask, int(number))
-        images[k], masks[k] = case.image[rows, columns], case.mask[rows, columns] > 0
+    make = partial(_case, strength=strength)
+    cases = brain_cohort.in_processes(make, list(zip(numbers.tolist(), families)), processes)
+    images, masks = (np.stack(part) for part in zip(*cases))
     return RatedLesions(images, ratings(masks), numbers, families)
+
+
+def _case(subject, strength):
+    """Image float32 and mask bool (SIZE, SIZE) of one (number, family)."""
+    number, family = subject
+    case = brain_cohort.slice_2d(number, FULL_SIZE, lesion=family, strength=strength)
+    rows, columns = crop(case.mask, number)
+    return case.image[rows, columns].astype(np.float32), case.mask[rows, columns] > 0
 
 
 def crop(mask, number):
