@@ -145,11 +145,11 @@ class DiffusionUNet(nn.Module):
         return pixel_shuffle(out, self.patch)
 
     def _check_classes(self, y, n):
-        """Raises ValueError unless y holds n known classes, or one for all. On a GPU only the shape is looked at: a
-        value would have to be waited for."""
+        """Raises ValueError unless y holds n known classes, or one for all. On a GPU, and where the network is
+        compiled, only the shape is looked at: a value would have to be waited for."""
         fits = y.shape in ((n,), (1,), ()) and not y.is_floating_point()
-        known = self.num_classes
-        if not fits or (y.device.type == "cpu" and n and not 0 <= int(y.min()) <= int(y.max()) <= known):
+        known, looks = self.num_classes, y.device.type == "cpu" and n and not torch.compiler.is_compiling()
+        if not fits or (looks and not 0 <= int(y.min()) <= int(y.max()) <= known):
             raise ValueError(
                 f"y must be {n} whole numbers, one an image, or one for all, in 0..{known - 1} or {known} for none; "
                 f"got {y.tolist() if y.numel() <= 8 else tuple(y.shape)}"
