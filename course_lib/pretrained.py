@@ -183,8 +183,9 @@ def _checked(key, value, stored):
     return stored
 
 
-def save(name, net, about, extra=None, folder=WEIGHTS):
-    """Write a network (float16) and its card. about: what the card says; extra: tensors kept as they are.
+def save(name, net, about, extra=None, folder=None):
+    """Write a network (float16) and its card, left out beside those that ship. about: what the card says; extra:
+    tensors kept as they are.
 
     Raises ValueError, before anything is written, for a name that leaves the folder, for weights that are NaN, infinite
     or beyond float16, and for a card that names what the library does not know.

@@ -3,8 +3,10 @@
 Training may be killed and called again: it goes on from its last checkpoint. It runs on one process or, under
 ``torchrun --nproc-per-node K -m course_lib.train NAME``, on K. ``--ship`` measures the result and writes weights and
 card. ``--from OTHER`` starts from the weights of a shipped network of the same architecture. ``--compile`` runs the
-network under ``torch.compile``, which pays in trainings of an hour or more. ``--next`` in place of a name takes the
-next entry of the queue, ``course_lib/recipes/queue.py``; there ``--ship`` ships what meets its bar.
+network under ``torch.compile``, which pays in trainings of an hour or more.
+
+In place of a name, ``--next`` takes the next entry of the queue, ``course_lib/recipes/queue.py``, and with ``--ship``
+ships it if it meets its bar; ``--gpu-day MINUTES`` trains the whole queue on one large GPU within that time.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from course_lib.checkpoints import read_checkpoint
 from course_lib.datasets import DataError
 from course_lib.files import write_atomically
 from course_lib.recipes import RECIPES
+from course_lib.recipes.gpu_day import gpu_day
 from course_lib.recipes.queue import measured_path, next_entry
 from course_lib.recipes.runs import checkpoint_path, is_main_process, measured, run, settings, ship
 
@@ -89,6 +92,15 @@ def _train_next(args):
     print(f"{entry.name} is {'shipped' if not missed else 'not shipped: ' + '; '.join(missed)}")
 
 
+def _train_all(args):
+    """Train the whole queue within a time; prints what became of each network."""
+    if args.gpu_day <= 0 or args.slots < 1:
+        raise ValueError(f"--gpu-day wants minutes above 0 and --slots at least 1; got {args.gpu_day} and {args.slots}")
+    precision = None if args.precision == "auto" else getattr(torch, args.precision)
+    for name, said in gpu_day(args.gpu_day, args.folder, args.slots, args.compile, precision).items():
+        print(f"{name}: {said['result']}")
+
+
 def main(argv=None):
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -96,6 +108,10 @@ def main(argv=None):
     )
     parser.add_argument("name", nargs="?", help="the network to train, an entry of course_lib/recipes")
     parser.add_argument("--next", action="store_true", help="train the next entry of the queue instead")
+    parser.add_argument(
+        "--gpu-day", type=float, metavar="MINUTES", help="train the whole queue instead, on a large GPU"
+    )
+    parser.add_argument("--slots", type=int, default=6, help="networks side by side on a GPU day (default: 6)")
     parser.add_argument("--folder", default="runs", help="where checkpoints go (default: runs)")
     parser.add_argument("--steps", type=int, help="train for so many steps, of one batch each, instead of the recipe's")
     parser.add_argument(
@@ -108,14 +124,15 @@ def main(argv=None):
     parser.add_argument("--compile", action="store_true", help="compile the network first: minutes, then faster steps")
     parser.add_argument("--ship", action="store_true", help="afterwards measure it, and write weights and card")
     args = parser.parse_args(argv)
-    if bool(args.name) == args.next:
-        parser.error("give the name of a network, or --next for the next one of the queue")
-    if args.next and (args.steps is not None or args.start):
-        parser.error("--steps and --from are those of the queue's entry: leave them out with --next")
+    many = args.gpu_day is not None
+    if bool(args.name) + args.next + many != 1:
+        parser.error("give the name of a network, or --next for the next one of the queue, or --gpu-day for all of it")
+    if not args.name and (args.steps is not None or args.start):
+        parser.error("--steps and --from are those of the queue's entries: leave them out")
     if "RANK" in os.environ:
         distributed.init_process_group()
     try:
-        _train_next(args) if args.next else _train_named(args)
+        (_train_all if many else _train_next if args.next else _train_named)(args)
     except (ValueError, OSError, DataError) as error:
         status, said = 1, error
     except KeyboardInterrupt as stop:

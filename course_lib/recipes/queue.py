@@ -23,7 +23,8 @@ class Entry:
     start : the shipped network whose weights are the first. after : entries whose results it needs.
     most, least : the bar: bounds of values on the card, by their path such as "psnr/R = 4", or by a function of it.
     share : of the time of a GPU day, relative to the others. changes : fields of the recipe that are other than in
-    it; once the network ships, they belong there.
+    it; once the network ships, they belong there. own_data : whether its data are the answers of a network that it
+    comes after.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Entry:
     least: dict = field(default_factory=dict)
     share: float = 1.0
     changes: dict = field(default_factory=dict)
+    own_data: bool = False
 
     def recipe(self, images=None, **changes):
         """The recipe, of the length of the budget, or of so many images."""
