@@ -115,7 +115,8 @@ class DiffusionUNet(nn.Module):
     def forward(self, x_t, t, y=None, control=None):
         """x_t (B, C, H, W); t (B,) or scalar in [0, 1]; the prediction, the shape of x_t.
 
-        y : (B,) integer classes, num_classes or None for "none"; or, with ``concat``, an image (B, concat, H, W).
+        y : (B,) integer classes, num_classes or None for "none"; or, with ``concat``, an image (B, concat, H, W). A
+        network without either ignores it.
         control : what a ControlNet adds to the skip connections and to the middle: (list of tensors, tensor).
         Raises ValueError for shapes and classes that this network does not take.
         """
