@@ -1,9 +1,9 @@
-"""python -m data_fetch list | get NAME | import FILE | verify [NAME] | where"""
+"""python -m data_fetch list | get NAME | import FILE | verify [NAME] | where | pack NAME FILE | unpack FILE"""
 
 import argparse
 import sys
 
-from data_fetch import cache, download
+from data_fetch import cache, download, packing
 from data_fetch.errors import DataError
 from data_fetch.registry import DATASETS, find
 
@@ -11,13 +11,20 @@ from data_fetch.registry import DATASETS, find
 def main(arguments=None):
     """Run one verb; returns the exit status: 0, or 1 with one sentence on standard error."""
     parser = argparse.ArgumentParser(prog="python -m data_fetch", description="Fetch and check the course's data.")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | get | import | verify | where")
+    verbs = parser.add_subparsers(
+        dest="verb", required=True, metavar="list | get | import | verify | where | pack | unpack"
+    )
     verbs.add_parser("list", help="the data sets, their size and licence, and which are here")
     verbs.add_parser("get", help="download a data set").add_argument("name", choices=list(DATASETS))
     verbs.add_parser("import", help="take a data set from an archive on this machine").add_argument("file")
     verify = verbs.add_parser("verify", help="check what is in the cache against its checksums")
     verify.add_argument("name", nargs="?", choices=list(DATASETS))
     verbs.add_parser("where", help="the cache folder")
+    pack = verbs.add_parser("pack", help="one small file of a data set, to carry to a machine without a network")
+    pack.add_argument("name", choices=[name for name, dataset in DATASETS.items() if dataset.folder])
+    pack.add_argument("file")
+    pack.add_argument("--images", type=int, default=packing.IMAGES, help="so many of MedNIST (default: %(default)s)")
+    verbs.add_parser("unpack", help="take a data set from such a file").add_argument("file")
     options = parser.parse_args(arguments)
     try:
         return _VERBS[options.verb](options)
@@ -81,12 +88,30 @@ def _verify(options):
     return 0
 
 
+def _pack(options):
+    print(f"{options.file}: {packing.pack(options.name, options.file, options.images) / 1e6:.1f} MB")
+    return 0
+
+
+def _unpack(options):
+    print(f"{find(packing.unpack(options.file)).title} is ready in {cache.root()}.")
+    return 0
+
+
 def _where(options):
     print(cache.root())
     return 0
 
 
-_VERBS = {"list": _list, "get": _get, "import": _import, "verify": _verify, "where": _where}
+_VERBS = {
+    "list": _list,
+    "get": _get,
+    "import": _import,
+    "verify": _verify,
+    "where": _where,
+    "pack": _pack,
+    "unpack": _unpack,
+}
 
 if __name__ == "__main__":
     sys.exit(main())
