@@ -37,6 +37,7 @@ CLOSING = 0.03  # of the budget, kept for the end
 MEASURING = 0.15  # of a network's time, kept for its measure
 LONGEST = 0.45  # of the time left, that a network takes on which others wait
 LAST = 50  # steps, over which the loss in the summary is the mean
+BATCH = 4  # times the recipe's on a GPU, where a step of so small a network then costs hardly more
 LEAST = 0.03  # of the budget, below which no network is begun any more
 
 
@@ -221,17 +222,20 @@ def _train(day, entry, until):
     """Train an entry until then; returns its recipe, of the steps that it came to, the folder of its checkpoint, and
     the loss over the last steps.
 
-    Nobody knows beforehand how many steps there is time for. So the learning rate stays level for its share of the
-    time; then the steps are known, and it falls from the checkpoint of there.
+    It starts anew where the weights that it is to start from were left at home. Nobody knows beforehand how many steps
+    there is time for. So the learning rate stays level for its share of the time; then the steps are known, and it
+    falls from the checkpoint of there.
     """
     path = _data_path(day, entry.name)
     load = partial(_kept_data, path) if path.exists() else queue.RECIPES[entry.name].load_data
-    recipe = entry.recipe(entry.many, load_data=load)
+    size = entry.recipe().batch_size * (BATCH if runtime.device() == "cuda" else 1)
+    recipe = entry.recipe(entry.many, load_data=load, batch_size=size)
     begin, fall = time.time(), day.folder / "fall"
     last = begin + (1 - MEASURING) * (until - begin)
     turn, level = begin + LEVEL * (last - begin), max(1, int(LEVEL * recipe.steps))
     checkpoint = checkpoint_path(recipe, day.folder)
-    options = day.precision or runtime.precision(), entry.start, day.compiled
+    is_here = entry.start and (pretrained.WEIGHTS / f"{entry.start}.safetensors").exists()
+    options = day.precision or runtime.precision(), entry.start if is_here else None, day.compiled
     done = read_checkpoint(checkpoint)[3] if checkpoint.exists() else 0
     if done < level:
         for state in run(recipe, day.folder, *options):

@@ -51,7 +51,7 @@ def tiny_day(monkeypatch, tmp_path):
         monkeypatch.setitem(RECIPES, name, dataclasses.replace(base, name=name, load_data=load))
     entries = (
         queue.Entry("broken", 24, 24, share=0.1),
-        queue.Entry("first", 24, 24, least={"kept": 16}, share=4),
+        queue.Entry("first", 24, 24, start="first", least={"kept": 16}, share=4),
         queue.Entry("third", 12, 12, after=("first",), own_data=True, share=4),
         queue.Entry("second", 40, 40_000_000, most={"kept": 15}, share=8),
     )
