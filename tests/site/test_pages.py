@@ -81,8 +81,12 @@ def visits(chromium, site):
         if not request.url.startswith((site.address, "data:")):
             troubles.append(f"elsewhere: {request.url}")
 
+    def failed(request):
+        if request.failure != "net::ERR_ABORTED":  # as the page's icon is, if the next page is opened before it is here
+            troubles.append(f"{request.failure}: {request.url}")
+
     tab.on("request", requested)
-    tab.on("requestfailed", lambda request: troubles.append(f"failed: {request.url}"))
+    tab.on("requestfailed", failed)
     tab.on(
         "response", lambda answer: troubles.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else None
     )
