@@ -23,8 +23,8 @@ class Entry:
     start : the shipped network whose weights are the first. after : entries whose results it needs.
     most, least : the bar: bounds of values on the card, by their path such as "psnr/R = 4", or by a function of it.
     share : of the time of a GPU day, relative to the others. changes : fields of the recipe that are other than in
-    it; once the network ships, they belong there. own_data : whether its data are the answers of a network that it
-    comes after.
+    it; once the network ships, they belong there. own_data : whether its own process makes its data: they are
+    quick to make, or the answers of a network that it comes after.
     """
 
     name: str
@@ -100,13 +100,13 @@ QUEUE = (
         changes=AS_BRAIN,
     ),
     Entry("brain_latent", 1_500_000, 8_000_000, after=("brain_autoencoder",), most={"frechet_distance": 60}, share=1.5),
-    Entry("hippocampus", 200_000, 600_000, start="hippocampus", least={spread: 0.9}, share=1.5),
+    Entry("hippocampus", 200_000, 600_000, start="hippocampus", least={spread: 0.9}, share=1.5, own_data=True),
     Entry("lesion_raters", 300_000, 2_000_000, most={"rms_of_probability": 0.04, "energy_distance": 0.1}),
     Entry("brain_mri_unet", 200_000, 1_500_000, start="brain_mri_unet", least={"psnr/R = 4": 31, "psnr/R = 8": 27.5}),
     Entry("brain_ct_unet", 200_000, 1_500_000, start="brain_ct_unet", least={PSNR: 33.5}),
     Entry("brain_superres", 300_000, 2_000_000, start="brain_superres"),
     Entry("brain_superres_l2", 200_000, 1_000_000, start="brain_superres_l2", share=0.5),
-    Entry("mednist", 800_000, 6_400_000, start="mednist", most=MEDNIST_BAR, share=2),
+    Entry("mednist", 800_000, 6_400_000, start="mednist", most=MEDNIST_BAR, share=2, own_data=True),
     Entry("brain_noisy_classifier", 400_000, 2_000_000, least={"test_accuracy/t = 0.5": 0.7}),
     Entry("brain_control", 200_000, 1_500_000, after=("brain",)),
     Entry("brain_pixels", 1_500_000, 3_000_000, share=1.5),
