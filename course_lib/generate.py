@@ -62,7 +62,7 @@ def draw_along(denoiser, y, times, step, seed=0, size=64, batch_size=100):
     Starts from sigma_t eps at times[0]: one seed gives all schedules the same noise eps.
     """
     generator = runtime.seeded(seed + 1_000_000)
-    noise = denoiser.schedule.sigma(times[0]) * torch.randn(len(y), 1, size, size, generator=runtime.seeded(seed))
+    noise = schedule_of(denoiser).sigma(times[0]) * torch.randn(len(y), 1, size, size, generator=runtime.seeded(seed))
     parts = []
     for start in range(0, len(y), batch_size):
         part = slice(start, start + batch_size)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from course_lib.arguments import alike, floating, images, positive, shaped, whole, within
 from course_lib.samplers import ddim_step, ddpm_step, noise_like, sample
+from course_lib.schedules import schedule_of
 
 BACKGROUND = -0.95  # below this a pixel of a skull-stripped image is background
 
@@ -107,7 +108,7 @@ def noise_and_denoise(denoiser, x, t_0, n, generator, step=ddpm_step):
 
     Wyatt et al., AnoDDPM (CVPR workshops 2022), Algorithm 1, here with Gaussian noise.
     """
-    schedule, times = denoiser.schedule, _rising(t_0, n).flip(0)
+    schedule, times = schedule_of(denoiser), _rising(t_0, n).flip(0)
     images(x=x)
     x_t0 = schedule.noisy(x, noise_like(x, generator), t_0)
     return sample(denoiser, x_t0, times, step, generator)
@@ -120,7 +121,7 @@ def one_step(denoiser, x, t_0, draws, generator):
     """
     images(x=x)
     whole(draws=draws)
-    schedule, total = denoiser.schedule, 0.0
+    schedule, total = schedule_of(denoiser), 0.0
     for _ in range(draws):
         total = total + denoiser(schedule.noisy(x, noise_like(x, generator), t_0), t_0)
     return total / draws

@@ -24,6 +24,7 @@ import torch
 
 from course_lib.arguments import floating, images, positive, whole, within
 from course_lib.samplers import ddpm_step, sample
+from course_lib.schedules import schedule_of
 
 
 def noise_time(schedule, noise):
@@ -34,9 +35,10 @@ def noise_time(schedule, noise):
 
 def posterior_mean(denoiser, y, noise):
     """E[x_0 | y] = D(alpha_t y, t): one evaluation. y (B, ...) = x_0 + noise n. Raises ValueError unless noise > 0."""
-    t = noise_time(denoiser.schedule, noise)
+    schedule = schedule_of(denoiser)
+    t = noise_time(schedule, noise)
     floating(y=y)
-    return denoiser((denoiser.schedule.alpha(t) * y).to(y.dtype), t)
+    return denoiser((schedule.alpha(t) * y).to(y.dtype), t)
 
 
 def walk_times(schedule, noise, n, log_snr_max=8.0):
@@ -53,7 +55,8 @@ def posterior_sample(denoiser, y, noise, n, generator=None, step=ddpm_step):
 
     The step must be a random one. A deterministic one (DDIM, 2M) leads to one image for each y: that is no draw.
     """
-    schedule, t = denoiser.schedule, noise_time(denoiser.schedule, noise)
+    schedule = schedule_of(denoiser)
+    t = noise_time(schedule, noise)
     floating(y=y)
     start = (schedule.alpha(t) * y).to(y.dtype)
     return sample(denoiser, start, walk_times(schedule, noise, n), step, generator)

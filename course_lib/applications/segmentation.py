@@ -17,7 +17,7 @@ from course_lib import runtime
 from course_lib.arguments import whole
 from course_lib.metrics import checks
 from course_lib.samplers import dpmpp_2m_step, sample
-from course_lib.schedules import log_snr_times
+from course_lib.schedules import log_snr_times, schedule_of
 
 SAMPLES, NFE, START = 16, 25, -10.0  # START: log-SNR of the first evaluation
 
@@ -29,7 +29,7 @@ def draw_masks(denoiser, y, samples, nfe=NFE, start=START, channels=1, seed=0):
     y : images (N, 1, H, W). Sample k comes from the noise of seed + k, which for fewer images begins alike.
     """
     whole(samples=samples)
-    times, bound, found = log_snr_times(denoiser.schedule, nfe, start), denoiser.given(y), []
+    times, bound, found = log_snr_times(schedule_of(denoiser), nfe, start), denoiser.given(y), []
     for k in range(samples):
         noise = torch.randn(len(y), channels, *y.shape[2:], generator=runtime.seeded(seed + k))
         found.append(sample(bound, noise, times, dpmpp_2m_step))

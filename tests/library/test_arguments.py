@@ -106,6 +106,11 @@ TAKE_A_DENOISER = {
     "elbo_terms": lambda D: likelihood.elbo_terms(D, X, uniform_times(2)),
     "ode_log_likelihood": lambda D: likelihood.ode_log_likelihood(D, X, 1, t_max=0.9, probes=1),
     "generate": lambda D: generate.generate(D, X),
+    "posterior_mean": lambda D: denoising.posterior_mean(D, X, 0.5),
+    "posterior_sample": lambda D: denoising.posterior_sample(D, X, 0.5, 2),
+    "noise_and_denoise": lambda D: anomaly.noise_and_denoise(D, X, 0.5, 2, runtime.seeded(0)),
+    "one_step": lambda D: anomaly.one_step(D, X, 0.5, 1, runtime.seeded(0)),
+    "invert": lambda D: anomaly.invert(D, X, 0.5, 2),
 }
 
 
@@ -114,6 +119,14 @@ def test_what_takes_a_denoiser_says_how_to_make_one(name):
     TAKE_A_DENOISER[name](pixel)
     for other in (pixel.function, torch.nn.Identity(), FunctionDenoiser(pixel.function, Cosine)):
         refused(r"FunctionDenoiser\(f, schedule\)", TAKE_A_DENOISER[name], other)
+
+
+def test_what_takes_a_denoiser_with_a_condition_says_how_to_make_one():
+    for draw in (
+        lambda D: generate.draw_along(D, torch.zeros(1), torch.tensor([0.9]), samplers.ddim_step),
+        lambda D: segmentation.draw_masks(D, X, 1),
+    ):
+        refused(r"FunctionDenoiser\(f, schedule\)", draw, pixel.function)
 
 
 @pytest.mark.parametrize("method", [inverse.dps, inverse.pigdm, inverse.diffpir])
