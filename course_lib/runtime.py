@@ -29,21 +29,6 @@ def placed(net):
     return net.to(device(), memory_format=torch.channels_last_3d if in_3d else torch.channels_last)
 
 
-def compiled(net):
-    """``torch.compile`` of net: the same function, weights and names, compiled at its first call, which takes minutes.
-
-    Raises ValueError where this machine has no compiler that works, seen by a small function.
-    """
-    try:
-        torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=device()))
-    except Exception as error:  # each backend has errors of its own
-        why = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"no compiler works on this machine ({why}): install one, such as g++, or train without --compile"
-        ) from error
-    return torch.compile(net)
-
-
 @functools.cache
 def precision():
     """torch.bfloat16 where a convolution is clearly faster with it, else torch.float32; measured once, in about 0.1 s.

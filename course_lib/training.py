@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-from course_lib import runtime
+from course_lib import compiling
 from course_lib.arguments import positive, whole
 from course_lib.checkpoints import identity, load_checkpoint
 from course_lib.images import to_tensor
@@ -188,7 +188,7 @@ def train(
         raise ValueError(f"{resume} has {first} steps already, more than steps = {steps}: give {first} or more")
     start = time.perf_counter()
     net.train()
-    called = runtime.compiled(net) if compiled else net
+    called = compiling.compiled(net) if compiled else net
     for step in range(first, steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, peak_rate)
