@@ -119,8 +119,9 @@ def read_checkpoint(path):
     return part["net"], part["ema"], part["optimizer"], json.loads(said["step"]), run
 
 
-def load_checkpoint(path, net, ema, optimizer, run=None, rate=None):
-    """Put a checkpoint's weights and moments in place; returns the number of steps that it had done.
+def load_checkpoint(path, net, ema, optimizer=None, run=None, rate=None):
+    """Put a checkpoint's weights, and the moments of an optimizer, in place; returns the number of steps that it had
+    done.
 
     run : the settings to go on by, as :func:`identity` gives them, and rate(step, steps, peak), the learning rate: a
     run of another length goes on where the rate had not begun to fall. Raises ValueError, naming the file, where the
@@ -135,6 +136,8 @@ def load_checkpoint(path, net, ema, optimizer, run=None, rate=None):
     except RuntimeError as error:
         why = str(error).splitlines()[-1].strip()
         raise ValueError(f"{path} was made by another network: move or delete it, then train again ({why})") from error
+    if optimizer is None:
+        return step
     moments = {}
     for name, value in flat.items():
         index, key = name.split(".", 1)

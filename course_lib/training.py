@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-from course_lib import compiling
+from course_lib import compiling, optimizers
 from course_lib.arguments import positive, whole
 from course_lib.checkpoints import identity, load_checkpoint
 from course_lib.images import to_tensor
@@ -152,8 +152,9 @@ def train(
     resume=None,
     about=None,
     compiled=False,
+    optimizer="AdamW",
 ):
-    """Train net for ``steps`` steps of AdamW; yields a :class:`State` after each.
+    """Train net for ``steps`` steps; yields a :class:`State` after each.
 
     Under ``torchrun`` every process takes its share of each batch, and the gradient is that of the whole batch.
 
@@ -168,6 +169,7 @@ def train(
     about : further settings of the run, for its checkpoints, such as {"recipe": "mednist"}.
     compiled : whether the network runs under ``torch.compile``, faster after minutes of compiling. Weights, averages
         and checkpoints are as without.
+    optimizer : "AdamW", or "Muon" (:class:`~course_lib.optimizers.Muon`) with a ``peak_rate`` about ten times as large.
 
     Raises ValueError for a loss or gradient that is not finite, before that step is taken, on all processes; for
     labels that the network does not know; and for a checkpoint of other settings, of more steps, or damaged.
@@ -175,13 +177,15 @@ def train(
     whole(steps=steps)
     positive(peak_rate=peak_rate)
     _check_classes(net, batches)
+    if optimizer != "AdamW":
+        about = dict(about or {}) | {"optimizer": optimizer}
     device = next(net.parameters()).device
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
     run = identity(
         net, batches, loss, steps=steps, peak_rate=peak_rate, seed=seed, precision=precision, world=world, about=about
     )
     ema = copy.deepcopy(net).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=peak_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    optimizer = optimizers.make(optimizer, net.parameters(), peak_rate)
     there = resume and Path(resume).exists()
     first = load_checkpoint(resume, net, ema, optimizer, run, learning_rate) if there else 0
     if first > steps:

@@ -39,6 +39,7 @@ class Recipe:
     image_size: int = 64
     batch_size: int = 64
     peak_rate: float = 5e-4
+    optimizer: str = "AdamW"
     seed: int = 0
     full: dict = field(default_factory=dict)
     base: str | None = None
@@ -57,6 +58,8 @@ class Recipe:
         """What the card says of how the network was made: a dict for JSON."""
         keys = ("name", "network", "network_args", "base", "start", "data", "licence", "classes", "image_size")
         about = {key: getattr(self, key) for key in (*keys, "batch_size") if getattr(self, key) is not None}
+        if self.optimizer != "AdamW":
+            about["optimizer"] = self.optimizer
         about |= {"peak_rate": self.peak_rate, "seed": self.seed, "loss": type(self.loss).__name__}
         if hasattr(self.loss, "schedule"):
             about["schedule"] = type(self.loss.schedule).__name__

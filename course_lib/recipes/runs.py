@@ -65,6 +65,7 @@ def run(recipe, folder, precision, start=None, compiled=False):
         resume=checkpoint,
         about=about,
         compiled=compiled,
+        optimizer=recipe.optimizer,
     )
     main = is_main_process()
     saved = 0.0
@@ -89,8 +90,7 @@ def _check_folder(folder):
 def trained(recipe, folder):
     """The averaged network of a recipe's checkpoint and the number of steps that it was trained for."""
     net, ema = recipe.fresh(), recipe.fresh().eval().requires_grad_(False)
-    step = load_checkpoint(checkpoint_path(recipe, folder), net, ema, torch.optim.AdamW(net.parameters()))
-    return ema, step
+    return ema, load_checkpoint(checkpoint_path(recipe, folder), net, ema)
 
 
 def settings(recipe, folder):

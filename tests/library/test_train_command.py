@@ -204,7 +204,7 @@ def test_every_entry_of_the_queue_is_a_recipe_that_ships_and_comes_after_what_it
         assert set(entry.after) <= set(before)
         before.append(entry.name)
     assert len(set(before)) == len(before)
-    assert queue.QUEUE[0].recipe().steps == 25_000  # brain: 800,000 images
+    assert queue.QUEUE[0].recipe().steps == 9_000  # brain: 288,000 images
 
 
 def test_every_bar_is_about_values_that_cards_have():
