@@ -1,4 +1,4 @@
-"""What turns gradients into steps: AdamW, and Muon, with which the course's U-Nets need about a third of the images."""
+"""What turns gradients into steps: AdamW, and Muon, with which the course's U-Nets learn from fewer images."""
 
 import math
 from functools import partial

@@ -2,32 +2,34 @@
 
     python tools/training_speed.py brain mednist         on this machine, for docs/performance.md
 
-All three train the same network with AdamW or Adam on the same batches of images in memory, turn by turn, so that all
-meet the same load of the machine. MONAI's is written anew from its description: CacheDataset, DataLoader, the
-transforms of its 2-D tutorial, DDPMScheduler and DiffusionInferer, in the precision that is faster here, which the
-tutorial on a CPU would not use.
+All train the same network on batches of the same images in memory, turn by turn, so that all meet the same load of
+the machine. MONAI's is written anew from its description: CacheDataset, DataLoader, the transforms of its 2-D tutorial,
+DDPMScheduler, DiffusionInferer and Adam, once in float32, as the tutorial runs on a CPU, and once in the precision that
+the course picks for this machine.
 """
 
 import argparse
+import contextlib
+import dataclasses
+import io
 import itertools
 import os
 import statistics
+import tempfile
 import time
 
 import torch
 
 from course_lib import runtime
 from course_lib.recipes import RECIPES
-from course_lib.training import Batches, train
+from course_lib.recipes.runs import run
 
 ROUNDS, STEPS = 5, 3  # of each loop, in turn
 
 
-def course_loop(recipe, batches, compiled):
+def course_loop(recipe, compiled, folder):
     """The course's training of a recipe: an iterator that takes a step each time it is asked."""
-    torch.manual_seed(0)
-    net = runtime.placed(recipe.fresh())
-    return train(net, batches, recipe.loss, steps=1000, precision=runtime.precision(), compiled=compiled)
+    return run(recipe, folder, runtime.precision(), compiled=compiled)
 
 
 class Timesteps(torch.nn.Module):
@@ -41,14 +43,13 @@ class Timesteps(torch.nn.Module):
         return self.net(x, timesteps / 1000)
 
 
-def monai_loop(recipe, batches):
+def monai_loop(recipe, images, precision):
     """The tutorial's training of the same network: an iterator that takes a step each time it is asked."""
     from monai.data import CacheDataset, DataLoader
     from monai.inferers import DiffusionInferer
     from monai.networks.schedulers import DDPMScheduler
     from monai.transforms import Compose, EnsureChannelFirstd, RandAffined, ScaleIntensityRanged
 
-    images = batches.images if batches.images.ndim == 4 else batches.images[:, None]
     transforms = Compose(
         [
             EnsureChannelFirstd(keys=["image"], channel_dim=0),
@@ -63,18 +64,17 @@ def monai_loop(recipe, batches):
             ),
         ]
     )
-    data = CacheDataset([{"image": image} for image in images], transforms, progress=False)
+    data = CacheDataset([{"image": image[None]} for image in images], transforms, progress=False)
     loader = DataLoader(data, batch_size=recipe.batch_size, shuffle=True, drop_last=True, num_workers=0)
     torch.manual_seed(0)
     net = Timesteps(recipe.fresh()).to(runtime.device())
     scheduler = DDPMScheduler(num_train_timesteps=1000)
     inferer, optimizer = DiffusionInferer(scheduler), torch.optim.Adam(net.parameters(), lr=2.5e-5)
-    low = runtime.precision()
     net.train()
     for batch in itertools.chain.from_iterable(itertools.repeat(loader)):
         x = batch["image"].to(runtime.device())
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(runtime.device(), dtype=torch.bfloat16, enabled=low == torch.bfloat16):
+        with torch.autocast(runtime.device(), dtype=precision, enabled=precision != torch.float32):
             noise = torch.randn_like(x)
             timesteps = torch.randint(0, 1000, (len(x),), device=x.device).long()
             guessed = inferer(inputs=x, diffusion_model=net, noise=noise, timesteps=timesteps)
@@ -84,25 +84,27 @@ def monai_loop(recipe, batches):
         yield float(loss)
 
 
-def images_a_second(recipe, rounds=ROUNDS, steps=STEPS, compiled=True):
-    """Images a second of wall time of each loop, the median over ``rounds``: {"the course": ..., ...}.
-
-    compiled : whether the compiled loop is among them, whose first step takes minutes, which do not count.
-    """
+def images_a_second(recipe, rounds=ROUNDS, steps=STEPS):
+    """Images a second of wall time of each loop, the median over ``rounds``: {"the course": ..., ...}. What a first
+    step costs, such as minutes of compiling, does not count."""
     images = recipe.load_data()[0][: 8 * recipe.batch_size]
-    batches = Batches(images, None, recipe.batch_size)
-    loops = {"MONAI": monai_loop(recipe, batches), "the course": course_loop(recipe, batches, False)}
-    if compiled:
-        loops["the course, compiled"] = course_loop(recipe, batches, True)
-    for loop in loops.values():
-        next(loop), next(loop)
-    found = {name: [] for name in loops}
-    for _ in range(rounds):
-        for name, loop in loops.items():
-            start = time.perf_counter()
-            for _ in range(steps):
-                next(loop)
-            found[name].append(steps * recipe.batch_size / (time.perf_counter() - start))
+    recipe = dataclasses.replace(recipe, load_data=lambda: (images, None), optimizer="AdamW", steps=1000)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # no progress bars
+        loops = {
+            "MONAI, float32": monai_loop(recipe, images, torch.float32),
+            f"MONAI, {runtime.precision_name()}": monai_loop(recipe, images, runtime.precision()),
+            "the course": course_loop(recipe, False, folder),
+            "the course, compiled": course_loop(recipe, True, folder),
+        }
+        found = {name: [] for name in loops}
+        for loop in loops.values():
+            next(loop), next(loop)
+        for _ in range(rounds):
+            for name, loop in loops.items():
+                start = time.perf_counter()
+                for _ in range(steps):
+                    next(loop)
+                found[name].append(steps * recipe.batch_size / (time.perf_counter() - start))
     return {name: statistics.median(values) for name, values in found.items()}
 
 

@@ -14,7 +14,8 @@ from course_lib.checkpoints import read_checkpoint
 from course_lib.recipes import DEEP, RECIPES
 from course_lib.recipes.runs import checkpoint_path
 
-MUON = {"optimizer": "Muon", "peak_rate": 5e-3}  # of every entry: what AdamW learns from three images, from about one
+#: Of every entry. ``brain`` from the start, its loss after 100 steps: 0.109, by AdamW 0.138 at the best rate of two.
+MUON = {"optimizer": "Muon", "peak_rate": 5e-3}
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,18 @@ def is_main_process():
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def _start(recipe, start):
+def _placed(net, precision, compiled):
+    """net on this machine's device, its weights in the order in which it trains fastest: on a CPU in bfloat16 the plain
+    one, since PyTorch's group normalisation goes backward twenty times slower in channels-last order."""
+    net = runtime.placed(net)
+    plain = runtime.device() == "cpu" and precision == torch.bfloat16 and not compiled
+    return net.to(memory_format=torch.contiguous_format) if plain else net
+
+
+def _start(recipe, start, precision, compiled):
     """The recipe's network with freshly drawn weights, or with those of the shipped network ``start``."""
     torch.manual_seed(recipe.seed)
-    net = runtime.placed(recipe.fresh())
+    net = _placed(recipe.fresh(), precision, compiled)
     if start:
         try:
             getattr(net, "start_from", net.load_state_dict)(pretrained.load(start).state_dict())
@@ -46,7 +54,7 @@ def run(recipe, folder, precision, start=None, compiled=False):
     a folder that cannot be written, and as :func:`~course_lib.training.train`.
     """
     _check_folder(folder)
-    net = _start(recipe, start or recipe.start)
+    net = _start(recipe, start or recipe.start, precision, compiled)
     about = {"recipe": recipe.name, "network_args": recipe.network_args}
     if recipe.base:
         about["base"] = recipe.base
