@@ -17,6 +17,7 @@ import torch
 
 from course_lib import runtime, schedules
 from course_lib.denoisers import NetworkDenoiser
+from course_lib.eight_bits import is_large, packed, unpacked
 from course_lib.files import read_tensors, sha256, write_atomically, write_tensors
 from course_lib.metrics.distribution import Moments
 from course_lib.networks import NETWORKS, Classifier, build
@@ -123,7 +124,7 @@ def load(name):
     :func:`card` does."""
     about = card(name)
     net = fresh(about["network"], about["network_args"], about.get("base"))
-    tensors = _tensors(name, about)
+    tensors = unpacked(_tensors(name, about))
     net.load_state_dict({key: value.float() for key, value in tensors.items() if not key.startswith("reference.")})
     return placed(net.eval().requires_grad_(False))
 
@@ -183,18 +184,21 @@ def _checked(key, value, stored):
     return stored
 
 
-def save(name, net, about, extra=None, folder=None):
-    """Write a network (float16) and its card, left out beside those that ship. about: what the card says; extra:
-    tensors kept as they are.
+def save(name, net, about, extra=None, folder=None, *, eight_bits=False):
+    """Write a network and its card, left out beside those that ship. about: what the card says; extra: tensors kept as
+    they are; eight_bits: whether large weights are stored in eight bits (:mod:`course_lib.eight_bits`), not in float16.
 
     Raises ValueError, before anything is written, for a name that leaves the folder, for weights that are NaN, infinite
     or beyond float16, and for a card that names what the library does not know.
     """
     path, extra = _path(name, ".safetensors", folder), extra or {}
     _check_known(name, about)
-    tensors = {
+    values = {key: value.cpu() for key, value in net.state_dict().items() if key not in extra}
+    large = {key: _checked(key, value, value) for key, value in values.items() if eight_bits and is_large(value)}
+    tensors = packed(large) | {
         key: _checked(key, value, value.half() if value.is_floating_point() else value)
-        for key, value in ((key, value.cpu()) for key, value in net.state_dict().items() if key not in extra)
+        for key, value in values.items()
+        if key not in large
     }
     tensors |= {key: _checked(key, value, value) for key, value in extra.items()}
     write_tensors(path, tensors)

@@ -5,7 +5,7 @@ In the folder of a day lie
 - ``data/``: the arrays that networks are trained on, made beforehand by many processes;
 - ``weights/``: the networks that ship, replaced by those of the day as they are done;
 - ``NAME.checkpoint.safetensors`` and ``fall/``: checkpoints, before and after the learning rate fell;
-- ``results/``: what one takes home: for each network its weights (float16), card and log; and ``summary.json``.
+- ``results/``: what one takes home: for each network its weights, card and log; and ``summary.json``.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ import torch
 
 from course_lib import datasets, pretrained, runtime
 from course_lib.checkpoints import read_checkpoint, save_checkpoint
+from course_lib.eight_bits import rounded
 from course_lib.files import write_atomically
 from course_lib.recipes import queue
 from course_lib.recipes.runs import checkpoint_path, measured, run, trained
@@ -202,14 +203,15 @@ def _train_and_measure(day, name, until):
             "seconds": seconds,
             "loss": loss,
         }
-        pretrained.save(name, net, recipe.describe() | {"steps": steps})  # lest there is no time for its measure
+        made = recipe.describe()
+        pretrained.save(name, rounded(net), made | {"steps": steps}, eight_bits=True)  # there may be no time to measure
         _take_home(day, name)
         _say(day, name, said)
         net, about, extra = measured(recipe, folder)
         about |= {"training_images": len(recipe.load_data()[0])}
-        pretrained.save(name, net, about, extra)
+        pretrained.save(name, net, about, extra, eight_bits=True)
         _take_home(day, name)
-        missed, made = entry.misses(about), recipe.describe()
+        missed = entry.misses(about)
         said |= {"result": "; ".join(missed) or "meets its bar"}
         _say(day, name, said | {"measure": {key: value for key, value in about.items() if key not in made}})
     except Exception as error:

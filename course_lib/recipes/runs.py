@@ -9,6 +9,7 @@ import torch
 
 from course_lib import pretrained, runtime
 from course_lib.checkpoints import load_checkpoint, read_checkpoint, save_checkpoint
+from course_lib.eight_bits import rounded
 from course_lib.training import Batches, progress, train
 
 CHECKPOINT_SECONDS = 120
@@ -108,9 +109,9 @@ def settings(recipe, folder):
 
 
 def measured(recipe, folder):
-    """The network of a recipe's checkpoint, its card, and the tensors to ship beside its weights."""
+    """The network of a recipe's checkpoint, as it ships, its card, and the tensors to ship beside its weights."""
     net, step = trained(recipe, folder)
-    net = runtime.placed(net)
+    net = runtime.placed(rounded(net))
     quality, extra = recipe.measure(recipe, net)
     about = recipe.describe() | {"steps": step, "trained_on": platform.processor() or platform.machine()} | quality
     if start := settings(recipe, folder).get("from"):
@@ -121,5 +122,5 @@ def measured(recipe, folder):
 def ship(recipe, folder):
     """Measure a trained recipe and write ``weights/NAME.safetensors`` and its card."""
     net, about, extra = measured(recipe, folder)
-    pretrained.save(recipe.name, net, about, extra)
+    pretrained.save(recipe.name, net, about, extra, eight_bits=True)
     return about

@@ -13,6 +13,7 @@ import torch
 
 from course_lib import pretrained, sample
 from course_lib.datasets import spread_of_each_class
+from course_lib.eight_bits import rounded
 from course_lib.generate import draw
 from course_lib.recipes import RECIPES
 from course_lib.recipes.copies import COPIES
@@ -302,3 +303,26 @@ def test_networks_of_another_sort_are_named():
         pretrained.reference("mednist")
     with pytest.raises(ValueError, match="mednist has no tensor 'faces'"):
         pretrained.tensor("mednist", "faces")
+
+
+def test_in_eight_bits_a_network_is_half_as_large_and_comes_back_as_it_was_rounded(folder, monkeypatch):
+    """Weights, answers, and, of a tied weight, both names; the rest is in float16 as ever."""
+    about = {"network": "DiffusionUNet", "network_args": {"channels": (32, 64), "num_classes": 2}}
+    net = pretrained.build(about["network"], **about["network_args"])
+    pretrained.save("half", net, about, folder=folder)
+    pretrained.save("eight", net, about, folder=folder, eight_bits=True)
+    sizes = [(folder / f"{name}.safetensors").stat().st_size for name in ("eight", "half")]
+    assert sizes[0] < 0.6 * sizes[1]
+    back = pretrained.load.__wrapped__("eight").state_dict()
+    wanted = rounded(net).state_dict()
+    assert back.keys() == wanted.keys()
+    for key, value in wanted.items():
+        torch.testing.assert_close(back[key].cpu(), value, rtol=1e-3, atol=1e-6)
+
+
+def test_nan_in_a_large_weight_is_refused_in_eight_bits_too(folder):
+    net = torch.nn.Linear(64, 64)
+    net.weight.data[1, 0] = float("nan")
+    with pytest.raises(ValueError, match="weight holds NaN"):
+        pretrained.save("y", net, {"network": "Classifier", "network_args": {}}, folder=folder, eight_bits=True)
+    assert not list(folder.glob("y*"))
