@@ -84,12 +84,13 @@ QUEUE = (
     Entry("brain", 288_000, 6_400_000, start="brain", most={"frechet_distance": 20}, share=2),
     Entry(
         "brain_autoencoder",
-        300_000,
+        80_000,
         2_000_000,
         start="brain_autoencoder",
         most={"frechet_distance": 30},
         least={"contrast_kept/tiny": 0.7},
         share=1.5,
+        changes={"peak_rate": 1e-3},  # at 5e-3 what it had learnt is lost
     ),
     Entry(
         "brain_two_classes",
