@@ -6,7 +6,8 @@ module that needs it, MONAI only when a network is built.
 
 the three nouns          schedules, predictions, denoisers, samplers
 what takes a denoiser    guidance, inverse with operators, likelihood, generate
-what learns              networks, losses, training, checkpoints, recipes; pretrained reads what ships, weights
+what learns              networks, losses, training with optimizers and compiling, checkpoints, recipes
+what ships               pretrained reads weights, eight_bits makes them small
 images and data          datasets, images, scans, nifti, hippocampus
 judged, used, compared   metrics, applications, generative, experiments
 what a learner sees      viz, exercises

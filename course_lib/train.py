@@ -25,7 +25,7 @@ from course_lib.files import write_atomically
 from course_lib.recipes import RECIPES
 from course_lib.recipes.gpu_day import gpu_day
 from course_lib.recipes.queue import measured_path, next_entry
-from course_lib.recipes.runs import checkpoint_path, is_main_process, measured, run, settings, ship
+from course_lib.recipes.runs import checkpoint_path, is_main_process, measured, precision_of, run, settings, ship
 
 
 def _recipe(name, steps):
@@ -43,10 +43,10 @@ def _recipe(name, steps):
 
 
 def _precision(asked, recipe, folder):
-    """torch.float32 or torch.bfloat16; for "auto" that of the checkpoint, or the one that is faster here."""
+    """torch.float32 or torch.bfloat16; for "auto" that of the checkpoint, or the recipe's."""
     if asked == "auto":
         asked = settings(recipe, folder).get("precision")
-    return getattr(torch, asked) if asked else runtime.precision()
+    return getattr(torch, asked) if asked else precision_of(recipe)
 
 
 def _train(recipe, start, args):

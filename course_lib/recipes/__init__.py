@@ -96,6 +96,7 @@ ENTRIES = (
         LARGE_WITH_LESIONS | FEW,
         measure_autoencoder,
         steps=3700,
+        precision="float32",  # the signs of small differences, of which its gradient is made, drown in bfloat16
     ),
     unet("brain_latent", OF_LATENTS, V(), LATENTS, measure_large, steps=4500),
     unet("brain_pixels", SMALL, V(), LARGE, measure_large, steps=600),

@@ -31,7 +31,7 @@ from course_lib.checkpoints import read_checkpoint, save_checkpoint
 from course_lib.eight_bits import rounded
 from course_lib.files import write_atomically
 from course_lib.recipes import queue
-from course_lib.recipes.runs import checkpoint_path, measured, run, trained
+from course_lib.recipes.runs import checkpoint_path, measured, precision_of, run, trained
 
 LEVEL = 0.7  # of the steps, after which the learning rate falls
 CLOSING = 0.03  # of the budget, kept for the end
@@ -237,7 +237,7 @@ def _train(day, entry, until):
     turn, level = begin + LEVEL * (last - begin), max(1, int(LEVEL * recipe.steps))
     checkpoint = checkpoint_path(recipe, day.folder)
     is_here = entry.start and (pretrained.WEIGHTS / f"{entry.start}.safetensors").exists()
-    options = day.precision or runtime.precision(), entry.start if is_here else None, day.compiled
+    options = day.precision or precision_of(recipe), entry.start if is_here else None, day.compiled
     done = read_checkpoint(checkpoint)[3] if checkpoint.exists() else 0
     if done < level:
         for state in run(recipe, day.folder, *options):

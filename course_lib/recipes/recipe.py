@@ -22,8 +22,8 @@ class Recipe:
 
     ``load_data()`` gives images (N, H, W) or (N, C, ...), and labels (N, ...) or None. ``measure(recipe, net)`` gives
     what the card says of the quality, and tensors to ship beside the weights. ``full`` is what COURSE_PROFILE=full
-    changes: a training of GPU size. ``base`` names the shipped network that this one steers, and ``start`` the one
-    whose weights are its first.
+    changes: a training of GPU size. ``precision`` is "float32" where training must not take the faster one. ``base``
+    names the shipped network that this one steers, and ``start`` the one whose weights are its first.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Recipe:
     batch_size: int = 64
     peak_rate: float = 5e-4
     optimizer: str = "AdamW"
+    precision: str | None = None
     seed: int = 0
     full: dict = field(default_factory=dict)
     base: str | None = None

@@ -47,6 +47,11 @@ def _start(recipe, start, precision, compiled):
     return net
 
 
+def precision_of(recipe):
+    """The precision in which a recipe is trained here: its own, or the faster one of this machine."""
+    return getattr(torch, recipe.precision) if recipe.precision else runtime.precision()
+
+
 def run(recipe, folder, precision, start=None, compiled=False):
     """Train a recipe to its end, with a checkpoint in ``folder`` every two minutes; yields each state.
 

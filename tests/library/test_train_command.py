@@ -104,6 +104,12 @@ def test_automatic_precision_is_that_of_the_checkpoint(tiny, monkeypatch):
     assert run_main(monkeypatch, *folder, "--precision", "auto", "--steps", "2") == 0
 
 
+def test_a_recipe_may_want_more_precision_than_the_faster_one(monkeypatch):
+    monkeypatch.setattr(runtime, "precision", lambda: torch.bfloat16)
+    assert runs.precision_of(RECIPES["brain_autoencoder"]) == torch.float32
+    assert runs.precision_of(RECIPES["brain"]) == torch.bfloat16
+
+
 def test_unknown_names_are_refused(tiny, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["train", "mednit"])
     assert train.main() == 1
