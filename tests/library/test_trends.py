@@ -431,11 +431,11 @@ def test_student_starts_as_its_teacher(few_images):
     torch.manual_seed(1)
     pretrained.save("someone", DiffusionUNet(**TINY), {"network": "DiffusionUNet", "network_args": TINY})
     student = dataclasses.replace(RECIPES["trend_student"], network_args=TINY)
-    net, teacher = runs._start(student, "someone"), pretrained.load("someone")
+    net, teacher = runs._start(student, "someone", torch.float32, False), pretrained.load("someone")
     for name, value in teacher.state_dict().items():
         assert torch.equal(net.state_dict()[name].cpu(), value.cpu()), name
     name = next(iter(net.state_dict()))
-    assert not torch.equal(runs._start(student, None).state_dict()[name], net.state_dict()[name])
+    assert not torch.equal(runs._start(student, None, torch.float32, False).state_dict()[name], net.state_dict()[name])
     assert student.start == "trend_flow"
 
 
