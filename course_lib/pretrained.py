@@ -193,13 +193,13 @@ def save(name, net, about, extra=None, folder=None, *, eight_bits=False):
     """
     path, extra = _path(name, ".safetensors", folder), extra or {}
     _check_known(name, about)
-    values = {key: value.cpu() for key, value in net.state_dict().items() if key not in extra}
-    large = {key: _checked(key, value, value) for key, value in values.items() if eight_bits and is_large(value)}
-    tensors = packed(large) | {
-        key: _checked(key, value, value.half() if value.is_floating_point() else value)
-        for key, value in values.items()
-        if key not in large
-    }
+    tensors = {}
+    for key, value in net.state_dict().items():
+        if key not in extra:
+            value = value.cpu()
+            as_it_is = not value.is_floating_point() or (eight_bits and is_large(value))
+            tensors[key] = _checked(key, value, value if as_it_is else value.half())
+    tensors = packed(tensors) if eight_bits else tensors
     tensors |= {key: _checked(key, value, value) for key, value in extra.items()}
     write_tensors(path, tensors)
     about = about | {"bytes": path.stat().st_size, "sha256": sha256(path)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import experiments, pretrained
+from course_lib import experiments, pretrained, runtime
 from course_lib.applications import classical, counterfactual, denoising
 from course_lib.applications.anomaly import noise_and_denoise
 from course_lib.denoisers import Denoiser, GaussianDenoiser
@@ -277,7 +277,7 @@ def test_record_is_whole_and_of_the_networks_that_are_here():
         ("denoising, 0.4", "TV", 0.02),
         ("denoising, 0.4", "posterior mean", 0.3),
         ("magnitude", "denoised, then corrected", 0.3),
-        ("larger ventricles", "pushed", 0.15),  # a segmenter marks the ventricles
+        ("larger ventricles", "pushed", 0.02),
         ("larger ventricles", "inverted, pushed map", 0.5),
         ("larger ventricles", "inverted further, pushed map", 0.5),
         ("removed, mass", "biharmonic", 0.05),
@@ -285,8 +285,12 @@ def test_record_is_whole_and_of_the_networks_that_are_here():
         ("T1 to T2", "one curve", 0.02),
     ],
 )
-def test_first_cases_of_a_row_can_be_made_again(task, name, tolerance):
-    """PSNR in dB, within what another precision of the network changes."""
+def test_first_cases_of_a_row_can_be_made_again(task, name, tolerance, monkeypatch):
+    """PSNR in dB, in the precision of the record, which a busy machine may not take for the faster one."""
+    monkeypatch.setattr(
+        runtime, "precision", lambda: getattr(torch, experiments.load(image_to_image.STUDY.name)["precision"])
+    )
+    image_to_image.cases_of.cache_clear()  # in it are maps by a network
     rows = [row for row in record_rows() if (row["task"], row["method"], row["split"]) == (task, name, "test")]
     if not rows:
         pytest.skip(f"{name} of {task} is not in the record")

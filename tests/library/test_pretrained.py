@@ -305,8 +305,8 @@ def test_networks_of_another_sort_are_named():
         pretrained.tensor("mednist", "faces")
 
 
-def test_in_eight_bits_a_network_is_half_as_large_and_comes_back_as_it_was_rounded(folder, monkeypatch):
-    """Weights, answers, and, of a tied weight, both names; the rest is in float16 as ever."""
+def test_in_eight_bits_a_network_is_half_as_large_and_comes_back_as_it_was_rounded(folder):
+    """Large weights as ``rounded`` has them; the rest from float16 as ever."""
     about = {"network": "DiffusionUNet", "network_args": {"channels": (32, 64), "num_classes": 2}}
     net = pretrained.build(about["network"], **about["network_args"])
     pretrained.save("half", net, about, folder=folder)
