@@ -7,8 +7,9 @@ method                   the healthy twin                                source
 =======================  ==============================================  ==================================
 Healthy.z                (no twin) |x - mean| / std, pixel by pixel      the atlas as a baseline
 Healthy.project          the nearest image in the span of K directions   PCA; residual of Mahalanobis
+with_coarse_noise        a network that has learnt to take it away       Kascenas et al. (MIDL 2022)
 noise_and_denoise        noise to t_0, then sample back                  AnoDDPM: Wyatt et al. (CVPRW 2022)
-one_step                 noise to t_0, then D alone, mean of draws       Kascenas et al. (MIDL 2022)
+one_step                 noise to t_0, then D alone, mean of draws       as that, with a diffusion model's noise
 invert and guided back   DDIM to t_0, back with guidance to "healthy"    Wolleb et al. (MICCAI 2022);
                                                                          Sanchez et al. (DGM4MICCAI 2022)
 =======================  ==============================================  ==================================
@@ -22,6 +23,8 @@ from course_lib.samplers import ddim_step, ddpm_step, noise_like, sample
 from course_lib.schedules import schedule_of
 
 BACKGROUND = -0.95  # below this a pixel of a skull-stripped image is background
+COARSE = 8  # pixels a side to one number of the coarse noise: 12 x 12 for 96 x 96
+COARSE_STD = 0.33  # of these numbers: 0.2 of the range from background to the 99th percentile of the brain, about 0.63
 
 
 def brain(x):
@@ -103,6 +106,27 @@ def _rising(t_0, n):
     return torch.linspace(0, t_0, n + 1, dtype=torch.float64)
 
 
+def with_coarse_noise(x, generator):
+    """x (N, C, H, W) in [-1, 1] with coarse Gaussian noise inside the brain, nothing outside; gives its shape.
+
+    What a denoising autoencoder learns to take away. Noise of H/8 x W/8 numbers is blown up bilinearly, corner on
+    corner, and rolled by a random number of pixels a side, so that its grid lies nowhere in particular. Noise that is
+    drawn pixel by pixel would be taken away without knowing anatomy; patches of the size of a lesion are not. Of an
+    image to be searched no noise is added: its score is |x - net(x)|.
+
+    Kascenas, Pugeault & O'Neil, Denoising autoencoders for unsupervised anomaly detection in brain MRI (MIDL 2022),
+    with the settings of their code (github.com/AntanasKascenas/DenoisingAE, src/denoising.py): 16 x 16 numbers for 128
+    x 128 pixels, standard deviation 0.2 where the 99th percentile of the brain is 1 and the background 0, one roll for
+    a batch. Raises ValueError unless x are images and generator a ``torch.Generator`` or None.
+    """
+    inside = brain(x)
+    shaped("N, C, H, W", x=x)
+    numbers = COARSE_STD * noise_like(x[..., ::COARSE, ::COARSE], generator)
+    noise = F.interpolate(numbers, x.shape[2:], mode="bilinear", align_corners=True)
+    shift = [int(torch.randint(side, (), generator=generator)) for side in x.shape[2:]]
+    return x + noise.roll(shift, (2, 3)) * inside
+
+
 def noise_and_denoise(denoiser, x, t_0, n, generator, step=ddpm_step):
     """AnoDDPM: x_t0 = alpha x + sigma eps, then n steps of sampling back to t = 0. x (N, C, H, W); gives its shape.
 
@@ -117,7 +141,8 @@ def noise_and_denoise(denoiser, x, t_0, n, generator, step=ddpm_step):
 def one_step(denoiser, x, t_0, draws, generator):
     """The mean of D(x_t0, t_0) over several draws of the noise: no sampling, one evaluation a draw. x (N, C, H, W).
 
-    As a score of anomaly this is the denoising autoencoder of Kascenas et al. (MIDL 2022), at one noise level.
+    As a score of anomaly it is near to the denoising autoencoder of Kascenas et al. (MIDL 2022), at one noise level;
+    the noise is that of a diffusion model, pixel by pixel, and is also added to the image that is searched.
     """
     images(x=x)
     whole(draws=draws)

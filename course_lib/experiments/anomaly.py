@@ -92,6 +92,12 @@ def _reconstructed(name):
     return _by_twin(lambda x, generator: _answer(decoded, x))
 
 
+def _denoised(x, generator):
+    """What the denoising autoencoder makes of images to which no noise was added: a lesion it takes for noise."""
+    net = pretrained.load("brain_dae")
+    return _answer(lambda x: net(x, 0.0), x)
+
+
 def _answer(network, x):
     """A network's answer to images (N, 1, H, W), in the faster precision."""
     with runtime.fast():
@@ -116,6 +122,7 @@ METHODS = {
     "PCA": Method(_projected, grid(K=(8, 16, 32, 64, 128))),
     "autoencoder": Method(_reconstructed("brain_ae"), networks=("brain_ae",), evaluations=1),
     "VAE": Method(_reconstructed("brain_vae"), networks=("brain_vae",), evaluations=1),
+    "denoising autoencoder": Method(_by_twin(_denoised), networks=("brain_dae",), evaluations=1),
     "noise and denoise": Method(
         _by_twin(lambda x, g, t_0: noise_and_denoise(_prior(), x, t_0, STEPS, g)),
         grid(t_0=NOISE_LEVELS),

@@ -6,6 +6,7 @@ data; the rest is as :class:`~course_lib.recipes.recipe.Recipe` has it.
 
 from functools import partial
 
+from course_lib.applications.anomaly import with_coarse_noise
 from course_lib.losses import AutoencoderLoss, DiffusionLoss, DistillationLoss, EDMLoss, RegressionLoss
 from course_lib.recipes.brain import (
     CONTRASTS,
@@ -21,6 +22,7 @@ from course_lib.recipes.brain import (
     measure_autoencoder,
     measure_brain,
     measure_brain_features,
+    measure_coarse,
     measure_control,
     measure_ct,
     measure_large,
@@ -79,6 +81,7 @@ ENTRIES = (
     vector_autoencoder("brain_ae", 0.0, HEALTHY, measure_neck, steps=1500),
     # 128 b / 96^2 makes the loss the evidence lower bound of Laplace noise of scale b; here b = 0.07
     vector_autoencoder("brain_vae", 1e-3, HEALTHY, measure_neck, steps=1500),
+    unet("brain_dae", SMALL, RegressionLoss(with_coarse_noise, drawn=True), HEALTHY, measure_coarse, steps=3000),
     entry(
         "brain_control", "ControlledUNet", {"num_labels": 5}, V(), MAPS_8000, measure_control, base="brain", steps=700
     ),

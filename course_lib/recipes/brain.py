@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from course_lib import datasets, pretrained, runtime, scans
+from course_lib.applications.anomaly import with_coarse_noise
 from course_lib.generate import draw_latents
 from course_lib.images import in_batches, to_tensor
 from course_lib.metrics.distribution import frechet_distance, moments
@@ -55,16 +56,16 @@ def _maps(n):
     return brain_data(lambda: datasets.brain_maps("train", n), n, what, classes=datasets.BRAIN_TISSUES)
 
 
+def _kinds(n):
+    what = "a sixth of them healthy, a sixth of each family of lesions"
+    kinds = ("healthy", *datasets.LESION_FAMILIES)
+    return brain_data(lambda: datasets.brain_families("train", n), 6 * n, what, classes=kinds, batch_size=64)
+
+
 HEALTHY = brain_data(lambda: (datasets.healthy_brains("train", SUBJECTS), None))
 LARGE = brain_data(lambda: (_healthy(128), None), image_size=128)
 LATENTS = brain_data(_latents, image_size=128, batch_size=64)
-SIX_KINDS = brain_data(
-    lambda: datasets.brain_families("train", 1000),
-    6000,
-    "a sixth of them healthy, a sixth of each family of lesions",
-    classes=("healthy", "hyper", "hypo", "texture", "mass", "tiny"),
-    batch_size=64,
-)
+SIX_KINDS, MANY_OF_SIX_KINDS = _kinds(1000), _kinds(4000)
 MAPS_6000, MAPS_8000 = _maps(6000), _maps(8000)
 TWO_CLASSES = brain_data(
     lambda: datasets.healthy_or_not("train", 8000),
@@ -228,6 +229,24 @@ def measure_neck(recipe, net):
         "psnr_of_the_mean_image": mean_psnr(mean.expand_as(x), x),
         "images": FD_IMAGES,
         "contrast_kept": _contrast_kept(_through(net), recipe.image_size),
+    }, {}
+
+
+def measure_coarse(recipe, net):
+    """PSNR on healthy test subjects: of what is made of the slices themselves, as when lesions are searched for, and of
+    what is made of them with coarse noise, beside these noisy slices; and the contrast that lesions keep, of which
+    little is wanted (see :func:`measure_neck`)."""
+    x = to_tensor(datasets.healthy_brains("test", FD_IMAGES))
+    noisy = with_coarse_noise(x, runtime.seeded(0))
+
+    def cleaned(x):
+        return net(x, 0.0).clamp(-1, 1)
+
+    return {
+        "psnr": mean_psnr(in_batches(cleaned, x, 100), x),
+        "psnr_of_noisy": {"denoised": mean_psnr(in_batches(cleaned, noisy, 100), x), "untouched": mean_psnr(noisy, x)},
+        "images": FD_IMAGES,
+        "contrast_kept": _contrast_kept(cleaned, recipe.image_size),
     }, {}
 
 

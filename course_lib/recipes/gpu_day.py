@@ -149,8 +149,8 @@ def _entry(name):
 
 def _data_path(day, name):
     """The arrays of an entry's data, which the first entry with the same data names."""
-    load = queue.RECIPES[name].load_data
-    owner = next(entry.name for entry in queue.QUEUE if queue.RECIPES[entry.name].load_data is load)
+    load = _entry(name).recipe().load_data
+    owner = next(entry.name for entry in queue.QUEUE if entry.recipe().load_data is load)
     return day.folder / "data" / f"{owner}.npz"
 
 
@@ -163,7 +163,7 @@ def _make_data(day, names):
     for name in names:
         try:
             if not _data_path(day, name).exists():
-                _keep_data(_data_path(day, name), *queue.RECIPES[name].load_data())
+                _keep_data(_data_path(day, name), *_entry(name).recipe().load_data())
         except Exception:  # its own process will meet it again, and say so in its log
             continue
 
@@ -229,7 +229,7 @@ def _train(day, entry, until):
     falls from the checkpoint of there.
     """
     path = _data_path(day, entry.name)
-    load = partial(_kept_data, path) if path.exists() else queue.RECIPES[entry.name].load_data
+    load = partial(_kept_data, path) if path.exists() else entry.recipe().load_data
     size = entry.recipe().batch_size * (BATCH if runtime.device() == "cuda" else 1)
     recipe = entry.recipe(entry.many, load_data=load, batch_size=size)
     begin, fall = time.time(), day.folder / "fall"

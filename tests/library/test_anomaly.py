@@ -2,20 +2,22 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from course_lib import datasets, experiments, pretrained, schedules
+from course_lib import datasets, experiments, pretrained, runtime, schedules
 from course_lib.applications import anomaly
 from course_lib.denoisers import GaussianDenoiser
+from course_lib.eight_bits import rounded
 from course_lib.experiments import anomaly as study
 from course_lib.losses import AutoencoderLoss
 from course_lib.metrics import detection
 from course_lib.networks import VectorAutoencoder
-from course_lib.recipes import RECIPES, brain, quality, runs
+from course_lib.recipes import RECIPES, brain, quality, queue, runs
 
 # ---- the networks ----------------------------------------------------------------------------------------------------
 
@@ -57,12 +59,13 @@ SMALLER = {
     "brain_two_classes": {"channels": (32, 32), "num_res_blocks": 1, "patch": 4, "num_classes": 2},
     "brain_ae": TINY_NECK | {"variational": False},
     "brain_vae": TINY_NECK | {"variational": True},
+    "brain_dae": {"channels": (32, 32), "num_res_blocks": 1, "patch": 4},
 }
 
 
-@pytest.mark.parametrize("name", [*SMALLER, "brain_control"])
-def test_each_recipe_trains_ships_and_is_measured(name, monkeypatch, tmp_path):
-    """Its own data, loss and measure, with few and small images and a small network."""
+@pytest.fixture
+def few_and_small(monkeypatch):
+    """Slices are of 32 x 32, four of each sort, and samples are drawn in two steps."""
     from data_fetch import brain_cohort
 
     cohort, few = brain_cohort.cohort, 4
@@ -70,26 +73,79 @@ def test_each_recipe_trains_ships_and_is_measured(name, monkeypatch, tmp_path):
     monkeypatch.setattr(brain, "FD_IMAGES", few)
     monkeypatch.setattr(quality, "FD_NFE", 2)
     datasets.healthy_brains.cache_clear()
+    yield
+    datasets.healthy_brains.cache_clear()
+
+
+@pytest.mark.parametrize("name", [*SMALLER, "brain_control"])
+def test_each_recipe_trains_ships_and_is_measured(name, few_and_small, monkeypatch, tmp_path):
+    """Its own data, loss and measure, with few and small images and a small network."""
     args = SMALLER.get(name, RECIPES[name].network_args)
     recipe = dataclasses.replace(RECIPES[name], network_args=args, image_size=32, batch_size=4, steps=2)
     for _ in runs.run(recipe, tmp_path, torch.float32):
         pass
     monkeypatch.setattr(pretrained.save, "__defaults__", (None, tmp_path))
     runs.ship(recipe, tmp_path)
-    datasets.healthy_brains.cache_clear()
     card = json.loads((tmp_path / f"{name}.json").read_text())
     measured = {
         "brain_noisy_classifier": ("test_accuracy", "test_images"),
         "brain_two_classes": ("frechet_distance", "share_with_a_lesion"),
         "brain_control": ("test_dice", "test_images"),
+        "brain_dae": ("psnr", "psnr_of_noisy", "contrast_kept"),
     }
     for key in measured.get(name, ("psnr", "psnr_of_the_mean_image", "contrast_kept")):
         assert card[key] is not None
     assert set(card.get("share_with_a_lesion", {})) in (set(), {"healthy", "lesion"})
 
 
+def test_the_network_of_two_classes_goes_on_from_that_of_healthy_brains(few_and_small, monkeypatch, tmp_path):
+    """By the queue's own entry, with a small network for ``brain``: it begins with brain's answers whatever the class,
+    learns by Muon to tell the classes, ships in eight bits, and is measured."""
+    entry = next(entry for entry in queue.QUEUE if entry.name == "brain_two_classes")
+    recipe, base = entry.recipe(), RECIPES["brain"]
+    assert recipe.network_args == base.network_args | {"num_classes": 2} and recipe.loss == base.loss
+    assert entry.start == "brain" and recipe.optimizer == "Muon"
+
+    # of 64 channels, since where each is a group of its own, normalising takes the class off again
+    small, weights = {"channels": (64, 64), "num_res_blocks": 1, "patch": 4}, tmp_path / "weights"
+    weights.mkdir()
+    for path in pretrained.WEIGHTS.glob("brain_features.*"):
+        shutil.copy(path, weights)
+    monkeypatch.setattr(pretrained, "WEIGHTS", weights)
+    pretrained.load.cache_clear()
+    torch.manual_seed(0)
+    base = dataclasses.replace(base, network_args=small)
+    net = base.fresh()
+    for parameter in net.parameters():  # as after training: no last layer of a block is zero any more
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    pretrained.save("brain", rounded(net), base.describe())
+
+    def trained(folder, **changes):
+        args = {"network_args": small | {"num_classes": 2}, "image_size": 32, "batch_size": 4}
+        recipe = entry.recipe(8, **(args | changes))
+        *_, state = runs.run(recipe, tmp_path / folder, torch.float32, entry.start)
+        assert state.step == 2
+        return recipe, state.net.eval()
+
+    def answers(net, y):
+        with torch.no_grad():
+            return net(noise(3, 1, 32, 32).to(runtime.device()), 0.5, *([] if y is None else [torch.tensor(y)])).cpu()
+
+    _, still = trained("still", peak_rate=1e-12)
+    torch.testing.assert_close(answers(still, [0, 1, 2]), answers(pretrained.load("brain"), None), rtol=0, atol=1e-5)
+    recipe, moved = trained("moved")
+    assert (answers(moved, [0, 0, 0]) - answers(moved, [1, 1, 1])).abs().max() > 1e-6
+    card = runs.ship(recipe, tmp_path / "moved")
+    assert card["from"].startswith("brain ") and card["optimizer"] == "Muon" and card["steps"] == 2
+    assert set(card["share_with_a_lesion"]) == {"healthy", "lesion"} and card["frechet_distance"] > 0
+    assert entry.misses(card), "an untrained network misses the bar, in words"
+    denoiser = pretrained.load_denoiser("brain_two_classes")  # as the study of notebook 11 loads it
+    assert denoiser(noise(2, 1, 32, 32), 0.5, y=torch.tensor([0, 1])).shape == (2, 1, 32, 32)
+    pretrained.load.cache_clear()
+
+
 def test_shipped_size_of_the_recipes_stays_small():
-    """In float16, 2.5 MB at most each."""
+    """In float16, 2.5 MB at most each; ``brain_two_classes`` as it is, before it becomes a copy of ``brain``."""
     from course_lib.networks import build
 
     for name in SMALLER:
@@ -100,6 +156,59 @@ def test_shipped_size_of_the_recipes_stays_small():
 def test_half_of_the_classes_images_have_a_lesion(monkeypatch):
     monkeypatch.setattr(datasets, "brain_maps", lambda split, n: (None, np.array([[[0, 3]], [[4, 3]], [[1, 2]]])))
     assert datasets.healthy_or_not("train", 3)[1].tolist() == [0, 1, 0]
+
+
+# ---- coarse noise ----------------------------------------------------------------------------------------------------
+
+
+def test_coarse_noise_has_the_covariance_of_its_interpolation_and_stays_in_the_brain():
+    """Against NumPy's linear interpolation, row by row: W of shape (96, 12), corner on corner, rolled by all shifts.
+
+    The mean over shifts of a pixel's variance is std^2 (mean of diag(W W^T))^2, 0.45 std^2; that of the products of two
+    pixels of a row follows from the other diagonals of W W^T. Tolerance: about five standard errors of 300 images.
+    """
+    inside = torch.zeros(96, 96, dtype=torch.bool)
+    inside[10:80, 20:90] = True
+    x = torch.where(inside, 0.2, -1.0).expand(300, 1, 96, 96)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.cat([anomaly.with_coarse_noise(part, generator) - part for part in x.split(1)])[:, 0]
+    assert (noise[:, ~inside] == 0).all() and noise[:, inside].abs().max() > 0.5
+    W = np.stack([np.interp(np.linspace(0, 11, 96), np.arange(12), row) for row in np.eye(12)], 1)
+    along = [np.mean([(W @ W.T)[k, (k + lag) % 96] for k in range(96)]) for lag in (0, 1, 8, 24)]
+    assert 0.40 < along[0] ** 2 < 0.50  # the standard deviation is two thirds of that of the numbers
+    block = noise[:, 10:80, 20:90].double()
+    for lag, expected in zip((0, 1, 8, 24), along):
+        found = (block[:, :, lag:] * block[:, :, : 70 - lag]).mean()
+        assert float(found) == pytest.approx(0.33**2 * along[0] * expected, abs=0.003)
+    assert abs(float(block.mean())) < 0.01
+
+
+def test_coarse_noise_is_of_its_generator_and_rolls():
+    x = torch.zeros(2, 1, 32, 32)  # brain everywhere
+    drawn = [anomaly.with_coarse_noise(x, torch.Generator().manual_seed(seed)) for seed in (0, 0, *range(1, 9))]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0][0], drawn[0][1])
+    # where the last row meets the first the noise is torn: at another row for each roll
+    tears = [int((noise - noise.roll(1, 2)).abs().mean((0, 1, 3)).argmax()) for noise in drawn[1:]]
+    assert len(set(tears)) > 3
+    assert (anomaly.with_coarse_noise(-torch.ones(1, 1, 20, 12), None) == -1).all()  # no brain, sides of any length
+
+
+def test_the_denoising_autoencoder_is_asked_without_noise(monkeypatch):
+    """Its score is the blurred |x - net(x, 0)|, 0 outside the brain."""
+    x = 0.5 * torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    x[:, :3] = -1
+    asked = []
+
+    def net(y, t):
+        asked.append((y, t))
+        return 0.9 * y
+
+    monkeypatch.setattr(pretrained, "load", {"brain_dae": net}.get)
+    score, twin = study.scores("denoising autoencoder", x, {})
+    assert torch.equal(asked[0][0].cpu()[:, 0], x) and asked[0][1] == 0.0 and len(asked) == 1
+    torch.testing.assert_close(twin, (0.9 * x))
+    torch.testing.assert_close(score, anomaly.residual_score(x, 0.9 * x))
 
 
 # ---- measures --------------------------------------------------------------------------------------------------------

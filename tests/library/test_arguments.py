@@ -147,6 +147,9 @@ def test_anomalies():
     for x in ((X * 127).byte(), (X + 1) * 127.5, X / 0):
         refused("x", anomaly.brain, x)
         refused("x", anomaly.noise_and_denoise, pixel, x, 0.2, 2, generator())
+        refused("x", anomaly.with_coarse_noise, x, generator())
+    refused("x", anomaly.with_coarse_noise, X[:, 0], generator())
+    refused("generator", anomaly.with_coarse_noise, X, 0)
     refused("twin", anomaly.residual_score, X[:, 0], X[:1, 0])
     for sigma in (0, -1, "1"):
         refused("sigma", anomaly.smooth, X[:, 0], sigma)

@@ -137,6 +137,7 @@ def test_anomaly_and_likelihood():
     twin = anomaly.noise_and_denoise(denoiser, x, 0.3, 2, torch.Generator())
     assert anomaly.residual_score(x[:, 0], twin[:, 0]).device.type == DEVICE
     assert anomaly.invert(denoiser, x, 0.3, 2).device.type == DEVICE
+    assert anomaly.with_coarse_noise(x, torch.Generator()).device.type == DEVICE
     assert likelihood.elbo_terms(denoiser, x, uniform_times(2)).device.type == DEVICE
     found = likelihood.ode_log_likelihood(denoiser, x, steps=1, t_max=0.9, probes=1)
     assert found.log_p.device.type == DEVICE

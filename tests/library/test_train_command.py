@@ -204,10 +204,11 @@ def test_training_may_start_from_a_shipped_network(tiny, monkeypatch, capsys):
 # ---- The queue -------------------------------------------------------------------------------------------------------
 
 
-def test_every_entry_of_the_queue_is_a_recipe_that_ships_and_comes_after_what_it_needs():
+def test_every_entry_of_the_queue_is_a_recipe_and_comes_after_what_it_needs():
     before = []
     for entry in queue.QUEUE:
-        assert entry.name in pretrained.names() and entry.images <= entry.many
+        assert entry.name in RECIPES and entry.images <= entry.many
+        assert entry.start is None or entry.start in pretrained.names()
         assert set(entry.after) <= set(before)
         before.append(entry.name)
     assert len(set(before)) == len(before)
@@ -217,6 +218,8 @@ def test_every_entry_of_the_queue_is_a_recipe_that_ships_and_comes_after_what_it
 def test_every_bar_is_about_values_that_cards_have():
     """What the shipped networks miss is said, in words; t = 0.5 comes with the next measurement."""
     for entry in queue.QUEUE:
+        if entry.name not in pretrained.names():
+            continue
         card = pretrained.card(entry.name)
         if entry.name == "brain_noisy_classifier":
             card["test_accuracy"]["t = 0.5"] = 0.4

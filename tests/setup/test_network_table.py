@@ -23,3 +23,13 @@ def test_a_network_that_is_not_described_is_named(monkeypatch):
     monkeypatch.delitem(network_table.NETWORKS, "brain_t2")
     with pytest.raises(ValueError, match=r"not both: brain_t2$"):
         network_table.page()
+
+
+def test_a_row_waits_for_its_network(monkeypatch):
+    """One whose network does not ship yet is left out; one that has not even a recipe is named."""
+    here = pretrained.names()
+    monkeypatch.setattr(pretrained, "names", lambda: [name for name in here if name != "brain_vae"])
+    assert "`brain_vae`" not in network_table.page() and "`brain_ae`" in network_table.page()
+    monkeypatch.setitem(network_table.NETWORKS, "brain_nobody", ("nothing", "none"))
+    with pytest.raises(ValueError, match=r"not both: brain_nobody$"):
+        network_table.page()
