@@ -34,7 +34,7 @@ import torch
 
 from course_lib.arguments import positive, whole, within
 from course_lib.denoisers import FunctionDenoiser
-from course_lib.operators import conjugate_gradients
+from course_lib.operators import conjugate_gradients, operator_norm
 from course_lib.predictions import eps_from_x0
 from course_lib.samplers import ddpm_step, falls, noise_like
 from course_lib.schedules import has_no_signal, schedule_of
@@ -278,12 +278,8 @@ def tv(operator, y, weight, iterations=60, start=None):
     from skimage.restoration import denoise_tv_chambolle
 
     back = operator.adjoint(y)
-    v = torch.randn(back.shape, generator=torch.Generator().manual_seed(0)).to(back)
-    for _ in range(15):
-        v = operator.adjoint(operator(v))
-        length = v.flatten(1).norm(dim=1).max()
-        v = v / length
-    L = 1.02 * float(length)  # power iteration comes from below
+    noise = torch.randn(back.shape, generator=torch.Generator().manual_seed(0)).to(back)
+    L = 1.02 * operator_norm(operator, noise) ** 2  # which comes from below
 
     def shrink(x):
         images = x.flatten(0, 1).cpu().numpy()

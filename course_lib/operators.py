@@ -19,7 +19,7 @@ Radon          sums along rays at n angles         smears each y along its ray c
 
 The adjoint is the gradient of <A x, y> with respect to x. Where y is complex (KSpace), <a, b> is the real part of
 sum a conj(b). KSpace and Radon also have A.solve(b, w), which is (A^T A + w I)^-1 b, KSpace A.fit(y, w), which is that
-of b = A^T y. Nothing here knows a network.
+of b = A^T y. :func:`fitted` draws an image to a measurement by it. Nothing here knows a network.
 """
 
 import numpy as np
@@ -162,11 +162,12 @@ class KSpace:
     def fit(self, y, weight):
         """(A^T A + weight I)^-1 A^T y, weight >= 0: :meth:`solve` with b = A^T y, but right for any small weight, since
         what rounding leaves of A^T y on lines that were not measured is not divided by it."""
-        return self._filter(self.adjoint(y), torch.where(self.gram > 0, 1 / (self.gram + weight), 0.0))
+        gram = self.gram.to(y.real)
+        return self._filter(self.adjoint(y), torch.where(gram > 0, 1 / (gram + weight), 0.0))
 
     def solve(self, b, weight):
         """(A^T A + weight I)^-1 b for real b (B, C, H, W), weight > 0: a division at each frequency."""
-        return self._filter(b, 1 / (self.gram + weight))
+        return self._filter(b, 1 / (self.gram.to(b) + weight))
 
 
 def _mirrored(lines):
@@ -211,19 +212,21 @@ def sampled_lines(size, acceleration, generator=None, centre=0.32):
 
 
 class Radon:
-    """Parallel-beam CT: A x = sums along rays, in pixels, of the square picture turned by each angle.
+    """Parallel-beam CT: A x = sums along rays of the square picture turned by each angle.
 
     The picture is turned about pixel (size // 2, size // 2) by bilinear interpolation and its columns are added up, as
     ``skimage.transform.radon(circle=True)`` does. All of it is one sparse matrix, so the adjoint is exact.
 
-    size : pixels a side, from 2 on. angles : number of views, from 1 on, evenly over 180 degrees. Raises ValueError
-        otherwise, and for pictures and sinograms of another size.
+    size : pixels a side, from 2 on. angles : number of views, from 1 on, evenly over 180 degrees. unit : length in
+        pixels, positive, in which rays are measured; with its :func:`operator_norm` in pixels A has norm 1. Raises
+        ValueError otherwise, and for pictures and sinograms of another size.
     """
 
-    def __init__(self, size, angles):
+    def __init__(self, size, angles, unit=1.0):
         whole(2, size=size)
         whole(angles=angles)
-        self.size, self.angles = int(size), int(angles)
+        positive(unit=unit)
+        self.size, self.angles, self.unit = int(size), int(angles), float(unit)
         self.theta = np.arange(angles) * np.pi / angles  # radians
         forward, self._ramp = self._matrix(), _ramp(size)
         matrices = {"forward": forward, "backward": forward.T.tocsr(), "fbp": self._interpolation()}
@@ -242,7 +245,7 @@ class Radon:
             for row, weight_row in _neighbours(y, n):
                 for column, weight_column in _neighbours(x, n):
                     parts.append((weight_row * weight_column, k * n + detector + middle, row * n + column))
-        return _sparse(parts, (self.angles * n, n * n))
+        return _sparse(parts, (self.angles * n, n * n)) / self.unit
 
     def _interpolation(self):
         """Linear interpolation of a filtered sinogram at each pixel, summed over the angles, (size^2, angles size)."""
@@ -280,7 +283,7 @@ class Radon:
         """
         padded = 2 * (len(self._ramp) - 1)
         filtered = torch.fft.irfft(torch.fft.rfft(y, padded) * self._ramp.to(y), padded)[..., : self.size]
-        return self._apply("fbp", filtered, (self.size, self.size)) * (torch.pi / (2 * self.angles))
+        return self._apply("fbp", filtered, (self.size, self.size)) * (self.unit * torch.pi / (2 * self.angles))
 
     def solve(self, b, weight, steps=30):
         """(A^T A + weight I)^-1 b for b (B, C, size, size), weight > 0, by ``steps`` of conjugate gradients."""
@@ -339,6 +342,48 @@ def conjugate_gradients(apply, b, steps, tolerance=1e-6):
         new = dot(r, r)
         p, old = r + torch.where(old > enough, new / old, 0.0) * p, new
     return x
+
+
+class _Fitted(torch.autograd.Function):
+    """:func:`fitted`, with S = (A^T A + weight I)^-1, which is symmetric: du/dx = weight S, du/dweight = S (x - u)."""
+
+    @staticmethod
+    def forward(ctx, x, weight, operator, y):
+        # written as a change of x: what solve leaves undone, and rounding, then scale with what changes
+        u = x + operator.solve(operator.adjoint(y - operator(x)), weight)
+        ctx.operator = operator
+        ctx.save_for_backward(x, weight, u)
+        return u
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        x, weight, u = ctx.saved_tensors
+        v = ctx.operator.solve(gradient, weight)
+        return weight * v, (v * (x - u)).sum(), None, None
+
+
+@torch.compiler.disable
+def fitted(operator, y, x, weight):
+    """The image that fits a measurement y and an image x (B, C, H, W) best, of the shape of x:
+
+        argmin_u |y - A u|^2 + weight |x - u|^2 = (A^T A + weight I)^-1 (A^T y + weight x)
+
+    operator : one that can ``solve``. weight : > 0, a number or a tensor of one. Gradients reach x and weight, by one
+    more solve, as exact as ``solve`` is (Aggarwal et al., MoDL, IEEE TMI 2019); for Radon, too, though its calls give
+    none.
+    """
+    return _Fitted.apply(x, torch.as_tensor(weight, dtype=x.dtype, device=x.device), operator, y)
+
+
+def operator_norm(operator, x, iterations=15):
+    """The largest singular value of an operator, the root of the largest eigenvalue of A^T A: power iteration from
+    random images x (B, C, H, W). Where A differs from image to image, the largest of all. It comes from below."""
+    for _ in range(iterations):
+        x = operator.adjoint(operator(x))
+        length = x.flatten(1).norm(dim=1).max()
+        x = x / length
+    return float(length.sqrt())
 
 
 def rectangle(size, row, column, height, width):

@@ -12,6 +12,7 @@ ACCELERATIONS = (4, 8)
 MRI_NOISE = 0.03  # standard deviation in an image that is fully sampled, where white matter is at about 0.54
 CT_VIEWS = 24
 CT_NOISE = 0.4  # standard deviation of a ray, in pixels; the longest rays through a head sum up to about 100
+CT_UNIT = 45.36538  # pixels, in which rays are measured: their norm at 96 x 96, so that A has norm 1, as in MRI
 PROBLEMS = ("MRI, R = 4", "MRI, R = 8", "CT, 24 views")
 FINE = "MRI, R = 4, finer data"  # the scan of an image of 192 x 192, reconstructed on 96 x 96
 
@@ -27,14 +28,14 @@ def scan_mri(x_0, accelerations, generator):
 
 @functools.cache
 def _radon(size):
-    return Radon(size, CT_VIEWS)
+    return Radon(size, CT_VIEWS, CT_UNIT)
 
 
 def scan_ct(x_0, generator):
-    """A noisy scan of images (B, 1, H, W) from few views: (A, y)."""
+    """A noisy scan of images (B, 1, H, W) from few views, rays in units of ``CT_UNIT``: (A, y)."""
     A = _radon(x_0.shape[-1])
     y = A(x_0)
-    return A, y + CT_NOISE * torch.randn(y.shape, generator=generator).to(y.device)
+    return A, y + noise_of("CT") * torch.randn(y.shape, generator=generator).to(y.device)
 
 
 def back_projected(A, y):
@@ -42,15 +43,20 @@ def back_projected(A, y):
     return A.fbp(y + A(torch.ones_like(y[:1, :, :1, :1]).expand(1, -1, A.size, A.size))) - 1
 
 
-def zero_filled_scan(x_0, generator):
-    """What the network of MRI sees of x_0 (B, 1, H, W): a scan at 4 or 8, by chance, with zeros for missing lines."""
+def scan_mri_by_chance(x_0, generator):
+    """A noisy scan of images (B, 1, H, W), each at an acceleration of 4 or 8, by chance: (A, y)."""
     chosen = torch.randint(len(ACCELERATIONS), (len(x_0),), generator=generator)
-    A, y = scan_mri(x_0, [ACCELERATIONS[k] for k in chosen], generator)
+    return scan_mri(x_0, [ACCELERATIONS[k] for k in chosen], generator)
+
+
+def zero_filled_scan(x_0, generator):
+    """What the U-Net of MRI sees of x_0 (B, 1, H, W): a scan at 4 or 8, by chance, with zeros for missing lines."""
+    A, y = scan_mri_by_chance(x_0, generator)
     return A.adjoint(y)
 
 
 def back_projected_scan(x_0, generator):
-    """What the network of CT sees of x_0 (B, 1, H, W): the filtered back-projection of a scan."""
+    """What the U-Net of CT sees of x_0 (B, 1, H, W): the filtered back-projection of a scan."""
     return back_projected(*scan_ct(x_0, generator))
 
 
@@ -64,10 +70,11 @@ def check_problem(problem):
 
 
 def noise_of(problem):
-    """sigma_y of a problem, or of "MRI" or "CT", since all R have one. Raises ValueError for an unknown one."""
+    """sigma_y of a problem, or of "MRI" or "CT", since all R have one, in the units of its scans. Raises ValueError for
+    an unknown one."""
     if problem != "MRI":
         check_problem(problem)
-    return CT_NOISE if problem.startswith("CT") else MRI_NOISE
+    return CT_NOISE / CT_UNIT if problem.startswith("CT") else MRI_NOISE
 
 
 def acceleration(problem):

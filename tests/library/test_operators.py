@@ -14,7 +14,9 @@ from course_lib.operators import (
     Radon,
     conjugate_gradients,
     ellipse,
+    fitted,
     from_kspace,
+    operator_norm,
     rectangle,
     sampled_lines,
     to_kspace,
@@ -288,3 +290,66 @@ def test_conjugate_gradients_solve_each_image_on_its_own():
     x = conjugate_gradients(lambda v: v @ M, b, 50)
     torch.testing.assert_close(x, torch.linalg.solve(M, b.T).T, rtol=0, atol=1e-4)
     torch.testing.assert_close(conjugate_gradients(lambda v: v @ M, b[:1], 50), x[:1], rtol=0, atol=1e-5)
+
+
+# ---- the norm, and images that fit a scan ----------------------------------------------------------------------------
+
+
+@scans
+def test_the_norm_is_the_largest_singular_value(A, shape):
+    if getattr(A, "lines", torch.zeros(1)).ndim == 4:
+        A = KSpace(A.lines[1, 0, 0])
+    side = shape[2:]
+    columns = A(torch.eye(int(np.prod(side)), dtype=torch.float64).reshape(-1, 1, *side)).flatten(1)
+    parts = [columns.real, columns.imag] if columns.is_complex() else [columns]
+    expected = float(torch.linalg.matrix_norm(torch.cat(parts, 1), 2))
+    assert operator_norm(A, random(shape, 0), 200) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_norm_is_that_of_the_image_that_is_stretched_most():
+    lines = torch.zeros(2, 1, 1, 8)
+    lines[1, ..., 3] = 1  # without its mirror line: half of each
+    assert operator_norm(KSpace(lines), random((2, 1, 6, 8), 0), 50) == pytest.approx(0.5**0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize("unit", [0.5, 45.0])
+def test_a_unit_of_length_changes_no_answer(unit):
+    pixels, A, x = Radon(16, 5), Radon(16, 5, unit), random((2, 1, 16, 16), 0)
+    y, z = pixels(x), A(x)
+    torch.testing.assert_close(unit * z, y, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(A.fbp(z), pixels.fbp(y), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(A.pinv(z), pixels.pinv(y), rtol=0, atol=1e-6)
+    torch.testing.assert_close(A.solve(x, 3.0), pixels.solve(x, 3.0 * unit**2) * unit**2, rtol=1e-8, atol=1e-8)
+    with pytest.raises(ValueError, match="unit must be positive"):
+        Radon(16, 5, 0.0)
+
+
+@scans
+@pytest.mark.parametrize("relative", [0.03, 1.0, 100.0])
+def test_a_fitted_image_is_the_least_of_what_it_says(A, shape, relative):
+    """The gradient of |y - A u|^2 + weight |x - u|^2 is zero there, for weights relative to the norm of A^T A."""
+    x = random(shape, 0)
+    weight = relative * operator_norm(A, x) ** 2
+    y = measurement(A, x, 1)
+    u = fitted(A, y, x, weight)
+    gradient = A.adjoint(A(u) - y) + weight * (u - x)
+    assert gradient.norm() < 1e-5 * A.adjoint(A(x) - y).norm()
+
+
+@scans
+def test_gradients_of_a_fitted_image_are_finite_differences(A, shape):
+    x, direction, towards = (random((3, 1, *shape[2:]), seed) for seed in range(3))
+    y = measurement(A, x, 3)
+    weight = torch.tensor(0.3 * operator_norm(A, x) ** 2, dtype=torch.float64)
+
+    def value(x, weight):
+        return (fitted(A, y, x, weight) * towards).sum()
+
+    h, step = 1e-3, 1e-3 * weight
+    in_x = (value(x + h * direction, weight) - value(x - h * direction, weight)) / (2 * h)
+    in_weight = (value(x, weight + step) - value(x, weight - step)) / (2 * step)
+    x.requires_grad_()
+    weight.requires_grad_()
+    value(x, weight).backward()
+    assert float((x.grad * direction).sum()) == pytest.approx(float(in_x), rel=1e-4)
+    assert float(weight.grad) == pytest.approx(float(in_weight), rel=1e-4)
