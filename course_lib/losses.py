@@ -177,7 +177,8 @@ class ClassificationLoss:
 class RegressionLoss:
     """L = || net(y, 0) - x_0 ||^2, the mean over pixels: its minimum is the mean E[x_0 | y].
 
-    condition : makes y out of x_0; or concat : the last so many channels of the images are y, and the others x_0.
+    condition : makes y out of x_0, whatever the network takes: an image, or for an ``Unrolled`` network a scan (A, y);
+    or concat : the last so many channels of the images are y, and the others x_0.
     """
 
     condition: Callable | None = None

@@ -1,10 +1,13 @@
 """MONAI's networks by name. MONAI is imported when a network is built, not before: it takes seconds."""
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from course_lib.arguments import positive, whole
+from course_lib.operators import fitted
 from course_lib.predictions import preconditioning
 from course_lib.schedules import VarianceExploding, match_dims
 
@@ -176,6 +179,38 @@ class PreconditionedUNet(DiffusionUNet):
         """x_t (B, C, H, W) = x_0 + sigma_t eps; t (B,) or scalar in [0, 1]; D, the shape of x_t. y as in the base."""
         c_skip, c_out, c_in = preconditioning(match_dims(self.schedule.sigma(t), x_t), self.sigma_data)
         return c_skip * x_t + c_out * super().forward(c_in * x_t, t, y)
+
+
+class Unrolled(nn.Module):
+    """An unrolled reconstruction: net((A, y)) is the image after ``iterations`` rounds of a network D and a fit to the
+    scan, from a fit to an empty image on,
+
+        x <- argmin_u |y - A u|^2 + lambda |D(x) - u|^2 = (A^T A + lambda I)^-1 (A^T y + lambda D(x))
+
+    MoDL (Aggarwal et al., IEEE TMI 2019): D has the same weights in all rounds, and lambda is learnt with them. The
+    variational network (Hammernik et al., MRM 2018) takes a gradient step in place of the fit. Here D(x) = x + F(x, k /
+    iterations) with F a :class:`DiffusionUNet`, which is told the round k as it else is the time.
+
+    Parameters: iterations, 1 or more, and those of :class:`DiffusionUNet`.
+    """
+
+    def __init__(self, iterations=4, **arguments):
+        super().__init__()
+        whole(iterations=iterations)
+        self.iterations = iterations
+        self.unet = DiffusionUNet(**arguments)
+        self.log_weight = nn.Parameter(torch.tensor(math.log(0.05)))  # of lambda: positive, whatever it learns
+
+    def forward(self, scan, t=None):
+        """scan : (A, y), an operator that can ``solve`` and its measurement -> images (B, C, H, W) in about [-1, 1],
+        where y is. t is there for the loss, which hands every regression a time, and is ignored."""
+        A, y = scan
+        weight = self.log_weight.exp()
+        x = fitted(A, y, torch.full_like(A.adjoint(y), -1.0), weight)
+        for k in range(self.iterations):
+            change = self.unet(x.to(self.log_weight.device), k / self.iterations)
+            x = fitted(A, y, x + change.to(x), weight)
+        return x
 
 
 class ControlledUNet(nn.Module):
@@ -467,6 +502,7 @@ NETWORKS = {
     for network in (
         DiffusionUNet,
         PreconditionedUNet,
+        Unrolled,
         ControlledUNet,
         NoisyClassifier,
         NoisyFromClean,

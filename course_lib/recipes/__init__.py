@@ -38,9 +38,9 @@ from course_lib.recipes.copies import COPIES, few_brains, measure_copies
 from course_lib.recipes.hippocampus import MAPS, SLICES, VOLUMES, measure_hippocampus, measure_slices
 from course_lib.recipes.lesions import PAIRS, RATED, measure_raters
 from course_lib.recipes.mednist import MEDNIST, measure_classifier, measure_diffusion, measure_noisy_classifier
-from course_lib.recipes.recipe import classifier, entry, guide, segmenter, unet, vector_autoencoder
+from course_lib.recipes.recipe import classifier, entry, guide, segmenter, unet, unrolled, vector_autoencoder
 from course_lib.recipes.trends import EDM, SIGMA_DATA, SMALL_MEDNIST, TREND, flow_teacher, measure_trend
-from course_lib.scans import back_projected_scan, zero_filled_scan
+from course_lib.scans import back_projected_scan, scan_ct, scan_mri_by_chance, zero_filled_scan
 from course_lib.schedules import Cosine, Linear, RectifiedFlow
 
 V = partial(DiffusionLoss, Cosine(), "v")
@@ -56,6 +56,7 @@ CONCAT = {"concat": 1}
 SIX = {"num_classes": 6}
 SPOTS = SIX | {"pool": "max"}
 IN_NOISE = SIX | {"channels": (32, 64, 96), "patch": 4}
+UNROLLED = SMALL | {"iterations": 4}  # one network for all of them: as many weights as SMALL
 LATENTS_OF_8 = {"channels": (32, 64, 64), "latent_channels": 8, "patch": 2}
 FEW = {"batch_size": 8, "peak_rate": 1e-3}  # at so few images seen, many small steps get further than few large ones
 
@@ -91,6 +92,8 @@ ENTRIES = (
     unet(
         "brain_ct_unet", SMALL, RegressionLoss(back_projected_scan, drawn=True), HEALTHY | FEW, measure_ct, steps=2400
     ),
+    unrolled("brain_mri_unrolled", UNROLLED, scan_mri_by_chance, HEALTHY | FEW, measure_mri, steps=2400),
+    unrolled("brain_ct_unrolled", UNROLLED, scan_ct, HEALTHY | FEW, measure_ct, steps=2400),
     entry(
         "brain_autoencoder",
         "Autoencoder",

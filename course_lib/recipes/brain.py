@@ -11,6 +11,7 @@ from course_lib.applications.anomaly import with_coarse_noise
 from course_lib.generate import draw_latents
 from course_lib.images import in_batches, to_tensor
 from course_lib.metrics.distribution import frechet_distance, moments
+from course_lib.networks import Unrolled
 from course_lib.operators import Downsample
 from course_lib.recipes.quality import (
     FD_NFE,
@@ -283,11 +284,16 @@ def measure_super_resolution(recipe, net):
     return {"psnr": mean_psnr(found, x_0), "bicubic": mean_psnr(bicubic, x_0), "test_images": len(x_0)}, {}
 
 
+@torch.no_grad()
 def _psnr_of_scans(net, scan, picture):
-    """PSNR on 128 test subjects: of the network's answer to the picture of a scan, and of that picture itself."""
+    """PSNR on 128 test subjects: of the network's answer to a scan, or to the picture of it unless it is unrolled, and
+    of that picture."""
     x_0 = to_tensor(datasets.healthy_brains("test", 128))
-    seen = picture(*scan(x_0, runtime.seeded(0)))
-    return mean_psnr(in_batches(lambda x: net(x, 0.0), seen[:, 0].numpy(), 32), x_0), mean_psnr(seen, x_0)
+    A, y = scan(x_0, runtime.seeded(0))
+    seen = picture(A, y)
+    unrolled = isinstance(net, Unrolled)
+    found = net((A, y)) if unrolled else in_batches(lambda x: net(x, 0.0), seen[:, 0].numpy(), 32)
+    return mean_psnr(found, x_0), mean_psnr(seen, x_0)
 
 
 def measure_mri(recipe, net):

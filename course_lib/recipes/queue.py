@@ -80,6 +80,10 @@ def dice(card):
 MEDNIST_BAR = {"ratio_to_floor": 2.5}
 AS_BRAIN = {"network_args": DEEP | {"num_classes": 2}, "batch_size": 32}
 PSNR = "psnr"
+MRI_BAR, CT_BAR = {"psnr/R = 4": 31, "psnr/R = 8": 27.5}, {PSNR: 33.5}
+#: For a fair comparison with ``brain`` as many weights, and as many images from the first on: 89,600 and the 288,000 of
+#: its entry.
+LIKE_BRAIN = {"network_args": DEEP, "batch_size": 32}
 
 QUEUE = (
     Entry("brain", 288_000, 6_400_000, start="brain", most={"frechet_distance": 20}, share=2),
@@ -107,8 +111,10 @@ QUEUE = (
     Entry("brain_latent", 1_500_000, 8_000_000, after=("brain_autoencoder",), most={"frechet_distance": 60}, share=1.5),
     Entry("hippocampus", 200_000, 600_000, start="hippocampus", least={spread: 0.9}, share=1.5, own_data=True),
     Entry("lesion_raters", 300_000, 2_000_000, most={"rms_of_probability": 0.04, "energy_distance": 0.1}),
-    Entry("brain_mri_unet", 200_000, 1_500_000, start="brain_mri_unet", least={"psnr/R = 4": 31, "psnr/R = 8": 27.5}),
-    Entry("brain_ct_unet", 200_000, 1_500_000, start="brain_ct_unet", least={PSNR: 33.5}),
+    Entry("brain_mri_unet", 377_600, 6_400_000, least=MRI_BAR, share=2, changes=LIKE_BRAIN),
+    Entry("brain_ct_unet", 377_600, 6_400_000, least=CT_BAR, share=2, changes=LIKE_BRAIN),
+    Entry("brain_mri_unrolled", 100_000, 1_000_000, least=MRI_BAR),
+    Entry("brain_ct_unrolled", 100_000, 1_000_000, least=CT_BAR),
     Entry("brain_superres", 300_000, 2_000_000, start="brain_superres"),
     Entry("brain_superres_l2", 200_000, 1_000_000, start="brain_superres_l2", share=0.5),
     Entry("mednist", 800_000, 6_400_000, start="mednist", most=MEDNIST_BAR, share=2, own_data=True),

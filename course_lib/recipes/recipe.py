@@ -9,6 +9,7 @@ from course_lib.losses import (
     AutoencoderLoss,
     ClassificationLoss,
     NoisyClassificationLoss,
+    RegressionLoss,
     SegmentationLoss,
 )
 from course_lib.schedules import Cosine
@@ -84,6 +85,11 @@ def entry(name, network, network_args, loss, data, measure, **settings):
 def unet(name, network_args, loss, data, measure, **settings):
     """:func:`entry` of a ``DiffusionUNet``."""
     return entry(name, "DiffusionUNet", network_args, loss, data, measure, **settings)
+
+
+def unrolled(name, network_args, scan, data, measure, **settings):
+    """:func:`entry` of an ``Unrolled`` network, which sees scan(x_0, generator) -> (A, y)."""
+    return entry(name, "Unrolled", network_args, RegressionLoss(scan, drawn=True), data, measure, **settings)
 
 
 def classifier(name, network_args, data, measure, **settings):

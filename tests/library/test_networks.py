@@ -19,9 +19,11 @@ from course_lib.networks import (
     NoisyFromClean,
     PreconditionedUNet,
     Segmenter,
+    Unrolled,
     pixel_shuffle,
     pixel_unshuffle,
 )
+from course_lib.operators import KSpace, Radon, sampled_lines
 from course_lib.recipes.brain import low_resolution
 from course_lib.recipes.quality import dice_of_each, mean_psnr
 from course_lib.training import Batches
@@ -279,3 +281,82 @@ def test_one_class_may_stand_for_all():
     net, x = randomised(DiffusionUNet(**SMALL, num_classes=2)), noise(2, 1, 8, 8)
     for y in (torch.tensor([1]), torch.tensor(1), 1):
         torch.testing.assert_close(net(x, 0.5, y), net(x, 0.5, torch.tensor([1, 1])))
+
+
+# ---- Unrolled reconstruction -----------------------------------------------------------------------------------------
+
+TINY_SCANS = {
+    "k-space": KSpace(sampled_lines(8, 2, torch.Generator().manual_seed(0))),
+    "a mask an image": KSpace(torch.stack([torch.ones(8), torch.tensor([1, 0, 0, 1, 1, 1, 0, 0])])[:, None, None]),
+    "rays": Radon(8, 6, unit=8.0),  # of norm 0.9
+}
+tiny_scans = pytest.mark.parametrize("A", TINY_SCANS.values(), ids=TINY_SCANS.keys())
+
+
+def tiny_unrolled(iterations=2):
+    """A randomised network of double precision whose lambda is 0.3."""
+    net = randomised(Unrolled(iterations, channels=(32,), num_res_blocks=1, patch=2)).double()
+    net.log_weight.data = torch.tensor(math.log(0.3), dtype=torch.float64)
+    return net
+
+
+@tiny_scans
+def test_an_unrolled_network_without_its_unet_is_iterated_regularisation_by_the_matrix(A):
+    """A new network's D is the identity. Then each frequency or singular vector comes nearer to the data by the same
+    factor in each round; by NumPy from the matrix of A."""
+    net = Unrolled(3, channels=(32,), num_res_blocks=1, patch=2).double()
+    x_0 = noise(2, 1, 8, 8).double()
+    found = net((A, A(x_0)))
+    basis = torch.eye(64, dtype=torch.float64).reshape(-1, 1, 8, 8)
+    lam = math.exp(float(net.log_weight))
+    for k, image in enumerate(x_0.flatten(1).numpy()):
+        one = KSpace(A.lines[k]) if getattr(A, "lines", torch.zeros(1)).ndim == 4 else A
+        columns = one(basis).flatten(1)
+        M = torch.view_as_real(columns).flatten(1).numpy().T if columns.is_complex() else columns.numpy().T
+        x = -np.ones(64)
+        for _ in range(4):
+            x = np.linalg.solve(M.T @ M + lam * np.eye(64), M.T @ (M @ image) + lam * x)
+        np.testing.assert_allclose(found[k].detach().flatten().numpy(), x, rtol=0, atol=1e-5)
+
+
+@tiny_scans
+def test_gradients_of_an_unrolled_network_are_finite_differences(A):
+    """Along a random direction of all weights, and in lambda alone."""
+    net, x_0 = tiny_unrolled(), noise(2, 1, 8, 8).double()
+    y = A(x_0 + noise(2, 1, 8, 8, seed=2).double())
+
+    def loss():
+        return (net((A, y)) - x_0).square().mean()
+
+    loss().backward()
+    weights = [parameter for name, parameter in net.named_parameters() if name != "log_weight"]
+    generator = torch.Generator().manual_seed(3)
+    for group in (weights, [net.log_weight]):
+        directions = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in group]
+        expected = sum(float((p.grad * d).sum()) for p, d in zip(group, directions) if p.grad is not None)
+        values = []
+        for h in (1e-5, -1e-5):
+            for p, d in zip(group, directions):
+                p.data += h * d
+            with torch.no_grad():
+                values.append(float(loss()))
+            for p, d in zip(group, directions):
+                p.data -= h * d
+        assert expected == pytest.approx((values[0] - values[1]) / 2e-5, rel=2e-3)
+
+
+@tiny_scans
+def test_an_unrolled_network_is_told_its_round_and_keeps_to_the_scan(A):
+    net, x_0 = tiny_unrolled(), noise(2, 1, 8, 8).double()
+    told = []
+    net.unet.register_forward_pre_hook(lambda module, inputs: told.append(inputs[1]))
+    found = net((A, A(x_0)), 0.7)  # whatever time the loss hands over
+    assert told == [0.0, 0.5]
+    net.log_weight.data = torch.tensor(math.log(1e-3), dtype=torch.float64)
+    near = net((A, A(x_0)))
+    assert (A(near) - A(x_0)).abs().max() < 0.05 * (A(found) - A(x_0)).abs().max()
+
+
+def test_an_unrolled_network_has_at_least_one_round():
+    with pytest.raises(ValueError, match="iterations must be a whole number from 1 on"):
+        Unrolled(0)

@@ -7,12 +7,15 @@ import pytest
 import torch
 
 from course_lib import datasets, experiments, runtime, scans
-from course_lib.denoisers import NetworkDenoiser
+from course_lib.denoisers import FunctionDenoiser, NetworkDenoiser
 from course_lib.experiments import reconstruction as lab
+from course_lib.inverse import diffpir, diffpir_step, pigdm, tv
 from course_lib.metrics.images import contrast_kept, coverage, energy_score, prediction_interval, psnr, ssim
 from course_lib.networks import build
+from course_lib.operators import Radon, fitted, operator_norm
 from course_lib.recipes import RECIPES
-from course_lib.schedules import Cosine
+from course_lib.samplers import ddpm_step, sample
+from course_lib.schedules import Cosine, log_snr_times
 from course_lib.training import Batches, train
 
 
@@ -24,11 +27,13 @@ def blobs(n=8, size=32):
     return 2 * inside * torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1) - 1
 
 
-@pytest.mark.parametrize("name", ["brain_mri_unet", "brain_ct_unet"])
+@pytest.mark.parametrize("name", [f"brain_{scan}_{kind}" for scan in ("mri", "ct") for kind in ("unet", "unrolled")])
 def test_a_tiny_supervised_network_trains(name, monkeypatch):
     """It sees other scans at every step, the same in every run, and its loss falls."""
     monkeypatch.setattr(datasets, "healthy_brains", lambda split, n: np.uint8((blobs(n)[:, 0] + 1) * 127.5))
-    recipe = dataclasses.replace(RECIPES[name], network_args={"channels": (32, 32), "num_res_blocks": 1, "patch": 2})
+    rounds = {"iterations": 2} if name.endswith("unrolled") else {}
+    tiny = {"channels": (32, 32), "num_res_blocks": 1, "patch": 2} | rounds
+    recipe = dataclasses.replace(RECIPES[name], network_args=tiny)
 
     def run(steps):
         torch.manual_seed(0)
@@ -58,9 +63,42 @@ def test_scans_hold_what_they_say():
     counts = A.lines.sum(-1).flatten()
     assert counts[0] == 7 and counts[1] == 3 and len(A.lines.flatten(1).unique(dim=0)) > 20
     A, y = scans.scan_ct(x, runtime.seeded(0))
-    assert float((y - A(x)).std()) == pytest.approx(scans.CT_NOISE, rel=0.02)
+    assert float((y - A(x)).std()) == pytest.approx(scans.noise_of("CT"), rel=0.02)
+    assert scans.noise_of("CT") * A.unit == pytest.approx(scans.CT_NOISE)
     clean = scans.back_projected(A, A(x))
     assert (clean - x).square().mean() < 0.2 * (x + 1).square().mean()
+
+
+@pytest.mark.parametrize("problem", scans.PROBLEMS)
+def test_operators_of_scans_have_norm_one(problem):
+    """So that a step length for one is one for the other."""
+    A, _ = scans.scan(problem, torch.zeros(2, 1, 96, 96), 0)
+    x = torch.randn(2, 1, 96, 96, generator=runtime.seeded(1), dtype=torch.float64)
+    assert operator_norm(A, x, 40) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_unit_of_rays_changes_no_reconstruction():
+    """The physics are those of rays in pixels, with the same noise: FBP, the fit and TV, and DiffPIR and PiGDM up to
+    what conjugate gradients that stop after 30 steps make of rounding, less than a thousandth of the range."""
+    x = torch.nn.functional.interpolate(blobs(2).double(), (96, 96), mode="bilinear")
+    A, y = scans.scan_ct(x, runtime.seeded(0))
+    pixels, unit = Radon(96, scans.CT_VIEWS), scans.CT_UNIT
+    noise = scans.CT_NOISE * torch.randn(y.shape, generator=runtime.seeded(0))
+    z = pixels(x) + noise
+    torch.testing.assert_close(unit * y, z, rtol=0, atol=1e-6)  # the noise is drawn in float32
+    y = z / unit
+    close = {"rtol": 0, "atol": 1e-6}
+    torch.testing.assert_close(scans.back_projected(A, y), scans.back_projected(pixels, z), **close)
+    torch.testing.assert_close(fitted(A, y, x, 0.05), fitted(pixels, z, x, 0.05 * unit**2), **close)
+    torch.testing.assert_close(tv(A, y, 1e-3, 5, x), tv(pixels, z, 1e-3 * unit**2, 5, x), **close)
+    prior = FunctionDenoiser(lambda x_t, t: 0.9 * torch.tanh(x_t), Cosine())
+    eps = torch.randn(x.shape, generator=runtime.seeded(1), dtype=torch.float64)
+    for method, step in ((diffpir, diffpir_step), (pigdm, ddpm_step)):
+        found, before = (
+            sample(method(prior, B, scan, sigma), eps, log_snr_times(Cosine(), 8, -6.0, 6.0), step, runtime.seeded(2))
+            for B, scan, sigma in ((A, y, scans.noise_of("CT")), (pixels, z, scans.CT_NOISE))
+        )
+        assert (found - before).square().mean().sqrt() < 1e-3 * 2
 
 
 def test_training_sees_both_accelerations():

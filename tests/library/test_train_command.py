@@ -216,11 +216,13 @@ def test_every_entry_of_the_queue_is_a_recipe_and_comes_after_what_it_needs():
 
 
 def test_every_bar_is_about_values_that_cards_have():
-    """What the shipped networks miss is said, in words; t = 0.5 comes with the next measurement."""
+    """What the shipped networks miss is said, in words; t = 0.5 comes with the next measurement. An unrolled network is
+    measured as the U-Net of its scans is."""
     for entry in queue.QUEUE:
-        if entry.name not in pretrained.names():
+        name = entry.name.replace("unrolled", "unet")
+        if name not in pretrained.names():
             continue
-        card = pretrained.card(entry.name)
+        card = pretrained.card(name)
         if entry.name == "brain_noisy_classifier":
             card["test_accuracy"]["t = 0.5"] = 0.4
         assert all(
@@ -232,6 +234,15 @@ def test_every_bar_is_about_values_that_cards_have():
         "a/b is 3, at most 2 is wanted",
         "c is nan, at least 1 is wanted",
     ]
+
+
+def test_the_u_nets_of_scans_are_as_large_as_the_prior_and_see_as_many_images():
+    entries = {entry.name: entry for entry in queue.QUEUE}
+    seen = RECIPES["brain"].steps * RECIPES["brain"].batch_size + entries["brain"].images
+    for name in ("brain_mri_unet", "brain_ct_unet"):
+        recipe = entries[name].recipe()
+        assert recipe.network_args == entries["brain"].recipe().network_args
+        assert entries[name].start is None and recipe.steps * recipe.batch_size == seen
 
 
 @pytest.fixture
