@@ -1,6 +1,7 @@
-"""The record ``09_reconstruction``: 32 made subjects reconstructed from three kinds of scan by seven methods.
+"""The record ``09_reconstruction``: 32 made subjects reconstructed from three kinds of scan by eight methods.
 
-Subjects come in groups of four, each with random numbers of its own, so that a group can be remade alone.
+Subjects come in groups of four, each with random numbers of its own, so that a group can be remade alone. DPS and PiGDM
+are measured with more steps, too, in rows of their own; see ``MORE``.
 """
 
 import functools
@@ -16,15 +17,21 @@ from course_lib.guidance import Clipped
 from course_lib.images import to_tensor
 from course_lib.inverse import diffpir, diffpir_step, dps_step, pigdm, tv
 from course_lib.metrics.images import contrast_kept, coverage, psnr, ssim
+from course_lib.operators import fitted
 from course_lib.samplers import ddpm_step, sample
 from course_lib.scans import FINE, PROBLEMS, check_problem, finer_scan, noise_of, scan, shown_at_once
 from course_lib.schedules import log_snr_times, uniform_times
 
 CASES, GROUP = 32, 4
-METHODS = ("zeros or FBP", "TV", "U-Net", "U-Net, fitted", "DPS", "PiGDM", "DiffPIR")
+METHODS = ("zeros or FBP", "TV", "U-Net", "U-Net, fitted", "unrolled", "DPS", "PiGDM", "DiffPIR")
+TRAINED = METHODS[2:5]  # with a network for each kind of scan
 STEPS = {"DPS": 40, "PiGDM": 30, "DiffPIR": 60}
 LESIONS = ("hyper", "tiny")  # subjects with an even and an odd position
 SHOWN = 4  # subjects whose pictures are kept: the first group
+
+#: More steps of DPS and PiGDM -> on how many of the subjects, one sample of each. At 45 ms for a differentiated
+#: evaluation of one image, all of these rows with their tuning take an hour of one core.
+MORE, MANY = {100: 32, 500: 16}, ", more steps"
 
 #: What is tuned, and tried, on validation subjects.
 GRID = {
@@ -35,10 +42,10 @@ GRID = {
     "DiffPIR": [{"weight": w, "zeta": z} for w, z in ((1.0, 0.3), (0.3, 1.0), (1.0, 1.0), (4.0, 1.0))],
 }
 GRID_OF_CT = {
-    "TV": grid(weight=(0.3, 1.0, 3.0)),
-    "U-Net, fitted": grid(weight=(10.0, 30.0, 100.0, 300.0)),
-    "DPS": grid(scale=(0.03, 0.1, 0.3)),
+    "TV": grid(weight=(0.0003, 0.001, 0.003)),
+    "U-Net, fitted": grid(weight=(0.01, 0.03, 0.1, 0.3)),
 }
+GRID_OF_MORE = {500: {"DPS": grid(scale=(0.3, 1.0, 3.0))}}  # many steps may be short ones
 
 
 @functools.cache
@@ -70,9 +77,10 @@ def reconstruct(problem, method, A, y, seed=0, settings=None, steps=None):
     x = shown_at_once(problem, A, y)
     if method == "TV":
         x = tv(A, y, iterations=60 if problem.startswith("CT") else 40, start=x, **settings)
-    if method.startswith("U-Net"):
+    if method in TRAINED:
+        net, seen = pretrained.load(network_of(problem, method)), (A, y)
         with runtime.fast():
-            x = pretrained.load(network_of(problem))(x.to(runtime.device()), 0.0).float().cpu()
+            x = net(seen if method == "unrolled" else x.to(runtime.device()), 0.0).float().cpu()
         x = fitted(A, y, x, **settings) if settings else x
     if method not in STEPS:
         return x.clamp(-1, 1)
@@ -81,14 +89,9 @@ def reconstruct(problem, method, A, y, seed=0, settings=None, steps=None):
     return sample(denoiser, noise, times, step, runtime.seeded(seed + 1)).clamp(-1, 1)
 
 
-def fitted(A, y, x, weight):
-    """The image that fits the scan and a reconstruction x: argmin_u |y - A u|^2 + weight |x - u|^2."""
-    return A.solve(A.adjoint(y) + weight * x, weight)
-
-
-def network_of(problem):
-    """The supervised network of a problem."""
-    return "brain_ct_unet" if problem.startswith("CT") else "brain_mri_unet"
+def network_of(problem, method):
+    """The network of one of the ``TRAINED`` methods for a problem."""
+    return f"brain_{'ct' if problem.startswith('CT') else 'mri'}_{'unrolled' if method == 'unrolled' else 'unet'}"
 
 
 def samples_of(problem, method):
@@ -101,9 +104,11 @@ def with_lesions(problem, method):
     return method not in ("DPS", "PiGDM") or problem == PROBLEMS[1]
 
 
-def evaluations(method):
+def evaluations(problem, method):
     """Network evaluations for one image; those of DPS and PiGDM are differentiated too."""
-    return STEPS.get(method, int(method.startswith("U-Net")))
+    if method in TRAINED:
+        return pretrained.card(network_of(problem, method))["network_args"].get("iterations", 1)
+    return STEPS.get(method, 0)
 
 
 # ---- settings, chosen on validation subjects -------------------------------------------------------------------------
@@ -120,9 +125,9 @@ CHOSEN = {
         "DiffPIR": {"weight": 0.3, "zeta": 1.0},
     },
     "CT": {
-        "TV": {"weight": 3.0},
-        "U-Net, fitted": {"weight": 100.0},
-        "DPS": {"scale": 0.1},
+        "TV": {"weight": 0.001},
+        "U-Net, fitted": {"weight": 0.03},
+        "DPS": {"scale": 3.0},
         "PiGDM": {"spread": 0.3},
         "DiffPIR": {"weight": 0.3, "zeta": 1.0},
     },
@@ -134,14 +139,14 @@ def settings_of(problem, method):
     return CHOSEN[problem.split(",")[0]].get(method, {})
 
 
-def tune(problem, method):
+def tune(problem, method, steps=None):
     """Mean PSNR of each setting of the grid, on the first group of validation subjects: a list of dicts."""
     x_0 = to_tensor(synthetic_brains("validation", GROUP).images)
     A, y = scan(problem, x_0, 0)
-    grid = (GRID_OF_CT if problem.startswith("CT") else {}).get(method, GRID[method])
+    grids = GRID | (GRID_OF_CT if problem.startswith("CT") else {}) | GRID_OF_MORE.get(steps, {})
     return [
-        {**settings, "psnr": round(float(psnr(reconstruct(problem, method, A, y, 0, settings), x_0).mean()), 2)}
-        for settings in grid
+        {**settings, "psnr": round(float(psnr(reconstruct(problem, method, A, y, 0, settings, steps), x_0).mean()), 2)}
+        for settings in grids[method]
     ]
 
 
@@ -175,21 +180,25 @@ def seed_of(group, sample=0):
     return 1000 * group + 10 * sample
 
 
-def drawn(problem, method, x, group, samples=1, scanner=scan):
-    """Samples (K, 4, 1, 96, 96) of a group of images, the scan's operator and the scan."""
+def drawn(problem, method, x, group, samples=1, scanner=scan, **how):
+    """Samples (K, 4, 1, 96, 96) of a group of images, the scan's operator and the scan. how : settings and steps, as
+    for :func:`reconstruct`."""
     A, y = scanner(problem, x, seed_of(group))
-    found = [reconstruct(problem, method, A, y, seed_of(group, k + 1)) for k in range(samples)]
+    found = [reconstruct(problem, method, A, y, seed_of(group, k + 1), **how) for k in range(samples)]
     return torch.stack(found), A, y
 
 
-def drawn_of_all(problem, method, images, samples=1, scanner=scan):
+def drawn_of_all(problem, method, images, samples=1, scanner=scan, **how):
     """Samples (K, N, 1, 96, 96) of images (N, 1, 96, 96), and of each group the scan's operator and the scan."""
-    parts = [drawn(problem, method, images[group_of(k)], k, samples, scanner) for k in range(len(images) // GROUP)]
+    groups = range(len(images) // GROUP)
+    parts = [drawn(problem, method, images[group_of(k)], k, samples, scanner, **how) for k in groups]
     return torch.cat([found for found, _, _ in parts], 1), [scanned for _, *scanned in parts]
 
 
-def measure(problem, method):
+def measure(problem, method, steps=None):
     """A row, and the pictures of the first group."""
+    if steps is not None:
+        return measure_more(problem, few_of(method), steps)
     if problem == FINE:
         return measure_finer(method)
     healthy, sick, masks, brain = subjects()
@@ -200,11 +209,11 @@ def measure(problem, method):
     found = {
         "settings": settings_of(problem, method),
         "samples": K,
-        "nfe": evaluations(method),
+        "nfe": evaluations(problem, method),
         "seconds": rounded(seconds, 3),
         **scores(samples, healthy),
     }
-    if method.startswith("U-Net"):
+    if method in TRAINED:
         found["error_bar"] = rounded(error_bar(problem, method), 5)
     if K > 1:
         found["coverage"] = rounded(coverage(samples, healthy, brain), 3)
@@ -246,6 +255,19 @@ def squared_error_of_means(samples, truth, k):
     return (means - truth).square().flatten(2).mean(2).mean(0)
 
 
+def measure_more(problem, method, steps):
+    """A row of DPS or PiGDM with so many steps, tuned for them; no pictures. Of the first ``MORE[steps]`` subjects, and
+    from the same scans as the row with few."""
+    tried = tune(problem, method, steps)
+    best = max(tried, key=lambda entry: entry["psnr"])
+    settings = {name: value for name, value in best.items() if name != "psnr"}
+    truth, start = subjects()[0][: MORE[steps]], time.process_time()
+    samples, _ = drawn_of_all(problem, method, truth, settings=settings, steps=steps)
+    seconds = (time.process_time() - start) / len(truth)
+    about = {"settings": settings, "tried": tried, "samples": 1, "nfe": steps, "seconds": rounded(seconds, 3)}
+    return about | scores(samples, truth), {}
+
+
 def measure_finer(method):
     """A row of the data from the finer grid; the truth is the fine image averaged over squares of two by two."""
     fine = to_tensor(synthetic_brains("test", CASES, size=192).images)
@@ -255,15 +277,28 @@ def measure_finer(method):
 
 def networks(key):
     """The network that a row uses besides the prior, if any."""
-    return (network_of(key["problem"]),) if key["method"].startswith("U-Net") else ()
+    return (network_of(key["problem"], key["method"]),) if key["method"] in TRAINED else ()
 
 
 def plan():
     """The rows, what the notebook needs most first."""
-    order = ("zeros or FBP", "U-Net", "U-Net, fitted", "DiffPIR", "TV", "PiGDM", "DPS")
+    order = ("zeros or FBP", "U-Net", "U-Net, fitted", "unrolled", "DiffPIR", "TV", "PiGDM", "DPS")
     rows = [(problem, method) for method in order for problem in (PROBLEMS[1], PROBLEMS[0], PROBLEMS[2])]
-    rows = rows[:15] + [(FINE, method) for method in order[:5]] + rows[15:]
-    return [{"problem": problem, "method": method} for problem, method in rows]
+    rows = rows[:18] + [(FINE, method) for method in order[:6]] + rows[18:]
+    return [{"problem": problem, "method": method} for problem, method in rows] + plan_of_more()
+
+
+def plan_of_more():
+    """The rows of DPS and PiGDM with more steps; at R = 4 with the fewest alone. Their method has another name, so that
+    who asks for a method gets one row."""
+    scans = {n: (*TUNED, PROBLEMS[0]) if n == min(MORE) else TUNED for n in MORE}
+    rows = [(problem, method, n) for n in MORE for method in ("DPS", "PiGDM") for problem in scans[n]]
+    return [{"problem": problem, "method": f"{method}{MANY}", "steps": n} for problem, method, n in rows]
+
+
+def few_of(method):
+    """DPS for "DPS, more steps"."""
+    return method.removesuffix(MANY)
 
 
 def tuned_plan(record):

@@ -256,17 +256,35 @@ def scan(rows):
     contest = Contest({name: row["psnr"] for name, row in entries.items()}, lab.METHODS[:2], unit=" dB")
     said = [contest.verdict()]
     sampled = contest.ranked(name for name in entries if name.split(", mean")[0] in lab.STEPS)
-    trained = contest.ranked(name for name in entries if name.startswith("U-Net"))
+    trained = contest.ranked(name for name in entries if name in lab.TRAINED)
     if sampled and trained:
         said.append(f"The best of the samplers and the best regression: {contest.against(sampled[0], trained[0])}.")
     more = columns(entries, {"SSIM ↑": lambda row: interval(row["ssim"], 3)} | COST)
     return f"{contest.table('PSNR, dB ↑', more)}\n\n{' '.join(said)}"
 
 
+def more_steps(found):
+    """DPS and PiGDM with few and with more steps, each compared on the subjects of the latter. found: {key: row}."""
+    lab, lines = reconstruction, []
+    for problem, method, steps in (tuple(key.values()) for key in lab.plan_of_more()):
+        row, few = found.get((problem, method, steps)), found.get((problem, lab.few_of(method)))
+        if row and few:
+            scores = {"few": few["psnr"], "DiffPIR": found.get((problem, "DiffPIR"), {}).get("psnr", [])}
+            rivals = {name: values[: len(row["psnr"])] for name, values in scores.items() if values}
+            contest = Contest({"more": row["psnr"]} | rivals)
+            means = contest.mean("few"), contest.mean("more"), contest.minus("more", "few")
+            costs = few["nfe"], row["nfe"], number(row["seconds"], 1)
+            name = f"{problem}: {lab.few_of(method)}"
+            lines.append([name, len(row["psnr"]), *costs, *means, contest.minus("more", "DiffPIR")])
+    header = ["", "subjects", "few", "evaluations", "s", "few, dB ↑", "PSNR, dB ↑", "minus few", "minus DiffPIR"]
+    return filled("more steps", table=table(header, lines)) if lines else ""
+
+
 def of_reconstruction(record, tensors):
-    """PSNR and SSIM for each scan, lesions and coverage, and the finer data."""
-    lab = reconstruction
-    found = {(row["problem"], row["method"]): row for row in record["rows"] if lab.STUDY.is_fresh(row)}
+    """PSNR and SSIM for each scan, DPS and PiGDM with more steps, lesions and coverage, and the finer data."""
+    lab, keys = reconstruction, ("problem", "method", "steps")
+    fresh = [row for row in record["rows"] if lab.STUDY.is_fresh(row)]
+    found = {tuple(row[key] for key in keys if key in row): row for row in fresh}
     wanted = [tuple(key.values()) for key in lab.plan()]
     scans = {p: {m: found[p, m] for m in lab.METHODS if (p, m) in found} for p in PROBLEMS}
     kept = []
@@ -287,9 +305,10 @@ def of_reconstruction(record, tensors):
         validation=lab.GROUP,
         prior=prior_quality(),
         scans="\n\n".join(f"### {problem}\n\n{scan(rows)}" for problem, rows in scans.items() if rows),
+        more=more_steps(found),
         lesions=table(["", "large lesions ↑", "tiny lesions ↑", "coverage, %"], kept),
         grids=table(["", "own grid, dB ↑", "finer data, dB ↑", "difference"], grids),
-        missing=missing([f"{problem}: {method}" for problem, method in wanted if (problem, method) not in found]),
+        missing=missing([": ".join(map(str, key)) for key in wanted if key not in found]),
     )
 
 

@@ -197,6 +197,54 @@ def test_unknown_methods_are_named():
         lab.reconstruct(scans.PROBLEMS[0], "GAN", A, y)
 
 
+def test_the_plan_has_more_steps_of_two_samplers_and_names_no_row_twice():
+    plan = lab.plan()
+    assert len({tuple(key.items()) for key in plan}) == len(plan)
+    more = [key for key in plan if "steps" in key]
+    assert {(key["problem"], key["steps"]) for key in more} == {
+        *((problem, 100) for problem in scans.PROBLEMS),
+        *((problem, 500) for problem in scans.PROBLEMS[1:]),
+    }
+    assert len(more) == 10 and not {key["method"] for key in more} & set(lab.METHODS)
+    assert all(not lab.networks(key) for key in more)
+    # differentiated evaluations, with the tuning on four subjects, at 45 ms each: within an hour and a half of one core
+    tries = {method: len(lab.GRID[method]) for method in ("DPS", "PiGDM")}
+    evaluations = sum(key["steps"] * (lab.MORE[key["steps"]] + 4 * tries[lab.few_of(key["method"])]) for key in more)
+    assert 0.045 * evaluations < 90 * 60
+
+
+@pytest.mark.parametrize("method", ["DPS", "PiGDM"])
+def test_a_row_of_more_steps_takes_the_best_of_what_it_tried(method, monkeypatch):
+    """With few steps in place of many, and a prior that knows nothing."""
+    x = torch.nn.functional.interpolate(blobs(8), (96, 96), mode="bilinear")
+    monkeypatch.setattr(lab, "prior", lambda clip: FunctionDenoiser(lambda x_t, t: 0.5 * torch.tanh(x_t), Cosine()))
+    monkeypatch.setattr(lab, "subjects", lambda: (x, x, x > 0, x > -1))
+    monkeypatch.setattr(lab, "MORE", {6: 4})
+    found, kept = lab.measure(scans.PROBLEMS[1], f"{method}, more steps", 6)
+    assert not kept and found["nfe"] == 6 and len(found["psnr"]) == len(found["ssim"]) == 4
+    assert [{k: v for k, v in entry.items() if k != "psnr"} for entry in found["tried"]] == list(lab.GRID[method])
+    best = max(found["tried"], key=lambda entry: entry["psnr"])
+    assert found["settings"] == {k: v for k, v in best.items() if k != "psnr"}
+    A, y = scans.scan(scans.PROBLEMS[1], x[:4], lab.seed_of(0))
+    again = lab.reconstruct(scans.PROBLEMS[1], method, A, y, lab.seed_of(0, 1), found["settings"], 6)
+    torch.testing.assert_close(psnr(again, x[:4]), torch.tensor(found["psnr"]), rtol=0, atol=0.001)
+
+
+def test_an_unrolled_network_answers_to_the_scan(monkeypatch):
+    """And is left out of the study while it is not trained."""
+    key = {"problem": scans.PROBLEMS[2], "method": "unrolled"}
+    assert lab.networks(key) == ("brain_ct_unrolled",)
+    assert lab.networks(key | {"problem": scans.PROBLEMS[0]}) == ("brain_mri_unrolled",)
+    torch.manual_seed(0)
+    net = build("Unrolled", iterations=2, channels=(32,), num_res_blocks=1, patch=2)
+    monkeypatch.setattr(lab.pretrained, "load", lambda name: net.eval())
+    for problem in scans.PROBLEMS:
+        A, y = scans.scan(problem, blobs(4), 0)
+        found = lab.reconstruct(problem, "unrolled", A, y)
+        torch.testing.assert_close(found, net((A, y)).clamp(-1, 1).detach(), rtol=0, atol=2e-2)  # bfloat16
+        assert not found.requires_grad
+
+
 @pytest.fixture(scope="module")
 def record():
     if not (experiments.record.RECORDS / "09_reconstruction.json").exists():
@@ -224,14 +272,18 @@ def test_a_part_of_the_record_is_remade(record, problem, method, within):
 
 
 def test_the_record_is_whole(record):
+    assert record["cases"] == 32
     for row in record["rows"]:
-        assert len(row["psnr"]) == len(row["ssim"]) == record["cases"] == 32
-        assert row["settings"] == lab.settings_of(row["problem"], row["method"]) if "settings" in row else True
+        assert len(row["psnr"]) == len(row["ssim"]) == lab.MORE.get(row.get("steps"), 32)
         assert row["needs"] == lab.STUDY.needs(row)
+        if "steps" in row:
+            assert {**row["settings"], "psnr": max(entry["psnr"] for entry in row["tried"])} in row["tried"]
+        elif "settings" in row:
+            assert row["settings"] == lab.settings_of(row["problem"], row["method"])
         if "contrast_kept" in row:
             assert len(row["contrast_kept"]) == len(row["lesion_error"]) == 32
         assert ("coverage" in row) == (row.get("samples", 1) > 1)
-        assert ("error_bar" in row) == (row["method"].startswith("U-Net") and row["problem"] != scans.FINE)
+        assert ("error_bar" in row) == (row["method"] in lab.TRAINED and row["problem"] != scans.FINE)
     kept = lab.stored_pictures()
     for key, images in kept.items():  # "problem/method/what"
         assert images.shape == (lab.SHOWN, 96, 96)

@@ -158,8 +158,9 @@ def reconstruction_record():
     lab, draw = reconstruction, rng()
     record = {"cases": 32, "rows": []}
     for key in lab.plan():
-        row = key | {"needs": lab.STUDY.needs(key), "samples": 1, "nfe": 3}
-        row |= {key: draw.uniform(0, 30, 32).tolist() for key in ("psnr", "ssim", "contrast_kept")} | {"seconds": 0.25}
+        row = key | {"needs": lab.STUDY.needs(key), "samples": 1, "nfe": key.get("steps", 3)}
+        n = lab.MORE.get(key.get("steps"), 32)
+        row |= {key: draw.uniform(0, 30, n).tolist() for key in ("psnr", "ssim", "contrast_kept")} | {"seconds": 0.25}
         if key["method"] == "DiffPIR" and key["problem"] != FINE:
             row |= {key: draw.uniform(0, 1, 32).tolist() for key in ("psnr_of_mean", "ssim_of_mean", "coverage")}
             row["samples"] = 4
@@ -170,7 +171,7 @@ def reconstruction_record():
 def test_reconstruction():
     lab, record = reconstruction, reconstruction_record()
     found = {(row["problem"], row["method"]): row for row in record["rows"]}
-    *scans, kept, grids = tables(blocks_of(report.of_reconstruction(record, {})))
+    *scans, _, kept, grids = tables(blocks_of(report.of_reconstruction(record, {})))
     assert len(scans) == 3 and len(kept) == 3 * len(lab.METHODS)
     for problem, scan in zip(PROBLEMS, scans):
         simple = max(lab.METHODS[:2], key=lambda method: np.mean(found[problem, method]["psnr"]))
@@ -190,6 +191,30 @@ def test_reconstruction():
         assert first(kept[f"{problem}: DiffPIR"]["coverage, %"]) == near(100 * np.array(row["coverage"]), 0)
     own, fine = found[PROBLEMS[0], "TV"]["psnr"], found[FINE, "TV"]["psnr"]
     assert first(grids["TV"]["difference"]) == near(np.subtract(fine, own))
+
+
+def test_more_steps_of_a_sampler_are_compared_with_few_on_the_same_subjects():
+    record = reconstruction_record()
+    rows = {tuple(row[key] for key in ("problem", "method", "steps") if key in row): row for row in record["rows"]}
+    text = report.of_reconstruction(record, {})
+    lines = [line[2:-2].split(" | ") for line in text.split("\n") if re.match(r"\| .*: (DPS|PiGDM) \| (16|32) ", line)]
+    assert len(lines) == 10 and [line[3] for line in lines].count("500") == 4
+    for name, subjects, few, evaluations, seconds, before, now, gain, ahead in lines:
+        problem, method = name.split(": ")
+        more, n = rows[problem, f"{method}, more steps", int(evaluations)], int(subjects)
+        base, rival = (rows[problem, other]["psnr"][:n] for other in (method, "DiffPIR"))
+        assert (few, seconds, n) == ("3", "0.2", len(more["psnr"]))  # half a tenth to the even one
+        assert first(before) == near(base) and first(now) == near(more["psnr"])
+        assert first(gain) == near(np.subtract(more["psnr"], base))
+        assert first(ahead) == near(np.subtract(more["psnr"], rival))
+
+
+def test_without_rows_of_more_steps_there_is_no_table_of_them():
+    record = reconstruction_record()
+    record["rows"] = [row for row in record["rows"] if "steps" not in row]
+    text = report.of_reconstruction(record, {})
+    assert "### More steps" not in text
+    assert "Not in the record yet: MRI, R = 8: DPS, more steps: 100; CT, 24 views: DPS, more steps: 100;" in text
 
 
 def test_rows_of_other_networks_are_left_out_and_named():
