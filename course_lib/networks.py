@@ -201,14 +201,15 @@ class Unrolled(nn.Module):
         self.unet = DiffusionUNet(**arguments)
         self.log_weight = nn.Parameter(torch.tensor(math.log(0.05)))  # of lambda: positive, whatever it learns
 
+    @torch.compiler.disable(recursive=False)  # F is compiled, once for all rounds, and not the loop around it
     def forward(self, scan, t=None):
         """scan : (A, y), an operator that can ``solve`` and its measurement -> images (B, C, H, W) in about [-1, 1],
         where y is. t is there for the loss, which hands every regression a time, and is ignored."""
         A, y = scan
         weight = self.log_weight.exp()
         x = fitted(A, y, torch.full_like(A.adjoint(y), -1.0), weight)
-        for k in range(self.iterations):
-            change = self.unet(x.to(self.log_weight.device), k / self.iterations)
+        for t in torch.arange(self.iterations) / self.iterations:
+            change = self.unet(x.to(self.log_weight.device), t)
             x = fitted(A, y, x + change.to(x), weight)
         return x
 
