@@ -96,6 +96,7 @@ def save_checkpoint(path, state):
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
     said = {"step": json.dumps(state.step), "identity": json.dumps(state.identity)}
+    said["core_seconds"] = json.dumps(state.core_seconds)
     write_tensors(path, tensors, said | {"sha256": digest(tensors, said)})
 
 
@@ -117,6 +118,11 @@ def read_checkpoint(path):
         raise ValueError(f"{path} is no whole checkpoint (it wants weights, averages, moments and a step): {remedy}")
     run = json.loads(said["identity"]) if "identity" in said else None
     return part["net"], part["ema"], part["optimizer"], json.loads(said["step"]), run
+
+
+def core_seconds(path):
+    """The processor time in seconds that the run of a checkpoint has taken; 0 for one of before it was kept."""
+    return json.loads(read_tensors(path)[1].get("core_seconds", "0"))
 
 
 def load_checkpoint(path, net, ema, optimizer=None, run=None, rate=None):

@@ -63,6 +63,14 @@ def card(name):
     return about
 
 
+def budget(name):
+    """What a network cost, to be said beside what it scores: {"weights", "images seen", "core-hours"}, with the images
+    of the network that it started from; the core-hours are those of its last training. None for what nobody noted."""
+    about = card(name)
+    keys = {"weights": "weights", "images seen": "images_seen", "core-hours": "core_hours"}
+    return {said: about.get(key) for said, key in keys.items()}
+
+
 def seal(about):
     """The ``card_sha256`` of a card: sha256 of its ``DECISIVE`` entries as JSON with sorted keys."""
     decisive = {key: about[key] for key in DECISIVE if key in about}
@@ -202,5 +210,5 @@ def save(name, net, about, extra=None, folder=None, *, eight_bits=False):
     tensors = packed(tensors) if eight_bits else tensors
     tensors |= {key: _checked(key, value, value) for key, value in extra.items()}
     write_tensors(path, tensors)
-    about = about | {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    write_card(name, about, folder)
+    about = {"weights": sum(weight.numel() for weight in net.parameters())} | about
+    write_card(name, about | {"bytes": path.stat().st_size, "sha256": sha256(path)}, folder)

@@ -16,7 +16,7 @@ from torch import distributed
 
 from course_lib import compiling, optimizers
 from course_lib.arguments import positive, whole
-from course_lib.checkpoints import identity, load_checkpoint
+from course_lib.checkpoints import core_seconds, identity, load_checkpoint
 from course_lib.images import to_tensor
 
 
@@ -127,7 +127,7 @@ def average_gradients(net, share, loss):
 @dataclass
 class State:
     """Where training stands after ``step`` of ``steps`` steps: loss (B,), time (B,) or None, the two networks,
-    seconds so far, and the settings of the run."""
+    seconds so far, the processor time of all processes from the run's first step on, and the settings of the run."""
 
     step: int
     steps: int
@@ -137,6 +137,7 @@ class State:
     ema: torch.nn.Module
     optimizer: torch.optim.Optimizer
     seconds: float
+    core_seconds: float = 0.0
     identity: dict = field(default_factory=dict)
 
 
@@ -190,7 +191,8 @@ def train(
     first = load_checkpoint(resume, net, ema, optimizer, run, learning_rate) if there else 0
     if first > steps:
         raise ValueError(f"{resume} has {first} steps already, more than steps = {steps}: give {first} or more")
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
+    before = core_seconds(resume) if there else 0.0
     net.train()
     called = compiling.compiled(net) if compiled else net
     for step in range(first, steps):
@@ -213,7 +215,8 @@ def train(
         optimizer.step()
         optimizer.zero_grad()
         update_ema(ema, net, ema_decay(step))
-        yield State(step + 1, steps, per_example.detach(), t, net, ema, optimizer, time.perf_counter() - start, run)
+        seconds, spent = time.perf_counter() - start, before + world * (time.process_time() - cpu)
+        yield State(step + 1, steps, per_example.detach(), t, net, ema, optimizer, seconds, spent, run)
 
 
 def _check_classes(net, batches):

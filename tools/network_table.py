@@ -17,7 +17,8 @@ HEAD = """# The networks that come with the course
 
 They are in `course_lib/weights`, in float16, so that a megabyte holds half a million weights. Each has a card (`.json`)
 that says how it was made and how good it is; this page is made of the cards by `python tools/network_table.py`. Images
-seen in training are counted with repetitions. **Not for clinical use.**
+seen in training are counted with repetitions, and with those of the network that it started from; core-hours are those
+of the last training, where they were taken. **Not for clinical use.**
 
 ```
 python -m course_lib.sample mednist --class Hand --n 16 --nfe 15 --seed 0 --out DIR   # PNGs and one NPZ
@@ -168,8 +169,9 @@ NETWORKS = {
 def row(name, card):
     """The network's row of its table."""
     what, quality = (text.format(**card).replace("%", " %") for text in NETWORKS[name])
-    seen = card["steps"] * card["batch_size"]
-    return f"| `{name}` | {what}; {card['bytes'] / 1e6:.1f} MB | {card['data']}; {seen:,} seen | {quality} |\n"
+    cost = f"{card['images_seen']:,} seen" + (f", {card['core_hours']} core-hours" if "core_hours" in card else "")
+    size = f"{card['weights'] / 1e6:.2g} million weights, {card['bytes'] / 1e6:.1f} MB"
+    return f"| `{name}` | {what}; {size} | {card['data']}; {cost} | {quality} |\n"
 
 
 def page():

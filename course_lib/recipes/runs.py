@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from course_lib import pretrained, runtime
-from course_lib.checkpoints import load_checkpoint, read_checkpoint, save_checkpoint
+from course_lib.checkpoints import core_seconds, load_checkpoint, read_checkpoint, save_checkpoint
 from course_lib.eight_bits import rounded
 from course_lib.training import Batches, progress, train
 
@@ -113,15 +113,26 @@ def settings(recipe, folder):
     return (read_checkpoint(path)[-1] or {}) if path.exists() else {}
 
 
+def _cost(recipe, folder, step):
+    """What a card says of what the training cost: images seen, those of the network that it started from too, and the
+    core-hours of the last training where it ran on a CPU."""
+    found, path = settings(recipe, folder), checkpoint_path(recipe, folder)
+    start = found.get("from", recipe.start)
+    before = pretrained.budget(start.split()[0])["images seen"] if start else 0
+    about = {"from": start} if "from" in found else {}
+    about["images_seen"] = before + step * recipe.batch_size
+    if found.get("device", "cpu") == "cpu" and (seconds := core_seconds(path)):
+        about["core_hours"] = round(seconds / 3600, 2)
+    return about
+
+
 def measured(recipe, folder):
     """The network of a recipe's checkpoint, as it ships, its card, and the tensors to ship beside its weights."""
     net, step = trained(recipe, folder)
     net = runtime.placed(rounded(net))
     quality, extra = recipe.measure(recipe, net)
-    about = recipe.describe() | {"steps": step, "trained_on": platform.processor() or platform.machine()} | quality
-    if start := settings(recipe, folder).get("from"):
-        about["from"] = start
-    return net, about, extra
+    about = recipe.describe() | {"steps": step, "trained_on": platform.processor() or platform.machine()}
+    return net, about | _cost(recipe, folder, step) | quality, extra
 
 
 def ship(recipe, folder):

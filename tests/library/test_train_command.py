@@ -47,6 +47,10 @@ def test_train_ship_and_load(tiny, monkeypatch):
     run_main(monkeypatch, "--folder", str(tiny / "runs"), "--ship")
     card = json.loads((tiny / "weights" / "tiny.json").read_text())
     assert card["steps"] == 3 and card["seen"] == 6 and card["schedule"] == "Cosine" and card["kind"] == "v"
+    weights = sum(weight.numel() for weight in RECIPES["tiny"].fresh().parameters())
+    hours = None if runtime.device() == "cuda" else card["core_hours"]
+    seen = 3 * RECIPES["tiny"].batch_size
+    assert pretrained.budget("tiny") == {"weights": weights, "images seen": seen, "core-hours": hours}
     shipped, averaged = pretrained.load("tiny"), rounded(runs.trained(RECIPES["tiny"], tiny / "runs")[0])
     for key, value in averaged.state_dict().items():
         torch.testing.assert_close(shipped.state_dict()[key].cpu(), value, rtol=1e-3, atol=1e-6)  # float16 on disk
@@ -189,6 +193,7 @@ def test_training_may_start_from_a_shipped_network(tiny, monkeypatch, capsys):
     assert train.main() == 0
     sha256 = pretrained.card("tiny")["sha256"]
     assert pretrained.card("tiny2")["from"] == f"tiny {sha256[:16]}"
+    assert pretrained.budget("tiny2")["images seen"] == (3 + 1) * recipe.batch_size
     for key, value in pretrained.load("tiny").state_dict().items():
         torch.testing.assert_close(pretrained.load("tiny2").state_dict()[key], value, rtol=1e-3, atol=1e-6)
     monkeypatch.setattr("sys.argv", ["train", "tiny2", "--folder", folder])
