@@ -48,18 +48,21 @@ def with_channelwise_norms(net):
     return twin
 
 
-def compiled(net):
-    """``torch.compile`` of net, on a CPU with channelwise norms: the same function of the same weights, compiled at its
-    first call, which takes minutes.
-
-    Raises ValueError where this machine has no compiler that works, seen by a small function.
-    """
-    device = next(net.parameters()).device
+def trouble(device):
+    """Why nothing can be compiled for that device on this machine, in a few words, seen by a small function; None where
+    it can."""
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=device))
     except Exception as error:  # each backend has errors of its own
-        why = str(error).strip().splitlines()[0]
+        return str(error).strip().splitlines()[0]
+
+
+def compiled(net):
+    """``torch.compile`` of net, on a CPU with channelwise norms: the same function of the same weights, compiled at its
+    first call, which takes minutes. Raises ValueError where this machine has no compiler that works."""
+    device = next(net.parameters()).device
+    if why := trouble(device):
         raise ValueError(
-            f"no compiler works on this machine ({why}): install one, such as g++, or train without --compile"
-        ) from error
+            f"no compiler works on this machine ({why}): install one, such as g++, or train with --no-compile"
+        )
     return torch.compile(with_channelwise_norms(net) if device.type == "cpu" else net)

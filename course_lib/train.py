@@ -3,7 +3,7 @@
 Training may be killed and called again: it goes on from its last checkpoint. It runs on one process or, under
 ``torchrun --nproc-per-node K -m course_lib.train NAME``, on K. ``--ship`` measures the result and writes weights and
 card. ``--from OTHER`` starts from the weights of a shipped network of the same architecture. ``--compile`` runs the
-network under ``torch.compile``, which pays in trainings of an hour or more.
+network under ``torch.compile``, which pays in trainings of an hour or more: those of the queue, so there it is on.
 
 In place of a name, ``--next`` takes the next entry of the queue, ``course_lib/recipes/queue.py``, and with ``--ship``
 ships it if it meets its bar; ``--gpu-day MINUTES`` trains the whole queue on one large GPU within that time.
@@ -18,7 +18,7 @@ import sys
 import torch
 from torch import distributed
 
-from course_lib import pretrained, runtime
+from course_lib import compiling, pretrained, runtime
 from course_lib.checkpoints import read_checkpoint
 from course_lib.datasets import DataError
 from course_lib.files import write_atomically
@@ -121,7 +121,11 @@ def main(argv=None):
         help="of the network; auto: that of the checkpoint, or the faster one here (default: auto)",
     )
     parser.add_argument("--from", dest="start", metavar="OTHER", help="start from the weights of a shipped network")
-    parser.add_argument("--compile", action="store_true", help="compile the network first: minutes, then faster steps")
+    parser.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="compile the network first: minutes, then faster steps (default: with --next, where a compiler works)",
+    )
     parser.add_argument("--ship", action="store_true", help="afterwards measure it, and write weights and card")
     args = parser.parse_args(argv)
     many = args.gpu_day is not None
@@ -129,6 +133,8 @@ def main(argv=None):
         parser.error("give the name of a network, or --next for the next one of the queue, or --gpu-day for all of it")
     if not args.name and (args.steps is not None or args.start):
         parser.error("--steps and --from are those of the queue's entries: leave them out")
+    if args.compile is None:
+        args.compile = args.next and not compiling.trouble(runtime.device())
     if "RANK" in os.environ:
         distributed.init_process_group()
     try:

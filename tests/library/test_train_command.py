@@ -257,7 +257,8 @@ def queued(tiny, monkeypatch):
         monkeypatch.setitem(RECIPES, name, dataclasses.replace(RECIPES["tiny"], name=name))
     entries = queue.Entry("first", 12, 12, most={"seen": 5}), queue.Entry("second", 8, 8, least={"seen": 6})
     monkeypatch.setattr(queue.next_entry, "__defaults__", (False, entries))
-    return lambda *more: train.main(["--next", "--precision", "float32", "--folder", str(tiny / "runs"), *more])
+    arguments = ["--next", "--precision", "float32", "--no-compile", "--folder", str(tiny / "runs")]
+    return lambda *more: train.main([*arguments, *more])
 
 
 def test_next_goes_through_the_queue_and_ships_what_meets_its_bar(queued, tiny, monkeypatch, capsys):
@@ -276,6 +277,24 @@ def test_next_goes_through_the_queue_and_ships_what_meets_its_bar(queued, tiny, 
     assert queued("--ship") == 0 and "all of the queue is trained" in capsys.readouterr().out
     (tiny / "runs" / "second.checkpoint.safetensors").unlink()
     assert queued() == 0 and "all of the queue is trained" in capsys.readouterr().out  # it ships with its budget
+
+
+@pytest.mark.parametrize(
+    ("arguments", "works", "compiled"),
+    [
+        (["--next"], True, True),
+        (["--next"], False, False),
+        (["--next", "--no-compile"], True, False),
+        (["first"], True, False),
+        (["first", "--compile"], False, True),
+    ],
+)
+def test_the_queue_is_compiled_where_a_compiler_works(queued, tiny, monkeypatch, arguments, works, compiled):
+    seen = []
+    monkeypatch.setattr(train.compiling, "trouble", lambda device: None if works else "none")
+    monkeypatch.setattr(train, "run", lambda *options: seen.append(options[-1]) or ())
+    assert train.main([*arguments, "--precision", "float32", "--folder", str(tiny / "runs")]) == 0
+    assert seen == [compiled]
 
 
 @pytest.mark.parametrize(

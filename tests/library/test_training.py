@@ -146,7 +146,7 @@ def test_without_a_compiler_it_is_one_sentence(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", broken)
     with pytest.raises(
-        ValueError, match=r"no compiler works .*\(No working C\+\+ compiler found\): install one, .*--comp"
+        ValueError, match=r"no compiler works .*\(No working C\+\+ compiler found\): install one, .*--no-comp"
     ):
         next(tiny_run(1, compiled=True))
 
