@@ -108,10 +108,6 @@ NETWORKS = {
         "{floor[frechet_distance]:.3g}",
     ),
     "brain_latent": ("diffusion among these latents", OF_BRAINS),
-    "brain_pixels": (
-        "diffusion of the same slices among pixels, for comparison, trained for twenty minutes",
-        OF_BRAINS,
-    ),
     "brain_mri_unet": (
         "regression from zero-filled to full slices, 96 x 96, R = 4 and 8",
         "{psnr[R = 4]:.1f} dB PSNR at R = 4 (zero-filled {zero_filled[R = 4]:.1f}), {psnr[R = 8]:.1f} dB at R = 8 "

@@ -11,7 +11,6 @@ from course_lib.losses import AutoencoderLoss, DiffusionLoss, DistillationLoss, 
 from course_lib.recipes.brain import (
     CONTRASTS,
     HEALTHY,
-    LARGE,
     LARGE_WITH_LESIONS,
     LATENTS,
     MAPS_6000,
@@ -25,7 +24,7 @@ from course_lib.recipes.brain import (
     measure_coarse,
     measure_control,
     measure_ct,
-    measure_large,
+    measure_latent,
     measure_mri,
     measure_neck,
     measure_noisy_features,
@@ -104,8 +103,7 @@ ENTRIES = (
         steps=3700,
         precision="float32",  # the signs of small differences, of which its gradient is made, drown in bfloat16
     ),
-    unet("brain_latent", OF_LATENTS, V(), LATENTS, measure_large, steps=4500),
-    unet("brain_pixels", SMALL, V(), LARGE, measure_large, steps=600),
+    unet("brain_latent", OF_LATENTS, V(), LATENTS, measure_latent, steps=4500),
     *(
         unet(f"copies_{n}_{steps}", OF_COPIES, V(), few_brains(n), measure_copies, steps=steps, full={})
         for n, steps in COPIES

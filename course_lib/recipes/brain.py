@@ -64,7 +64,6 @@ def _kinds(n):
 
 
 HEALTHY = brain_data(lambda: (datasets.healthy_brains("train", SUBJECTS), None))
-LARGE = brain_data(lambda: (_healthy(128), None), image_size=128)
 LATENTS = brain_data(_latents, image_size=128, batch_size=64)
 SIX_KINDS, MANY_OF_SIX_KINDS = _kinds(1000), _kinds(4000)
 MAPS_6000, MAPS_8000 = _maps(6000), _maps(8000)
@@ -188,14 +187,11 @@ def measure_control(recipe, net):
     return {"test_dice": scores, "test_images": len(maps)} | sampling(), {}
 
 
-def measure_large(recipe, net):
+def measure_latent(recipe, net):
     """Fréchet distance of 300 samples of 128 x 128 at 25 evaluations beside the floor, and the seconds for each."""
     judge, start = pretrained.load("brain_features"), time.perf_counter()
-    if recipe.network_args.get("in_channels", 1) > 1:
-        denoiser, autoencoder = recipe.denoiser(net, clip=False), pretrained.load("brain_autoencoder")
-        _, drawn = draw_latents(denoiser, autoencoder, FD_IMAGES, FD_NFE, size=recipe.image_size)
-    else:
-        drawn = images(recipe, net, FD_IMAGES)
+    denoiser, autoencoder = recipe.denoiser(net, clip=False), pretrained.load("brain_autoencoder")
+    _, drawn = draw_latents(denoiser, autoencoder, FD_IMAGES, FD_NFE, size=recipe.image_size)
     seconds = (time.perf_counter() - start) / len(drawn)
     quality = distance_to("brain_autoencoder", in_batches(judge.features, drawn))  # its card has those of this size
     return quality | {"seconds_an_image": round(seconds, 3)} | sampling(), {}

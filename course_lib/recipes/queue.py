@@ -130,7 +130,6 @@ QUEUE = (
         changes=MANY_OF_SIX_KINDS | {"peak_rate": 1.5e-3},
     ),
     Entry("brain_control", 200_000, 1_500_000, after=("brain",)),
-    Entry("brain_pixels", 1_500_000, 3_000_000, share=1.5),
     Entry("brain_t2_l2", 100_000, 1_000_000, start="brain_t2_l2", share=0.5),
     Entry("brain_t2", 300_000, 2_000_000, start="brain_t2", least={PSNR: 27.4}),
     Entry("hippocampus_masks", 200_000, 1_000_000, start="hippocampus_masks", least={dice: 0.84}, share=0.5),
