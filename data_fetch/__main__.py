@@ -16,12 +16,12 @@ def main(arguments=None):
     )
     verbs.add_parser("list", help="the data sets, their size and licence, and which are here")
     verbs.add_parser("get", help="download a data set").add_argument("name", choices=list(DATASETS))
-    verbs.add_parser("import", help="take a data set from an archive on this machine").add_argument("file")
+    verbs.add_parser("import", help="take a data set from an archive or a folder on this machine").add_argument("file")
     verify = verbs.add_parser("verify", help="check what is in the cache against its checksums")
     verify.add_argument("name", nargs="?", choices=list(DATASETS))
     verbs.add_parser("where", help="the cache folder")
     pack = verbs.add_parser("pack", help="one small file of a data set, to carry to a machine without a network")
-    pack.add_argument("name", choices=[name for name, dataset in DATASETS.items() if dataset.folder])
+    pack.add_argument("name", choices=[name for name, dataset in DATASETS.items() if not dataset.is_built_in])
     pack.add_argument("file")
     pack.add_argument("--images", type=int, default=packing.IMAGES, help="so many of MedNIST (default: %(default)s)")
     verbs.add_parser("unpack", help="take a data set from such a file").add_argument("file")
@@ -44,12 +44,15 @@ def main(arguments=None):
 def _list(options):
     for dataset in DATASETS.values():
         print(f"{dataset.name:13} {_state(dataset):12} {dataset.title}\n{'':13} {dataset.contents}")
-        print(f"{'':13} licence: {dataset.licence}\n{'':13} source: {dataset.citation}\n")
+        print(f"{'':13} licence: {dataset.licence}\n{'':13} source: {dataset.citation}")
+        if dataset.by_hand:
+            print(f"{'':13} to get it: {dataset.by_hand}")
+        print()
     return 0
 
 
 def _state(dataset):
-    if not dataset.folder:
+    if dataset.is_built_in:
         return "built in"
     if cache.is_ready(dataset.name):
         return "here"
@@ -59,7 +62,7 @@ def _state(dataset):
 def _get(options):
     dataset = find(options.name)
     download.get(options.name)
-    place = "" if dataset.url is None else f" in {cache.root()}"
+    place = "" if dataset.is_built_in else f" in {cache.root()}"
     print(f"{dataset.title} is ready{place}. Licence: {dataset.licence}.")
     return 0
 
@@ -68,7 +71,9 @@ def _import(options):
     dataset, public = download.import_archive(options.file)
     print(f"{dataset.title} is ready in {cache.root()}. Licence: {dataset.licence}.")
     if public:
-        print("The archive's checksum is the public one.")
+        print("The archive's checksum is the public one." if dataset.md5 else "What it holds is the public copy's.")
+    elif dataset.content:
+        print("Note: what it holds is not the public copy's, so it is as trustworthy as where you have it from.")
     elif dataset.md5:
         print(
             "Note: the archive was checked by structure and count only; its checksum is not the public one "
@@ -80,7 +85,7 @@ def _import(options):
 def _verify(options):
     names = [options.name] if options.name else [name for name in DATASETS if cache.has_trace(name)]
     for name in names:
-        if find(name).url is not None:
+        if not find(name).is_built_in:
             cache.verify(name)
         print(f"{name}: intact")
     if not names:

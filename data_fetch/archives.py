@@ -1,4 +1,6 @@
-"""Reading tar and zip archives that strangers made. Members are read into memory; nothing is ever unpacked to disk.
+"""Reading what holds a data set: tar and zip archives that strangers made, a folder that one was unpacked to, an array.
+
+Members are read into memory; nothing is ever unpacked to disk.
 
 What an archive says of itself is not believed: a few kilobytes can announce, or unpack to, gigabytes. So tarfile and
 zipfile get a stream that gives them no more than an honest archive needs, for each header and in all.
@@ -8,6 +10,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import struct
 import tarfile
 import zipfile
@@ -26,24 +29,34 @@ _DAMAGE = (
     # what the libraries raise on headers that make no sense: encrypted or nested without end, odd numbers and names
     *(RuntimeError, NotImplementedError, ValueError, struct.error, OverflowError),
 )
+_ARRAY = b"\x93NUMPY"
 _UNPACKERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}  # by the first bytes
 
 
 def members(path):
     """Yield (name, bytes) of every regular file of a tar (plain, gzip, bzip2, xz) or zip archive, in archive order.
 
+    Of a folder: of every file in it and in those below, but for hidden and very large ones. Of a NumPy file (.npy): of
+    that file itself.
+
     Raises DataError when the file is missing, cannot be read, is no archive, is cut off or damaged, or holds what no
     honest archive of images holds: an absolute path, a path with "..", a file without a name, a link, a device, a
     member of more than 64 MiB, headers of more than 1 MiB, more than 1 GiB or 200,000 members in all.
     """
     path = Path(path)
+    if path.is_dir():
+        yield from _folder_members(path)
+        return
     if not path.is_file():
         raise DataError(f"There is no file {path}; check the path of the archive.")
     with reading(path, "check the rights of the file and the disk that it is on"), open(path, "rb") as file:
         try:
-            is_zip = zipfile.is_zipfile(file)
+            is_array = file.read(6) == _ARRAY
             file.seek(0)
-            yield from _zip_members(path, file) if is_zip else _tar_members(path, file)
+            is_zip = not is_array and zipfile.is_zipfile(file)
+            file.seek(0)
+            kind = _array_member if is_array else _zip_members if is_zip else _tar_members
+            yield from kind(path, file)
         except _DAMAGE as error:
             if isinstance(error, OSError) and error.errno:  # the system's own error, not a library's
                 raise
@@ -83,6 +96,24 @@ class _Bounded(io.RawIOBase):
 
     def seekable(self):
         return True
+
+
+def _folder_members(path):
+    """What lies on this machine is unpacked already, and no bomb: what is too large for a data set is passed over."""
+    top = path.resolve().name
+    for folder, below, names in os.walk(path):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        for file in (Path(folder, name) for name in sorted(names) if not name.startswith(".")):
+            with reading(file, "check its rights"):
+                if not file.is_file() or file.stat().st_size > _MEMBER_LIMIT:
+                    continue
+                content = file.read_bytes()
+            yield f"{top}/{file.relative_to(path).as_posix()}", content
+
+
+def _array_member(path, file):
+    _refuse_huge(path, path.name, path.stat().st_size)
+    yield f"{path.stem}.npy", file.read()
 
 
 def _tar_members(path, file):

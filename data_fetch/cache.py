@@ -270,10 +270,9 @@ def damaged(name, why):
 
 
 def _ways(name):
-    return (
-        f"run `python -m data_fetch get {name}` ({find(name).megabytes} MB), or `python -m data_fetch import FILE` "
-        "with an archive that you already have"
-    )
+    dataset = find(name)
+    get = dataset.by_hand or f"run `python -m data_fetch get {name}` ({dataset.megabytes} MB)"
+    return f"{get}, or `python -m data_fetch import FILE` with an archive that you already have"
 
 
 def load(name, *keys):

@@ -1,19 +1,23 @@
 """Getting a data set: a resumable, verified, atomic download, or the import of an archive that is already here."""
 
+import hashlib
 import http.client
 import os
 import re
+import shutil
 import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from data_fetch import archives, cache, hippocampus, mednist
+import numpy as np
+
+from data_fetch import archives, brain_tumours, cache, hippocampus, lidc, mednist, ms_lesions, raw_mri
 from data_fetch.errors import DataError, reading, storage
 from data_fetch.registry import DATASETS, find
 
-_PACKERS = {"mednist": mednist.pack, "hippocampus": hippocampus.pack}
+_PACKERS = {module.NAME: module.pack for module in (mednist, hippocampus, lidc, ms_lesions, brain_tumours, raw_mri)}
 _BLOCK = 1 << 18  # bytes between two steps of the progress bar
 _ATTEMPTS = 4  # in a row without a byte of progress
 _PAUSE = 1.0  # seconds before the second attempt; doubles each time
@@ -23,10 +27,10 @@ _TRANSIENT = (OSError, http.client.HTTPException)  # OSError: no address, no rou
 
 
 def get(name):
-    """Put data set `name` into the cache, downloading its public archive unless intact ready arrays are there.
+    """Put data set `name` into the cache, downloading its public archive or files unless intact ready arrays are there.
 
-    What is built in is there already. Raises DataError: no public address, no network, wrong checksum, full disk,
-    read-only cache, unknown name.
+    What is built in is there already. Raises DataError: no public address, no network, wrong checksum or content, full
+    disk, read-only cache, unknown name.
     """
     dataset = find(name)
     if name not in _PACKERS:
@@ -34,15 +38,23 @@ def get(name):
     if _is_intact(name):
         return
     if dataset.url is None:
-        raise DataError(
-            f"{dataset.title} has no public address: run `python -m data_fetch import FILE` on its archive."
-        )
+        by_hand = dataset.by_hand or "run `python -m data_fetch import FILE` on its archive"
+        raise DataError(f"{dataset.title} has no public address: {by_hand}.")
     with cache.locked(name):
         if _is_intact(name):  # made by the process that we waited for
             return
-        archive = _archive(dataset)
-        download(dataset.url, archive, dataset.md5, limit=dataset.megabytes * _ROOM)
-        _ingest(archive, dataset, public=True)
+        archive, limit = _archive(dataset), dataset.megabytes * _ROOM
+        for path, md5 in dataset.files:
+            if not _has(archive / path, md5):
+                download(f"{dataset.url}/{path}", archive / path, md5, limit)
+        if not dataset.files:
+            download(dataset.url, archive, dataset.md5, limit)
+        _ingest(archive, dataset, known=bool(dataset.md5 or dataset.files), downloaded=True)
+
+
+def _has(path, md5):
+    """Whether a file is there with this checksum."""
+    return path.is_file() and cache.digest(path, "md5") == md5
 
 
 def _is_intact(name):
@@ -55,41 +67,71 @@ def _is_intact(name):
 
 
 def import_archive(path):
-    """Put the data set that a local archive holds into the cache; returns (DataSet, whether its md5 is the public one).
+    """Put the data set that a local archive, folder or array holds into the cache.
 
-    The archive is recognised by its top folder and checked by structure and count. Raises DataError when it is no known
-    data set, incomplete, damaged or unsafe, or when the cache cannot be written; what the cache held stays.
+    Returns (DataSet, whether its md5, or what it holds, is that of the public one). It is recognised by its top folder
+    or the names in it and checked by structure and count. Raises DataError when it is no known data set, incomplete,
+    damaged or unsafe, or when the cache cannot be written; what the cache held stays.
     """
     dataset = _recognise(path)
     with reading(path, "check the rights of the file and the disk that it is on"):
-        public = cache.digest(path, "md5") == dataset.md5
+        known = Path(path).is_file() and cache.digest(path, "md5") == dataset.md5
     with cache.locked(dataset.name):
-        _ingest(path, dataset, public)
-    return dataset, public
+        return dataset, _ingest(path, dataset, known)
 
 
 def _recognise(path):
     for name, _ in archives.members(path):
         for dataset in DATASETS.values():
-            if dataset.folder and PurePosixPath(name).parts[0] == dataset.folder:
+            has_folder = dataset.folder and PurePosixPath(name).parts[0] == dataset.folder
+            if has_folder or (dataset.names and re.match(dataset.names, name)):
                 return dataset
-    folders = " or ".join(f"{dataset.folder}/" for dataset in DATASETS.values() if dataset.folder)
-    raise DataError(f"{path} is none of the course's data sets: it has no top folder {folders}; check the file.")
+    titles = "; ".join(dataset.title for dataset in DATASETS.values() if not dataset.is_built_in)
+    raise DataError(f"{path} is none of the course's data sets ({titles}); check the file.")
 
 
-def _ingest(path, dataset, public):
+def _ingest(path, dataset, known, downloaded=False):
+    """Pack and store what `path` holds; returns whether it is the public copy.
+
+    known: whether checksums say that it is; else what it holds may say so. What was downloaded must be the public copy.
+    """
     members = _progress(archives.members(path), f"reading {Path(path).name}")
     arrays, facts = _PACKERS[dataset.name](members, dataset)
+    public = known or fingerprint(arrays) == dataset.content
+    if downloaded and not public:
+        _remove(dataset)
+        raise DataError(
+            f"What came from {dataset.url} is not the published {dataset.title} and was thrown away; run the command "
+            "again, and if it repeats, get it elsewhere and use `python -m data_fetch import FILE`."
+        )
     cache.save(dataset.name, arrays, public_checksum=public, licence=dataset.licence, **facts)
-    # the ready arrays carry their own checksums: neither an archive nor a part of one is needed any more
-    if dataset.url is not None:
-        for leftover in (_archive(dataset), _part(_archive(dataset))):
-            with suppress(OSError):
-                leftover.unlink()
+    _remove(dataset)  # the ready arrays carry their own checksums: neither an archive nor a part is needed any more
+    return public
+
+
+def fingerprint(arrays):
+    """sha256 of arrays {name: array}: names, types, shapes and numbers, in the order of the names."""
+    checksum = hashlib.sha256(usedforsecurity=False)
+    for key, array in sorted(arrays.items()):
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        checksum.update(f"{key} {array.dtype.str} {array.shape}\n".encode())
+        checksum.update(array.data)
+    return checksum.hexdigest()
+
+
+def _remove(dataset):
+    """Delete what was downloaded of a data set, whole or in part."""
+    if dataset.url is None:
+        return
+    if dataset.files:
+        shutil.rmtree(_archive(dataset), ignore_errors=True)
+    for leftover in (_archive(dataset), _part(_archive(dataset))):
+        with suppress(OSError):
+            leftover.unlink()
 
 
 def _archive(dataset):
-    """Where the downloaded archive of a data set waits to be read."""
+    """Where the downloaded archive of a data set, or the folder of its files, waits to be read."""
     return cache.root() / "downloads" / PurePosixPath(dataset.url).name
 
 
@@ -107,6 +149,7 @@ def _progress(iterable, label):
 def download(url, target, md5, limit=None):
     """Download `url` to `target`; afterwards `target` is whole and has checksum `md5`, or it is as it was before.
 
+    md5: None where the archive is packed anew for each download, so that what it holds must be checked instead.
     limit: bytes beyond which the file cannot be the one that is meant; nothing more is fetched, nothing is kept.
 
     What has arrived waits in `target`.part, and a later call goes on from there (HTTP Range). Network faults are tried
@@ -117,12 +160,14 @@ def download(url, target, md5, limit=None):
         part.parent.mkdir(parents=True, exist_ok=True)
         if limit is not None and part.exists() and part.stat().st_size > limit:
             part.unlink()
+        if md5 is None:
+            part.unlink(missing_ok=True)  # the rest would be of another packing
     resumed = part.exists() and part.stat().st_size > 0
     _fetch_all(url, part, limit)
-    if resumed and cache.digest(part, "md5") != md5:
+    if resumed and not _has(part, md5):
         part.unlink()  # the first half may be of another version or damaged: once more, from the start
         _fetch_all(url, part, limit)
-    if cache.digest(part, "md5") != md5:
+    if md5 is not None and not _has(part, md5):
         part.unlink()
         raise DataError(
             f"The file from {url} does not have the published checksum (md5 {md5}) and was thrown away; run the "

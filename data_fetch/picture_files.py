@@ -1,10 +1,11 @@
-"""PNG and JPEG files as scans."""
+"""PNG and JPEG files as scans, and the PNG files in archives of data sets."""
 
+import io
 import warnings
 
 import numpy as np
 
-from data_fetch.errors import DataError
+from data_fetch.errors import DataError, first_line, shown
 from data_fetch.scans import Scan, check_size, reading
 
 _PIXELS = 160_000_000  # 12,600 x 12,600; PIL holds four bytes for each pixel of a colour picture
@@ -34,6 +35,30 @@ def read(file):
             check_size(file, image.width * image.height, 4)
             image.load()
             return Scan(str(file), _upright(np.asarray(image) if deep else _grey(image), image), (1.0, 1.0))
+
+
+def grey_png(name, content, sides):
+    """A square PNG of 1 or 8 bits in an archive, uint8 (side, side), black and white as 0 and 255.
+
+    name: of the member, for the error; content: its bytes; sides: those in pixels that it may have. Raises DataError.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            if image.width != image.height or image.width not in sides or image.mode not in ("1", "L"):
+                wanted = " or ".join(f"{side}x{side}" for side in sides)
+                raise DataError(
+                    f"{shown(name)} has {image.width}x{image.height} pixels of mode {image.mode}, not {wanted} grey "
+                    "ones; get the archive anew."
+                )
+            return np.asarray(image.convert("L"))
+    except DataError:
+        raise
+    except Exception as error:  # PIL raises many kinds on damaged files
+        raise DataError(
+            f"{shown(name)} in the archive is no readable PNG ({first_line(error)}); get the archive anew."
+        ) from error
 
 
 def _too_large(file):
