@@ -10,17 +10,30 @@ import threading
 from dataclasses import replace
 
 import pytest
-from helpers.archives import COUNTS, fails, mednist_members, snapshot, write_tar
+from helpers.archives import (
+    COUNTS,
+    MS_GRID,
+    fails,
+    kspace,
+    lidc_members,
+    mednist_members,
+    ms_members,
+    npy,
+    snapshot,
+    write_tar,
+)
 
-from data_fetch import DataError, __main__, cache, download, mednist, registry
+from data_fetch import DataError, __main__, archives, cache, download, lidc, mednist, ms_lesions, raw_mri, registry
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves one byte string under every path; `faults` holds one action for each of the next requests."""
+    """Serves the bytes of `files` by path, one byte string under every other; `faults` holds one action for each of the
+    next requests."""
 
     def __init__(self, content):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.faults, self.ranges, self.with_range, self.length = content, [], [], True, True
+        self.files, self.paths = {}, []
         self.url = f"http://127.0.0.1:{self.server_port}/MedNIST.tar.gz"
 
     def handle_error(self, request, address):
@@ -30,14 +43,16 @@ class Server(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server, wanted = self.server, self.headers.get("Range")
+        content = server.files.get(self.path, server.content)
         server.ranges.append(wanted)
+        server.paths.append(self.path)
         fault = server.faults.pop(0) if server.faults else None
         if isinstance(fault, int) and fault >= 400:
             return self.send_error(fault)
         start = int(re.match(r"bytes=(\d+)-", wanted)[1]) if wanted and server.with_range else 0
-        if start >= len(server.content):
+        if start >= len(content):
             return self.send_error(416)
-        body = server.content[start:]
+        body = content[start:]
         self.send_response(206 if wanted and server.with_range else 200)
         if server.length is not None:
             self.send_header("Content-Length", str(len(body)) if server.length is True else server.length)
@@ -292,3 +307,111 @@ def test_existing_target_stays_until_the_new_one_is_whole(server, tmp_path):
     with pytest.raises(DataError, match="checksum"):
         download.download(server.url, target, "0" * 32)
     assert target.read_bytes() == b"old"
+
+
+# --- sets that are no archive with a checksum
+
+
+def test_one_array_is_fetched_like_an_archive(server, monkeypatch):
+    server.content = npy(kspace())
+    md5 = hashlib.md5(server.content).hexdigest()
+    known = replace(registry.DATASETS["raw_mri"], url=server.url.replace("MedNIST.tar.gz", "k.npy"), md5=md5)
+    monkeypatch.setitem(registry.DATASETS, "raw_mri", known)
+    server.faults = ["cut"]
+    download.get("raw_mri")
+    assert server.ranges == [None, f"bytes={len(server.content) // 2}-"]
+    assert raw_mri.load().shape == (8, 230, 180)
+    assert list((cache.root() / "downloads").iterdir()) == []
+
+
+@pytest.fixture
+def many_files(server, monkeypatch):
+    """The MS data as files of the server: {path: bytes}."""
+    members = {name.partition("/")[2]: content for name, content in ms_members().items() if "LICENSE" not in name}
+    server.files = {f"/raw/commit/{name}": content for name, content in members.items()}
+    files = tuple((name, hashlib.md5(content).hexdigest()) for name, content in members.items())
+    counts = {"persons": 3, "scanned": (2,), "grid": MS_GRID}
+    url = server.url.replace("MedNIST.tar.gz", "raw/commit")
+    known = replace(registry.DATASETS["ms_lesions"], url=url, files=files, counts=counts)
+    monkeypatch.setitem(registry.DATASETS, "ms_lesions", known)
+    return members
+
+
+def test_files_are_fetched_one_by_one(server, many_files, capsys):
+    server.faults = [None, "cut", 503]
+    assert __main__.main(["get", "ms_lesions"]) == 0
+    assert "Licence: CC BY." in capsys.readouterr().out
+    assert list(dict.fromkeys(server.paths)) == list(server.files)
+    assert [person.number for person in ms_lesions.load()] == [1, 2, 3]
+    assert cache.manifest("ms_lesions")["public_checksum"] is True
+    assert list((cache.root() / "downloads").iterdir()) == []
+    asked = len(server.paths)
+    download.get("ms_lesions")
+    assert len(server.paths) == asked
+
+
+def test_files_that_are_there_already_are_not_fetched_again(server, many_files, capsys):
+    last = list(server.files)[-1]
+    good, server.files[last] = server.files[last], b"another file"
+    message = fails(capsys, "get", "ms_lesions")
+    assert "published checksum" in message
+    assert last in message
+    assert not ms_lesions.is_available()
+    server.files[last] = good
+    server.paths.clear()
+    download.get("ms_lesions")
+    assert server.paths == [last]
+    assert ms_lesions.is_available()
+
+
+def test_an_import_removes_what_came_of_the_files(server, many_files, tmp_path, capsys):
+    server.files[list(server.files)[-1]] = b"another file"
+    fails(capsys, "get", "ms_lesions")
+    assert list((cache.root() / "downloads").rglob("*.gz"))
+    download.import_archive(write_tar(tmp_path / "ms.tar", ms_members(), "w"))
+    assert list((cache.root() / "downloads").iterdir()) == []
+
+
+@pytest.fixture
+def packed_anew(server, monkeypatch, tmp_path):
+    """LIDC at an address whose archive has no checksum that lasts, from a server that cannot go on in the middle."""
+    counts = {"persons": 4, "nodules": 5, "slices": 14}
+    server.content = write_tar(tmp_path / "lidc.tar.gz", lidc_members(128)).read_bytes()
+    server.with_range, server.length = False, None
+    known = replace(registry.DATASETS["lidc"], url=server.url.replace("MedNIST", "commit"), counts=counts)
+    arrays, _ = lidc.pack(archives.members(tmp_path / "lidc.tar.gz"), known)
+    monkeypatch.setitem(registry.DATASETS, "lidc", replace(known, content=download.fingerprint(arrays)))
+    return cache.root() / "downloads" / "commit.tar.gz.part"
+
+
+def test_what_has_no_checksum_is_known_by_its_content(server, packed_anew):
+    packed_anew.parent.mkdir(parents=True)
+    packed_anew.write_bytes(b"a part of another packing")
+    download.get("lidc")
+    assert server.ranges == [None]
+    assert len(lidc.load("all").images) == 14
+    assert cache.manifest("lidc")["public_checksum"] is True
+    assert list(packed_anew.parent.iterdir()) == []
+
+
+def test_another_content_is_thrown_away(server, packed_anew, capsys, tmp_path):
+    download.get("lidc")
+    path = next(cache.root().glob("lidc-images-*.npy"))
+    path.write_bytes(path.read_bytes()[:-1] + b"?")  # so that `get` has something to do
+    before = snapshot(cache.root())
+    members = lidc_members(128)
+    name = next(name for name in members if name.endswith("0001/nodule-0/images/slice-0.png"))
+    members[name] = members[name.replace("0001", "0009")]
+    server.content = write_tar(tmp_path / "other.tar.gz", members).read_bytes()
+    message = fails(capsys, "get", "lidc")
+    assert "is not the published LIDC" in message
+    assert server.url.replace("MedNIST", "commit") in message
+    assert snapshot(cache.root()) == before
+
+
+def test_an_archive_cut_where_nobody_said_its_length(server, packed_anew, capsys):
+    server.faults = ["cut"]
+    assert "cut off, damaged" in fails(capsys, "get", "lidc")
+    assert not lidc.is_available()
+    download.get("lidc")
+    assert lidc.is_available()

@@ -139,7 +139,7 @@ def test_asking_for_what_is_not_there_is_a_clear_error():
 
 def test_no_heavy_imports():
     code = "import data_fetch, data_fetch.__main__, data_fetch.brain_cohort, data_fetch.own_images, sys;"
-    code += "print(sorted({'torch','monai','course_lib','nilearn','nibabel','scipy','PIL'} & set(sys.modules)))"
+    code += "print(sorted({'torch','monai','course_lib','nilearn','nibabel','scipy','PIL','h5py'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
