@@ -11,13 +11,19 @@ from torch.nn import functional as F
 
 from course_lib.hippocampus import hippocampus_box, hippocampus_channels
 from course_lib.images import in_batches, to_uint8
-from data_fetch import DataError, brain_cohort, hippocampus, mednist, rated_lesions  # noqa: F401 - DataError: the command
+from data_fetch import brain_cohort, cache, hippocampus, mednist, ms_lesions, rated_lesions, raw_mri, registry
+from data_fetch import brain_tumours as tumours
+from data_fetch import lidc as nodules
+from data_fetch.errors import DataError  # noqa: F401 - the command
 
 MEDNIST_CLASSES = ("AbdomenCT", "BreastMRI", "CXR", "ChestCT", "Hand", "HeadCT")
 REFERENCE_IMAGES = 30_000  # of MedNIST, in the reference of Fréchet distances
 BRAIN_SIZE = 96
 BRAIN_TISSUES = ("background", "CSF", "grey matter", "white matter", "lesion")
 LESION_FAMILIES = brain_cohort.FAMILIES
+TUMOUR_CLASSES = tumours.CLASSES
+MS_CONTRASTS = ms_lesions.CONTRASTS
+MNI_AFFINE = ms_lesions.AFFINE  # voxel index to mm of what :func:`ms_masks` and :func:`ms_persons` give
 PROCESSES = 1  # that make slices of the brain cohort; a day with a large GPU sets more
 
 
@@ -167,3 +173,39 @@ def hippocampus_cases(split):
     persons = [v.subject for v in hippocampus.load(split) if hippocampus_box(v.label) is not None]
     slices, volume = _with_label(hippocampi(split))
     return slices, volume, np.array(persons)[volume]
+
+
+def is_here(name):
+    """True when a data set of real patients is in the cache: "lidc", "ms_lesions", "brain_tumours" or "raw_mri".
+    Raises DataError for a name that no data set has."""
+    return cache.is_ready(registry.find(name).name)
+
+
+def lidc(split):
+    """Lung nodules of a split, by person: a ``data_fetch.lidc.Nodules`` with images uint8 (N, 64, 64) and masks uint8
+    (N, 4, 64, 64) of 0 and 1, an unordered set of readings, empty where a reader did not outline the nodule."""
+    return nodules.load(split)
+
+
+def ms_masks():
+    """Lesions of 30 persons with multiple sclerosis in MNI space, 1 mm, axes RAS+: bool (30, 182, 218, 182), 217 MB."""
+    return np.stack([person.lesions for person in ms_lesions.load()])
+
+
+def ms_persons():
+    """The three of them whose brains are there, each a ``data_fetch.ms_lesions.Person``: ``volume("FLAIR")`` is float32
+    (182, 218, 182), ``lesions`` the mask. They illustrate; they rank nothing."""
+    return [person for person in ms_lesions.load() if person.stored]
+
+
+def brain_tumours(split):
+    """Slices with a tumour of a split, which stands in for one by patient: a ``data_fetch.brain_tumours.Tumours`` with
+    images uint8 (N, 128, 128), masks uint8 of 0 and 1 of that shape, and labels (N,), indices into TUMOUR_CLASSES."""
+    return tumours.load(split)
+
+
+def raw_kspace():
+    """K-space of a real head, complex64 (8, 230, 180), with the frequency 0 in the middle, and where it was sampled,
+    bool (230, 180)."""
+    kspace = raw_mri.load()
+    return kspace, raw_mri.sampled(kspace)
