@@ -14,12 +14,14 @@ Blur           x convolved with k, periodic        correlation with k         di
 Downsample     mean over squares of f x f pixels   each y / f^2 on its square each y on its square
 KSpace         Fourier transform on measured lines real part of the inverse   the same, lines without their
                                                    transform, zeros elsewhere mirror line counted twice
+MultiCoil      KSpace points of x times each       sum over coils of the      conjugate gradients
+               coil's sensitivity                  inverse, times conj(s_k)
 Radon          sums along rays at n angles         smears each y along its ray conjugate gradients
 =============  ==================================  =========================  ==========================
 
-The adjoint is the gradient of <A x, y> with respect to x. Where y is complex (KSpace), <a, b> is the real part of
-sum a conj(b). KSpace and Radon also have A.solve(b, w), which is (A^T A + w I)^-1 b, KSpace A.fit(y, w), which is that
-of b = A^T y. :func:`fitted` draws an image to a measurement by it. Nothing here knows a network.
+The adjoint is the gradient of <A x, y> with respect to x. Where y is complex (KSpace, MultiCoil), <a, b> is the real
+part of sum a conj(b). These two and Radon also have A.solve(b, w), which is (A^T A + w I)^-1 b, KSpace A.fit(y, w),
+which is that of b = A^T y. :func:`fitted` draws an image to a measurement by it. Nothing here knows a network.
 """
 
 import numpy as np
@@ -209,6 +211,81 @@ def sampled_lines(size, acceleration, generator=None, centre=0.32):
     lines = torch.zeros(size)
     lines[size // 2 + offsets] = lines[size // 2 - offsets] = 1
     return lines
+
+
+class MultiCoil:
+    """Cartesian MRI with K coils (SENSE; Pruessmann et al., MRM 1999): y_k = m F(s_k x), F the centred orthonormal
+    Fourier transform, m the measured points of k-space, s_k the sensitivity of coil k.
+
+    An image is complex: x (B, 2, H, W) holds its real and its imaginary part; with ``parts`` 1 it is real, x
+    (B, 1, H, W). Where the squares of the sensitivities sum to 1 or less, the norm of A is at most 1.
+
+    points : 0 and 1, (H, W) or what broadcasts against (B, K, H, W). maps : complex (K, H, W). Raises ValueError for
+    other values and shapes.
+    """
+
+    def __init__(self, points, maps, parts=2):
+        points = torch.as_tensor(points)
+        if not ((points == 0) | (points == 1)).all():
+            raise ValueError("a sampling mask holds 0 (not measured) and 1 (measured) alone")
+        if maps.ndim != 3 or not maps.is_complex():
+            raise ValueError(f"maps must be complex (K, H, W), got {maps.dtype} of shape {tuple(maps.shape)}")
+        if parts not in (1, 2):
+            raise ValueError(f"parts must be 1, a real image, or 2, real and imaginary part; got {parts!r}")
+        self.points, self.maps, self.parts = _fits(points.float(), maps[None], "points"), maps, parts
+
+    def _on(self, x):
+        """The points and maps on the device and in the precision of x."""
+        real = x.real
+        return self.points.to(real), self.maps.to(real.device, torch.complex(real[:0], real[:0]).dtype)
+
+    def __call__(self, x):
+        """x (B, parts, H, W) real -> (B, K, H, W) complex."""
+        if x.ndim != 4 or x.shape[1:] != (self.parts, *self.maps.shape[1:]):
+            sides = f"{self.maps.shape[1]}, {self.maps.shape[2]}"
+            raise ValueError(f"this scanner takes images (B, {self.parts}, {sides}), got {tuple(x.shape)}")
+        points, maps = self._on(x)
+        return points * to_kspace(maps * (torch.complex(x[:, :1], x[:, 1:]) if self.parts == 2 else x))
+
+    def adjoint(self, y):
+        """y (B, K, H, W) complex -> (B, parts, H, W) real: the coils' zero-filled pictures, combined."""
+        points, maps = self._on(y)
+        z = (maps.conj() * from_kspace(points * y)).sum(1, keepdim=True)
+        return torch.cat([z.real, z.imag], 1)[:, : self.parts]
+
+    def solve(self, b, weight, steps=50):
+        """(A^T A + weight I)^-1 b for b (B, parts, H, W), weight > 0, by ``steps`` of conjugate gradients (CG-SENSE;
+        Pruessmann et al., MRM 2001)."""
+        return conjugate_gradients(lambda x: self.adjoint(self(x)) + weight * x, b, steps)
+
+    def pinv(self, y, steps=200):
+        """A^+ y by ``steps`` conjugate gradients on A^T A x = A^T y from zero. Stopped early it is close, not exact."""
+        return conjugate_gradients(lambda x: self.adjoint(self(x)), self.adjoint(y), steps)
+
+
+def sensitivities(y, centre, relative=0.05):
+    """Sensitivities of coils from the fully sampled middle of k-space, complex (K, H, W): the smooth picture of each
+    coil over the root of the sum of their squares, zero where that is below ``relative`` of its largest.
+
+    Their squares sum to 1 where they are not zero. Numerator and denominator see the same patient, so what is smooth in
+    the phase of the image goes into the maps. A Hann window over the middle keeps its edge from ringing (McKenzie et
+    al., MRM 2002).
+
+    y : complex (K, H, W). centre : its side in points, from 2 on. Raises ValueError where points in it are missing.
+    """
+    whole(2, centre=centre)
+    H, W = y.shape[-2:]
+    if not centre <= min(H, W):
+        raise ValueError(f"centre must be at most the sides {H} and {W} of k-space, got {centre}")
+    window = torch.zeros(H, W)
+    hann = torch.hann_window(centre + 2, periodic=False)[1:-1]
+    top, left = H // 2 - centre // 2, W // 2 - centre // 2
+    window[top : top + centre, left : left + centre] = torch.outer(hann, hann)
+    if not (y.abs().sum(0)[window > 0] > 0).all():
+        raise ValueError(f"of the middle {centre} x {centre} points of k-space some are missing: give a smaller centre")
+    smooth = from_kspace(window.to(y.real) * y)
+    size = smooth.abs().square().sum(0).sqrt()
+    return torch.where(size > relative * size.max(), smooth / size, 0.0)
 
 
 class Radon:

@@ -11,6 +11,7 @@ from course_lib.operators import (
     Downsample,
     KSpace,
     Mask,
+    MultiCoil,
     Radon,
     conjugate_gradients,
     ellipse,
@@ -19,6 +20,7 @@ from course_lib.operators import (
     operator_norm,
     rectangle,
     sampled_lines,
+    sensitivities,
     to_kspace,
 )
 
@@ -353,3 +355,99 @@ def test_gradients_of_a_fitted_image_are_finite_differences(A, shape):
     value(x, weight).backward()
     assert float((x.grad * direction).sum()) == pytest.approx(float(in_x), rel=1e-4)
     assert float(weight.grad) == pytest.approx(float(in_weight), rel=1e-4)
+
+
+# ---- Several coils ---------------------------------------------------------------------------------------------------
+
+
+def coils(parts, n=6, K=3, seed=0):
+    """A scanner of K coils of random maps, on about half of the points of n x (n + 1)."""
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.complex(*torch.randn(2, K, n, n + 1, dtype=torch.float64, generator=generator))
+    return MultiCoil(torch.rand(n, n + 1, generator=generator) > 0.5, maps, parts)
+
+
+def as_real(y):
+    return torch.view_as_real(y).flatten(1)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_adjoint_of_coils_is_the_transposed_matrix(parts):
+    """Both as matrices between real numbers, real and imaginary part of y apart."""
+    A = coils(parts)
+    x = torch.eye(parts * 42, dtype=torch.float64).reshape(-1, parts, 6, 7)
+    forward = as_real(A(x)).T  # (2 K H W, parts H W)
+    y = torch.view_as_complex(torch.eye(len(forward), dtype=torch.float64).reshape(-1, 3, 6, 7, 2))
+    torch.testing.assert_close(A.adjoint(y).flatten(1), forward, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_what_coils_see_is_numpys_transform_of_each_product(parts):
+    A, x = coils(parts), random((2, parts, 6, 7), 1)
+    z = x[:, :1].numpy() + (1j * x[:, 1:].numpy() if parts == 2 else 0)
+    centred = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(A.maps.numpy() * z, (-2, -1)), norm="ortho"), (-2, -1))
+    np.testing.assert_allclose(A(x).numpy(), centred * A.points.numpy(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_solve_and_pinv_of_coils_are_those_of_the_matrix(parts):
+    A, b = coils(parts), random((2, parts, 6, 7), 2)
+    forward = as_real(A(torch.eye(parts * 42, dtype=torch.float64).reshape(-1, parts, 6, 7))).T
+    gram = forward.T @ forward + 0.1 * torch.eye(parts * 42, dtype=torch.float64)
+    found = A.solve(b, 0.1, steps=200).flatten(1)
+    torch.testing.assert_close(found, torch.linalg.solve(gram, b.flatten(1).T).T, rtol=1e-5, atol=3e-5)
+    y = A(b)
+    expected = (torch.linalg.pinv(forward, rtol=1e-10) @ as_real(y).T).T
+    torch.testing.assert_close(A.pinv(y, steps=500).flatten(1), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_one_coil_that_sees_all_alike_is_the_single_coil():
+    lines = sampled_lines(12, 3, torch.Generator().manual_seed(0))
+    A, single = MultiCoil(lines, torch.ones(1, 10, 12, dtype=torch.complex64), 1), KSpace(lines)
+    x = random((2, 1, 10, 12), 3).float()
+    torch.testing.assert_close(A(x), single(x))
+    torch.testing.assert_close(A.adjoint(single(x)), single.adjoint(single(x)))
+
+
+def smooth_coils(n=48, K=4):
+    """Sensitivities (K, n, n) whose squares sum to 1 inside a head, smooth in size and phase, and the head's image."""
+    row, column = torch.meshgrid(*[torch.linspace(-1, 1, n, dtype=torch.float64)] * 2, indexing="ij")
+    inside = row**2 + column**2 < 0.8
+    angles = torch.arange(K) * 2 * torch.pi / K
+    maps = torch.stack(
+        [torch.exp(-0.5 * ((row - a.sin()) ** 2 + (column - a.cos()) ** 2) + 1j * row * a) for a in angles]
+    )
+    maps = maps / maps.abs().square().sum(0).sqrt()
+    return torch.where(inside, maps, 0), inside * (1 + 0.2 * torch.cos(4 * row) * torch.cos(3 * column)), inside
+
+
+def test_sensitivities_are_found_from_the_middle_of_k_space():
+    """Up to a phase that all coils share, in the head away from its edge; of the outer points two thirds are gone."""
+    maps, image, inside = smooth_coils()
+    y = to_kspace(maps * image)
+    points = torch.rand(48, 48, generator=torch.Generator().manual_seed(0)) < 1 / 3
+    points[12:36, 12:36] = True
+    found = sensitivities(points * y, 24)
+    core = torch.nn.functional.avg_pool2d(inside[None, None].double(), 9, 1, 4)[0, 0] > 0.999
+    overlap = (found.conj() * maps).sum(0).abs()  # 1 where the two agree
+    assert overlap[core].min() > 0.999
+    sums = found.abs().square().sum(0)
+    assert ((sums - 1).abs() < 1e-9).logical_or(sums == 0).all() and (sums[0] == 0).all()
+    A = MultiCoil(points, found)
+    assert 0.9 < operator_norm(A, random((1, 2, 48, 48), 0)) < 1 + 1e-9
+
+
+def test_coils_and_calibration_that_do_not_fit_are_named():
+    maps = torch.ones(2, 4, 4, dtype=torch.complex64)
+    for wrong, message in (
+        (lambda: MultiCoil(torch.full((4, 4), 0.5), maps), "0 .not measured. and 1"),
+        (lambda: MultiCoil(torch.ones(5, 4), maps), "points of shape"),
+        (lambda: MultiCoil(torch.ones(4, 4), maps.real), "maps must be complex"),
+        (lambda: MultiCoil(torch.ones(4, 4), maps, 3), "parts must be 1"),
+        (lambda: MultiCoil(torch.ones(4, 4), maps)(torch.zeros(1, 1, 4, 4)), r"takes images \(B, 2, 4, 4\)"),
+        (lambda: sensitivities(maps, 5), "centre must be at most"),
+        (lambda: sensitivities(maps, 1), "centre"),
+        (lambda: sensitivities(maps * (torch.arange(4) != 2), 2), "some are missing"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            wrong()
