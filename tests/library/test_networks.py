@@ -5,11 +5,19 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch.nn import functional as F
 
 from course_lib import pretrained, schedules
 from course_lib.images import to_tensor, to_uint8
-from course_lib.losses import AutoencoderLoss, DiffusionLoss, NoisyClassificationLoss, RegressionLoss, SegmentationLoss
+from course_lib.losses import (
+    AutoencoderLoss,
+    DiffusionLoss,
+    NoisyClassificationLoss,
+    RegressionLoss,
+    SegmentationLoss,
+    local_contrasts,
+)
 from course_lib.networks import (
     Autoencoder,
     Classifier,
@@ -119,6 +127,43 @@ def test_loss_of_the_autoencoder_against_torch_distributions():
     normal = torch.distributions.Normal(mu, sigma)
     kl = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0)).flatten(1).mean(1)
     torch.testing.assert_close(loss, F.l1_loss(out, x, reduction="none").flatten(1).mean(1) + 0.5 * kl)
+
+
+def pyramid_of_contrasts(x):
+    """Local contrasts by SciPy, of one image (H, W)."""
+    found = []
+    for _ in range(3):
+        smooth = ndimage.gaussian_filter(x, 0.8, mode="wrap", truncate=9)
+        found.append(np.sqrt(ndimage.gaussian_filter((x - smooth) ** 2, 2.0, mode="wrap", truncate=9) + 1e-4))
+        x = smooth[::2, ::2]
+    return found
+
+
+def test_contrasts_and_the_texture_term_against_scipy():
+    x, out = noise(2, 1, 32, 24).double(), 0.5 * noise(2, 1, 32, 24, seed=1).double()
+    both = [[pyramid_of_contrasts(image[0].numpy()) for image in images] for images in (x, out)]
+    for k, found in enumerate(local_contrasts(x)):
+        for image, expected in zip(found[:, 0], both[0]):
+            np.testing.assert_allclose(image, expected[k], rtol=1e-6, atol=1e-7)
+    still = lambda x_0, generator: (out, torch.zeros(2, 1), torch.ones(2, 1))  # noqa: E731
+    loss, _ = AutoencoderLoss(0.0, texture_weight=2.0)(still, (x, None), torch.Generator())
+    for b in range(2):
+        texture = np.mean([np.abs(a - c).mean() for a, c in zip(both[0][b], both[1][b])])
+        expected = float((out[b] - x[b]).abs().mean()) + 2 * texture
+        assert float(loss[b]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_contrasts_tell_how_strong_a_texture_is_and_not_where():
+    """Of two draws of white noise far nearer than the draws; of a flat image the floor, with a finite gradient."""
+    a, b = noise(1, 1, 96, 96), noise(1, 1, 96, 96, seed=1)
+    difference = (local_contrasts(a)[0] - local_contrasts(b)[0]).abs().mean()
+    assert difference < 0.1 * (a - b).abs().mean()
+    assert (local_contrasts(a / 2)[0] - local_contrasts(b)[0]).abs().mean() > 3 * difference
+    flat = torch.full((1, 1, 16, 16), -1.0, requires_grad=True)
+    contrasts = local_contrasts(flat)
+    assert all((s - 0.01).abs().max() < 1e-4 for s in contrasts)
+    sum(s.sum() for s in contrasts).backward()
+    assert flat.grad.isfinite().all()
 
 
 def test_a_classifier_that_knows_nothing_loses_log_of_the_classes():
