@@ -1,12 +1,14 @@
 """What training makes small: loss(net, batch, generator) gives the loss of each example (B,), and its time (B,) or
 None."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from course_lib.arguments import not_negative, one_of, positive, whole, within
+from course_lib.networks import normal_logits
 from course_lib.operators import Blur
 from course_lib.predictions import KINDS, preconditioning, target, to_x0
 from course_lib.samplers import dpmpp_2m_step, noise_like, trajectory
@@ -234,6 +236,29 @@ class SegmentationLoss:
         dx, dy = torch.randint(-self.shift, self.shift + 1, (2,), generator=generator).tolist()
         x, y = x.roll((dy, dx), (2, 3)), y.roll((dy, dx), (1, 2))
         return torch.nn.functional.cross_entropy(net(x), y, reduction="none").mean((1, 2)), None
+
+
+@dataclass(frozen=True)
+class StochasticSegmentationLoss:
+    """-log p(y | x) / pixels of a ``StochasticSegmenter``, with p(y | x) = E_eta prod_i p(y_i | eta_i) over all pixels
+    i taken as the mean over ``samples`` draws of the logits eta.
+
+    Monteiro et al. (NeurIPS 2020), sec. 3, who take 20 draws. The logarithm of a mean of draws is too small on average,
+    so this is an upper bound of -log p, the tighter the more draws.
+    """
+
+    samples: int = 20
+
+    def __post_init__(self):
+        whole(samples=self.samples)
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and no times. batch: x (B, 1, H, W) and masks y (B, H, W) of 0 and 1."""
+        x, y = batch
+        eta = normal_logits(net(x), self.samples, generator)
+        y = y.to(eta).expand_as(eta)
+        likelihood = -torch.nn.functional.binary_cross_entropy_with_logits(eta, y, reduction="none").flatten(2).sum(2)
+        return (math.log(self.samples) - likelihood.logsumexp(0)) / y[0, 0].numel(), None
 
 
 def local_contrasts(x, octaves=3):

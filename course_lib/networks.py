@@ -458,6 +458,40 @@ class Segmenter(nn.Module):
         return self(x).argmax(1)
 
 
+class StochasticSegmenter(nn.Module):
+    """A stochastic segmentation network for masks: net(x) is a normal over the logits of all pixels together,
+
+        eta | x ~ N(mu(x), diag(v(x)) + F(x)^T F(x)),    a pixel is 1 with probability sigmoid(eta)
+
+    The ``rank`` maps F let pixels go together: one number in front of each map moves all pixels of a mask at once.
+    Monteiro et al. (NeurIPS 2020), sec. 3, for two labels with one logit a pixel; mean, variances and factors are
+    channels of the last layer of one :class:`Segmenter`. :func:`normal_logits` draws from the normal.
+
+    Parameters: rank, 1 or more, and channels and in_channels as in :class:`Segmenter`.
+    """
+
+    def __init__(self, rank=10, **arguments):
+        super().__init__()
+        whole(rank=rank)
+        self.num_labels = 2
+        self.body = Segmenter(2 + rank, **arguments)
+
+    def forward(self, x):
+        """x (B, C, H, W) in [-1, 1] -> mean (B, H, W), variance (B, H, W) without the factors', positive, and factors
+        (B, rank, H, W), float32. Raises ValueError as :class:`Segmenter` does."""
+        maps = self.body(x).float()
+        return maps[:, 0], F.softplus(maps[:, 1]) + 1e-5, maps[:, 2:]
+
+
+def normal_logits(normal, samples, generator):
+    """Logits (samples, B, H, W) drawn from the normal (mean, variance, factors) of a :class:`StochasticSegmenter`."""
+    mean, variance, factors = normal
+    alone = torch.randn(samples, *mean.shape, generator=generator).to(mean)
+    together = torch.randn(samples, *factors.shape[:2], generator=generator).to(mean)
+    with torch.autocast(mean.device.type, enabled=False):
+        return mean + variance.sqrt() * alone + torch.einsum("kbr,brhw->kbhw", together, factors)
+
+
 class Classifier(nn.Module):
     """A small convolutional classifier; ``features`` are what the Fréchet distance is computed in.
 
@@ -510,6 +544,7 @@ NETWORKS = {
         Autoencoder,
         VectorAutoencoder,
         Segmenter,
+        StochasticSegmenter,
         Classifier,
     )
 }

@@ -83,6 +83,8 @@ def test_regression_and_segmentation_and_distillation():
     losses.RegressionLoss(concat=1)(teacher.net, (x, None), generator)
     segmenter = build("Segmenter", num_labels=2, channels=(8, 8)).to(DEVICE)
     losses.SegmentationLoss()(segmenter, (x[:, :1], (x[:, 0] > 0).long()), generator)
+    stochastic = build("StochasticSegmenter", rank=2, channels=(8, 8)).to(DEVICE)
+    losses.StochasticSegmentationLoss()(stochastic, (x[:, :1], (x[:, 0] > 0).long()), generator)
     losses.DistillationLoss(lambda: teacher, SCHEDULE, steps=2)(teacher.net, (x[:, :1], None), generator)
 
 

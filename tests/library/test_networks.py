@@ -16,6 +16,7 @@ from course_lib.losses import (
     NoisyClassificationLoss,
     RegressionLoss,
     SegmentationLoss,
+    StochasticSegmentationLoss,
     local_contrasts,
 )
 from course_lib.networks import (
@@ -27,7 +28,9 @@ from course_lib.networks import (
     NoisyFromClean,
     PreconditionedUNet,
     Segmenter,
+    StochasticSegmenter,
     Unrolled,
+    normal_logits,
     pixel_shuffle,
     pixel_unshuffle,
 )
@@ -249,6 +252,91 @@ def test_uint8_and_back():
 def test_segmenter_gives_a_label_for_each_pixel():
     labels = Segmenter(5).labels(noise(2, 1, 32, 32))
     assert labels.shape == (2, 32, 32) and labels.dtype == torch.int64 and int(labels.max()) < 5
+
+
+# ---- the stochastic segmentation network -----------------------------------------------------------------------------
+
+
+def normal(rank=1, shape=(2, 3, 4), seed=0):
+    """Mean, variance and factors of a normal over the logits of masks."""
+    mean, variance = noise(*shape, seed=seed), noise(*shape, seed=seed + 1).square() + 0.1
+    return mean, variance, noise(shape[0], rank, *shape[1:], seed=seed + 2)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_drawn_logits_have_the_mean_and_the_covariance_of_the_normal(rank):
+    """Against the matrix: diag(v) + F^T F; four standard errors of 40,000 draws."""
+    mean, variance, factors = normal(rank)
+    n = 40_000
+    eta = normal_logits((mean, variance, factors), n, torch.Generator().manual_seed(5)).flatten(2)
+    for b in range(2):
+        F_b = factors[b].flatten(1)
+        matrix = torch.diag(variance[b].flatten()) + F_b.T @ F_b
+        spread = (matrix.diagonal()[:, None] * matrix.diagonal() + matrix**2).sqrt() / n**0.5
+        assert ((eta[:, b].T.cov() - matrix).abs() < 4.5 * spread).all()
+        assert ((eta[:, b].mean(0) - mean[b].flatten()).abs() < 4 * (matrix.diagonal() / n).sqrt()).all()
+    independent = torch.corrcoef(torch.stack([eta[:, 0, 0], eta[:, 1, 0]]))[0, 1]
+    assert abs(independent) < 4 / n**0.5, "two images are drawn apart"
+
+
+def loss_of(normal, y, samples, seed=0):
+    """The stochastic segmentation loss of a network that always gives this normal."""
+    x = torch.zeros(len(y), 1, *y.shape[1:])
+    found, t = StochasticSegmentationLoss(samples)(lambda x: normal, (x, y), torch.Generator().manual_seed(seed))
+    assert t is None
+    return found
+
+
+def test_loss_of_one_pixel_is_the_integral_over_its_logit():
+    """p(y = 1) = E sigmoid(eta), by quadrature; four standard errors of 200,000 draws."""
+    mean, variance, factors = (torch.tensor([value]).reshape(1, 1, 1) for value in (0.7, 0.5, 1.2))
+    z, weights = np.polynomial.hermite_e.hermegauss(60)
+    p = float((weights / (1 + np.exp(-(0.7 + (0.5 + 1.2**2) ** 0.5 * z)))).sum() / weights.sum())
+    for y, chance in ((1, p), (0, 1 - p)):
+        found = loss_of((mean, variance, factors[:, None]), torch.full((1, 1, 1), y), 200_000)
+        assert float(found) == pytest.approx(-math.log(chance), abs=0.004)
+
+
+def test_loss_without_factors_is_that_of_pixels_one_by_one():
+    """With a diagonal covariance the expectation of a product is the product of expectations."""
+    mean, variance, factors = normal(shape=(1, 1, 3))
+    y = torch.tensor([[[1, 0, 1]]])
+    z, weights = np.polynomial.hermite_e.hermegauss(60)
+    eta = mean.flatten().numpy()[:, None] + variance.flatten().sqrt().numpy()[:, None] * z
+    p = (weights / (1 + np.exp(-eta))).sum(1) / weights.sum()
+    wanted = -np.log(np.where(y.flatten().numpy() > 0, p, 1 - p)).mean()
+    assert float(loss_of((mean, variance, 0 * factors), y, 200_000)) == pytest.approx(wanted, abs=0.004)
+
+
+def test_without_variance_the_loss_is_the_cross_entropy():
+    mean, variance, factors = normal()
+    y = (noise(2, 3, 4, seed=9) > 0).long()
+    wanted = F.binary_cross_entropy_with_logits(mean, y.float(), reduction="none").mean((1, 2))
+    torch.testing.assert_close(loss_of((mean, 0 * variance, 0 * factors), y, 3), wanted)
+
+
+def test_pixels_that_go_together_are_worth_a_common_factor():
+    """All or nothing, each in half of the cases: a common factor puts log 2 / pixels within reach, no other can."""
+    y = torch.stack([torch.ones(4, 4), torch.zeros(4, 4)]).long()
+    flat = torch.zeros(2, 4, 4)
+    together = loss_of((flat, flat + 1e-5, 20 * torch.ones(2, 1, 4, 4)), y, 500)
+    assert float(together.mean()) == pytest.approx(math.log(2) / 16, abs=0.02)
+    alone = loss_of((flat, flat + 1e-5, 0 * torch.ones(2, 1, 4, 4)), y, 500)
+    assert float(alone.mean()) == pytest.approx(math.log(2), abs=1e-3)
+
+
+def test_a_stochastic_segmenter_gives_a_normal_and_learns():
+    net = StochasticSegmenter(rank=3, channels=(8, 8))
+    mean, variance, factors = net(noise(2, 1, 16, 16))
+    assert mean.shape == variance.shape == (2, 16, 16) and factors.shape == (2, 3, 16, 16) and (variance > 0).all()
+    loss, _ = StochasticSegmentationLoss()(
+        net, (noise(2, 1, 16, 16), torch.ones(2, 16, 16).long()), torch.Generator().manual_seed(0)
+    )
+    loss.mean().backward()
+    last = [weight.grad for weight in net.parameters()][-1]
+    assert loss.shape == (2,) and last.shape == (5,) and (last != 0).all(), "mean, variance and factors all learn"
+    with pytest.raises(ValueError, match="rank must be a whole number from 1 on"):
+        StochasticSegmenter(rank=0)
 
 
 # ---- what the cards are measured with --------------------------------------------------------------------------------
