@@ -187,6 +187,21 @@ def lidc(split):
     return nodules.load(split)
 
 
+def lidc_readings():
+    """Every slice of the training persons once for each of its four readings: images and masks, uint8 (4 N, 64, 64)."""
+    found = nodules.load("train")
+    return np.repeat(found.images, nodules.READERS, 0), found.masks.reshape(-1, nodules.SIZE, nodules.SIZE)
+
+
+def lidc_cases(split):
+    """The middle one of the slices of each nodule of a split: images uint8 (N, 64, 64), masks bool (4, N, 64, 64) and
+    the person of each, int64 (N,). Which slice that is says nothing of what the readers drew in it."""
+    found = nodules.load(split)
+    _, first, count = np.unique(np.stack([found.persons, found.nodules]), axis=1, return_index=True, return_counts=True)
+    middle = first + count // 2
+    return found.images[middle], np.moveaxis(found.masks[middle], 1, 0).astype(bool), found.persons[middle]
+
+
 def ms_masks():
     """Lesions of 30 persons with multiple sclerosis in MNI space, 1 mm, axes RAS+: bool (30, 182, 218, 182), 217 MB."""
     return np.stack([person.lesions for person in ms_lesions.load()])

@@ -48,6 +48,10 @@ OF_LABELS = (
     "{test_slices} slices of test persons: Dice {test_dice[anterior]:.2f} anterior, "
     "{test_dice[posterior]:.2f} posterior"
 )
+OF_NODULES = (
+    "{test_slices} nodules of {test_persons} test persons: squared energy distance of {samples} masks from the four "
+    "readings {energy_distance:.3f}, unbiased; {empty:.0%} of the masks are empty, {not_outlined:.0%} of the readings"
+)
 OF_LESIONS = "RMS error of a pixel's probability {rms_of_probability:.3f}"
 # name: what it is, and its quality, filled in from the card
 NETWORKS = {
@@ -148,6 +152,12 @@ NETWORKS = {
         "{outline_alone:.3f}; " + OF_LESIONS,
     ),
     **{f"lesion_unet_{seed}": (f"U-Net of the same lesions, seed {seed}", OF_LESIONS) for seed in range(5)},
+    "lidc_masks": ("diffusion of masks of lung nodules, the CT slice beside them, 64 x 64", OF_NODULES),
+    **{
+        f"lidc_unet_{seed}": (f"U-Net of the same nodules, seed {seed}, with a random threshold", OF_NODULES)
+        for seed in range(5)
+    },
+    "lidc_ssn": ("stochastic segmentation network of the same nodules", OF_NODULES),
     "hippocampus": (
         "diffusion of labelled volumes, 32 x 48 x 32 mm",
         "{images} samples: volume {volume_mm3_mean_and_std[sample][anterior][0]:,.0f} ± "

@@ -4,6 +4,7 @@
 name                gives
 ==================  ==============================================================================================
 draw_masks          samples of p(mask | image) of a diffusion network
+draw_normal         logits of masks of a stochastic segmentation network, and the map of their probabilities
 independent         masks whose pixels are drawn one by one from a map of probabilities
 random_threshold    level sets of such a map, at one random threshold a mask
 from_channels       probabilities of labels that channels in [-1, 1] stand for
@@ -12,10 +13,12 @@ labels_at           labels where such probabilities exceed a threshold
 """
 
 import torch
+from numpy.polynomial.hermite_e import hermegauss
 
 from course_lib import runtime
 from course_lib.arguments import whole
 from course_lib.metrics import checks
+from course_lib.networks import normal_logits
 from course_lib.samplers import dpmpp_2m_step, sample
 from course_lib.schedules import log_snr_times, schedule_of
 
@@ -34,6 +37,22 @@ def draw_masks(denoiser, y, samples, nfe=NFE, start=START, channels=1, seed=0):
         noise = torch.randn(len(y), channels, *y.shape[2:], generator=runtime.seeded(seed + k))
         found.append(sample(bound, noise, times, dpmpp_2m_step))
     return torch.stack(found)
+
+
+@torch.no_grad()
+def draw_normal(net, y, samples, seed=0):
+    """Logits (samples, N, H, W) of a ``StochasticSegmenter``, masks where they exceed 0, and the probability of each
+    pixel (N, H, W), E sigmoid(eta) by Gauss-Hermite quadrature; float32, one evaluation in all.
+
+    y : images (N, 1, H, W).
+    """
+    whole(samples=samples)
+    normal = [part.cpu() for part in net(y.to(next(net.parameters())))]
+    mean, variance, factors = normal
+    spread = (variance + factors.square().sum(1)).sqrt()
+    points, weights = hermegauss(32)
+    p = sum(w * torch.sigmoid(mean + z * spread) for z, w in zip(points, weights / weights.sum()))
+    return normal_logits(normal, samples, runtime.seeded(seed)), p
 
 
 def independent(p, draws=SAMPLES, seed=0):

@@ -27,7 +27,7 @@ from course_lib.experiments import (
 from course_lib.files import write_atomically
 from course_lib.metrics.detection import auroc
 from course_lib.metrics.distribution import density_coverage, extrapolated, kernel_distance, precision_recall
-from course_lib.metrics.intervals import bootstrap, jackknife
+from course_lib.metrics.intervals import bootstrap, jackknife, means_of
 from course_lib.metrics.segmentation import volume_dice
 from course_lib.scans import FINE, PROBLEMS
 
@@ -352,7 +352,7 @@ def hippocampi(row, tensors):
     counts, volume, person = (tensors[f"hippocampus.{key}"].long() for key in ("counts", "volume", "person"))
     owner = torch.stack([person[volume == v][0] for v in volume.unique()])
     dice = {m: volume_dice(c, volume).mean(1) for m, c in zip(row["methods"], counts)}
-    people = {m: torch.stack([each[owner == k].mean() for k in owner.unique()]) for m, each in dice.items()}
+    people = {m: means_of(each, owner) for m, each in dice.items()}
     return Contest(people, to=row["methods"][0], digits=3)
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from course_lib.arguments import inside, whole
+from course_lib.arguments import alike, inside, whole
 from course_lib.metrics import checks
 
 BLOCKS = 10
@@ -15,6 +15,19 @@ def with_error(values):
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f"expected values (N,), two or more; got shape {tuple(values.shape)}")
     return float(values.mean()), float(values.std() / len(values) ** 0.5)
+
+
+def means_of(values, groups):
+    """Mean of values (N,) over each of groups (N,), such as the person of each slice: float64 (G,), by rising group.
+
+    What belongs to one person is no independent case: :func:`bootstrap` of these means draws whole persons, each of
+    whom counts alike, however many slices there are (cluster bootstrap; Field & Welsh, J. R. Stat. Soc. B 2007). Raises
+    ValueError for values that are NaN, and for groups of another shape.
+    """
+    values, groups = checks.finite(values, "values").double(), torch.as_tensor(groups)
+    alike(values=values, groups=groups)
+    _, which, count = groups.unique(return_inverse=True, return_counts=True)
+    return torch.bincount(which, values) / count
 
 
 def jackknife(statistic, features, blocks=BLOCKS, turn=1):

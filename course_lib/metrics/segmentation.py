@@ -68,13 +68,37 @@ def generalised_energy_distance(samples, ratings, chances=None):
     Raises ValueError for fewer than two samples.
     """
     samples, ratings = checks.masks(samples, "samples"), checks.masks(ratings, "ratings")
-    K = len(samples)
-    if K < 2:
-        raise ValueError(f"one sample has no spread: give at least 2 samples of each case, not {K}")
+    within = _distance_of_two(samples, "sample")
     q = _equal(len(ratings)) if chances is None else checks.chances(chances, len(ratings))
-    between = mean_distance(samples, _equal(K), ratings, q)
-    within = mean_distance(samples, _equal(K), samples, _equal(K)) * K / (K - 1)  # d(s, s) = 0: leave those pairs out
+    between = mean_distance(samples, _equal(len(samples)), ratings, q)
     return 2 * between - within - mean_distance(ratings, q, ratings, q)
+
+
+def _distance_of_two(masks, what):
+    """Mean distance of two different ones of masks (K, ..., H, W), the pairs of a mask with itself left out: (...)."""
+    K = len(masks)
+    if K < 2:
+        raise ValueError(f"one {what} has no spread: give at least 2 {what}s of each case, not {K}")
+    return mean_distance(masks, _equal(K), masks, _equal(K)) * K / (K - 1)  # d(s, s) = 0
+
+
+def energy_terms(samples, readings):
+    """E d(s, r), E d(s, s') and E d(r, r') of samples (K, ..., H, W) and readings (R, ..., H, W): (3, ...).
+
+    d = 1 - IoU. Both are draws, s and s' as well as r and r' two different ones of them: each mean is unbiased, and so
+    is the generalised energy distance 2 E d(s, r) - E d(s, s') - E d(r, r') made of them, at any K and R from 2 on,
+    where the readers of a case draw independently. A perfect model scores 0 on average over cases; a single case may
+    score below.
+
+    The formula that counts pairs of a mask with itself, 2 E d - (K - 1)/K E d(s, s') - (R - 1)/R E d(r, r'), is never
+    negative, and too large by E d(s, s') / K + E d(r, r') / R on average: with four readings a quarter of their
+    distance, for a perfect model too, and however many samples it draws. Székely & Rizzo (J. Stat. Plan. Inference
+    2013), on U- and V-statistics. Raises ValueError for fewer than two of either.
+    """
+    samples, readings = checks.masks(samples, "samples"), checks.masks(readings, "readings")
+    within, among = _distance_of_two(samples, "sample"), _distance_of_two(readings, "reading")
+    between = mean_distance(samples, _equal(len(samples)), readings, _equal(len(readings)))
+    return torch.stack([between, within, among])
 
 
 def exact_energy_distance(masks, p, ratings, q):
@@ -84,6 +108,43 @@ def exact_energy_distance(masks, p, ratings, q):
     p, q = checks.chances(p, len(masks), "p"), checks.chances(q, len(ratings), "q")
     own = mean_distance(masks, p, masks, p) + mean_distance(ratings, q, ratings, q)
     return 2 * mean_distance(masks, p, ratings, q) - own
+
+
+def consensus(readings, least=2):
+    """Pixels that at least so many of readings (R, ..., H, W) have: bool (..., H, W). Of four, 2 counts ties in; where
+    fewer than ``least`` readers drew anything the consensus is empty. Raises ValueError for a ``least`` beyond R."""
+    readings = checks.masks(readings, "readings")
+    whole(least=least)
+    if least > len(readings):
+        raise ValueError(f"least must be 1 to {len(readings)}, the number of readings; got {least}")
+    return readings.sum(0) >= least
+
+
+def each_against_others(readings):
+    """For each of readings (R, ...) the pair: it, (...), and the others, (R - 1, ...)."""
+    return [(one, torch.cat([readings[:k], readings[k + 1 :]])) for k, one in enumerate(readings)]
+
+
+def brier_score(predicted, outcomes):
+    """(predicted - outcome)^2 of probabilities (...), the mean over outcomes (R, ...) of 0 and 1, float64 (...).
+
+    Brier (Monthly Weather Review 1950). Its expectation is (predicted - p)^2 + p (1 - p): what it exceeds
+    :func:`disagreement` by is an unbiased estimate of the squared error of the probability, at any R from 2 on, for
+    outcomes that are independent given the case. Raises ValueError for what are no probabilities.
+    """
+    predicted, outcomes = checks.probabilities(predicted, "predicted"), checks.probabilities(outcomes, "outcomes")
+    return (predicted - outcomes).square().mean(0)
+
+
+def disagreement(outcomes):
+    """k (R - k) / (R (R - 1)) of outcomes (R, ...) of 0 and 1, of which k are 1: float64 (...), an unbiased estimate of
+    p (1 - p), half the chance that two of them differ. Raises ValueError for fewer than two."""
+    outcomes = checks.probabilities(outcomes, "outcomes")
+    R = len(outcomes)
+    if R < 2:
+        raise ValueError(f"one outcome cannot disagree: give at least 2 outcomes of each case, not {R}")
+    mean = outcomes.mean(0)
+    return mean * (1 - mean) * R / (R - 1)
 
 
 def nearest_rating(samples, ratings):

@@ -7,7 +7,14 @@ data; the rest is as :class:`~course_lib.recipes.recipe.Recipe` has it.
 from functools import partial
 
 from course_lib.applications.anomaly import with_coarse_noise
-from course_lib.losses import AutoencoderLoss, DiffusionLoss, DistillationLoss, EDMLoss, RegressionLoss
+from course_lib.losses import (
+    AutoencoderLoss,
+    DiffusionLoss,
+    DistillationLoss,
+    EDMLoss,
+    RegressionLoss,
+    StochasticSegmentationLoss,
+)
 from course_lib.recipes.brain import (
     CONTRASTS,
     HEALTHY,
@@ -37,6 +44,7 @@ from course_lib.recipes.copies import COPIES, few_brains, measure_copies
 from course_lib.recipes.hippocampus import MAPS, SLICES, VOLUMES, measure_hippocampus, measure_slices
 from course_lib.recipes.lesions import PAIRS, RATED, measure_raters
 from course_lib.recipes.mednist import MEDNIST, measure_classifier, measure_diffusion, measure_noisy_classifier
+from course_lib.recipes.nodules import MASKS_BESIDE, READINGS, measure_lidc
 from course_lib.recipes.recipe import classifier, entry, guide, segmenter, unet, unrolled, vector_autoencoder
 from course_lib.recipes.trends import EDM, SIGMA_DATA, SMALL_MEDNIST, TREND, flow_teacher, measure_trend
 from course_lib.scans import back_projected_scan, scan_ct, scan_mri_by_chance, zero_filled_scan
@@ -113,6 +121,19 @@ ENTRIES = (
     # time_shift: at much noise it must look at the image
     unet("lesion_raters", SMALL | CONCAT, V(concat=1, time_shift=6.0), PAIRS, measure_raters, steps=1000),
     *(segmenter(f"lesion_unet_{k}", 2, 4, RATED, measure_raters, steps=700, seed=k) for k in range(5)),
+    unet("lidc_masks", SMALL | CONCAT, V(concat=1, time_shift=6.0), MASKS_BESIDE, measure_lidc, steps=25_000),
+    *(segmenter(f"lidc_unet_{k}", 2, 0, READINGS, measure_lidc, steps=6250, seed=k) for k in range(5)),
+    entry(
+        "lidc_ssn",
+        "StochasticSegmenter",
+        {"rank": 10},
+        StochasticSegmentationLoss(),
+        READINGS,
+        measure_lidc,
+        steps=6250,
+        peak_rate=2e-3,
+        full={},
+    ),
     unet("trend_ddpm", TREND, DiffusionLoss(Linear(), "eps", 0.0), SMALL_MEDNIST, measure_trend, steps=5000),
     entry("trend_edm", "PreconditionedUNet", EDM, EDMLoss(SIGMA_DATA), SMALL_MEDNIST, measure_trend, steps=5000),
     unet("trend_flow", TREND, DiffusionLoss(RectifiedFlow(), "flow", 0.0), SMALL_MEDNIST, measure_trend, steps=5000),

@@ -118,6 +118,27 @@ def test_lidc_is_split_by_person(tmp_path):
     np.testing.assert_allclose(share, [0.8, 0.1, 0.1], atol=0.002)
 
 
+def test_lidc_as_networks_see_it(tmp_path):
+    """Training: each slice beside each of its readings. Measures: the middle slice of each nodule."""
+    import_members(tmp_path / "a.tar", lidc_members())
+    found = lidc.load("train")
+    images, masks = datasets.lidc_readings()
+    assert images.shape == masks.shape == (4 * len(found.images), 64, 64) and masks.dtype == np.uint8
+    for n, k in ((0, 0), (2, 3), (5, 1)):
+        np.testing.assert_array_equal(images[4 * n + k], found.images[n])
+        np.testing.assert_array_equal(masks[4 * n + k], found.masks[n, k])
+    for split in lidc.SPLITS:
+        nodules = {
+            nodule: places for nodule, places in LIDC_KEPT.items() if lidc.part(nodule[0]) == lidc.SPLITS.index(split)
+        }
+        images, readings, persons = datasets.lidc_cases(split)
+        assert persons.tolist() == [person for person, _ in nodules] and readings.dtype == bool
+        for n, (nodule, places) in enumerate(nodules.items()):
+            image, outlines = lidc_slice((*nodule, places[len(places) // 2]))
+            np.testing.assert_array_equal(images[n], image[32:96, 32:96])
+            np.testing.assert_array_equal(readings[:, n], outlines[:, 32:96, 32:96])
+
+
 def test_lidc_keeps_a_slice_whose_outlines_left_the_crop(tmp_path):
     """In pictures of 64 x 64 all slices were chosen already; in those of 128 x 128 an outline counts wherever it is."""
     members = lidc_members(128)

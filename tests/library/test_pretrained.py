@@ -52,11 +52,11 @@ def test_network_ships_whole_and_within_its_budget(name):
     card, path = pretrained.card(name), pretrained.WEIGHTS / f"{name}.safetensors"
     assert path.stat().st_size == card["bytes"] <= 16 * MEGABYTE
     assert hashlib.sha256(path.read_bytes()).hexdigest() == card["sha256"]
-    owners = {"mednist": "Mayo Clinic", "trend": "Mayo Clinic", "hippocampus": "Vanderbilt"}
-    made = name.startswith(("brain", "lesion"))
-    owner = "Louis Collins" if made else owners[name.split("_")[0]]
-    assert card["licence"].startswith("CC BY") and owner in card["licence"]
-    assert ("BY-SA" in card["licence"]) == (not made)  # share alike, as the data ask
+    share_alike = {"mednist": "Mayo Clinic", "trend": "Mayo Clinic", "hippocampus": "Vanderbilt"}
+    owners = share_alike | {"brain": "Louis Collins", "lesion": "Louis Collins", "lidc": "Armato"}
+    data = name.split("_")[0]
+    assert card["licence"].startswith("CC BY") and owners[data] in card["licence"]
+    assert ("BY-SA" in card["licence"]) == (data in share_alike)  # as the data ask
     recipe = RECIPES[name]
     assert card["network_args"] == json.loads(json.dumps(recipe.network_args))  # made by the recipe as it stands
     assert all(parameter.isfinite().all() for parameter in pretrained.load(name).parameters())

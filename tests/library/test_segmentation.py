@@ -1,5 +1,7 @@
 """Masks: overlap, energy distance, and the raters whose distribution is known."""
 
+import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -7,13 +9,25 @@ import pytest
 import torch
 
 from course_lib import datasets, experiments, schedules
-from course_lib.applications.segmentation import draw_masks, from_channels, independent, labels_at, random_threshold
+from course_lib.applications.segmentation import (
+    draw_masks,
+    draw_normal,
+    from_channels,
+    independent,
+    labels_at,
+    random_threshold,
+)
 from course_lib.denoisers import Denoiser
 from course_lib.experiments import segmentation
 from course_lib.experiments.study import run
 from course_lib.metrics.segmentation import (
+    brier_score,
     calibration_error,
+    consensus,
     dice,
+    disagreement,
+    each_against_others,
+    energy_terms,
     exact_energy_distance,
     expected_dice,
     generalised_energy_distance,
@@ -23,6 +37,8 @@ from course_lib.metrics.segmentation import (
     reliability,
     volume_dice,
 )
+from course_lib.recipes import RECIPES, queue
+from course_lib.training import Batches, train
 from data_fetch import rated_lesions
 
 
@@ -78,6 +94,89 @@ def test_exact_energy_distance_of_a_distribution_from_itself_is_zero():
     # never against always: twice the chance of the one, less that of two raters who differ
     always = exact_energy_distance(square(3)[None], (1.0,), torch.stack([square(0), square(3)]), (0.3, 0.7))
     assert float(always) == pytest.approx(2 * 0.3 - 2 * 0.3 * 0.7, abs=1e-6)
+
+
+# ---- readings that are draws, four a case ----------------------------------------------------------------------------
+
+
+def every_draw(masks, chances, n):
+    """All ordered sets of n draws from masks with chances: masks (n, sets, H, W), and the chance of each set."""
+    sets = torch.tensor(list(itertools.product(range(len(masks)), repeat=n)))
+    return masks[sets.T], chances[sets].prod(1)
+
+
+def test_terms_of_draws_are_unbiased_and_the_plug_in_is_not():
+    """By enumeration of all 27 sets of three samples and all 81 of four readings, of two known distributions."""
+    masks = torch.stack([square(0), square(3), square(4)])
+    p, q = torch.tensor([0.2, 0.3, 0.5]), torch.tensor([0.4, 0.5, 0.1])
+    samples, of_samples = every_draw(masks, p, 3)
+    readings, of_readings = every_draw(masks, q, 4)
+    chance = (of_samples[:, None] * of_readings).double()
+    terms = energy_terms(samples[:, :, None].expand(-1, -1, 81, -1, -1), readings[:, None].expand(-1, 27, -1, -1, -1))
+    between, within, among = ((term * chance).sum() for term in terms)
+
+    def d(one, other):  # of two distributions over the three masks
+        return float(one.double() @ (1 - iou(masks[:, None], masks)).double() @ other.double())
+
+    assert [float(x) for x in (between, within, among)] == pytest.approx([d(p, q), d(p, p), d(q, q)], abs=1e-6)
+    exact = float(exact_energy_distance(masks, p, masks, q))
+    assert 2 * between - within - among == pytest.approx(exact, abs=1e-6)
+    equal = torch.full((3,), 1 / 3), torch.full((4,), 1 / 4)
+    plug_in = [exact_energy_distance(samples[:, [k]], equal[0], readings, equal[1]) for k in range(27)]
+    assert min(float(value.min()) for value in plug_in) > -1e-6, "it is never negative"
+    mean = float((torch.stack(plug_in) * chance).sum())
+    assert mean == pytest.approx(exact + d(p, p) / 3 + d(q, q) / 4, abs=1e-6)
+    torch.testing.assert_close(torch.stack(plug_in), 2 * terms[0] - 2 / 3 * terms[1] - 3 / 4 * terms[2])
+
+
+def test_a_reader_against_the_others_is_at_distance_zero_and_says_nothing():
+    """Left out in turn, readers are at 2 D - D - D: by construction, whatever they drew. The first term is D."""
+    readings = torch.rand(4, 5, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.6
+    among = energy_terms(readings, readings)[1]
+    terms = [energy_terms(others, torch.stack([one, one]))[:2] for one, others in each_against_others(readings)]
+    between, within = torch.stack(terms).mean(0)
+    torch.testing.assert_close(between, among)
+    torch.testing.assert_close(within, among)
+
+
+def test_terms_want_two_of_each():
+    with pytest.raises(ValueError, match="at least 2 readings of each case, not 1"):
+        energy_terms(square(3).expand(2, -1, -1), square(3)[None])
+    with pytest.raises(ValueError, match="at least 2 samples of each case, not 1"):
+        energy_terms(square(3)[None], square(3).expand(2, -1, -1))
+
+
+def test_consensus_of_nested_readings_is_the_smaller_of_those_needed():
+    readings = torch.stack([square(k) for k in (5, 0, 2, 4)])
+    for least, side in ((1, 5), (2, 4), (3, 2), (4, 0)):
+        assert torch.equal(consensus(readings, least), square(side))
+    assert not consensus(torch.stack([square(5), *[square(0)] * 3])).any(), "one reader alone makes no consensus"
+    with pytest.raises(ValueError, match="least must be 1 to 4"):
+        consensus(readings, 5)
+
+
+def test_each_reader_is_left_out_once():
+    readings = torch.arange(4)
+    assert [(int(one), others.tolist()) for one, others in each_against_others(readings)] == [
+        (0, [1, 2, 3]),
+        (1, [0, 2, 3]),
+        (2, [0, 1, 3]),
+        (3, [0, 1, 2]),
+    ]
+
+
+@pytest.mark.parametrize("R", [2, 4])
+def test_brier_score_less_disagreement_is_the_squared_error_on_average(R):
+    """By enumeration of all outcomes of R readers with p = 0.3."""
+    p, predicted = 0.3, torch.tensor([0.0, 0.3, 0.75])
+    outcomes = torch.tensor(list(itertools.product((0, 1), repeat=R))).T  # (R, 2^R)
+    chance = torch.where(outcomes > 0, p, 1 - p).double().prod(0)
+    assert float((disagreement(outcomes) * chance).sum()) == pytest.approx(p * (1 - p), abs=1e-7)
+    score = brier_score(predicted[:, None].expand(-1, 2**R), outcomes[:, None].expand(-1, 3, -1))
+    excess = ((score - disagreement(outcomes)) * chance).sum(1)
+    torch.testing.assert_close(excess, (predicted.double() - p).square(), rtol=0, atol=1e-7)
+    with pytest.raises(ValueError, match="at least 2 outcomes"):
+        disagreement(outcomes[:1])
 
 
 def test_nearest_rating():
@@ -243,6 +342,72 @@ def test_masks_drawn_from_probabilities():
         levels = torch.stack([p > cut for cut in (0, 0.25, 0.6, 0.8)])
         whole = (masks[:100, None] == levels).flatten(3).all(3).any(1)
         assert whole.all() if way is random_threshold else not whole.any()
+
+
+# ---- networks of lung nodules ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nodules(monkeypatch):
+    """Five made cases of three persons, 64 x 64: squares of four sizes, one of them empty, in place of LIDC."""
+    g = torch.Generator().manual_seed(0)
+    readings = torch.stack(
+        [torch.stack([square(side, 64).roll(20 + n, 0) for n in range(5)]) for side in (0, 9, 12, 15)]
+    )
+    images = (torch.rand(5, 64, 64, generator=g) * 255).byte().numpy()
+    cases = images, readings.numpy(), np.array([3, 3, 8, 18, 18])
+    monkeypatch.setattr(datasets, "lidc_cases", lambda split: cases)
+    return cases
+
+
+def drawn_from(mean, variance, factors):
+    """In place of a ``StochasticSegmenter``: the same normal for every image, and a weight, as networks have."""
+    net = torch.nn.Linear(1, 1)
+    net.forward = lambda x: tuple(part.expand(len(x), *part.shape) for part in (mean, variance, factors))
+    return net
+
+
+def test_probabilities_of_a_normal_are_the_mean_of_its_sigmoids():
+    g = torch.Generator().manual_seed(1)
+    mean, variance, factors = (
+        torch.randn(4, 4, generator=g) * 3,
+        torch.rand(4, 4, generator=g),
+        torch.randn(2, 4, 4, generator=g),
+    )
+    logits, p = draw_normal(drawn_from(mean, variance, factors), torch.zeros(1, 1, 4, 4), 20_000)
+    assert logits.shape == (20_000, 1, 4, 4) and p.shape == (1, 4, 4)
+    assert (logits.sigmoid().mean(0) - p).abs().max() < 4 * 0.5 / 20_000**0.5
+    certain = draw_normal(drawn_from(mean, 0 * variance, 0 * factors), torch.zeros(1, 1, 4, 4), 1)[1]
+    torch.testing.assert_close(certain[0], mean.sigmoid())
+
+
+@pytest.mark.parametrize("name", ["lidc_masks", "lidc_unet_0", "lidc_ssn"])
+def test_networks_of_nodules_train_and_are_measured(name, nodules):
+    """Two steps of each on the same examples; its card says what it draws beside what the readers did."""
+    small = {"lidc_masks": {"channels": (32,), "num_res_blocks": 1, "patch": 8, "concat": 1}}
+    body = {"channels": (8, 8)} | ({"num_labels": 2} if "unet" in name else {"rank": 2})
+    recipe = dataclasses.replace(RECIPES[name], network_args=small.get(name, body), steps=2, batch_size=2)
+    images, readings, _ = nodules
+    x = np.stack([255 * readings[1].astype(np.uint8), images], 1) if "masks" in name else images
+    y = None if "masks" in name else readings[1].astype(np.uint8)
+    *_, state = train(recipe.fresh(), Batches(x, y, batch_size=2), recipe.loss, steps=2)
+    card, tensors = recipe.measure(recipe, state.ema)
+    assert not tensors and card["not_outlined"] == 0.25 and card["test_persons"] == 3 and card["test_slices"] == 5
+    terms = [card[f"between_{what}"] for what in ("masks", "readings")]
+    assert card["energy_distance"] == pytest.approx(2 * card["mask_to_reading"] - sum(terms), abs=2e-4)
+    pairs = [1.0] * 3 + [1 - 81 / 144, 1 - 81 / 225, 1 - 144 / 225]
+    assert card["between_readings"] == pytest.approx(sum(pairs) / 6, abs=1e-4)
+    assert recipe.licence.startswith("CC BY 3.0") and "Armato" in recipe.licence and 0 <= card["empty"] <= 1
+
+
+def test_every_network_of_nodules_sees_the_same_readings(monkeypatch):
+    images, masks = np.arange(8, dtype=np.uint8).repeat(4096).reshape(8, 64, 64), np.ones((8, 64, 64), np.uint8)
+    monkeypatch.setattr(datasets, "lidc_readings", lambda: (images, masks))
+    pairs, none = RECIPES["lidc_masks"].load_data()
+    assert none is None and (pairs[:, 0] == 255).all() and (pairs[:, 1] == images).all()
+    seen = {entry.images for entry in queue.QUEUE if entry.name.startswith("lidc")}
+    others = [recipe for name, recipe in RECIPES.items() if name.startswith("lidc") and name != "lidc_masks"]
+    assert len(seen) == 1 and len(others) == 6 and len({recipe.load_data for recipe in others}) == 1
 
 
 def test_the_best_cut_lies_where_the_best_level_set_is():
