@@ -12,7 +12,7 @@ from course_lib.experiments.study import run
 #: The records; each is named for the notebook that reads it and for the module of its study.
 NAMES = (
     *("03_targets", "04_samplers", "05_guidance", "08_synthesis", "09_reconstruction", "10_segmentation"),
-    *("11_anomaly", "12_image_to_image", "13_trends", "14_challenges"),
+    *("10_lidc", "11_anomaly", "12_image_to_image", "13_trends", "14_challenges"),
 )
 
 

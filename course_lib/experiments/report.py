@@ -19,6 +19,7 @@ from course_lib.experiments import (
     anomaly,
     challenges,
     image_to_image,
+    lidc,
     reconstruction,
     segmentation,
     synthesis,
@@ -379,6 +380,75 @@ def of_segmentation(record, tensors):
     )
 
 
+def drawn_nodules(ways, readers):
+    """Table and sentence of masks drawn for nodules. ways: {name: row}; readers: their row."""
+    scores = {name: row["energy_distance"] for name, row in ways.items()}
+    apart = {"consensus of these four": "was given the readings"}
+    contest = Contest(scores, (lidc.BLIND,), "U-Net, random threshold", apart, digits=3, up=False)
+
+    def against_least(row):
+        return average(np.subtract(row["brier_of_empty"], readers["least_brier_of_empty"]), 3)
+
+    more = {
+        "to a reading": lambda row: average(row["between"], 3),
+        "variety": lambda row: average(row["within"], 3),
+        "empty, %": lambda row: average(np.multiply(100, row["empty"]), 0),
+        "who draws, Brier excess ↓": against_least,
+    }
+    D, empty = average(readers["distance"], 3), average(np.multiply(100, readers["empty"]), 0)
+    reference = ["reference: one more reader", number(0, 3), NONE, D, D, empty, against_least(readers), *[NONE] * 3]
+    drawn = contest.table("energy distance ↓", columns(ways, more | DRAWING), [reference])
+    return f"{drawn}\n\n{contest.verdict()}"
+
+
+def outlined_nodules(maps, readers):
+    """Table and sentence of the one mask of each map. maps: {name: row}; readers: their row."""
+    scores = {name: row["others_dice"] for name, row in maps.items()} | {"a reader": readers["others_dice"]}
+    contest = Contest(scores, ("nothing", lidc.BLIND), "U-Net", {"a reader": "reference"}, digits=3)
+    more = {
+        "consensus of 4": lambda row: average(row["consensus_dice"], 3) if "consensus_dice" in row else NONE,
+        "one reading": lambda row: average(row["reading_dice"], 3),
+        "threshold": lambda row: row.get("threshold", NONE),
+    }
+    return f"{contest.table('consensus of 3 ↑', columns(maps | {'a reader': readers}, more))}\n\n{contest.verdict()}"
+
+
+def calibrated_nodules(maps, readers):
+    """Table and sentence of the probabilities of pixels. maps: {name: row}; readers: their row."""
+    rows = maps | {"three readers for the fourth": readers}
+    excess = {name: np.subtract(row["brier"], readers["least_brier"]) for name, row in rows.items()}
+    apart = {"three readers for the fourth": "reference"}
+    contest = Contest(excess, ("nothing", lidc.BLIND), "U-Net", apart, digits=4, up=False)
+    error = {name: "{} ± {}".format(*(number(v, 3) for v in row["calibration_error"])) for name, row in maps.items()}
+    right = {name: number(row["if_right"], 3) for name, row in maps.items()}
+    return f"{contest.table('Brier excess ↓', {'ECE ↓': error, 'ECE, if right': right})}\n\n{contest.verdict()}"
+
+
+def of_lidc(record, tensors):
+    """Masks of lung nodules with four readings."""
+    lab = lidc
+    rows = {(row["kind"], row["name"]): row for row in record["rows"] if lab.STUDY.is_fresh(row)}
+    readers = rows.get(("readers", "readers"))
+    wanted = [(key["kind"], key["name"]) for key in lab.plan()]
+    if readers is None:
+        return missing([": ".join(key) for key in wanted])
+    ways, maps = (
+        {name: rows[kind, name] for kind, name in wanted if (kind, name) in rows and kind == which}
+        for which in ("draws", "map")
+    )
+    return filled(
+        "lung nodules",
+        readers=readers,
+        shares=", ".join(f"{count / readers['slices']:.0%}".replace("%", " %") for count in readers["drew"][1:]),
+        plug_in=number(np.mean(readers["distance"]) * (1 / lab.SAMPLES + 1 / 4), 3),
+        samples=lab.SAMPLES,
+        drawn=drawn_nodules(ways, readers),
+        outlined=outlined_nodules(maps, readers),
+        calibrated=calibrated_nodules(maps, readers),
+        missing=missing([": ".join(key) for key in wanted if key not in rows]),
+    )
+
+
 # ---- Notebook 11 -----------------------------------------------------------------------------------------------------
 
 
@@ -636,6 +706,7 @@ REPORTS = {
     "08_synthesis": ("Synthesis", of_synthesis),
     "09_reconstruction": ("Reconstruction", of_reconstruction),
     "10_segmentation": ("Segmentation", of_segmentation),
+    "10_lidc": ("Segmentation: four real readers", of_lidc),
     "11_anomaly": ("Anomaly detection", of_anomaly),
     "12_image_to_image": ("More applications", of_image_to_image),
     "13_trends": ("Trends", of_trends),

@@ -107,16 +107,16 @@ def measured(masks, ratings):
 # ---- Probabilities of lesions, and masks from them -------------------------------------------------------------------
 
 
-def probabilities(y):
-    """What each of the five U-Nets gives each pixel of images y (N, 1, H, W): float32 (5, N, H, W)."""
-    nets = [pretrained.load(name) for name in UNETS]
+def probabilities(y, unets=UNETS):
+    """What each of the U-Nets gives each pixel of images y (N, 1, H, W): float32 (5, N, H, W)."""
+    nets = [pretrained.load(name) for name in unets]
     return torch.stack([in_batches(lambda x, net=net: net(x).softmax(1)[:, 1], y[:, 0].numpy()) for net in nets])
 
 
-def first_answer(y):
+def first_answer(y, network=LESIONS):
     """(D + 1)/2 of the mask diffusion at t = 1, where the noise says nothing, for images y: float32 (N, H, W)."""
     noise = torch.randn(y.shape, generator=runtime.seeded(3))
-    return (pretrained.load_denoiser(LESIONS)(noise, 1.0, y=y)[:, 0] + 1) / 2
+    return (pretrained.load_denoiser(network)(noise, 1.0, y=y)[:, 0] + 1) / 2
 
 
 def mean_maps(y, nets, masks):

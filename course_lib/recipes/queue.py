@@ -158,7 +158,7 @@ QUEUE = (
     ),
     Entry("mednist_noisy_classifier", 200_000, 1_000_000, start="mednist_noisy_classifier", share=0.5),
     *(Entry(f"lesion_unet_{k}", 300_000, 2_000_000, share=0.2) for k in range(5)),  # as many as lesion_raters
-    # equally many readings for all; masks of other persons' nodules are at an energy distance of 0.26
+    # equally many readings for all; other persons' readings are at an energy distance of 0.29
     *(
         Entry(name, 400_000, 2_000_000, most={"energy_distance": 0.15}, own_data=True)
         for name in ("lidc_masks", "lidc_ssn")

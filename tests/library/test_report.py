@@ -12,6 +12,7 @@ from course_lib.experiments import (
     anomaly,
     challenges,
     image_to_image,
+    lidc,
     reconstruction,
     report,
     segmentation,
@@ -224,6 +225,64 @@ def test_rows_of_other_networks_are_left_out_and_named():
     blocks = blocks_of(report.of_reconstruction(record, {}))
     assert blocks[-1] == f"*Not in the record yet: {problem}: {method}.*"
     assert f"{problem}: {method}" not in tables(blocks)[-2]
+
+
+def lidc_record(persons=12):
+    """A hand-made record of lung nodules, every row of it."""
+    draw, lab = rng(), lidc
+    keys = {
+        "readers": ("distance", "others_dice", "reading_dice", "brier", "least_brier", "empty", "brier_of_empty"),
+        "draws": ("energy_distance", "between", "within", "empty", "brier_of_empty"),
+        "map": ("consensus_dice", "others_dice", "reading_dice", "brier"),
+    }
+    rows = []
+    for key in lab.plan():
+        row = key | {name: draw.uniform(0, 1, persons).tolist() for name in keys[key["kind"]]}
+        row |= {"samples": 16, "evaluations": 7, "seconds": 0.25, "needs": lab.STUDY.needs(key)}
+        rows.append(row | {"threshold": 0.35, "calibration_error": [0.03, 0.01], "if_right": 0.02})
+    rows[0] |= {"drew": [0, 5, 2, 1, 2], "slices": 10, "persons": persons}
+    rows[0] |= {f"least_{name}": draw.uniform(0, 1, persons).tolist() for name in ("brier", "brier_of_empty")}
+    return {"rows": rows}
+
+
+def test_lung_nodules(monkeypatch):
+    monkeypatch.setattr(report.pretrained, "sha256_of", lambda networks: dict.fromkeys(networks, "0"))
+    record, lab = lidc_record(), lidc
+    blocks = blocks_of(report.of_lidc(record, {}))
+    drawn, outlined, calibrated = tables(blocks)
+    rows = {(row["kind"], row["name"]): row for row in record["rows"]}
+    readers = rows["readers", "readers"]
+    assert "outlined by one, two, three and four readers" in blocks[0] and "50 %, 20 %, 10 %, 20 %" in blocks[0]
+    assert f"would score {np.mean(readers['distance']) * (1 / 16 + 1 / 4):.3f} at 16 samples" in blocks[1]
+    assert set(drawn) == {"reference: one more reader", *lab.DRAWS} and set(outlined) == {"a reader", *lab.MAPS}
+    for name in lab.DRAWS:
+        row, line = rows["draws", name], drawn[name]
+        assert first(line["energy distance ↓"]) == near(row["energy_distance"], 3)
+        assert first(line["to a reading"]) == near(row["between"], 3)
+        assert first(line["variety"]) == near(row["within"], 3)
+        assert first(line["empty, %"]) == near(100 * np.array(row["empty"]), 0)
+        excess = np.subtract(row["brier_of_empty"], readers["least_brier_of_empty"])
+        assert first(line["who draws, Brier excess ↓"]) == near(excess, 3) and line["evaluations"] == "7"
+    for name in lab.MAPS:
+        row = rows["map", name]
+        assert first(outlined[name]["consensus of 3 ↑"]) == near(row["others_dice"], 3)
+        assert first(outlined[name]["consensus of 4"]) == near(row["consensus_dice"], 3)
+        assert first(outlined[name]["one reading"]) == near(row["reading_dice"], 3)
+        assert first(calibrated[name]["Brier excess ↓"]) == near(np.subtract(row["brier"], readers["least_brier"]), 4)
+        assert (calibrated[name]["ECE ↓"], calibrated[name]["ECE, if right"]) == ("0.030 ± 0.010", "0.020")
+    assert first(outlined["a reader"]["consensus of 3 ↑"]) == near(readers["others_dice"], 3)
+    excess = np.subtract(readers["brier"], readers["least_brier"])
+    assert first(calibrated["three readers for the fourth"]["Brier excess ↓"]) == near(excess, 4)
+
+
+def test_lung_nodules_without_networks():
+    """What the data alone say is shown; the rest is named as missing."""
+    record, simple = lidc_record(), ("readers", lidc.BLIND, "nothing", "consensus of these four")
+    record["rows"] = [row for row in record["rows"] if row["name"] in simple]
+    blocks = blocks_of(report.of_lidc(record, {}))
+    assert [len(table) for table in tables(blocks)] == [3, 3, 3]
+    assert "draws: mask diffusion" in blocks[-1] and "map: U-Net" in blocks[-1]
+    assert report.of_lidc({"rows": []}, {}).startswith("*Not in the record yet: readers: readers; ")
 
 
 def test_segmentation():

@@ -3,12 +3,13 @@
 import dataclasses
 import itertools
 import json
+from types import SimpleNamespace as Namespace
 
 import numpy as np
 import pytest
 import torch
 
-from course_lib import datasets, experiments, schedules
+from course_lib import datasets, experiments, pretrained, schedules
 from course_lib.applications.segmentation import (
     draw_masks,
     draw_normal,
@@ -18,7 +19,7 @@ from course_lib.applications.segmentation import (
     random_threshold,
 )
 from course_lib.denoisers import Denoiser
-from course_lib.experiments import segmentation
+from course_lib.experiments import lidc, segmentation
 from course_lib.experiments.study import run
 from course_lib.metrics.segmentation import (
     brier_score,
@@ -352,7 +353,7 @@ def nodules(monkeypatch):
     """Five made cases of three persons, 64 x 64: squares of four sizes, one of them empty, in place of LIDC."""
     g = torch.Generator().manual_seed(0)
     readings = torch.stack(
-        [torch.stack([square(side, 64).roll(20 + n, 0) for n in range(5)]) for side in (0, 9, 12, 15)]
+        [torch.stack([square(side, 64).roll((20 + n, 20), (0, 1)) for n in range(5)]) for side in (0, 9, 12, 15)]
     )
     images = (torch.rand(5, 64, 64, generator=g) * 255).byte().numpy()
     cases = images, readings.numpy(), np.array([3, 3, 8, 18, 18])
@@ -408,6 +409,87 @@ def test_every_network_of_nodules_sees_the_same_readings(monkeypatch):
     seen = {entry.images for entry in queue.QUEUE if entry.name.startswith("lidc")}
     others = [recipe for name, recipe in RECIPES.items() if name.startswith("lidc") and name != "lidc_masks"]
     assert len(seen) == 1 and len(others) == 6 and len({recipe.load_data for recipe in others}) == 1
+
+
+def forget():
+    """Empty what the study of nodules keeps between rows."""
+    for kept in (lidc.cases, lidc.sampled, lidc.of_unets, lidc.training_readings, lidc.map_of, lidc.cut_of):
+        kept.cache_clear()
+
+
+@pytest.fixture
+def exact_networks(monkeypatch, nodules):
+    """The study on twenty made cases of ten persons, with networks that give each pixel the share of its readings."""
+    images, readings, _ = nodules
+    images, readings = np.tile(images, (4, 1, 1)), np.tile(readings, (1, 4, 1, 1))
+    p = torch.as_tensor(readings).float().mean(0)
+    monkeypatch.setattr(datasets, "lidc_cases", lambda split: (images, readings, np.repeat(np.arange(10), 2)))
+    monkeypatch.setattr(datasets, "lidc", lambda split: Namespace(masks=np.moveaxis(readings, 1, 0)))
+    drawn = {
+        "probabilities": lambda y, unets: p.expand(len(unets), *p.shape),
+        "first_answer": lambda y, network: p,
+        "draw_normal": lambda net, y, samples: (random_threshold(p, samples).float() - 0.5, p),
+        "draw_masks": lambda denoiser, y, samples: (random_threshold(p, samples).float() - 0.5)[:, :, None],
+    }
+    for name, stand_in in drawn.items():
+        monkeypatch.setattr(lidc, name, stand_in)
+    for load in ("load", "load_denoiser"):
+        monkeypatch.setattr(pretrained, load, lambda name: None)
+    forget()
+    yield
+    forget()
+
+
+def test_rows_of_nodules_by_hand(exact_networks):
+    """Nested readings of areas 0, 81, 144 and 225, of ten persons with two slices each, and a model that is exact."""
+    areas, rows = (0, 81, 144, 225), {}
+    for key in lidc.plan():
+        row, tensors = lidc.measure(**key)
+        assert not tensors and all(len(v) == 10 for v in row.values() if isinstance(v, list) and len(v) > 5)
+        rows[key["kind"], key["name"]] = {k: np.mean(v) if np.ndim(v) == 1 else v for k, v in row.items()}
+    pairs = list(itertools.combinations(areas, 2))
+    readers = rows["readers", "readers"]
+    assert readers["distance"] == pytest.approx(np.mean([1 - a / b for a, b in pairs]), abs=1e-4)
+    assert readers["reading_dice"] == pytest.approx(np.mean([2 * a / (a + b) for a, b in pairs]), abs=1e-4)
+    of_three = [(0, 144), (81, 144), (144, 81), (225, 81)]  # the consensus of the others is the middle one of them
+    others = np.mean([2 * min(a, b) / (a + b) for a, b in of_three])
+    assert readers["others_dice"] == pytest.approx(others, abs=1e-4)
+    assert readers["empty"] == 0.25 and readers["least_brier_of_empty"] == pytest.approx(1 * 3 / 12, abs=1e-4)
+    assert readers["brier_of_empty"] == pytest.approx((1 + 3 * (1 / 3) ** 2) / 4, abs=1e-4)
+
+    level_sets = rows["draws", "U-Net, random threshold"]
+    assert level_sets["energy_distance"] == pytest.approx(
+        2 * level_sets["between"] - level_sets["within"] - readers["distance"], abs=3e-4
+    )
+    assert level_sets["samples"] == 16 and level_sets["evaluations"] == 1
+    consensus_of_four = rows["draws", "consensus of these four"]  # areas at least 2 have: 144
+    assert consensus_of_four["within"] == 0 and consensus_of_four["empty"] == 0
+    wanted = np.mean([1, 1 - 81 / 144, 0, 1 - 144 / 225])
+    assert consensus_of_four["between"] == pytest.approx(wanted, abs=1e-4)
+    blind = rows["draws", lidc.BLIND]
+    assert blind["between"] > level_sets["between"]
+
+    exact = rows["map", "U-Net"]
+    assert exact["consensus_dice"] == 1 and 0.25 <= exact["threshold"] < 0.5, "p is 0.5 where two drew, and ties count"
+    assert exact["calibration_error"] == 0 and exact["if_right"] > 0
+    assert exact["reading_dice"] == pytest.approx(np.mean([2 * min(a, 144) / (a + 144) for a in areas]), abs=1e-4)
+    with_others = np.mean([2 * min(144, b) / (144 + b) for _, b in of_three])
+    assert exact["others_dice"] == pytest.approx(with_others, abs=1e-4)
+    assert exact["brier"] == pytest.approx(0.75 * readers["least_brier"], rel=0.01), "it has seen these four"
+    assert rows["map", "nothing"]["consensus_dice"] == 0
+
+
+def test_rows_of_nodules_need_the_set_and_their_networks(monkeypatch):
+    monkeypatch.setattr(lidc.datasets, "is_here", lambda name: False)
+    assert lidc.plan_of_this_machine({}) == []
+    monkeypatch.setattr(lidc.datasets, "is_here", lambda name: True)
+    keys = lidc.plan_of_this_machine({})
+    monkeypatch.setattr(lidc.pretrained, "sha256_of", lambda names: None if lidc.MASKS in names else {})
+    left_out = [key["name"] for key in keys if lidc.STUDY.needs(key) is None]
+    assert left_out == ["diffusion, t = 1, random threshold", "mask diffusion", "diffusion, t = 1", "mask diffusion"]
+    stored = experiments.load("10_lidc")
+    assert not (set(stored["sha256"]) or experiments.tensors("10_lidc")), "numbers of persons, no picture"
+    assert all(len(row[key]) == 81 for row in stored["rows"] for key in ("brier", "energy_distance") if key in row)
 
 
 def test_the_best_cut_lies_where_the_best_level_set_is():
