@@ -39,6 +39,9 @@ def test_what_is_no_mask_is_refused_by_every_measure_of_masks(kind):
     refused("ratings must", segmentation.expected_dice, MASK, several, [0.25] * 4)
     refused("samples must", segmentation.generalised_energy_distance, several, MASK[None])
     refused("ratings must", segmentation.generalised_energy_distance, MASK.expand(2, 8, 8), values[None])
+    refused("samples must", segmentation.energy_terms, several, MASK.expand(2, 8, 8))
+    refused("readings must", segmentation.energy_terms, MASK.expand(2, 8, 8), several)
+    refused("readings must", segmentation.consensus, several)
     refused("masks must", segmentation.exact_energy_distance, several, [0.25] * 4, MASK[None], [1.0])
     refused("samples must", segmentation.nearest_rating, several, MASK[None])
     refused("truth must", detection.auroc, np.zeros((8, 8)), values.numpy())
@@ -73,6 +76,8 @@ def test_reliability_takes_probabilities_alone():
     refused(r"truth must lie in \[0, 1\]", segmentation.reliability, p, torch.tensor([1, 2]))
     refused("NaN", segmentation.calibration_error, torch.tensor([0.1, float("nan")]), p)
     refused("one shape", segmentation.calibration_error, p[:, None], p)
+    refused(r"predicted must lie in \[0, 1\]", segmentation.brier_score, torch.tensor([-3.0, 4.0]), p[None])
+    refused(r"outcomes must lie in \[0, 1\]", segmentation.disagreement, torch.tensor([[2.0], [0.0]]))
     refused("bins", segmentation.reliability, p, p, bins=0)
     sums = torch.tensor([1 / 3] * 3, dtype=torch.float32).sum().expand(2) * (1 + 1e-7)  # 1, up to rounding
     assert segmentation.calibration_error(sums, torch.ones(2)) < 1e-6
