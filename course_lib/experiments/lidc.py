@@ -85,7 +85,7 @@ def cases(split):
     return to_tensor(images), torch.as_tensor(readings), torch.as_tensor(persons)
 
 
-def timed(function, y, *arguments):
+def clocked(function, y, *arguments):
     """function(y, ...), and the processor seconds that it took for each of the images y."""
     start = time.process_time()
     found = function(y, *arguments)
@@ -103,14 +103,14 @@ def sampled(network, split):
         masks = draw_masks(pretrained.load_denoiser(MASKS), y, SAMPLES)[:, :, 0] > 0
         return masks, masks.float().mean(0)
 
-    (masks, p), seconds = timed(draw, cases(split)[0])
+    (masks, p), seconds = clocked(draw, cases(split)[0])
     return masks, p, seconds
 
 
 @functools.cache
 def of_unets(number, split):
     """What each of so many U-Nets gives each pixel, (number, N, 64, 64), and seconds a case."""
-    return timed(probabilities, cases(split)[0], UNETS[:number])
+    return clocked(probabilities, cases(split)[0], UNETS[:number])
 
 
 @functools.cache
@@ -128,7 +128,7 @@ def map_of(name, split):
     if name == BLIND:
         return training_readings().float().mean(0).expand(len(y), -1, -1), 0.0
     if name == "diffusion, t = 1":
-        return timed(first_answer, y, MASKS)
+        return clocked(first_answer, y, MASKS)
     networks, _ = MAPS[name]
     if networks[0] in (NORMAL, MASKS):
         return sampled(networks[0], split)[1:]

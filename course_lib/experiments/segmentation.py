@@ -108,7 +108,7 @@ def measured(masks, ratings):
 
 
 def probabilities(y, unets=UNETS):
-    """What each of the U-Nets gives each pixel of images y (N, 1, H, W): float32 (5, N, H, W)."""
+    """What each of the U-Nets gives each pixel of images y (N, 1, H, W): float32 (U-Nets, N, H, W)."""
     nets = [pretrained.load(name) for name in unets]
     return torch.stack([in_batches(lambda x, net=net: net(x).softmax(1)[:, 1], y[:, 0].numpy()) for net in nets])
 
