@@ -66,6 +66,11 @@ class DiffusionLoss:
 
         batch: x_0 (B, C, H, W), and y: classes (B,), a map of labels (B, H, W), or None.
         """
+        error, t = self.error(net, batch, generator)
+        return error.flatten(1).mean(1), t
+
+    def error(self, net, batch, generator):
+        """The squared error of each pixel (B, C, H, W), and the time (B,)."""
         x_0, y = _apart(batch, self.concat)
         t = shifted_times(stratified_times(len(x_0), generator), self.time_shift)
         eps = noise_like(x_0, generator)
@@ -76,8 +81,7 @@ class DiffusionLoss:
             y = torch.where(dropped.to(y.device), net.num_classes, y)
         x_t = self.schedule.noisy(x_0, eps, t)
         alpha, sigma = match_dims(self.schedule.alpha(t), x_0), match_dims(self.schedule.sigma(t), x_0)
-        error = net(x_t, t, y) - target(self.kind, x_0, eps, alpha, sigma)
-        return error.square().flatten(1).mean(1), t
+        return (net(x_t, t, y) - target(self.kind, x_0, eps, alpha, sigma)).square(), t
 
 
 @dataclass(frozen=True)
@@ -193,10 +197,15 @@ class RegressionLoss:
 
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and no times. batch: images (B, C, H, W) and anything."""
+        error, _ = self.error(net, batch, generator)
+        return error.flatten(1).mean(1), None
+
+    def error(self, net, batch, generator):
+        """The squared error of each pixel (B, C, H, W), and no times."""
         x_0, y = _apart(batch, self.concat)
         if self.condition is not None:
             y = self.condition(x_0, generator) if self.drawn else self.condition(x_0)
-        return (net(y, 0.0) - x_0).square().flatten(1).mean(1), None
+        return (net(y, 0.0) - x_0).square(), None
 
 
 @dataclass(frozen=True)
@@ -295,12 +304,55 @@ class AutoencoderLoss:
 
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and no times. batch: x_0 (B, C, H, W) and anything."""
+        error, _ = self.error(net, batch, generator)
+        return error.flatten(1).mean(1), None
+
+    def error(self, net, batch, generator):
+        """The absolute error of each pixel (B, C, H, W), with its image's other terms added to it, and no times."""
         x_0 = batch[0]
         reconstruction, mu, sigma = net(x_0, generator)
-        error = (reconstruction - x_0).abs().flatten(1).mean(1)
-        kl = 0.5 * (mu.square() + sigma.square() - 1 - 2 * sigma.log()).flatten(1).mean(1)
-        loss = error + self.kl_weight * kl
+        others = self.kl_weight * 0.5 * (mu.square() + sigma.square() - 1 - 2 * sigma.log()).flatten(1).mean(1)
         if self.texture_weight:
             pairs = zip(local_contrasts(reconstruction.float()), local_contrasts(x_0))
-            loss = loss + self.texture_weight * sum((a - b).abs().flatten(1).mean(1) for a, b in pairs) / 3
-        return loss, None
+            others = others + self.texture_weight * sum((a - b).abs().flatten(1).mean(1) for a, b in pairs) / 3
+        return (reconstruction - x_0).abs() + match_dims(others, x_0), None
+
+
+@dataclass(frozen=True)
+class MaskedLoss:
+    """Another loss, as the mean over those pixels of each image that count; 0 for an image of which none does.
+
+    What does not count is still in the images that the network sees: its answer there is asked for nothing, and no
+    gradient comes from it. So a prior of healthy tissue learns from images that all hold a lesion, with the widened
+    outline left out. It is not told that lesions are to be taken away; it has not learnt to draw them.
+
+    loss : a :class:`DiffusionLoss`, :class:`RegressionLoss` or :class:`AutoencoderLoss` of images without a y.
+    """
+
+    loss: object
+
+    def __post_init__(self):
+        if not hasattr(self.loss, "error"):
+            raise ValueError(
+                f"loss must give the error of each pixel, as DiffusionLoss, RegressionLoss and AutoencoderLoss do; got "
+                f"{type(self.loss).__name__}"
+            )
+
+    @property
+    def schedule(self):
+        """Of the loss, where it has one."""
+        return self.loss.schedule
+
+    @property
+    def kind(self):
+        """Of the loss, where it has one."""
+        return self.loss.kind
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,), and its time (B,) or None. batch: images (B, C, H, W), and which of their pixels
+        count, bool or 0 and 1 (B, H, W)."""
+        x_0, counted = batch
+        error, t = self.loss.error(net, (x_0, None), generator)
+        counted = (counted != 0)[:, None].expand_as(error)
+        kept = error.where(counted, 0).flatten(1).sum(1)  # no product: what does not count may be infinite
+        return kept / counted.flatten(1).sum(1).clamp_min(1), t

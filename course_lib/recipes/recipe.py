@@ -62,15 +62,18 @@ class Recipe:
         about = {key: getattr(self, key) for key in (*keys, "batch_size") if getattr(self, key) is not None}
         if self.optimizer != "AdamW":
             about["optimizer"] = self.optimizer
-        about |= {"peak_rate": self.peak_rate, "seed": self.seed, "loss": type(self.loss).__name__}
+        loss = getattr(self.loss, "loss", self.loss)
+        about |= {"peak_rate": self.peak_rate, "seed": self.seed, "loss": type(loss).__name__}
+        if loss is not self.loss:
+            about["masked"] = True
         if hasattr(self.loss, "schedule"):
             about["schedule"] = type(self.loss.schedule).__name__
             if arguments := vars(self.loss.schedule):
                 about["schedule_args"] = dict(arguments)
         if hasattr(self.loss, "kind"):
             about["kind"] = self.loss.kind
-        if getattr(self.loss, "time_shift", 1.0) != 1.0:
-            about["time_shift"] = self.loss.time_shift
+        if getattr(loss, "time_shift", 1.0) != 1.0:
+            about["time_shift"] = loss.time_shift
         return about
 
 
@@ -113,5 +116,5 @@ def segmenter(name, num_labels, shift, data, measure, **settings):
 def vector_autoencoder(name, kl_weight, data, measure, **settings):
     """:func:`entry` of a ``VectorAutoencoder``, a variational one unless kl_weight is 0."""
     network_args = {"image_size": data["image_size"], "latent_size": 128, "variational": kl_weight > 0}
-    about = {"peak_rate": 1e-3, "full": {}} | settings
-    return entry(name, "VectorAutoencoder", network_args, AutoencoderLoss(kl_weight), data, measure, **about)
+    about = {"loss": AutoencoderLoss(kl_weight), "peak_rate": 1e-3, "full": {}} | settings
+    return entry(name, "VectorAutoencoder", network_args, data=data, measure=measure, **about)
