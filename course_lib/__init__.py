@@ -8,7 +8,7 @@ the three nouns          schedules, predictions, denoisers, samplers
 what takes a denoiser    guidance, inverse with operators, likelihood, generate
 what learns              networks, losses, training with optimizers and compiling, checkpoints, recipes
 what ships               pretrained reads weights, eight_bits makes them small
-images and data          datasets, images, scans, nifti, hippocampus
+images and data          datasets, images, scans, nifti, hippocampus, tumours
 judged, used, compared   metrics, applications, generative, experiments
 what a learner sees      viz, exercises
 machine and files        runtime, profiling, environment, files, arguments

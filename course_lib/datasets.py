@@ -3,6 +3,7 @@
 This is the only module of the library that knows ``data_fetch``.
 """
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from course_lib.hippocampus import hippocampus_box, hippocampus_channels
 from course_lib.images import in_batches, to_uint8
+from course_lib.tumours import scaled, search_region
 from data_fetch import brain_cohort, cache, hippocampus, mednist, ms_lesions, rated_lesions, raw_mri, registry
 from data_fetch import brain_tumours as tumours
 from data_fetch import lidc as nodules
@@ -217,6 +219,15 @@ def brain_tumours(split):
     """Slices with a tumour of a split, which stands in for one by patient: a ``data_fetch.brain_tumours.Tumours`` with
     images uint8 (N, 128, 128), masks uint8 of 0 and 1 of that shape, and labels (N,), indices into TUMOUR_CLASSES."""
     return tumours.load(split)
+
+
+@functools.cache
+def tumour_slices(split):
+    """The slices of :func:`brain_tumours` as networks see them, on one scale of grey levels, and where tumours are
+    looked for, bool (N, 128, 128)."""
+    found = tumours.load(split)
+    inside = search_region(found.images)
+    return dataclasses.replace(found, images=scaled(found.images, inside)), inside
 
 
 def raw_kspace():

@@ -53,6 +53,11 @@ OF_NODULES = (
     "readings {energy_distance:.3f}, unbiased; {empty:.0%} of the masks are empty, {not_outlined:.0%} of the readings"
 )
 OF_LESIONS = "RMS error of a pixel's probability {rms_of_probability:.3f}"
+OF_TUMOURS = (
+    "average precision of |slice - twin| on {validation_images} validation slices {average_precision:.2f}, of "
+    "brightness {average_precision_of_brightness:.2f}, chance level {prevalence:.2f}; RMS error on healthy tissue "
+    "{rms_of_healthy:.3f}"
+)
 # name: what it is, and its quality, filled in from the card
 NETWORKS = {
     "mednist": (
@@ -158,6 +163,9 @@ NETWORKS = {
         for seed in range(5)
     },
     "lidc_ssn": ("stochastic segmentation network of the same nodules", OF_NODULES),
+    "tumour_tissue": ("unconditional diffusion of head slices, tumours left out of the loss, 128 x 128", OF_TUMOURS),
+    "tumour_dae": ("regression that takes coarse noise from such slices", OF_TUMOURS),
+    "tumour_ae": ("autoencoder of such slices through a vector of 128 numbers", OF_TUMOURS),
     "hippocampus": (
         "diffusion of labelled volumes, 32 x 48 x 32 mm",
         "{images} samples: volume {volume_mm3_mean_and_std[sample][anterior][0]:,.0f} ± "

@@ -74,3 +74,43 @@ def touched(mask, lesion, smallest=3):
     """Whether a connected piece of at least ``smallest`` pixels of a mask (H, W) touches a lesion (H, W)."""
     pieces, sizes = _pieces(mask)
     return bool((sizes[np.unique(pieces[np.asarray(mask, bool) & lesion])] >= smallest).any())
+
+
+def findings(scores, truth, thresholds, smallest=3):
+    """What an alarm at each of the thresholds (K,) finds in each image: int arrays found (N, K), lesions (N,) and false
+    (N, K).
+
+    scores, truth : (N, H, W). A lesion is a connected piece of the truth, found where a piece of at least ``smallest``
+    pixels at or above the threshold touches it; such a piece that touches no lesion is a false finding. One piece may
+    find several lesions: of a threshold so low that all is one piece, precision has to tell.
+    """
+    scores, truth = _checked(scores, truth)
+    alike(scores=scores, truth=truth)
+    thresholds = checks.finite(thresholds, "thresholds").tolist()
+    found, false = np.zeros((2, len(scores), len(thresholds)), int)
+    lesions = np.zeros(len(scores), int)
+    for n, (score, mask) in enumerate(zip(scores, truth)):
+        numbered, sizes = _pieces(mask)
+        lesions[n] = len(sizes) - 1
+        for k, threshold in enumerate(thresholds):
+            pieces, sizes = _pieces(score >= threshold)
+            large = sizes >= smallest
+            large[0] = False  # the background
+            touching = np.unique(pieces[mask])
+            found[n, k] = len(np.setdiff1d(np.unique(numbered[large[pieces]]), [0]))
+            false[n, k] = large.sum() - large[touching].sum()
+    return found, lesions, false
+
+
+def sensitivity(found, lesions, false, allowed):
+    """The ordinate of the FROC curve: the largest share of lesions found at any threshold with at most ``allowed``
+    false findings an image, of the counts of :func:`findings`; 0 where no threshold is so quiet.
+
+    Free-response ROC: Bunch et al., J. Applied Photographic Engineering 4 (1978); Chakraborty, Medical Physics 16
+    (1989). No line is drawn between thresholds. Raises ValueError where there is no lesion.
+    """
+    found, lesions, false = (np.asarray(part) for part in (found, lesions, false))
+    if not lesions.sum():
+        raise ValueError("sensitivity needs a lesion in some image, got none")
+    shares, rates = found.sum(0) / lesions.sum(), false.mean(0)
+    return float(np.max(shares[rates <= allowed], initial=0.0))

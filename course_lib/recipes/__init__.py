@@ -12,6 +12,7 @@ from course_lib.losses import (
     DiffusionLoss,
     DistillationLoss,
     EDMLoss,
+    MaskedLoss,
     RegressionLoss,
     StochasticSegmentationLoss,
 )
@@ -47,10 +48,12 @@ from course_lib.recipes.mednist import MEDNIST, measure_classifier, measure_diff
 from course_lib.recipes.nodules import MASKS_BESIDE, READINGS, measure_lidc
 from course_lib.recipes.recipe import classifier, entry, guide, segmenter, unet, unrolled, vector_autoencoder
 from course_lib.recipes.trends import EDM, SIGMA_DATA, SMALL_MEDNIST, TREND, flow_teacher, measure_trend
+from course_lib.recipes.tumours import TUMOURS, measure_tissue
 from course_lib.scans import back_projected_scan, scan_ct, scan_mri_by_chance, zero_filled_scan
 from course_lib.schedules import Cosine, Linear, RectifiedFlow
 
 V = partial(DiffusionLoss, Cosine(), "v")
+COARSE_NOISE = RegressionLoss(with_coarse_noise, drawn=True)
 DISTILLED = DistillationLoss(flow_teacher, RectifiedFlow())
 
 SMALLER = {"channels": (32, 64), "num_res_blocks": 1, "patch": 2}
@@ -89,7 +92,7 @@ ENTRIES = (
     vector_autoencoder("brain_ae", 0.0, HEALTHY, measure_neck, steps=1500),
     # 128 b / 96^2 makes the loss the evidence lower bound of Laplace noise of scale b; here b = 0.07
     vector_autoencoder("brain_vae", 1e-3, HEALTHY, measure_neck, steps=1500),
-    unet("brain_dae", SMALL, RegressionLoss(with_coarse_noise, drawn=True), HEALTHY, measure_coarse, steps=3000),
+    unet("brain_dae", SMALL, COARSE_NOISE, HEALTHY, measure_coarse, steps=3000),
     entry(
         "brain_control", "ControlledUNet", {"num_labels": 5}, V(), MAPS_8000, measure_control, base="brain", steps=700
     ),
@@ -134,6 +137,10 @@ ENTRIES = (
         peak_rate=2e-3,
         full={},
     ),
+    # every slice holds a tumour: the three learn from what lies outside its widened outline
+    unet("tumour_tissue", SMALL, MaskedLoss(V()), TUMOURS, measure_tissue, steps=12_500),
+    unet("tumour_dae", SMALL, MaskedLoss(COARSE_NOISE), TUMOURS, measure_tissue, steps=6000),
+    vector_autoencoder("tumour_ae", 0.0, TUMOURS, measure_tissue, loss=MaskedLoss(AutoencoderLoss(0.0)), steps=6000),
     unet("trend_ddpm", TREND, DiffusionLoss(Linear(), "eps", 0.0), SMALL_MEDNIST, measure_trend, steps=5000),
     entry("trend_edm", "PreconditionedUNet", EDM, EDMLoss(SIGMA_DATA), SMALL_MEDNIST, measure_trend, steps=5000),
     unet("trend_flow", TREND, DiffusionLoss(RectifiedFlow(), "flow", 0.0), SMALL_MEDNIST, measure_trend, steps=5000),
