@@ -14,11 +14,12 @@ axial and shown as radiologists do: row 0 is the front, column 0 is the patient'
 """
 
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
 
+from data_fetch import ms_lesions
 from data_fetch.errors import DataError
 
 FIELD_OF_VIEW = 192.0  # mm, of every slice and volume: 64 pixels are 3 mm each, 128 are 1.5 mm
@@ -27,23 +28,27 @@ LEVELS = (0.0, 32.0)  # mm, range of z of the subjects' own slices: basal gangli
 LABELS = ("background", "CSF", "grey matter", "white matter")
 CONTRASTS = ("T1", "T2")
 FAMILIES = ("hyper", "hypo", "texture", "mass", "tiny")
+REAL_FAMILY = "ms"  # lesions of real persons, where that data set is in the cache; never among the "mixed"
 SPLITS = {"train": (0, 100_000), "validation": (100_000, 110_000), "test": (110_000, 120_000)}
 
 # Mean intensity of (CSF, grey, white), and what a lesion of each family tends to; white matter in T1 is 1
 _TISSUE = {"T1": (0.22, 0.70, 1.0), "T2": (1.0, 0.62, 0.44)}
 _TARGET = {
-    "T1": {"hyper": 1.25, "hypo": 0.42, "mass": 0.50, "tiny": 1.25},
-    "T2": {"hyper": 1.05, "hypo": 0.20, "mass": 0.85, "tiny": 1.05},
+    "T1": {"hyper": 1.25, "hypo": 0.42, "mass": 0.50, "tiny": 1.25, REAL_FAMILY: 1.25},
+    "T2": {"hyper": 1.05, "hypo": 0.20, "mass": 0.85, "tiny": 1.05, REAL_FAMILY: 1.05},
 }
 _HEIGHTS = CENTRE[2] - FIELD_OF_VIEW / 2, CENTRE[2] + FIELD_OF_VIEW / 2  # mm, z of the field of view
 _FULL_SCALE = {"T1": 1.3, "T2": 1.2}  # the intensity shown as +1; zero is shown as -1
 _DETAIL = {"T1": 0.8, "T2": -0.5}  # share of the template's detail beyond its tissue maps (nuclei, brain stem)
+_REAL_AREA = 60.0  # mm^2 of real lesions in a subject's slice, at least, where a person of the split has as much
+_SPLIT_OF_PERSON = {3: "validation", 4: "test"}  # of five persons in turn; the others are for training
 _RADIUS = {"hyper": (6, 13), "hypo": (6, 13), "texture": (9, 15), "mass": (11, 17), "tiny": (2.6, 3.8)}  # mm
 
 # Smooth deformation: (spans of the cubic B-spline a side, standard deviation in mm). All of it acts inside; at the
 # outline the coarse part moves the surface and the finer parts only slide along it, so that heads keep smooth outlines.
 _COARSE = (3, 1.7)
 _FINE = ((7, 2.4), (13, 1.3))
+_LOG_SIZE = -0.06  # of subjects against the template, the mean
 _SYMMETRY = 0.85, 0.53  # shares of a deformation and its mirror image: correlation 0.9 between left and right
 _SKIN = 16.0  # mm below the outline at which the finer parts act in full
 _EXPANSION = 10.0  # mm, range of the tissue's motion around ventricles that grow or shrink
@@ -107,7 +112,7 @@ def in_processes(function, items, processes):
 def cohort(split, n, size=64, contrast="T1", lesion=None, strength=1.0, seed=0, processes=1):
     """A stack of n made slices, one a subject, of "train", "validation" or "test".
 
-    lesion: None, a family of FAMILIES, or "mixed" (the subject's number chooses the family).
+    lesion: None, a family of FAMILIES, "mixed" (the subject's number chooses the family), or REAL_FAMILY.
     seed chooses which subjects of the split; it changes no subject. So many processes share the work, for the same
     stack. Other arguments as in `slice_2d`.
     """
@@ -127,14 +132,15 @@ def slice_2d(number, size=64, contrast="T1", lesion=None, strength=1.0, level=No
 
     contrast: "T1" or "T2" (T1- and T2-like; the same anatomy, each with its own noise).
     lesion: None, "mixed" or a family: "hyper" and "hypo" (brighter or darker), "texture" (the mean stays, the pattern
-        changes), "mass" (mildly abnormal and pushes the tissue around it away), "tiny" (bright, radius about 3 mm).
+        changes), "mass" (mildly abnormal and pushes the tissue around it away), "tiny" (bright, radius about 3 mm),
+        "ms" (shapes and places of a real person with multiple sclerosis, bright as on FLAIR, of ``ms_lesions``).
     strength: 0 (invisible) over 1 to 1.5, how far the lesion's intensity goes from the healthy one to the family's,
         which it reaches at 1; the pushing of "mass" scales with it too.
     level: z in mm of the slice, -92 to 100; the subject's own (in LEVELS) when None. A lesion lies at the subject's own
         level.
     ventricles: mm by which the ventricle walls move outward, -10 to 10; the subject's own (-0.8 to 3.2) when None.
 
-    Raises DataError for other values.
+    Raises DataError for other values, and for "ms" where that data set is not in the cache.
     """
     _check_look(number, size, contrast, lesion, strength, level, ventricles)
     anatomy = _anatomy(number)
@@ -153,6 +159,27 @@ def volume(number, size=64, contrast="T1", lesion=None, strength=1.0, ventricles
     affine = np.diag([spacing, spacing, spacing, 1.0])
     affine[:3, 3] = [axis[0] for axis in axes]
     return Case(number, *arrays, affine)
+
+
+def slices_in_mni(volume, affine, levels, size=64):
+    """Axial slices of a volume in MNI space on the grid of the cohort's own, float32 (len(levels), size, size), in the
+    volume's units: trilinear, averaged over each pixel as the cohort is, 0 beyond the volume.
+
+    volume: (X, Y, Z); affine: 4x4, voxel index to mm; levels: z in mm as in `slice_2d`. The head is made smaller, as
+    the cohort's subjects are on average (exp(-0.06) of the template), and not moved: networks know that size and place.
+    """
+    from scipy import ndimage
+
+    inverse, size_mm, centre = np.linalg.inv(affine), np.exp(_LOG_SIZE), CENTRE[:, None, None, None]
+
+    def render(grid):
+        place = (np.stack(np.meshgrid(*grid, indexing="ij")) - centre) / size_mm + centre
+        voxel = _turn(inverse[:3, :3], place) + inverse[:3, 3, None, None, None]
+        return ndimage.map_coordinates(volume, voxel, output=np.float32, order=1)
+
+    across, along = _axis(size, 0)[::-1], _axis(size, 1)[::-1]
+    found = [_fine_mean(render, [across, along, np.array([float(level)])], size)[:, :, 0].T for level in levels]
+    return np.array(found, np.float32).reshape(-1, size, size)
 
 
 # --- one subject ------------------------------------------------------------------------------------------------------
@@ -178,7 +205,7 @@ def _anatomy(number):
     rng = _stream(number, "anatomy")
     angles = rng.normal(0, np.radians([2.5, 1.5, 2.5])).clip(-0.12, 0.12)
     # the template is larger than life, and its length just fits into the field of view
-    scales = np.exp(np.minimum(rng.normal(-0.06, 0.022) + rng.normal(0, 0.015, 3), -0.03))
+    scales = np.exp(np.minimum(rng.normal(_LOG_SIZE, 0.022) + rng.normal(0, 0.015, 3), -0.03))
     return _Anatomy(
         number=int(number),
         level=rng.uniform(*LEVELS),
@@ -220,8 +247,10 @@ def _make(anatomy, axes, size, contrast, lesion, strength, ventricles):
     """image, healthy, labels, mask over the grid of `axes` (x, y, z positions in mm)."""
     if lesion == "mixed":
         lesion = FAMILIES[_stream(anatomy.number, "family").randint(len(FAMILIES))]
-    spot = None if lesion is None else _lesion(anatomy.number, lesion)
     push = float(ventricles) if ventricles is not None else anatomy.ventricles
+    spot = None if lesion is None else _lesion(anatomy.number, lesion)
+    if lesion == REAL_FAMILY:
+        spot = replace(spot, ventricles=push)
     scanner = _Scanner(anatomy.number, contrast, axes)
     plain, tissue = _anatomical(anatomy, axes, size, scanner, push)
     healthy = scanner.acquire(plain, tissue)
@@ -411,6 +440,60 @@ class _Lesion:
         return plain + weight * (0.75 * (local - plain) + 0.11 * (pattern - (weight * pattern).sum() / total))
 
 
+@dataclass(frozen=True)
+class _RealLesions:
+    """The lesions of a real person with multiple sclerosis, carried to a subject by the subject's own deformation.
+
+    Masks are on the grid of another average of the same family of spaces (MNI152) than the template: a place in mm is
+    the same, within some mm. On FLAIR the lesions of the persons whose images are there have 1.3 times the median
+    of the brain, and more against white matter; here they are as bright as the scale holds, as the family "hyper".
+    """
+
+    anatomy: _Anatomy
+    person: int
+    ventricles: float
+
+    def cover(self, grid):
+        """Share (X, Y, Z) of lesion at each position, 0..1."""
+        from scipy import ndimage
+
+        position = _to_template(self.anatomy, grid, self.ventricles)
+        voxel = position - ms_lesions.AFFINE[:3, 3, None, None, None]  # voxels of 1 mm, in RAS+
+        lesions = _lesions_of(self.person).view(np.uint8)
+        return ndimage.map_coordinates(lesions, voxel, output=np.float32, order=1)
+
+    def paint(self, plain, weight, contrast, axes):
+        """Intensities (X, Y, Z) with the lesions mixed in by `weight` (0..1)."""
+        return plain + weight * (_TARGET[contrast][REAL_FAMILY] - plain)
+
+
+@lru_cache(maxsize=8)
+def _lesions_of(person):
+    return ms_lesions.load([person])[0].lesions
+
+
+@lru_cache(maxsize=1)
+def _lesion_areas():
+    """Area in mm^2 (persons, Z) of the lesions of each person, by number, in each axial slice of their grid."""
+    return np.stack([person.lesions.sum((0, 1)) for person in ms_lesions.load()])
+
+
+def _real_lesions(number):
+    """The real lesions that a subject gets: of a person with enough of them at the level of the subject's slice.
+
+    Persons are split like subjects, so that no split shows shapes of another.
+    """
+    anatomy, areas = _anatomy(number), _lesion_areas()
+    split = next((name for name, (first, end) in SPLITS.items() if first <= number < end), "test")
+    persons = np.flatnonzero([_SPLIT_OF_PERSON.get(k % 5, "train") == split for k in range(len(areas))])
+    middle = np.array([CENTRE[0], CENTRE[1], anatomy.level])
+    height = (anatomy.matrix @ (middle - CENTRE) + CENTRE + anatomy.shift)[2] - ms_lesions.AFFINE[2, 3]
+    near = areas[persons][:, int(height) - 2 : int(height) + 4].min(1)  # deformations move a level by some mm
+    enough = persons[near >= min(_REAL_AREA, near.max())]
+    chosen = enough[_stream(number, "lesion " + REAL_FAMILY).randint(len(enough))]
+    return _RealLesions(anatomy, int(chosen) + 1, anatomy.ventricles)
+
+
 def _plane_waves(rng, count, shortest, longest):
     """(count, 3) wave vectors (radians per mm) of random directions and wavelengths in mm, and (count,) phases."""
     directions = rng.standard_normal((count, 3))
@@ -430,6 +513,8 @@ def _waves(waves, grid):
 @lru_cache(maxsize=64)
 def _lesion(number, family):
     """The lesion of a family that this subject gets: its place is drawn from the tissue of the subject's own slice."""
+    if family == REAL_FAMILY:
+        return _real_lesions(number)
     anatomy, rng = _anatomy(number), _stream(number, "lesion " + family)
     radius = rng.uniform(*_RADIUS[family])
     grid = [_axis(48, 0), _axis(48, 1), np.array([anatomy.level])]
@@ -567,7 +652,7 @@ def _check_look(number, size, contrast, lesion, strength, level, ventricles):
         raise DataError(f"The brain cohort is made at 8 to 256 pixels a side, not {size!r}.")
     _check(contrast, CONTRASTS, "contrast")
     if lesion is not None:
-        _check(lesion, (*FAMILIES, "mixed"), "lesion")
+        _check(lesion, (*FAMILIES, "mixed", REAL_FAMILY), "lesion")
     limits = {"strength": (strength, 0, _STRONGEST), "level": (level, *_HEIGHTS), "ventricles": (ventricles, *_WALLS)}
     for name, (value, low, high) in limits.items():
         if value is not None and not (np.ndim(value) == 0 and hasattr(value, "__float__") and low <= value <= high):
