@@ -21,8 +21,10 @@ from data_fetch.errors import DataError  # noqa: F401 - the command
 MEDNIST_CLASSES = ("AbdomenCT", "BreastMRI", "CXR", "ChestCT", "Hand", "HeadCT")
 REFERENCE_IMAGES = 30_000  # of MedNIST, in the reference of Fréchet distances
 BRAIN_SIZE = 96
+BRAIN_MEDIAN = 0.6  # where the median of the brain stands in healthy T1 slices, as a share of the range
 BRAIN_TISSUES = ("background", "CSF", "grey matter", "white matter", "lesion")
 LESION_FAMILIES = brain_cohort.FAMILIES
+REAL_FAMILY = brain_cohort.REAL_FAMILY
 TUMOUR_CLASSES = tumours.CLASSES
 MS_CONTRASTS = ms_lesions.CONTRASTS
 MNI_AFFINE = ms_lesions.AFFINE  # voxel index to mm of what :func:`ms_masks` and :func:`ms_persons` give
@@ -213,6 +215,25 @@ def ms_persons():
     """The three of them whose brains are there, each a ``data_fetch.ms_lesions.Person``: ``volume("FLAIR")`` is float32
     (182, 218, 182), ``lesions`` the mask. They illustrate; they rank nothing."""
     return [person for person in ms_lesions.load() if person.stored]
+
+
+def mni_slices(volume, affine, levels, size=BRAIN_SIZE):
+    """Axial slices at ``levels`` mm of a skull-stripped volume in MNI space (0 outside the brain), as the networks of
+    brains know slices: float32 (N, size, size) in [-1, 1], the background at -1.
+
+    One factor for the volume: the median of the brain in these slices is put where it stands in healthy T1 slices of
+    the cohort. Another contrast stays another contrast. Raises ValueError where the slices show no brain.
+    """
+    found = brain_cohort.slices_in_mni(np.asarray(volume), affine, levels, size)
+    if not (found > 0).any():
+        raise ValueError(f"volume must show a brain at the levels {list(levels)} mm; it is 0 there")
+    return (2 * np.clip(found * (BRAIN_MEDIAN / np.median(found[found > 0])), 0, 1) - 1).astype(np.float32)
+
+
+def ms_slices(person, contrast, levels):
+    """Slices of a person of :func:`ms_persons` by :func:`mni_slices`, and the masks of the lesions, bool."""
+    masks = brain_cohort.slices_in_mni(person.lesions.astype(np.float32), MNI_AFFINE, levels, BRAIN_SIZE)
+    return mni_slices(person.volume(contrast), MNI_AFFINE, levels), masks > 0.5
 
 
 def brain_tumours(split):

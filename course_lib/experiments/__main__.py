@@ -7,12 +7,13 @@ import argparse
 import sys
 from importlib import import_module
 
+from course_lib.datasets import DataError
 from course_lib.experiments.study import run
 
 #: The records; each is named for the notebook that reads it and for the module of its study.
 NAMES = (
-    *("03_targets", "04_samplers", "05_guidance", "08_synthesis", "09_reconstruction", "10_segmentation"),
-    *("10_lidc", "11_anomaly", "12_image_to_image", "13_trends", "14_challenges"),
+    *("03_targets", "04_samplers", "05_guidance", "08_synthesis", "09_reconstruction", "10_segmentation", "10_lidc"),
+    *("11_anomaly", "11_tumours", "11_persons", "12_image_to_image", "13_trends", "14_challenges"),
 )
 
 
@@ -26,7 +27,7 @@ def main(argv=None):
     name = parser.parse_args(argv).name
     try:
         run(import_module(f"course_lib.experiments.{name[3:]}").STUDY)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, DataError) as error:
         print(f"course_lib.experiments: {error}", file=sys.stderr)
         return 1
     return 0

@@ -13,10 +13,10 @@ import torch
 from course_lib import pretrained, runtime
 from course_lib.applications.anomaly import Healthy, brain, heal, noise_and_denoise, one_step, residual_score, smooth
 from course_lib.arguments import one_of
-from course_lib.datasets import BRAIN_TISSUES, synthetic_brains
+from course_lib.datasets import BRAIN_TISSUES, REAL_FAMILY, is_here, synthetic_brains
 from course_lib.denoisers import FunctionDenoiser
 from course_lib.experiments.record import load, rounded
-from course_lib.experiments.study import Method, Study, grid
+from course_lib.experiments.study import Method, Study, chosen, grid, tuned
 from course_lib.guidance import ClassifierFree, ClassifierGuided, Clipped
 from course_lib.metrics.detection import auroc, average_precision, counts, dice, false_alarms
 from course_lib.metrics.images import mean_inside
@@ -34,12 +34,13 @@ KEEP = 60  # thresholds that the oracle may choose from
 
 
 def cases(split, family, strength=1.0):
-    """Cases of a family, or healthy ones for None, at 96 x 96: a Cohort. No subject is in two of them."""
+    """Cases of a family, or healthy ones for None, at 96 x 96: a Cohort. No subject is in two of them. Those of "ms",
+    real shapes and places of lesions, raise DataError where that data set is not here."""
     one_of(CASES, split=split)
     if family is not None:
-        one_of(FAMILIES, family=family)
+        one_of((*FAMILIES, REAL_FAMILY), family=family)
     n = HEALTHY if family is None else CASES[split]
-    seed = 40 + (len(FAMILIES) if family is None else FAMILIES.index(family))
+    seed = 40 + (*FAMILIES, None, REAL_FAMILY).index(family)
     return synthetic_brains(split, n, lesion=family, strength=strength, seed=seed)
 
 
@@ -182,14 +183,6 @@ def validated(name, setting):
     }
 
 
-def chosen(rows, name):
-    """The validation row of a method with the highest average precision. Raises ValueError where there is none."""
-    found = [row for row in rows if row["split"] == "validation" and row["method"] == name]
-    if not found:
-        raise ValueError(f"no validation row of {name!r}; there are: {sorted({row['method'] for row in rows})}")
-    return max(found, key=lambda row: row["average_precision"])
-
-
 def tested(name, choice, cohort, family):
     """A test row of a family (None: healthy), with the setting and threshold of the validation row ``choice``."""
     start = time.process_time()
@@ -234,18 +227,8 @@ TESTED = [(family, 1.0) for family in (*FAMILIES, None)] + [(f, s) for f in FADI
 
 def plan(record):
     """The rows: of each method all settings on validation, then the best of them on test."""
-    for name, method in METHODS.items():
-        if STUDY.needs({"method": name}) is None:
-            continue
-        yield from ({"split": "validation", "method": name, "setting": setting} for setting in method.settings)
-        best = {"split": "test", "method": name, "setting": chosen(record["rows"], name)["setting"]}
-        record["rows"][:] = [row for row in record["rows"] if not _outdated(row, best)]
-        yield from (best | {"family": family, "strength": strength} for family, strength in TESTED)
-
-
-def _outdated(row, best):
-    """Whether a test row is of a setting that is no longer the best, as may be once there are more of them."""
-    return all(row[key] == best[key] for key in ("split", "method")) and row["setting"] != best["setting"]
+    keys = TESTED + [(REAL_FAMILY, 1.0)] * is_here("ms_lesions")  # settings and thresholds are those of the others
+    return tuned(record, METHODS, STUDY, [{"family": family, "strength": strength} for family, strength in keys])
 
 
 def measure(split, method, setting, family=None, strength=1.0):

@@ -14,16 +14,18 @@ import torch
 
 from course_lib import experiments, pretrained
 from course_lib.applications import classical
-from course_lib.datasets import rater_chances
+from course_lib.datasets import REAL_FAMILY, rater_chances
 from course_lib.experiments import (
     anomaly,
     challenges,
     image_to_image,
     lidc,
+    persons,
     reconstruction,
     segmentation,
     synthesis,
     trends,
+    tumours,
 )
 from course_lib.files import write_atomically
 from course_lib.metrics.detection import auroc
@@ -497,7 +499,109 @@ def of_anomaly(record, tensors):
         table=overall.table("all families ↑", more, [[*blind[:2], NONE, *blind[2:]]] if methods else []),
         verdicts="\n".join(f"- *{family}*: {contest.verdict()}" for family, contest in contests.items()),
         costs=costs(found, methods),
+        real=real_lesions(found, simple, apart),
         missing=missing([m for m in lab.METHODS if m not in methods]),
+    )
+
+
+def real_lesions(found, simple, apart):
+    """The part on made subjects with real shapes of lesions; empty where none was measured."""
+    rows = {m: row for (m, family), row in found.items() if family == REAL_FAMILY}
+    if not rows:
+        return ""
+    contest = Contest({m: row["average_precision"] for m, row in rows.items()}, simple, apart=apart)
+    more = {"Dice ↑": "dice", "Dice, oracle ↑": "dice_oracle"}
+    more = columns(rows, {heading: lambda row, key=key: interval(row[key]) for heading, key in more.items()})
+    chance = ["chance level: prevalence", average(next(iter(rows.values()))["prevalence"], 3), *[NONE] * 3]
+    shown = contest.table("average precision ↑", more, [chance])
+    return filled("real lesions", cases=len(next(iter(rows.values()))["dice"]), table=shown, verdict=contest.verdict())
+
+
+NEIGHBOURS = 5  # slices by number that count as one case in an interval: often one patient's
+FALSE_FINDINGS = (1, 4)  # a slice
+
+
+def found_at(row, allowed, chosen):
+    """Share of the lesions found at the best threshold with so many false findings a slice, of the slices chosen."""
+    found, lesions, false = (np.array(row[key], float)[chosen] for key in ("found", "lesions", "false"))
+    quiet = np.flatnonzero(false.mean(0) <= allowed)
+    if not quiet.size:
+        return number(0)
+    best = quiet[found[:, quiet].sum(0).argmax()]
+    return interval(found[:, best] / np.maximum(lesions, 1), group=NEIGHBOURS)
+
+
+def of_tumours(record, tensors):
+    """Detection of real tumours, by class: precision, Dice, and findings lesion by lesion."""
+    lab, labels = tumours, np.array(record["labels"])
+    fresh = [row for row in record["rows"] if row["split"] == "test" and lab.STUDY.is_fresh(row)]
+    rows = {row["method"]: row for row in sorted(fresh, key=lambda row: list(lab.METHODS).index(row["method"]))}
+    parts = {"all classes": labels >= 0} | {name: labels == k for k, name in enumerate(record["classes"])}
+    contests = {
+        part: Contest(
+            {m: np.array(row["average_precision"])[w] for m, row in rows.items()}, lab.SIMPLE, group=NEIGHBOURS
+        )
+        for part, w in parts.items()
+    }
+    overall, *each = contests.values()
+    chance = [average(np.array(next(iter(rows.values()))["prevalence"])[w], 3) for w in parts.values()] if rows else []
+    more = {name: {m: contest.mean(m) for m in rows} for name, contest in zip(record["classes"], each)}
+    lines = []
+    for m, row in rows.items():
+        cells = [interval(row[key], group=NEIGHBOURS) for key in ("dice", "dice_oracle")]
+        cells += [found_at(row, allowed, parts["all classes"]) for allowed in FALSE_FINDINGS]
+        cells += [found_at(row, FALSE_FINDINGS[0], where) for where in list(parts.values())[1:]]
+        lines.append([m, settings(row) or NONE, *cells, lab.METHODS[m].evaluations, number(row["seconds"], 4)])
+    quiet = f"at {FALSE_FINDINGS[0]}"
+    header = ["setting", "Dice ↑", "Dice, oracle ↑", *(f"found at {allowed} ↑" for allowed in FALSE_FINDINGS)]
+    header += [*(f"{name}, {quiet} ↑" for name in record["classes"]), "evaluations", "s"]
+    return filled(
+        "tumours",
+        record=record,
+        cases=", ".join(f"{(labels == k).sum()} of {name}" for k, name in enumerate(record["classes"])),
+        neighbours=NEIGHBOURS,
+        split="by patient" if record["by_patient"] else "by blocks of numbers within a class, a stand-in for patients",
+        table=overall.table(
+            "all classes ↑", more, [["chance level: prevalence", chance[0], NONE, *chance[1:]]] if rows else []
+        ),
+        verdicts="\n".join(f"- *{part}*: {contest.verdict()}" for part, contest in contests.items()),
+        found=table(["", *header], lines),
+        missing=missing([m for m in lab.METHODS if m not in rows]),
+    )
+
+
+def of_persons(record, tensors):
+    """Three real persons: how far from the cohort they are, and what each method finds in each of them."""
+    lab = persons
+    fresh = [row for row in record["rows"] if lab.STUDY.is_fresh(row)]
+    shifts = {row["images"]: row for row in fresh if row["kind"] == "shift"}
+    levels = [f"rms at t = {t}" for t in lab.NOISE_LEVELS]
+    lines = [
+        [name, number(row["frechet_distance"], 0), *(number(row[key], 3) for key in levels)]
+        for name, row in shifts.items()
+    ]
+    blocks, wanted = [], []
+    for contrast in lab.CONTRASTS:
+        rows = {row["method"]: row for row in fresh if row.get("contrast") == contrast}
+        wanted += [f"{contrast}: {m}" for m in anomaly.METHODS if m not in rows]
+        if not rows:
+            continue
+        any_row = next(iter(rows.values()))
+        chance = [f"{number(share, 3)}; {NONE}; {NONE}; {NONE}" for share in any_row["prevalence"]]
+        table_lines = [["chance level", *chance]]
+        for method in filter(rows.__contains__, anomaly.METHODS):
+            row = rows[method]
+            values = zip(row["average_precision"], row["dice"], row["found"], row["lesions"], row["false"])
+            cells = [f"{number(p)}; {number(d)}; {f} of {n}; {number(a, 1)}" for p, d, f, n, a in values]
+            table_lines.append([method, *cells])
+        blocks.append(f"### {contrast}\n\n{table(['', *(f'person {k}' for k in record['persons'])], table_lines)}")
+    return filled(
+        "persons",
+        record=record,
+        slices=len(record["levels"]),
+        shift=table(["", "Fréchet ↓", *(f"error, t = {t} ↓" for t in lab.NOISE_LEVELS)], lines),
+        contrasts="\n\n".join(blocks),
+        missing=missing(wanted),
     )
 
 
@@ -708,6 +812,8 @@ REPORTS = {
     "10_segmentation": ("Segmentation", of_segmentation),
     "10_lidc": ("Segmentation: four real readers", of_lidc),
     "11_anomaly": ("Anomaly detection", of_anomaly),
+    "11_tumours": ("Anomaly detection: real tumours", of_tumours),
+    "11_persons": ("Anomaly detection: three real persons", of_persons),
     "12_image_to_image": ("More applications", of_image_to_image),
     "13_trends": ("Trends", of_trends),
     "14_challenges": ("Open challenges", of_challenges),

@@ -53,6 +53,32 @@ def grid(**values):
     return tuple(dict(zip(values, chosen)) for chosen in itertools.product(*values.values()))
 
 
+def chosen(rows, name):
+    """The validation row of a method with the highest average precision. Raises ValueError where there is none."""
+    found = [row for row in rows if row["split"] == "validation" and row["method"] == name]
+    if not found:
+        raise ValueError(f"no validation row of {name!r}; there are: {sorted({row['method'] for row in rows})}")
+    return max(found, key=lambda row: row["average_precision"])
+
+
+def tuned(record, methods, study, tested=({},)):
+    """The rows of a study that chooses settings: of each method whose networks are there all settings on validation,
+    then the best of them on test, once for each of ``tested``, dicts of what else tells these rows apart. Test rows of
+    a setting that is no longer the best, as may be once there are more of them, are taken out of the record."""
+    for name, method in methods.items():
+        if study.needs({"method": name}) is None:
+            continue
+        yield from ({"split": "validation", "method": name, "setting": setting} for setting in method.settings)
+        best = {"split": "test", "method": name, "setting": chosen(record["rows"], name)["setting"]}
+        record["rows"][:] = [row for row in record["rows"] if not _outdated(row, best)]
+        yield from (best | key for key in tested)
+
+
+def _outdated(row, best):
+    """Whether a row is one of the test rows of a method, and not of its best setting."""
+    return all(row[key] == best[key] for key in ("split", "method")) and row["setting"] != best["setting"]
+
+
 def run(study):
     """Measure the rows that the record of a study lacks, and write it after each of them. It may be interrupted."""
     record, kept = resumed(study.name, study.shared, study.begin, study.is_fresh)

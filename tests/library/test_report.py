@@ -13,11 +13,13 @@ from course_lib.experiments import (
     challenges,
     image_to_image,
     lidc,
+    persons,
     reconstruction,
     report,
     segmentation,
     synthesis,
     trends,
+    tumours,
 )
 from course_lib.experiments.report import Contest
 from course_lib.metrics.intervals import bootstrap
@@ -374,6 +376,60 @@ def test_anomaly():
     chance = [rows["bright threshold", family]["prevalence"] for family in lab.FAMILIES]
     assert first(precision["chance level: prevalence"]["all families ↑"]) == near(np.concatenate(chance), 3)
     assert first(precision["chance level: prevalence"]["mass"]) == near(chance[lab.FAMILIES.index("mass")], 3)
+
+
+def test_real_lesions_are_a_part_of_their_own():
+    lab, draw = anomaly, rng()
+    row = {key: draw.uniform(0, 1, 6).tolist() for key in ("average_precision", "prevalence", "dice", "dice_oracle")}
+    rows = {("PCA", "ms"): row, ("PCA", "hyper"): {}, ("autoencoder", "hyper"): {}}
+    assert report.real_lesions({key: rows[key] for key in rows if key[1] != "ms"}, lab.METHODS, {}) == ""
+    (line,) = tables(blocks_of(report.real_lesions(rows, ("PCA",), {})))
+    assert first(line["PCA"]["average precision ↑"]) == near(row["average_precision"])
+    assert first(line["PCA"]["Dice ↑"]) == near(row["dice"]) and "autoencoder" not in line
+
+
+def test_persons():
+    lab, draw = persons, rng()
+    levels = {f"rms at t = {t}": 0.1 * k for k, t in enumerate(lab.NOISE_LEVELS)}
+    needs = lab.STUDY.needs({"kind": "shift"})
+    rows = [{"kind": "shift", "images": "T1", "frechet_distance": 12.3, "needs": needs} | levels]
+    key = {"kind": "method", "method": "PCA", "contrast": "T1", "needs": {}}
+    values = {name: draw.uniform(0, 1, 3).tolist() for name in ("average_precision", "prevalence", "dice", "false")}
+    rows.append(key | values | {"found": [1, 2, 3], "lesions": [4, 5, 6]})
+    text = report.of_persons({"persons": [7, 19, 26], "levels": [0, 2], "rows": rows}, {})
+    shift, found = tables(blocks_of(text))
+    assert shift["T1"]["Fréchet ↓"] == "12" and shift["T1"][f"error, t = {lab.NOISE_LEVELS[2]} ↓"] == "0.200"
+    precision, dice, pieces, false = found["PCA"]["person 19"].split("; ")
+    assert float(precision) == near(values["average_precision"][1]) and float(dice) == near(values["dice"][1])
+    assert pieces == "2 of 5" and float(false) == near(values["false"][1], 1)
+    assert "FLAIR: PCA" in text and "T1: PCA;" not in text and "rank no" in text
+
+
+def test_tumours():
+    """Thresholds by hand: the first is quiet and finds half, the second finds all at two false findings a slice."""
+    lab, draw, n = tumours, rng(), 60
+    record = {"classes": ["a", "b"], "labels": [0] * 30 + [1] * 30, "validation": 9, "by_patient": False, "rows": []}
+    for method in lab.METHODS:
+        row = {
+            key: draw.uniform(0, 1, n).tolist() for key in ("average_precision", "prevalence", "dice", "dice_oracle")
+        }
+        row |= {"lesions": [1] * n, "found": [[k % 2, 1] for k in range(n)], "false": [[0, 2]] * n, "seconds": 0.5}
+        row |= {"split": "test", "method": method, "setting": {"K": 8}, "needs": lab.STUDY.needs({"method": method})}
+        record["rows"] += [row] if row["needs"] is not None else []
+    there = {row["method"]: row for row in record["rows"]}
+    blocks = blocks_of(report.of_tumours(record, {}))
+    absent = [name for name in lab.METHODS if name not in there]
+    assert ("Not in the record yet" in blocks[-1]) == bool(absent)
+    precision, found = tables(blocks)
+    for method, row in there.items():
+        scores = np.array(row["average_precision"])
+        assert first(precision[method]["all classes ↑"]) == near(scores)
+        assert first(precision[method]["b"]) == near(scores[30:])
+        assert first(found[method]["Dice ↑"]) == near(row["dice"])
+        assert first(found[method]["found at 1 ↑"]) == 0.5 and first(found[method]["found at 4 ↑"]) == 1
+        assert found[method]["setting"] == "K = 8"
+    assert first(precision["chance level: prevalence"]["a"]) == near(next(iter(there.values()))["prevalence"][:30], 3)
+    assert "a stand-in for patients" in report.of_tumours(record, {})
 
 
 def test_applications():

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from course_lib import datasets, pretrained, schedules, tumours
+from course_lib.experiments import tumours as study
 from course_lib.losses import AutoencoderLoss, ClassificationLoss, DiffusionLoss, MaskedLoss, RegressionLoss
 from course_lib.metrics import detection
 from course_lib.networks import VectorAutoencoder
@@ -198,7 +199,8 @@ def few_slices(monkeypatch):
     found = Tumours(images.astype(np.uint8), masks, labels, np.arange(6), np.full(6, -1))
     inside = tumours.search_region(found.images)
     found = dataclasses.replace(found, images=tumours.scaled(found.images, inside))
-    monkeypatch.setattr(datasets, "tumour_slices", lambda split: (found, inside))
+    for module in (datasets, study):
+        monkeypatch.setattr(module, "tumour_slices", lambda split: (found, inside))
     return found, inside
 
 
@@ -231,3 +233,63 @@ def test_each_recipe_trains_ships_and_is_measured(name, few_slices, monkeypatch,
     assert all("is wanted" in said for said in entry.misses(card))
     if name == "tumour_tissue":
         assert set(card["rms_in_noise"]) == {"t = 0.1", "t = 0.25", "t = 0.5"} and card["schedule"] == "Cosine"
+
+
+# ---- The study -------------------------------------------------------------------------------------------------------
+
+
+def networks(monkeypatch):
+    """Stand-ins: a prior that answers the mean grey, and two autoencoders that answer black."""
+    from course_lib.denoisers import FunctionDenoiser
+
+    class Black(nn.Module):
+        def forward(self, x, t):
+            return torch.full_like(x, -1.0)
+
+        def encode(self, x):
+            return x
+
+        def decode(self, z):
+            return torch.full_like(z, -1.0)
+
+    grey = FunctionDenoiser(lambda x_t, t: torch.full_like(x_t, study.MIDDLE), schedules.Cosine())
+    monkeypatch.setattr(pretrained, "load", lambda name: Black())
+    monkeypatch.setattr(pretrained, "load_denoiser", lambda name: grey)
+
+
+def test_twins_that_are_known_give_the_scores_of_thresholds(few_slices, monkeypatch):
+    """A black twin scores as brightness does, a grey one as the distance from grey, all outside of the region 0."""
+    networks(monkeypatch)
+    x, _, inside = study.slices("test")
+    known = {"autoencoder": "bright threshold", "denoising autoencoder": "bright threshold"}
+    known |= {"one step, ten draws": "bright or dark"}
+    for name, simple in known.items():
+        setting = study.METHODS[name].settings[0]
+        score, twin = study.scores(name, x, inside, setting)
+        torch.testing.assert_close(score, study.scores(simple, x, inside, {})[0], rtol=0, atol=1e-5)
+        assert twin.shape == x.shape and not score.numpy()[~inside].any()
+
+
+def test_rows_of_the_study(few_slices, monkeypatch):
+    """The squares are much brighter than all else that is searched: brightness finds them, on validation and test."""
+    choice = study.validated("bright threshold", {})
+    row = study.tested("bright threshold", choice | {"setting": {}})
+    assert min(row["average_precision"]) > 0.9 and choice["dice"] > 0.8 and min(row["dice"]) > 0.7
+    assert row["lesions"] == [1] * 6 and np.shape(row["found"]) == np.shape(row["false"]) == (6, study.KEEP)
+    truth, inside = few_slices[0].masks > 0, few_slices[1]
+    np.testing.assert_allclose(row["prevalence"], [m[i].mean() for m, i in zip(truth, inside)], atol=1e-5)
+    assert all(a <= b + 1e-9 for a, b in zip([np.mean(row["dice"])], [np.mean(row["dice_oracle"])]))
+    assert study.begin()[0]["labels"] == [0, 0, 1, 1, 2, 2] and not study.begin()[0]["by_patient"]
+
+
+def test_pca_never_sees_a_tumour(few_slices, monkeypatch):
+    """Its mean image is that of the same slices with other squares."""
+    found, inside = few_slices
+    monkeypatch.setattr(study, "DIRECTIONS", (2,))
+    study.healthy_directions.cache_clear()
+    one = study.healthy_directions().mean
+    black = dataclasses.replace(found, images=np.where(tumours.healthy_tissue(found.masks), found.images, 0))
+    monkeypatch.setattr(study, "tumour_slices", lambda split: (black, inside))
+    study.healthy_directions.cache_clear()
+    torch.testing.assert_close(study.healthy_directions().mean, one)
+    study.healthy_directions.cache_clear()

@@ -1,0 +1,159 @@
+"""The record ``11_tumours``: how well each method finds real brain tumours on slices with a skull.
+
+Settings and thresholds are chosen on validation slices; test slices are looked at once. Every method sees the same
+slices on one scale of grey levels, and is asked about the same region. Of each slice there is one number, so that
+methods can be paired. There is no slice without a tumour: false findings are counted beside them.
+"""
+
+import functools
+import time
+
+import numpy as np
+import torch
+
+from course_lib import pretrained, runtime
+from course_lib.applications.anomaly import Healthy, noise_and_denoise, one_step, smooth
+from course_lib.datasets import TUMOUR_CLASSES, tumour_slices
+from course_lib.experiments.record import load, rounded
+from course_lib.experiments.study import Method, Study, chosen, grid, tuned
+from course_lib.images import in_batches, to_tensor
+from course_lib.metrics.detection import average_precision, counts, dice, findings
+from course_lib.tumours import MEDIAN, filled, healthy_tissue
+
+BATCH = 8  # slices that share a generator
+STEPS = 10
+NOISE_LEVELS = (0.05, 0.1, 0.2, 0.3, 0.5)  # t_0 to choose from
+DIRECTIONS = (8, 16, 32, 64, 128)  # of PCA, to choose from
+KEEP = 40  # thresholds, from the highest 0.1 % of the region's validation scores to the highest 30 %
+
+
+@functools.cache
+def healthy_directions():
+    """Mean and principal directions of the training slices, widened outlines filled with the mean of the others."""
+    found, _ = tumour_slices("train")
+    x = filled(to_tensor(found.images)[:, 0], healthy_tissue(found.masks))
+    return Healthy(x, K=max(DIRECTIONS))
+
+
+def _prior():
+    return pretrained.load_denoiser("tumour_tissue")
+
+
+def _difference(twin):
+    """A method from a function (x (N, 1, H, W), generator, **setting) -> twins of that shape."""
+
+    def run(x, generator, **setting):
+        found = twin(x[:, None], generator, **setting)[:, 0].float().clamp(-1, 1)
+        return smooth((x - found).abs()), found
+
+    return run
+
+
+def _projected(x, generator, K):
+    return healthy_directions().project(x[:, 0], K)[:, None]
+
+
+def _decoded(x, generator):
+    net = pretrained.load("tumour_ae")
+    return in_batches(lambda x: net.decode(net.encode(x)), x)
+
+
+def _denoised(x, generator):
+    net = pretrained.load("tumour_dae")
+    return in_batches(lambda x: net(x, 0.0), x)
+
+
+MIDDLE = 2 * MEDIAN - 1  # where the median of the region stands in [-1, 1]
+PRIOR = {"settings": grid(t_0=NOISE_LEVELS), "networks": ("tumour_tissue",), "evaluations": STEPS}
+#: name -> Method with run(x (N, H, W), generator, **setting) -> score (N, H, W) and twin (N, H, W) or None.
+METHODS = {
+    "bright threshold": Method(lambda x, g: (smooth(x + 1), None)),
+    "bright or dark": Method(lambda x, g: (smooth((x - MIDDLE).abs()), None)),
+    "PCA": Method(_difference(_projected), grid(K=DIRECTIONS)),
+    "autoencoder": Method(_difference(_decoded), networks=("tumour_ae",), evaluations=1),
+    "denoising autoencoder": Method(_difference(_denoised), networks=("tumour_dae",), evaluations=1),
+    "noise and denoise": Method(_difference(lambda x, g, t_0: noise_and_denoise(_prior(), x, t_0, STEPS, g)), **PRIOR),
+    "one step, ten draws": Method(_difference(lambda x, g, t_0: one_step(_prior(), x, t_0, STEPS, g)), **PRIOR),
+}
+SIMPLE = ("bright threshold", "bright or dark", "PCA")
+
+
+def slices(split):
+    """Slices float32 (N, 128, 128), true masks and the region that is searched, bool of that shape."""
+    found, inside = tumour_slices(split)
+    return to_tensor(found.images)[:, 0], found.masks > 0, inside
+
+
+def scores(name, x, inside, setting):
+    """Score (N, H, W), 0 outside the region, and twin or None, batch by batch."""
+    parts = [
+        METHODS[name].run(part, runtime.seeded(2000 + k), **setting) for k, part in enumerate(torch.split(x, BATCH))
+    ]
+    score = torch.cat([part[0] for part in parts]) * torch.as_tensor(inside)
+    return score, (None if parts[0][1] is None else torch.cat([part[1] for part in parts]))
+
+
+def _in_region(statistic, score, truth, inside):
+    """statistic(scores, truth) over the region of each slice: a list."""
+    return [statistic(s[i], m[i]) for s, m, i in zip(score, truth, inside)]
+
+
+def validated(name, setting):
+    """A validation row: the mean average precision of a setting, and the threshold with the best mean Dice."""
+    x, truth, inside = slices("validation")
+    score = scores(name, x, inside, setting)[0].numpy()
+    thresholds = np.quantile(score[inside], 1 - np.geomspace(1e-3, 0.3, KEEP))
+    true, positives = counts(score, truth, thresholds)
+    mean_dice = dice(true, positives, truth.sum((1, 2))[:, None]).mean(0)
+    return {
+        "average_precision": rounded(np.mean(_in_region(average_precision, score, truth, inside))),
+        "dice": rounded(mean_dice.max()),
+        "threshold": rounded(thresholds[mean_dice.argmax()], 5),
+        "thresholds": rounded(thresholds, 5),
+    }
+
+
+def tested(name, choice):
+    """The test row of a method with the setting and threshold of the validation row ``choice``: a list each, one entry
+    a slice; of ``found`` and ``false`` one entry a threshold in it."""
+    x, truth, inside = slices("test")
+    start = time.process_time()
+    score = scores(name, x, inside, choice["setting"])[0].numpy()
+    seconds = (time.process_time() - start) / len(x)
+    true, positives = counts(score, truth, [choice["threshold"], *choice["thresholds"]])
+    overlaps = dice(true, positives, truth.sum((1, 2))[:, None])  # (N, 1 + KEEP)
+    found, lesions, false = findings(score, truth, choice["thresholds"])
+    return {
+        "average_precision": rounded(_in_region(average_precision, score, truth, inside)),
+        "prevalence": rounded(_in_region(lambda s, m: m.mean(), score, truth, inside), 5),
+        "dice": rounded(overlaps[:, 0]),
+        "dice_oracle": rounded(overlaps[:, 1 + overlaps[:, 1:].mean(0).argmax()]),  # one threshold for all slices
+        "found": found.tolist(),
+        "lesions": lesions.tolist(),
+        "false": false.tolist(),
+        "seconds": rounded(seconds),
+    }
+
+
+def plan(record):
+    """The rows: of each method all settings on validation, then the best of them on test."""
+    return tuned(record, METHODS, STUDY)
+
+
+def measure(split, method, setting):
+    """A row; one of the test split takes its threshold from the validation row in the record."""
+    if split == "validation":
+        return validated(method, setting), {}
+    return tested(method, chosen(load(STUDY.name)["rows"], method)), {}
+
+
+def begin():
+    """What stands above the rows."""
+    (found, _), (validation, _) = tumour_slices("test"), tumour_slices("validation")
+    classes = {"classes": list(TUMOUR_CLASSES), "labels": found.labels.tolist()}
+    by_patient = bool((found.patients >= 0).all())
+    sizes = {"validation": len(validation.labels), "by_patient": by_patient, "steps": STEPS}
+    return classes | sizes | {"precision": runtime.precision_name()}, {}
+
+
+STUDY = Study("11_tumours", plan, measure, begin, networks=lambda key: METHODS[key["method"]].networks)
