@@ -218,8 +218,9 @@ def ms_persons():
 
 
 def mni_slices(volume, affine, levels, size=BRAIN_SIZE):
-    """Axial slices at ``levels`` mm of a skull-stripped volume in MNI space (0 outside the brain), as the networks of
-    brains know slices: float32 (N, size, size) in [-1, 1], the background at -1.
+    """Axial slices at ``levels`` mm of a skull-stripped volume (0 outside the brain), as the networks of brains know
+    slices: float32 (N, size, size) in [-1, 1], the background at -1. affine: voxel index to mm of the ICBM 2009a
+    template.
 
     One factor for the volume: the median of the brain in these slices is put where it stands in healthy T1 slices of
     the cohort. Another contrast stays another contrast. Raises ValueError where the slices show no brain.
@@ -232,8 +233,9 @@ def mni_slices(volume, affine, levels, size=BRAIN_SIZE):
 
 def ms_slices(person, contrast, levels):
     """Slices of a person of :func:`ms_persons` by :func:`mni_slices`, and the masks of the lesions, bool."""
-    masks = brain_cohort.slices_in_mni(person.lesions.astype(np.float32), MNI_AFFINE, levels, BRAIN_SIZE)
-    return mni_slices(person.volume(contrast), MNI_AFFINE, levels), masks > 0.5
+    affine = ms_lesions.TO_TEMPLATE @ MNI_AFFINE
+    masks = brain_cohort.slices_in_mni(person.lesions.astype(np.float32), affine, levels, BRAIN_SIZE)
+    return mni_slices(person.volume(contrast), affine, levels), masks > 0.5
 
 
 def brain_tumours(split):

@@ -40,7 +40,8 @@ _TARGET = {
 _HEIGHTS = CENTRE[2] - FIELD_OF_VIEW / 2, CENTRE[2] + FIELD_OF_VIEW / 2  # mm, z of the field of view
 _FULL_SCALE = {"T1": 1.3, "T2": 1.2}  # the intensity shown as +1; zero is shown as -1
 _DETAIL = {"T1": 0.8, "T2": -0.5}  # share of the template's detail beyond its tissue maps (nuclei, brain stem)
-_REAL_AREA = 60.0  # mm^2 of real lesions in a subject's slice, at least, where a person of the split has as much
+_TO_MASK = np.linalg.inv(ms_lesions.TO_TEMPLATE @ ms_lesions.AFFINE)  # mm of the template to voxels of the masks
+_REAL_AREA = 60  # voxels of real lesions at a subject's level, at least, where a person of the split has as many
 _SPLIT_OF_PERSON = {3: "validation", 4: "test"}  # of five persons in turn; the others are for training
 _RADIUS = {"hyper": (6, 13), "hypo": (6, 13), "texture": (9, 15), "mass": (11, 17), "tiny": (2.6, 3.8)}  # mm
 
@@ -162,11 +163,12 @@ def volume(number, size=64, contrast="T1", lesion=None, strength=1.0, ventricles
 
 
 def slices_in_mni(volume, affine, levels, size=64):
-    """Axial slices of a volume in MNI space on the grid of the cohort's own, float32 (len(levels), size, size), in the
-    volume's units: trilinear, averaged over each pixel as the cohort is, 0 beyond the volume.
+    """Axial slices of a volume on the grid of the cohort's own, float32 (len(levels), size, size), in the volume's
+    units: trilinear, averaged over each pixel as the cohort is, 0 beyond the volume.
 
-    volume: (X, Y, Z); affine: 4x4, voxel index to mm; levels: z in mm as in `slice_2d`. The head is made smaller, as
-    the cohort's subjects are on average (exp(-0.06) of the template), and not moved: networks know that size and place.
+    volume: (X, Y, Z); affine: 4x4, voxel index to mm of the template; levels: z in mm as in `slice_2d`. The head is
+    made smaller, as the cohort's subjects are on average (exp(-0.06) of the template), and not moved: networks know
+    that size and place.
     """
     from scipy import ndimage
 
@@ -444,9 +446,9 @@ class _Lesion:
 class _RealLesions:
     """The lesions of a real person with multiple sclerosis, carried to a subject by the subject's own deformation.
 
-    Masks are on the grid of another average of the same family of spaces (MNI152) than the template: a place in mm is
-    the same, within some mm. On FLAIR the lesions of the persons whose images are there have 1.3 times the median
-    of the brain, and more against white matter; here they are as bright as the scale holds, as the family "hyper".
+    Places are those of the template to within some mm (``ms_lesions.TO_TEMPLATE``). On FLAIR the lesions of the persons
+    whose images are there have 1.3 times the median of the brain, and more against white matter; here they are as
+    bright as the scale holds, as the family "hyper".
     """
 
     anatomy: _Anatomy
@@ -458,7 +460,7 @@ class _RealLesions:
         from scipy import ndimage
 
         position = _to_template(self.anatomy, grid, self.ventricles)
-        voxel = position - ms_lesions.AFFINE[:3, 3, None, None, None]  # voxels of 1 mm, in RAS+
+        voxel = _turn(_TO_MASK[:3, :3], position) + _TO_MASK[:3, 3, None, None, None]
         lesions = _lesions_of(self.person).view(np.uint8)
         return ndimage.map_coordinates(lesions, voxel, output=np.float32, order=1)
 
@@ -474,7 +476,7 @@ def _lesions_of(person):
 
 @lru_cache(maxsize=1)
 def _lesion_areas():
-    """Area in mm^2 (persons, Z) of the lesions of each person, by number, in each axial slice of their grid."""
+    """Voxels (persons, Z) of the lesions of each person, by number, in each axial slice of their grid."""
     return np.stack([person.lesions.sum((0, 1)) for person in ms_lesions.load()])
 
 
@@ -487,7 +489,7 @@ def _real_lesions(number):
     split = next((name for name, (first, end) in SPLITS.items() if first <= number < end), "test")
     persons = np.flatnonzero([_SPLIT_OF_PERSON.get(k % 5, "train") == split for k in range(len(areas))])
     middle = np.array([CENTRE[0], CENTRE[1], anatomy.level])
-    height = (anatomy.matrix @ (middle - CENTRE) + CENTRE + anatomy.shift)[2] - ms_lesions.AFFINE[2, 3]
+    height = _TO_MASK[2, 2] * (anatomy.matrix @ (middle - CENTRE) + CENTRE + anatomy.shift)[2] + _TO_MASK[2, 3]
     near = areas[persons][:, int(height) - 2 : int(height) + 4].min(1)  # deformations move a level by some mm
     enough = persons[near >= min(_REAL_AREA, near.max())]
     chosen = enough[_stream(number, "lesion " + REAL_FAMILY).randint(len(enough))]

@@ -79,11 +79,6 @@ def dice(card):
     return sum(card["test_dice"][part] for part in ("anterior", "posterior")) / 2
 
 
-def over_brightness(card):
-    """The average precision of a network of tumours over that of plain brightness."""
-    return card["average_precision"] / card["average_precision_of_brightness"]
-
-
 MEDNIST_BAR = {"ratio_to_floor": 2.5}
 PSNR = "psnr"
 MRI_BAR, CT_BAR = {"psnr/R = 4": 31, "psnr/R = 8": 27.5}, {PSNR: 33.5}
@@ -163,18 +158,19 @@ QUEUE = (
     ),
     Entry("mednist_noisy_classifier", 200_000, 1_000_000, start="mednist_noisy_classifier", share=0.5),
     *(Entry(f"lesion_unet_{k}", 300_000, 2_000_000, share=0.2) for k in range(5)),  # as many as lesion_raters
+    *(Entry(f"trend_{name}", 400_000, 3_000_000, share=0.5) for name in ("ddpm", "edm", "flow")),
+    Entry("trend_student", 300_000, 2_000_000, after=("trend_flow",), share=0.5),
+    # the rest at the end, since their data are optional
     # equally many readings for all; other persons' readings are at an energy distance of 0.29
     *(
         Entry(name, 400_000, 2_000_000, most={"energy_distance": 0.15}, own_data=True)
         for name in ("lidc_masks", "lidc_ssn")
     ),
     *(Entry(f"lidc_unet_{k}", 400_000, 2_000_000, share=0.2, own_data=True) for k in range(5)),
-    # few slices (2,940 with the moved ones), so that more budget is no help; what brightness finds is the least
-    Entry("tumour_tissue", 200_000, 1_000_000, least={over_brightness: 1.0}, own_data=True),
+    # no bar: a network that loses to plain brightness is an answer, too
+    Entry("tumour_tissue", 200_000, 1_000_000, own_data=True),
     Entry("tumour_dae", 100_000, 500_000, share=0.5, own_data=True),
     Entry("tumour_ae", 200_000, 1_000_000, share=0.3, own_data=True),
-    *(Entry(f"trend_{name}", 400_000, 3_000_000, share=0.5) for name in ("ddpm", "edm", "flow")),
-    Entry("trend_student", 300_000, 2_000_000, after=("trend_flow",), share=0.5),
 )
 
 

@@ -16,7 +16,8 @@ RADIUS = 9.0
 @pytest.fixture
 def persons(monkeypatch):
     """Ten persons with one lesion each, a column through all levels on the right, in place of the data set."""
-    x, y = (np.arange(n) + start for n, start in zip(GRID, ms_lesions.AFFINE[:2, 3]))
+    to_template = ms_lesions.TO_TEMPLATE @ ms_lesions.AFFINE
+    x, y = (to_template[k, k] * np.arange(n) + to_template[k, 3] for k, n in enumerate(GRID[:2]))
     column = np.hypot(x[:, None] - COLUMN[0], y - COLUMN[1]) < RADIUS
     person = SimpleNamespace(lesions=np.repeat(column[:, :, None], GRID[2], 2))
     monkeypatch.setattr(ms_lesions, "load", lambda numbers=None: [person] * (10 if numbers is None else len(numbers)))
@@ -54,6 +55,15 @@ def test_lesions_lie_where_they_lie_in_the_template(persons):
         assert np.array_equal(case.image[distance > RADIUS + 3], case.healthy[distance > RADIUS + 3])
         inside = case.mask > 0
         assert (case.image - case.healthy)[inside].mean() > 0.1 and case.image[inside].min() > 0
+
+
+def test_the_way_to_the_template_is_near_what_brains_say():
+    """The persons' brains reach from -60 to 60 mm, from -93 to 60 and up to 66; the template's from -69 to 69, from
+    -103 to 69 and up to 77. To 4 mm."""
+    ends = np.array([[-60, 60, 0, 0, 0], [0, 0, -93, 60, 0], [0, 0, 0, 0, 66], [1, 1, 1, 1, 1]])
+    place = ms_lesions.TO_TEMPLATE @ ends
+    found = [place[0, 0], place[0, 1], place[1, 2], place[1, 3], place[2, 4]]
+    np.testing.assert_allclose(found, [-69, 69, -103, 69, 77], atol=4)
 
 
 def test_ventricles_that_move_take_the_lesions_along(persons):

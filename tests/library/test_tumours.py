@@ -12,7 +12,7 @@ from course_lib.experiments import tumours as study
 from course_lib.losses import AutoencoderLoss, ClassificationLoss, DiffusionLoss, MaskedLoss, RegressionLoss
 from course_lib.metrics import detection
 from course_lib.networks import VectorAutoencoder
-from course_lib.recipes import RECIPES, queue, runs
+from course_lib.recipes import RECIPES, runs
 from course_lib.recipes import tumours as recipes
 
 
@@ -229,8 +229,6 @@ def test_each_recipe_trains_ships_and_is_measured(name, few_slices, monkeypatch,
     assert 0 < card["average_precision"] <= 1 and card["masked"] and card["loss"] != "MaskedLoss"
     assert "J. Cheng" in card["licence"] and "CC BY 4.0" in card["licence"]
     assert card["average_precision_of_brightness"] > 0.9  # the squares are bright, and the rim is not searched
-    entry = next(entry for entry in queue.QUEUE if entry.name == name)
-    assert all("is wanted" in said for said in entry.misses(card))
     if name == "tumour_tissue":
         assert set(card["rms_in_noise"]) == {"t = 0.1", "t = 0.25", "t = 0.5"} and card["schedule"] == "Cosine"
 
@@ -283,13 +281,14 @@ def test_rows_of_the_study(few_slices, monkeypatch):
 
 
 def test_pca_never_sees_a_tumour(few_slices, monkeypatch):
-    """Its mean image is that of the same slices with other squares."""
+    """Its mean image is that of the same slices with black squares, but where no slice counts."""
     found, inside = few_slices
+    somewhere = torch.as_tensor(tumours.healthy_tissue(found.masks).any(0)).flatten()
     monkeypatch.setattr(study, "DIRECTIONS", (2,))
     study.healthy_directions.cache_clear()
     one = study.healthy_directions().mean
     black = dataclasses.replace(found, images=np.where(tumours.healthy_tissue(found.masks), found.images, 0))
     monkeypatch.setattr(study, "tumour_slices", lambda split: (black, inside))
     study.healthy_directions.cache_clear()
-    torch.testing.assert_close(study.healthy_directions().mean, one)
+    torch.testing.assert_close(study.healthy_directions().mean[somewhere], one[somewhere])
     study.healthy_directions.cache_clear()
