@@ -592,7 +592,7 @@ def of_persons(record, tensors):
         for method in filter(rows.__contains__, anomaly.METHODS):
             row = rows[method]
             values = zip(row["average_precision"], row["dice"], row["found"], row["lesions"], row["false"])
-            cells = [f"{number(p)}; {number(d)}; {f} of {n}; {number(a, 1)}" for p, d, f, n, a in values]
+            cells = [f"{number(p, 3)}; {number(d)}; {f} of {n}; {number(a, 1)}" for p, d, f, n, a in values]
             table_lines.append([method, *cells])
         blocks.append(f"### {contrast}\n\n{table(['', *(f'person {k}' for k in record['persons'])], table_lines)}")
     return filled(
