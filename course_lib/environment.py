@@ -21,8 +21,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 #: The oldest versions that the course works with, as in pyproject.toml (a test compares the two).
 PACKAGES = {
-    "torch": "2.8", "monai": "1.5", "einops": "0.8", "numpy": "2.0", "matplotlib": "3.9", "ipywidgets": "7.7",
-    "nibabel": "5.2", "nilearn": "0.11", "pillow": "10", "platformdirs": "4.2", "pydicom": "3.0",
+    "torch": "2.8", "monai": "1.5", "einops": "0.8", "h5py": "3.11", "numpy": "2.0", "matplotlib": "3.9",
+    "ipywidgets": "7.7", "nibabel": "5.2", "nilearn": "0.11", "pillow": "10", "platformdirs": "4.2", "pydicom": "3.0",
     "safetensors": "0.4", "scikit-image": "0.24", "scipy": "1.13", "tqdm": "4.66",
 }  # fmt: skip
 OLDEST_PYTHON = (3, 10)

@@ -113,14 +113,23 @@ def settings(recipe, folder):
     return (read_checkpoint(path)[-1] or {}) if path.exists() else {}
 
 
+def _seen_before(start):
+    """Images that the network of that name, "NAME" or "NAME SHA256...", has seen; None where its card does not say, or
+    is by now that of another."""
+    if not start:
+        return 0
+    name, *begun = start.split()
+    is_that = all(pretrained.card(name)["sha256"].startswith(sha256) for sha256 in begun)
+    return pretrained.budget(name)["images seen"] if is_that else None
+
+
 def _cost(recipe, folder, step):
     """What a card says of what the training cost: images seen, those of the network that it started from too, and the
-    core-hours of the last training where it ran on a CPU."""
+    core-hours of the last training where it ran on a CPU; each where it is known."""
     found, path = settings(recipe, folder), checkpoint_path(recipe, folder)
-    start = found.get("from", recipe.start)
-    before = pretrained.budget(start.split()[0])["images seen"] if start else 0
-    about = {"from": start} if "from" in found else {}
-    about["images_seen"] = before + step * recipe.batch_size
+    about = {"from": found["from"]} if "from" in found else {}
+    if (before := _seen_before(found.get("from", recipe.start))) is not None:
+        about["images_seen"] = before + step * recipe.batch_size
     if found.get("device", "cpu") == "cpu" and (seconds := core_seconds(path)):
         about["core_hours"] = round(seconds / 3600, 2)
     return about

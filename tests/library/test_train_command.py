@@ -194,6 +194,7 @@ def test_training_may_start_from_a_shipped_network(tiny, monkeypatch, capsys):
     sha256 = pretrained.card("tiny")["sha256"]
     assert pretrained.card("tiny2")["from"] == f"tiny {sha256[:16]}"
     assert pretrained.budget("tiny2")["images seen"] == (3 + 1) * recipe.batch_size
+    assert runs._seen_before("tiny 0000") is None, "by now the card is that of another network"
     for key, value in pretrained.load("tiny").state_dict().items():
         torch.testing.assert_close(pretrained.load("tiny2").state_dict()[key], value, rtol=1e-3, atol=1e-6)
     monkeypatch.setattr("sys.argv", ["train", "tiny2", "--folder", folder])
@@ -217,7 +218,7 @@ def test_every_entry_of_the_queue_is_a_recipe_and_comes_after_what_it_needs():
         assert set(entry.after) <= set(before)
         before.append(entry.name)
     assert len(set(before)) == len(before)
-    assert queue.QUEUE[0].recipe().steps == 9_000  # brain: 288,000 images
+    assert queue.QUEUE[0].recipe().steps == 11_700  # brain: 374,400 images
 
 
 def test_every_bar_is_about_values_that_cards_have():
