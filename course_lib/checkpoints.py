@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from course_lib.files import digest, read_tensors, write_tensors
+from course_lib.files import digest, read_metadata, read_tensors, write_tensors
 
 
 def _described(value):
@@ -122,7 +122,7 @@ def read_checkpoint(path):
 
 def core_seconds(path):
     """The processor time in seconds that the run of a checkpoint has taken; 0 for one of before it was kept."""
-    return json.loads(read_tensors(path)[1].get("core_seconds", "0"))
+    return json.loads(read_metadata(path).get("core_seconds", "0"))
 
 
 def load_checkpoint(path, net, ema, optimizer=None, run=None, rate=None):

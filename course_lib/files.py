@@ -80,14 +80,27 @@ def digest(tensors, metadata):
     return found.hexdigest()
 
 
-def read_tensors(path):
-    """Named tensors (on the CPU) and metadata of a safetensors file. Raises ValueError naming a damaged file, and
-    FileNotFoundError naming one that is not there."""
+@contextlib.contextmanager
+def _opened(path):
+    """A safetensors file. Raises ValueError naming a damaged one, FileNotFoundError naming one that is not there."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            names = file.keys()  # not a dict: it can't be iterated itself
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            yield file
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error}); delete it and get it anew") from error
+
+
+def read_tensors(path):
+    """Named tensors (on the CPU) and metadata of a safetensors file. Raises ValueError naming a damaged file, and
+    FileNotFoundError naming one that is not there."""
+    with _opened(path) as file:
+        names = file.keys()  # not a dict: it can't be iterated itself
+        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+
+
+def read_metadata(path):
+    """The metadata of a safetensors file alone, out of its first bytes. Raises as :func:`read_tensors`."""
+    with _opened(path) as file:
+        return file.metadata() or {}

@@ -126,6 +126,26 @@ class Blur:
         return self._filter(y, lambda k_hat: torch.where(k_hat > self.least, 1 / k_hat, 0.0))
 
 
+def _sampled(mask):
+    """A sampling mask, float. Raises ValueError unless it holds 0 and 1 alone."""
+    mask = torch.as_tensor(mask)
+    if not ((mask == 0) | (mask == 1)).all():
+        raise ValueError("a sampling mask holds 0 (not measured) and 1 (measured) alone")
+    return mask.float()
+
+
+class _ByConjugateGradients:
+    """What an operator whose A^T A has no simple inverse can do by conjugate gradients."""
+
+    def solve(self, b, weight, steps=30):
+        """(A^T A + weight I)^-1 b for b of the shape of an image, weight > 0, by ``steps`` of conjugate gradients."""
+        return conjugate_gradients(lambda x: self.adjoint(self(x)) + weight * x, b, steps)
+
+    def pinv(self, y, steps=200):
+        """A^+ y by ``steps`` conjugate gradients on A^T A x = A^T y from zero. Stopped early it is close, not exact."""
+        return conjugate_gradients(lambda x: self.adjoint(self(x)), self.adjoint(y), steps)
+
+
 class KSpace:
     """Single-coil Cartesian MRI: A x = the centred, orthonormal Fourier transform of x, on the measured lines.
 
@@ -140,10 +160,7 @@ class KSpace:
     """
 
     def __init__(self, lines):
-        lines = torch.as_tensor(lines)
-        if not ((lines == 0) | (lines == 1)).all():
-            raise ValueError("a sampling mask holds 0 (not measured) and 1 (measured) alone")
-        self.lines = lines.float()
+        self.lines = _sampled(lines)
         self.gram = (self.lines + _mirrored(self.lines)) / 2  # of A^T A
 
     def __call__(self, x):
@@ -213,7 +230,7 @@ def sampled_lines(size, acceleration, generator=None, centre=0.32):
     return lines
 
 
-class MultiCoil:
+class MultiCoil(_ByConjugateGradients):
     """Cartesian MRI with K coils (SENSE; Pruessmann et al., MRM 1999): y_k = m F(s_k x), F the centred orthonormal
     Fourier transform, m the measured points of k-space, s_k the sensitivity of coil k.
 
@@ -225,14 +242,12 @@ class MultiCoil:
     """
 
     def __init__(self, points, maps, parts=2):
-        points = torch.as_tensor(points)
-        if not ((points == 0) | (points == 1)).all():
-            raise ValueError("a sampling mask holds 0 (not measured) and 1 (measured) alone")
+        points = _sampled(points)
         if maps.ndim != 3 or not maps.is_complex():
             raise ValueError(f"maps must be complex (K, H, W), got {maps.dtype} of shape {tuple(maps.shape)}")
         if parts not in (1, 2):
             raise ValueError(f"parts must be 1, a real image, or 2, real and imaginary part; got {parts!r}")
-        self.points, self.maps, self.parts = _fits(points.float(), maps[None], "points"), maps, parts
+        self.points, self.maps, self.parts = _fits(points, maps[None], "points"), maps, parts
 
     def _on(self, x):
         """The points and maps on the device and in the precision of x."""
@@ -254,13 +269,8 @@ class MultiCoil:
         return torch.cat([z.real, z.imag], 1)[:, : self.parts]
 
     def solve(self, b, weight, steps=50):
-        """(A^T A + weight I)^-1 b for b (B, parts, H, W), weight > 0, by ``steps`` of conjugate gradients (CG-SENSE;
-        Pruessmann et al., MRM 2001)."""
-        return conjugate_gradients(lambda x: self.adjoint(self(x)) + weight * x, b, steps)
-
-    def pinv(self, y, steps=200):
-        """A^+ y by ``steps`` conjugate gradients on A^T A x = A^T y from zero. Stopped early it is close, not exact."""
-        return conjugate_gradients(lambda x: self.adjoint(self(x)), self.adjoint(y), steps)
+        """As of Radon, with more steps: CG-SENSE (Pruessmann et al., MRM 2001)."""
+        return super().solve(b, weight, steps)
 
 
 def sensitivities(y, centre, relative=0.05):
@@ -288,7 +298,7 @@ def sensitivities(y, centre, relative=0.05):
     return torch.where(size > relative * size.max(), smooth / size, 0.0)
 
 
-class Radon:
+class Radon(_ByConjugateGradients):
     """Parallel-beam CT: A x = sums along rays of the square picture turned by each angle.
 
     The picture is turned about pixel (size // 2, size // 2) by bilinear interpolation and its columns are added up, as
@@ -361,14 +371,6 @@ class Radon:
         padded = 2 * (len(self._ramp) - 1)
         filtered = torch.fft.irfft(torch.fft.rfft(y, padded) * self._ramp.to(y), padded)[..., : self.size]
         return self._apply("fbp", filtered, (self.size, self.size)) * (self.unit * torch.pi / (2 * self.angles))
-
-    def solve(self, b, weight, steps=30):
-        """(A^T A + weight I)^-1 b for b (B, C, size, size), weight > 0, by ``steps`` of conjugate gradients."""
-        return conjugate_gradients(lambda x: self.adjoint(self(x)) + weight * x, b, steps)
-
-    def pinv(self, y, steps=200):
-        """A^+ y by ``steps`` conjugate gradients on A^T A x = A^T y from zero. Stopped early it is close, not exact."""
-        return conjugate_gradients(lambda x: self.adjoint(self(x)), self.adjoint(y), steps)
 
 
 def _neighbours(position, n):

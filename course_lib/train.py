@@ -49,12 +49,17 @@ def _precision(asked, recipe, folder):
     return getattr(torch, asked) if asked else precision_of(recipe)
 
 
+def _compiled(args):
+    """Whether the network is compiled: as asked for, or for the queue where a compiler works."""
+    return args.next and not compiling.trouble(runtime.device()) if args.compile is None else args.compile
+
+
 def _train(recipe, start, args):
     """Train a recipe to its end; says where it goes on if it is stopped."""
     path, done = checkpoint_path(recipe, args.folder), 0
     try:
         precision = _precision(args.precision, recipe, args.folder)
-        for state in run(recipe, args.folder, precision, start, args.compile):
+        for state in run(recipe, args.folder, precision, start, _compiled(args)):
             done = state.step
     except KeyboardInterrupt:
         there = f"step {read_checkpoint(path)[3]}" if path.exists() else "the start, since there is no checkpoint yet"
@@ -97,7 +102,7 @@ def _train_all(args):
     if args.gpu_day <= 0 or args.slots < 1:
         raise ValueError(f"--gpu-day wants minutes above 0 and --slots at least 1; got {args.gpu_day} and {args.slots}")
     precision = None if args.precision == "auto" else getattr(torch, args.precision)
-    for name, said in gpu_day(args.gpu_day, args.folder, args.slots, args.compile, precision).items():
+    for name, said in gpu_day(args.gpu_day, args.folder, args.slots, bool(args.compile), precision).items():
         print(f"{name}: {said['result']}")
 
 
@@ -133,8 +138,6 @@ def main(argv=None):
         parser.error("give the name of a network, or --next for the next one of the queue, or --gpu-day for all of it")
     if not args.name and (args.steps is not None or args.start):
         parser.error("--steps and --from are those of the queue's entries: leave them out")
-    if args.compile is None:
-        args.compile = args.next and not compiling.trouble(runtime.device())
     if "RANK" in os.environ:
         distributed.init_process_group()
     try:

@@ -31,6 +31,7 @@ NOISE_LEVELS = (0.02, 0.05, 0.1, 0.15, 0.25, 0.5)  # t_0 to choose from, without
 STRENGTHS = (0.25, 0.5, 0.75)  # of the families in FADING; at 1 they are among the other rows
 FADING = ("hyper", "hypo")
 KEEP = 60  # thresholds that the oracle may choose from
+SHARES = np.geomspace(3e-4, 0.3, KEEP)  # of the brain's scores on validation that lie above each
 
 
 def cases(split, family, strength=1.0):
@@ -162,25 +163,30 @@ def scores(name, x, setting, first=0):
     return score, (None if parts[0][1] is None else torch.cat([part[1] for part in parts]))
 
 
-def _in_brain(statistic, score, truth, x):
-    """statistic(scores, truth) over the brain's pixels of each image: a list."""
-    return [statistic(s[inside], m[inside]) for s, m, inside in zip(score, truth, brain(x).numpy())]
+def in_region(statistic, score, truth, inside):
+    """statistic(scores, truth) over the region of each image: a list. All arrays (N, H, W), inside bool."""
+    return [statistic(s[i], m[i]) for s, m, i in zip(score, truth, inside)]
+
+
+def validation_row(score, truth, inside, shares):
+    """Mean average precision of scores in a region, the thresholds that such shares of the scores in it lie above, and
+    the one of them with the best mean Dice. Scores, truth and inside (bool) are (N, H, W)."""
+    thresholds = np.quantile(score[inside], 1 - shares)
+    true, positives = counts(score, truth, thresholds)
+    mean_dice = dice(true, positives, truth.sum((1, 2))[:, None]).mean(0)
+    return {
+        "average_precision": rounded(np.mean(in_region(average_precision, score, truth, inside))),
+        "dice": rounded(mean_dice.max()),
+        "threshold": rounded(thresholds[mean_dice.argmax()], 5),
+        "thresholds": rounded(thresholds, 5),
+    }
 
 
 def validated(name, setting):
     """A validation row: the mean average precision of a setting, and the threshold with the best mean Dice."""
     cohorts = [cases("validation", family) for family in FAMILIES]
     x, truth = (np.concatenate([getattr(cohort, key) for cohort in cohorts]) for key in ("images", "masks"))
-    score = scores(name, x, setting)[0].numpy()
-    thresholds = np.quantile(score[brain(x).numpy()], 1 - np.geomspace(3e-4, 0.3, KEEP))
-    true, positives = counts(score, truth, thresholds)
-    mean_dice = dice(true, positives, truth.sum((1, 2))[:, None]).mean(0)
-    return {
-        "average_precision": rounded(np.mean(_in_brain(average_precision, score, truth, x))),
-        "dice": rounded(mean_dice.max()),
-        "threshold": rounded(thresholds[mean_dice.argmax()], 5),
-        "thresholds": rounded(thresholds, 5),
-    }
+    return validation_row(scores(name, x, setting)[0].numpy(), truth, brain(x).numpy(), SHARES)
 
 
 def tested(name, choice, cohort, family):
@@ -207,9 +213,9 @@ def _of_lesions(score, twin, choice, cohort):
     true, positives = counts(score, truth, [choice["threshold"], *choice["thresholds"]])
     overlaps = dice(true, positives, size[:, None])  # (N, 1 + KEEP)
     row = {
-        "average_precision": rounded(_in_brain(average_precision, score, truth, cohort.images)),
-        "auroc": rounded(_in_brain(auroc, score, truth, cohort.images)),
-        "prevalence": rounded(_in_brain(lambda s, m: m.mean(), score, truth, cohort.images), 5),
+        "average_precision": rounded(in_region(average_precision, score, truth, brain(cohort.images).numpy())),
+        "auroc": rounded(in_region(auroc, score, truth, brain(cohort.images).numpy())),
+        "prevalence": rounded(in_region(lambda s, m: m.mean(), score, truth, brain(cohort.images).numpy()), 5),
         "dice": rounded(overlaps[:, 0]),
         "dice_oracle": rounded(overlaps[:, 1 + overlaps[:, 1:].mean(0).argmax()]),  # one threshold for the family
         "dice_oracle_of_each": rounded(overlaps[:, 1:].max(1)),  # the best threshold of each image

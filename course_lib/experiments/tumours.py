@@ -14,6 +14,7 @@ import torch
 from course_lib import pretrained, runtime
 from course_lib.applications.anomaly import Healthy, noise_and_denoise, one_step, smooth
 from course_lib.datasets import TUMOUR_CLASSES, tumour_slices
+from course_lib.experiments.anomaly import in_region, validation_row
 from course_lib.experiments.record import load, rounded
 from course_lib.experiments.study import Method, Study, chosen, grid, tuned
 from course_lib.images import in_batches, to_tensor
@@ -93,24 +94,10 @@ def scores(name, x, inside, setting):
     return score, (None if parts[0][1] is None else torch.cat([part[1] for part in parts]))
 
 
-def _in_region(statistic, score, truth, inside):
-    """statistic(scores, truth) over the region of each slice: a list."""
-    return [statistic(s[i], m[i]) for s, m, i in zip(score, truth, inside)]
-
-
 def validated(name, setting):
     """A validation row: the mean average precision of a setting, and the threshold with the best mean Dice."""
     x, truth, inside = slices("validation")
-    score = scores(name, x, inside, setting)[0].numpy()
-    thresholds = np.quantile(score[inside], 1 - np.geomspace(1e-3, 0.3, KEEP))
-    true, positives = counts(score, truth, thresholds)
-    mean_dice = dice(true, positives, truth.sum((1, 2))[:, None]).mean(0)
-    return {
-        "average_precision": rounded(np.mean(_in_region(average_precision, score, truth, inside))),
-        "dice": rounded(mean_dice.max()),
-        "threshold": rounded(thresholds[mean_dice.argmax()], 5),
-        "thresholds": rounded(thresholds, 5),
-    }
+    return validation_row(scores(name, x, inside, setting)[0].numpy(), truth, inside, np.geomspace(1e-3, 0.3, KEEP))
 
 
 def tested(name, choice):
@@ -124,8 +111,8 @@ def tested(name, choice):
     overlaps = dice(true, positives, truth.sum((1, 2))[:, None])  # (N, 1 + KEEP)
     found, lesions, false = findings(score, truth, choice["thresholds"])
     return {
-        "average_precision": rounded(_in_region(average_precision, score, truth, inside)),
-        "prevalence": rounded(_in_region(lambda s, m: m.mean(), score, truth, inside), 5),
+        "average_precision": rounded(in_region(average_precision, score, truth, inside)),
+        "prevalence": rounded(in_region(lambda s, m: m.mean(), score, truth, inside), 5),
         "dice": rounded(overlaps[:, 0]),
         "dice_oracle": rounded(overlaps[:, 1 + overlaps[:, 1:].mean(0).argmax()]),  # one threshold for all slices
         "found": found.tolist(),

@@ -36,9 +36,8 @@ def principal_directions(x, K):
         raise ValueError(f"K must be below the number of images, {len(x)}; got {K}")
     mean = x.flatten(1).mean(0)
     centred = x.flatten(1) - mean
-    values, vectors = torch.linalg.eigh(
-        (centred @ centred.T).double() / len(x)
-    )  # of N x N: images are longer than many
+    gram = (centred @ centred.T).double() / len(x)  # N x N: there are fewer images than pixels
+    values, vectors = torch.linalg.eigh(gram)
     values, vectors = values.flip(0)[:K].clamp_min(0), vectors.flip(1)[:, :K].to(x)
     directions = torch.nn.functional.normalize(centred.T @ vectors, dim=0)
     return Directions(mean, directions, values.to(x))

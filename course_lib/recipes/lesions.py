@@ -1,6 +1,8 @@
 """Networks that outline a lesion as its four raters would: one that draws outlines, and five that answer without
 chance."""
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -15,14 +17,19 @@ SUBJECTS = 4000
 WHAT = "each with a lesion and masks of four of its raters, cropped to 64 x 64"
 
 
-def _pairs():
-    """Masks, as -1 and 1, beside their images, uint8 (N, 2, 64, 64)."""
-    images, masks = datasets.rated_draws(SUBJECTS)
+def _rated():
+    return datasets.rated_draws(SUBJECTS)
+
+
+def masks_beside(load):
+    """Masks, as -1 and 1, beside their images, uint8 (N, 2, H, W), and None: data of a diffusion of masks. load() gives
+    images (N, H, W) and masks of 0 and 1."""
+    images, masks = load()
     return np.stack([255 * masks, images], 1), None
 
 
-PAIRS = brain_data(_pairs, SUBJECTS, WHAT, image_size=64, batch_size=16, peak_rate=2e-3)
-RATED = brain_data(lambda: datasets.rated_draws(SUBJECTS), SUBJECTS, WHAT, image_size=64)
+PAIRS = brain_data(partial(masks_beside, _rated), SUBJECTS, WHAT, image_size=64, batch_size=16, peak_rate=2e-3)
+RATED = brain_data(_rated, SUBJECTS, WHAT, image_size=64)
 
 
 def measure_raters(recipe, net):

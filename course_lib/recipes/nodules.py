@@ -2,6 +2,8 @@
 normal over logits, and five that answer without chance. All see each slice once for each of its four readings, the
 empty ones too, and nothing moved or turned."""
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -11,14 +13,9 @@ from course_lib.images import in_batches, to_tensor
 from course_lib.losses import DiffusionLoss, StochasticSegmentationLoss
 from course_lib.metrics.intervals import means_of
 from course_lib.metrics.segmentation import energy_terms
+from course_lib.recipes.lesions import masks_beside
 
 SAMPLES = 8  # a case, for a card
-
-
-def _pairs():
-    """Masks, as -1 and 1, beside their images, uint8 (N, 2, 64, 64)."""
-    images, masks = datasets.lidc_readings()
-    return np.stack([255 * masks, images], 1), None
 
 
 READINGS = {
@@ -32,7 +29,11 @@ READINGS = {
         "10.7937/K9/TCIA.2015.LO9QL9SX; CC BY 3.0), cut to crops of nodules in github.com/periclesanfe/Pulmoseg."
     ),
 }
-MASKS_BESIDE = READINGS | {"load_data": _pairs, "batch_size": 16, "peak_rate": 2e-3}
+MASKS_BESIDE = READINGS | {
+    "load_data": partial(masks_beside, datasets.lidc_readings),
+    "batch_size": 16,
+    "peak_rate": 2e-3,
+}
 
 
 def drawn(recipe, net, y):
