@@ -2,8 +2,6 @@
 normal over logits, and five that answer without chance. All see each slice once for each of its four readings, the
 empty ones too, and nothing moved or turned."""
 
-from functools import partial
-
 import numpy as np
 import torch
 
@@ -30,7 +28,7 @@ READINGS = {
     ),
 }
 MASKS_BESIDE = READINGS | {
-    "load_data": partial(masks_beside, datasets.lidc_readings),
+    "load_data": lambda: masks_beside(datasets.lidc_readings),
     "batch_size": 16,
     "peak_rate": 2e-3,
 }
