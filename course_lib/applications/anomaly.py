@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from course_lib.arguments import alike, floating, images, positive, shaped, whole, within
+from course_lib.metrics.linear import principal_directions
 from course_lib.samplers import ddim_step, ddpm_step, noise_like, sample
 from course_lib.schedules import schedule_of
 
@@ -56,21 +57,13 @@ def residual_score(x, twin, sigma=1.0):
 
 
 class Healthy:
-    """What healthy training images (N, H, W) are like: mean, spread of each pixel, and K principal directions.
+    """What healthy training images x (N, H, W) in [-1, 1] are like: mean, spread of each pixel, and the first K
+    :func:`~course_lib.metrics.linear.principal_directions`, 1 <= K < N. Raises ValueError for others."""
 
-    Principal component analysis by the Gram matrix of the images, since there are fewer of them than pixels.
-    """
-
-    def __init__(self, images, K=64):
-        whole(K=K)
-        x = torch.as_tensor(images).flatten(1).double()
-        if not x.isfinite().all():
-            raise ValueError("images must not be NaN or infinite anywhere: one such pixel spoils every direction")
-        if not 0 < K < len(x):
-            raise ValueError(f"expected 0 < K < {len(x)}, the number of images; got {K}")
-        self.mean, self.std = x.mean(0), x.std(0)
-        values, vectors = torch.linalg.eigh((x - self.mean) @ (x - self.mean).T)  # (N,), (N, N), rising
-        self.directions = (vectors[:, -K:].T @ (x - self.mean)) / values[-K:, None].sqrt()  # (K, pixels)
+    def __init__(self, x, K=64):
+        x = torch.as_tensor(x).double()
+        found = principal_directions(x, K)
+        self.mean, self.std, self.directions = found.mean, x.flatten(1).std(0), found.vectors.T  # (K, pixels)
 
     def _flat(self, x):
         """Images (N, H, W) as rows of pixels, float64. Raises ValueError for images of another size."""
@@ -92,7 +85,7 @@ class Healthy:
         whole(K=K)
         if len(self.directions) < K:
             raise ValueError(f"K must be at most {len(self.directions)}, the directions that were kept, got {K}")
-        kept = self.directions[-K:]
+        kept = self.directions[:K]
         offset = self._flat(x) - self.mean
         return (self.mean + offset @ kept.T @ kept).reshape(x.shape).float()
 

@@ -24,12 +24,12 @@ class Directions:
     variances: torch.Tensor
 
     def along(self, x):
-        """Images (B, C, H, W) -> how far each lies from the mean along each direction, (B, K)."""
+        """Images (B, ..., H, W) -> how far each lies from the mean along each direction, (B, K)."""
         return (x.flatten(1) - self.mean) @ self.vectors
 
 
 def principal_directions(x, K):
-    """The first K :class:`Directions` of training images x (N, C, H, W), 1 <= K < N. Raises ValueError for others."""
+    """The first K :class:`Directions` of training images x (N, ..., H, W), 1 <= K < N. Raises ValueError for others."""
     check_images(x=x)
     whole(K=K)
     if len(x) <= K:

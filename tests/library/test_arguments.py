@@ -163,7 +163,7 @@ def test_anomalies():
     healthy = anomaly.Healthy(torch.rand(6, 4, 4, generator=generator()), K=2)
     refused("K", healthy.project, torch.zeros(1, 4, 4), 3)
     refused("x", healthy.z, torch.zeros(1, 5, 5))
-    refused("images", anomaly.Healthy, torch.full((6, 4, 4), torch.nan), 2)
+    refused("x", anomaly.Healthy, torch.full((6, 4, 4), torch.nan), 2)
     refused("a", anomaly.detectability, torch.eye(3), COSINE, 0.3, torch.zeros(3))
     refused("draws", anomaly.detectability, torch.eye(3), COSINE, 0.3, torch.ones(3), 0)
     refused("t", anomaly.detectability, torch.eye(3), COSINE, 0.0, torch.ones(3))
