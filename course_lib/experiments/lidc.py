@@ -42,6 +42,7 @@ from course_lib.metrics.segmentation import (
     disagreement,
     each_against_others,
     energy_terms,
+    is_empty,
     reliability,
 )
 
@@ -166,11 +167,6 @@ def drawn(name):
 
 
 # ---- What is measured ------------------------------------------------------------------------------------------------
-
-
-def is_empty(masks):
-    """Which of masks (K, N, H, W) have no pixel: float32 (K, N)."""
-    return (~masks.flatten(2).any(2)).float()
 
 
 def by_person(values, persons):

@@ -26,6 +26,11 @@ def dice(a, b):
     return torch.where(sizes > 0, 2 * both / sizes.clamp(min=1), 1.0)
 
 
+def is_empty(masks):
+    """Which of masks (..., H, W) have no pixel: float32 (...), 1 or 0, so that means are shares."""
+    return (~checks.masks(masks, "masks").flatten(-2).any(-1)).float()
+
+
 def label_counts(found, truth):
     """Pixels of anterior and posterior that are in both maps (N, H, W), in the found, in the true: int (N, 2, 3)."""
     pairs = [(found == k, truth == k) for k in (1, 2)]

@@ -10,11 +10,10 @@ from course_lib.applications.segmentation import draw_masks, draw_normal, random
 from course_lib.images import in_batches, to_tensor
 from course_lib.losses import DiffusionLoss, StochasticSegmentationLoss
 from course_lib.metrics.intervals import means_of
-from course_lib.metrics.segmentation import energy_terms
+from course_lib.metrics.segmentation import energy_terms, is_empty
 from course_lib.recipes.lesions import masks_beside
 
 SAMPLES = 8  # a case, for a card
-
 
 READINGS = {
     "load_data": datasets.lidc_readings,
@@ -53,8 +52,6 @@ def measure_lidc(recipe, net):
     terms = energy_terms(masks, readings)
     found = dict(zip(("mask_to_reading", "between_masks", "between_readings"), terms))
     found |= {"energy_distance": 2 * terms[0] - terms[1] - terms[2]}
-    found |= {
-        name: (~m.flatten(2).any(2)).float().mean(0) for name, m in (("empty", masks), ("not_outlined", readings))
-    }
+    found |= {"empty": is_empty(masks).mean(0), "not_outlined": is_empty(readings).mean(0)}
     quality = {name: round(float(means_of(values, persons).mean()), 4) for name, values in found.items()}
     return quality | {"samples": SAMPLES, "test_slices": len(images), "test_persons": len(np.unique(persons))}, {}

@@ -42,6 +42,7 @@ def test_what_is_no_mask_is_refused_by_every_measure_of_masks(kind):
     refused("samples must", segmentation.energy_terms, several, MASK.expand(2, 8, 8))
     refused("readings must", segmentation.energy_terms, MASK.expand(2, 8, 8), several)
     refused("readings must", segmentation.consensus, several)
+    refused("masks must", segmentation.is_empty, several)
     refused("masks must", segmentation.exact_energy_distance, several, [0.25] * 4, MASK[None], [1.0])
     refused("samples must", segmentation.nearest_rating, several, MASK[None])
     refused("truth must", detection.auroc, np.zeros((8, 8)), values.numpy())

@@ -33,6 +33,7 @@ from course_lib.metrics.segmentation import (
     expected_dice,
     generalised_energy_distance,
     iou,
+    is_empty,
     label_counts,
     nearest_rating,
     reliability,
@@ -154,6 +155,12 @@ def test_consensus_of_nested_readings_is_the_smaller_of_those_needed():
     assert not consensus(torch.stack([square(5), *[square(0)] * 3])).any(), "one reader alone makes no consensus"
     with pytest.raises(ValueError, match="least must be 1 to 4"):
         consensus(readings, 5)
+
+
+def test_a_mask_of_one_pixel_is_not_empty():
+    masks = torch.stack([square(k) for k in (0, 1, 5, 0)])
+    assert torch.equal(is_empty(masks), torch.tensor([1.0, 0.0, 0.0, 1.0]))
+    assert torch.equal(is_empty(masks.view(2, 2, 12, 12).int()), torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
 
 
 def test_each_reader_is_left_out_once():
