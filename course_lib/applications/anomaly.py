@@ -66,7 +66,7 @@ class Healthy:
         self.mean, self.std, self.directions = found.mean, x.flatten(1).std(0), found.vectors.T  # (K, pixels)
 
     def _flat(self, x):
-        """Images (N, H, W) as rows of pixels, float64. Raises ValueError for images of another size."""
+        """Images (N, ..., H, W) as rows of pixels, float64. Raises ValueError for images of another size."""
         flat = torch.as_tensor(x).flatten(1).double()
         if flat.shape[1] != len(self.mean):
             raise ValueError(
@@ -75,12 +75,12 @@ class Healthy:
         return flat
 
     def z(self, x, least=0.05):
-        """|x - mean| / (std + least), the shape of x (N, H, W); ``least`` is for pixels that never vary."""
+        """|x - mean| / (std + least), the shape of x (N, ..., H, W); ``least`` is for pixels that never vary."""
         flat = self._flat(x)
         return ((flat - self.mean).abs() / (self.std + least)).reshape(x.shape).float()
 
     def project(self, x, K=None):
-        """The nearest image to each of x (N, H, W) in mean + span of the K strongest directions (all if None)."""
+        """The nearest image to each of x (N, ..., H, W) in mean + span of the K strongest directions (all if None)."""
         K = len(self.directions) if K is None else K
         whole(K=K)
         if len(self.directions) < K:

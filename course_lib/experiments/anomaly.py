@@ -76,12 +76,13 @@ def _towards(y, guided):
     return FunctionDenoiser(lambda x_t, t: clipped(x_t, t, y=torch.full((len(x_t),), y)), clipped.schedule)
 
 
-def _by_twin(twin):
-    """A method from a function (x (N, 1, H, W), generator, **setting) -> healthy twins of that shape."""
+def by_twin(twin, score=residual_score):
+    """What a Method runs, from a function (x (N, 1, H, W), generator, **setting) -> healthy twins of that shape. score:
+    of x and its twins, both (N, H, W)."""
 
     def run(x, generator, **setting):
-        found = twin(x[:, None], generator, **setting)[:, 0].clamp(-1, 1)
-        return residual_score(x, found), found
+        found = twin(x[:, None], generator, **setting)[:, 0].float().clamp(-1, 1)
+        return score(x, found), found
 
     return run
 
@@ -91,7 +92,7 @@ def _reconstructed(name):
         net = pretrained.load(name)
         return net.decode(net.encode(x))
 
-    return _by_twin(lambda x, generator: _answer(decoded, x))
+    return by_twin(lambda x, generator: _answer(decoded, x))
 
 
 def _denoised(x, generator):
@@ -111,40 +112,35 @@ def _lesion_probability(x, generator):
     return logits.softmax(1)[:, BRAIN_TISSUES.index("lesion")], None
 
 
-def _projected(x, generator, K):
-    found = healthy_atlas().project(x, K).clamp(-1, 1)
-    return residual_score(x, found), found
-
-
 GUIDED = "brain_two_classes", "brain_noisy_classifier"
 #: name -> Method with run(x (N, H, W), generator, **setting) -> score (N, H, W) and twin (N, H, W) or None.
 METHODS = {
     "bright threshold": Method(lambda x, g: (smooth(x + 1) * brain(x), None)),
     "atlas z-score": Method(lambda x, g: (smooth(healthy_atlas().z(x)) * brain(x), None)),
-    "PCA": Method(_projected, grid(K=(8, 16, 32, 64, 128))),
+    "PCA": Method(by_twin(lambda x, g, K: healthy_atlas().project(x, K)), grid(K=(8, 16, 32, 64, 128))),
     "autoencoder": Method(_reconstructed("brain_ae"), networks=("brain_ae",), evaluations=1),
     "VAE": Method(_reconstructed("brain_vae"), networks=("brain_vae",), evaluations=1),
-    "denoising autoencoder": Method(_by_twin(_denoised), networks=("brain_dae",), evaluations=1),
+    "denoising autoencoder": Method(by_twin(_denoised), networks=("brain_dae",), evaluations=1),
     "noise and denoise": Method(
-        _by_twin(lambda x, g, t_0: noise_and_denoise(_prior(), x, t_0, STEPS, g)),
+        by_twin(lambda x, g, t_0: noise_and_denoise(_prior(), x, t_0, STEPS, g)),
         grid(t_0=NOISE_LEVELS),
         ("brain",),
         STEPS,
     ),
     "one step, ten draws": Method(
-        _by_twin(lambda x, g, t_0: one_step(_prior(), x, t_0, STEPS, g)),
+        by_twin(lambda x, g, t_0: one_step(_prior(), x, t_0, STEPS, g)),
         grid(t_0=NOISE_LEVELS),
         ("brain",),
         STEPS,
     ),
     "inversion, classifier": Method(
-        _by_twin(lambda x, g, t_0, w: heal(_two_classes(), guided_by_classifier(w), x, t_0, STEPS)),
+        by_twin(lambda x, g, t_0, w: heal(_two_classes(), guided_by_classifier(w), x, t_0, STEPS)),
         grid(t_0=(0.3, 0.5), w=(3, 10)),
         GUIDED,
         2 * STEPS,
     ),
     "inversion, classifier-free": Method(
-        _by_twin(lambda x, g, t_0, w: heal(_two_classes(), classifier_free(w), x, t_0, STEPS)),
+        by_twin(lambda x, g, t_0, w: heal(_two_classes(), classifier_free(w), x, t_0, STEPS)),
         grid(t_0=(0.3, 0.5), w=(2, 5)),
         GUIDED[:1],
         3 * STEPS,
@@ -153,14 +149,20 @@ METHODS = {
 }
 
 
-def scores(name, x, setting, first=0):
-    """Score and twin of images x (N, H, W), batch by batch, with the generators of the batches from ``first`` on."""
+def run_batches(method, x, setting, seed):
+    """Score (N, H, W) and twin, or None, that a Method gives for images x (N, H, W), BATCH at a time; the generators of
+    the batches are those of ``seed``, seed + 1, ..."""
     parts = [
-        METHODS[name].run(part, runtime.seeded(1000 + first + k), **setting)
+        method.run(part, runtime.seeded(seed + k), **setting)
         for k, part in enumerate(torch.as_tensor(x).float().split(BATCH))
     ]
-    score = torch.cat([part[0] for part in parts])
-    return score, (None if parts[0][1] is None else torch.cat([part[1] for part in parts]))
+    score, twin = zip(*parts)
+    return torch.cat(score), (None if twin[0] is None else torch.cat(twin))
+
+
+def scores(name, x, setting, first=0):
+    """Score and twin of images x (N, H, W), with the generators of the batches from ``first`` on."""
+    return run_batches(METHODS[name], x, setting, 1000 + first)
 
 
 def in_region(statistic, score, truth, inside):

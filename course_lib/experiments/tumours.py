@@ -14,14 +14,13 @@ import torch
 from course_lib import pretrained, runtime
 from course_lib.applications.anomaly import Healthy, noise_and_denoise, one_step, smooth
 from course_lib.datasets import TUMOUR_CLASSES, tumour_slices
-from course_lib.experiments.anomaly import in_region, validation_row
+from course_lib.experiments.anomaly import by_twin, in_region, run_batches, validation_row
 from course_lib.experiments.record import load, rounded
 from course_lib.experiments.study import Method, Study, chosen, grid, tuned
 from course_lib.images import in_batches, to_tensor
 from course_lib.metrics.detection import average_precision, counts, dice, findings
 from course_lib.tumours import MEDIAN, filled, healthy_tissue
 
-BATCH = 8  # slices that share a generator
 STEPS = 10
 NOISE_LEVELS = (0.05, 0.1, 0.2, 0.3, 0.5)  # t_0 to choose from
 DIRECTIONS = (8, 16, 32, 64, 128)  # of PCA, to choose from
@@ -40,18 +39,7 @@ def _prior():
     return pretrained.load_denoiser("tumour_tissue")
 
 
-def _difference(twin):
-    """A method from a function (x (N, 1, H, W), generator, **setting) -> twins of that shape."""
-
-    def run(x, generator, **setting):
-        found = twin(x[:, None], generator, **setting)[:, 0].float().clamp(-1, 1)
-        return smooth((x - found).abs()), found
-
-    return run
-
-
-def _projected(x, generator, K):
-    return healthy_directions().project(x[:, 0], K)[:, None]
+_by_twin = functools.partial(by_twin, score=lambda x, twin: smooth((x - twin).abs()))  # the region is cut out later
 
 
 def _decoded(x, generator):
@@ -70,11 +58,11 @@ PRIOR = {"settings": grid(t_0=NOISE_LEVELS), "networks": ("tumour_tissue",), "ev
 METHODS = {
     "bright threshold": Method(lambda x, g: (smooth(x + 1), None)),
     "bright or dark": Method(lambda x, g: (smooth((x - MIDDLE).abs()), None)),
-    "PCA": Method(_difference(_projected), grid(K=DIRECTIONS)),
-    "autoencoder": Method(_difference(_decoded), networks=("tumour_ae",), evaluations=1),
-    "denoising autoencoder": Method(_difference(_denoised), networks=("tumour_dae",), evaluations=1),
-    "noise and denoise": Method(_difference(lambda x, g, t_0: noise_and_denoise(_prior(), x, t_0, STEPS, g)), **PRIOR),
-    "one step, ten draws": Method(_difference(lambda x, g, t_0: one_step(_prior(), x, t_0, STEPS, g)), **PRIOR),
+    "PCA": Method(_by_twin(lambda x, g, K: healthy_directions().project(x, K)), grid(K=DIRECTIONS)),
+    "autoencoder": Method(_by_twin(_decoded), networks=("tumour_ae",), evaluations=1),
+    "denoising autoencoder": Method(_by_twin(_denoised), networks=("tumour_dae",), evaluations=1),
+    "noise and denoise": Method(_by_twin(lambda x, g, t_0: noise_and_denoise(_prior(), x, t_0, STEPS, g)), **PRIOR),
+    "one step, ten draws": Method(_by_twin(lambda x, g, t_0: one_step(_prior(), x, t_0, STEPS, g)), **PRIOR),
 }
 SIMPLE = ("bright threshold", "bright or dark", "PCA")
 
@@ -86,12 +74,9 @@ def slices(split):
 
 
 def scores(name, x, inside, setting):
-    """Score (N, H, W), 0 outside the region, and twin or None, batch by batch."""
-    parts = [
-        METHODS[name].run(part, runtime.seeded(2000 + k), **setting) for k, part in enumerate(torch.split(x, BATCH))
-    ]
-    score = torch.cat([part[0] for part in parts]) * torch.as_tensor(inside)
-    return score, (None if parts[0][1] is None else torch.cat([part[1] for part in parts]))
+    """Score (N, H, W), 0 outside the region, and twin or None."""
+    score, twin = run_batches(METHODS[name], x, setting, 2000)
+    return score * torch.as_tensor(inside), twin
 
 
 def validated(name, setting):
