@@ -155,6 +155,10 @@ class Contest:
         ]
         return table(["", score, f"minus {self.base}", *more], [*above, *lines])
 
+    def shown(self, score, more=(), above=()):
+        """The table of :meth:`table`, and the verdict under it."""
+        return f"{self.table(score, more, above)}\n\n{self.verdict()}"
+
 
 def settings(row):
     """The setting of a row as text, empty for none."""
@@ -220,11 +224,9 @@ def of_synthesis(record, tensors):
         record=record,
         sets=sets(record, tensors),
         cases=len(labels),
-        use_table=use.table("accuracy, % ↑", of_real | sizes, [[*chance, *[NONE] * 3]]),
-        use_verdict=use.verdict(),
+        use=use.shown("accuracy, % ↑", of_real | sizes, [[*chance, *[NONE] * 3]]),
         few_verdict=use.against("real, few + diffusion", "real, few"),
-        rare_table=rare.table("recognised, % ↑"),
-        rare_verdict=rare.verdict(),
+        rare=rare.shown("recognised, % ↑"),
     )
 
 
@@ -257,13 +259,13 @@ def scan(rows):
     lab = reconstruction
     entries = with_means(rows, max(row["samples"] for row in rows.values()))
     contest = Contest({name: row["psnr"] for name, row in entries.items()}, lab.METHODS[:2], unit=" dB")
-    said = [contest.verdict()]
+    more = columns(entries, {"SSIM ↑": lambda row: interval(row["ssim"], 3)} | COST)
+    said = [contest.shown("PSNR, dB ↑", more)]
     sampled = contest.ranked(name for name in entries if name.split(", mean")[0] in lab.STEPS)
     trained = contest.ranked(name for name in entries if name in lab.TRAINED)
     if sampled and trained:
         said.append(f"The best of the samplers and the best regression: {contest.against(sampled[0], trained[0])}.")
-    more = columns(entries, {"SSIM ↑": lambda row: interval(row["ssim"], 3)} | COST)
-    return f"{contest.table('PSNR, dB ↑', more)}\n\n{' '.join(said)}"
+    return " ".join(said)
 
 
 def more_steps(found):
@@ -318,6 +320,17 @@ def of_reconstruction(record, tensors):
 # ---- Notebook 10 -----------------------------------------------------------------------------------------------------
 
 
+DRAWING = {"samples": lambda row: row["samples"], "evaluations": lambda row: row["evaluations"], "s": COST["s"]}
+
+
+def drawn_masks(ways, to, above=(), more=(), **about):
+    """Contest and table of ways to draw masks, by the energy distance of the masks from those of readers or raters, and
+    what they cost. ways: {name: row}; above: lines before; more: {heading: function of a row}; to, about: as in
+    :class:`Contest`."""
+    contest = Contest({name: row["energy_distance"] for name, row in ways.items()}, to=to, digits=3, up=False, **about)
+    return contest, contest.table("energy distance ↓", columns(ways, dict(more) | DRAWING), above)
+
+
 def lesions(rows):
     """Tables and sentences of the lesions with known raters. rows: {name: row}."""
     lab, blocks = segmentation, []
@@ -325,10 +338,9 @@ def lesions(rows):
     told = {"always the true outline": "was given the truth", "the best rater of each case": "ceiling"}
     ways = {named.get(name, name): rows[name] for name in (*lab.BASELINES, "test") if name in rows}
     if ways:
-        scores = {name: row["energy_distance"] for name, row in ways.items()}
-        contest = Contest(scores, to="U-Net, random threshold", apart=told, digits=3, up=False)
         above = [["floor: the raters themselves", number(0, 3), *[NONE] * 4]]
-        blocks += [contest.table("energy distance ↓", columns(ways, DRAWING), above), contest.verdict()]
+        contest, drawn = drawn_masks(ways, "U-Net, random threshold", above, apart=told)
+        blocks += [drawn, contest.verdict()]
         if "mask diffusion" in ways:
             rivals = [name for name in ("U-Net, one mask", "always the true outline") if name in ways]
             blocks += [f"{'; '.join(contest.against('mask diffusion', rival) for rival in rivals)}."] if rivals else []
@@ -338,16 +350,11 @@ def lesions(rows):
         blocks.append(filled("shares of raters", table=table(["", *header], [known, *shares])))
     if lab.SINGLE in rows:
         contest = Contest(rows[lab.SINGLE]["expected_dice"], to="U-Net", apart=told, digits=3)
-        blocks.append(filled("one mask", table=contest.table("expected Dice ↑"), verdict=contest.verdict()))
+        blocks.append(filled("one mask", dice=contest.shown("expected Dice ↑")))
     settings = {name: row for name, row in rows.items() if name in lab.PLAN and row["split"] == "test"}
     if len(settings) > 1:
-        contest = Contest({n: row["energy_distance"] for n, row in settings.items()}, to="test", digits=3, up=False)
-        drawn = contest.table("energy distance ↓", columns(settings, DRAWING))
-        blocks.append(filled("settings of the mask diffusion", table=drawn))
+        blocks.append(filled("settings of the mask diffusion", table=drawn_masks(settings, "test")[1]))
     return "\n\n".join(blocks)
-
-
-DRAWING = {"samples": lambda row: row["samples"], "evaluations": lambda row: row["evaluations"], "s": COST["s"]}
 
 
 def hippocampi(row, tensors):
@@ -366,7 +373,7 @@ def hippocampus(row, tensors):
     contest = hippocampi(row, tensors)
     seconds = {method: number(seconds, 3) for method, seconds in zip(row["methods"], row["seconds"])}
     more = {"evaluations": dict(zip(row["methods"], row["evaluations"])), "s": seconds}
-    return filled("hippocampus", row=row, table=contest.table("Dice ↑", more), verdict=contest.verdict())
+    return filled("hippocampus", row=row, dice=contest.shown("Dice ↑", more))
 
 
 def of_segmentation(record, tensors):
@@ -384,9 +391,6 @@ def of_segmentation(record, tensors):
 
 def drawn_nodules(ways, readers):
     """Table and sentence of masks drawn for nodules. ways: {name: row}; readers: their row."""
-    scores = {name: row["energy_distance"] for name, row in ways.items()}
-    apart = {"consensus of these four": "was given the readings"}
-    contest = Contest(scores, (lidc.BLIND,), "U-Net, random threshold", apart, digits=3, up=False)
 
     def against_least(row):
         return average(np.subtract(row["brier_of_empty"], readers["least_brier_of_empty"]), 3)
@@ -399,7 +403,8 @@ def drawn_nodules(ways, readers):
     }
     D, empty = average(readers["distance"], 3), average(np.multiply(100, readers["empty"]), 0)
     reference = ["reference: one more reader", number(0, 3), NONE, D, D, empty, against_least(readers), *[NONE] * 3]
-    drawn = contest.table("energy distance ↓", columns(ways, more | DRAWING), [reference])
+    about = {"simple": (lidc.BLIND,), "apart": {"consensus of these four": "was given the readings"}}
+    contest, drawn = drawn_masks(ways, "U-Net, random threshold", [reference], more, **about)
     return f"{drawn}\n\n{contest.verdict()}"
 
 
@@ -412,7 +417,7 @@ def outlined_nodules(maps, readers):
         "one reading": lambda row: average(row["reading_dice"], 3),
         "threshold": lambda row: row.get("threshold", NONE),
     }
-    return f"{contest.table('consensus of 3 ↑', columns(maps | {'a reader': readers}, more))}\n\n{contest.verdict()}"
+    return contest.shown("consensus of 3 ↑", columns(maps | {"a reader": readers}, more))
 
 
 def calibrated_nodules(maps, readers):
@@ -423,7 +428,7 @@ def calibrated_nodules(maps, readers):
     contest = Contest(excess, ("nothing", lidc.BLIND), "U-Net", apart, digits=4, up=False)
     error = {name: "{} ± {}".format(*(number(v, 3) for v in row["calibration_error"])) for name, row in maps.items()}
     right = {name: number(row["if_right"], 3) for name, row in maps.items()}
-    return f"{contest.table('Brier excess ↓', {'ECE ↓': error, 'ECE, if right': right})}\n\n{contest.verdict()}"
+    return contest.shown("Brier excess ↓", {"ECE ↓": error, "ECE, if right": right})
 
 
 def of_lidc(record, tensors):
@@ -513,8 +518,8 @@ def real_lesions(found, simple, apart):
     more = {"Dice ↑": "dice", "Dice, oracle ↑": "dice_oracle"}
     more = columns(rows, {heading: lambda row, key=key: interval(row[key]) for heading, key in more.items()})
     chance = ["chance level: prevalence", average(next(iter(rows.values()))["prevalence"], 3), *[NONE] * 3]
-    shown = contest.table("average precision ↑", more, [chance])
-    return filled("real lesions", cases=len(next(iter(rows.values()))["dice"]), table=shown, verdict=contest.verdict())
+    shown = contest.shown("average precision ↑", more, [chance])
+    return filled("real lesions", cases=len(next(iter(rows.values()))["dice"]), precision=shown)
 
 
 NEIGHBOURS = 5  # slices by number that count as one case in an interval: often one patient's
@@ -664,7 +669,7 @@ def task_table(style, rows):
     unit = " dB" if key == "psnr" else ""
     contest = Contest(scores, style.simple, style.to, {"nothing": "untouched"} | style.apart, digits, up=up, unit=unit)
     more |= {"setting": setting} if setting else {}
-    return f"{contest.table(heading, more | columns(entries, COST))}\n\n{contest.verdict()}"
+    return contest.shown(heading, more | columns(entries, COST))
 
 
 def of_image_to_image(record, tensors):
