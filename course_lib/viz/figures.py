@@ -335,20 +335,16 @@ def _running_mean(values, window):
 
 
 @house_style
-def bars(
-    values, *, xlabel, title, ylabel="method", errors=None, floor=None, floor_label="floor: real against real",
-    form="{:.3g}", xscale="linear",
-):  # fmt: skip
-    """Horizontal bars {label: number}, each with its number written out: behind its bar, or where `floor` or `errors`
+def bars(values, *, xlabel, title, ylabel="method", errors=None, marks=None, form="{:.3g}", xscale="linear"):
+    """Horizontal bars {label: number}, each with its number written out: behind its bar, or where `marks` or `errors`
     would cross it, in a column on the right.
 
-    `floor` draws the line that no method can beat, `errors` {label: half width} adds error bars, `ylabel` names what
-    the bars compare. `xscale="log"` is for numbers above 0 that differ by factors of ten.
+    `marks` {label: x} draws vertical reference lines, such as a floor or a level that is aimed at, `errors` {label:
+    half width} adds error bars, `ylabel` names what the bars compare. `xscale="log"` is for numbers above 0 that differ
+    by factors of ten.
     """
-    _named_values(values=values)
-    if errors:
-        _named_values(errors=errors)
-        _known("bars", values, errors=errors)
+    _named_values(values=values, **{name: at for name, at in (("errors", errors), ("marks", marks)) if at})
+    _known("bars", values, errors=errors)
     for label, value in values.items():
         _drawable(xscale, **{f"the bar {label!r}": value})
         if as_array(value).size != 1:
@@ -358,12 +354,14 @@ def bars(
     half = [float((errors or {}).get(label, 0)) for label in values]
     ax.barh(list(values), numbers, xerr=half if errors else None, color=PALETTE[0], height=0.62, capsize=4)
     ax.set_xscale(xscale)
-    column = errors or floor is not None
+    column = errors or marks
     for row, number in enumerate(numbers):
         at, coords = ((1.0, row), ax.get_yaxis_transform()) if column else ((number, row), "data")
         ax.annotate(form.format(number), at, xycoords=coords, xytext=(5, 0), textcoords="offset points", va="center")
-    if floor is not None:
-        ax.axvline(float(floor), color=PALETTE[1], linestyle="--", label=f"{floor_label} ({form.format(float(floor))})")
+    for index, (label, mark) in enumerate((marks or {}).items(), 1):
+        text = f"{label} ({form.format(float(mark))})"
+        ax.axvline(float(mark), color=PALETTE[1], linestyle=DASHES[index % len(DASHES)], label=text)
+    if marks:
         fig.legend(loc="outside lower right")
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)

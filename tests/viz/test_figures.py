@@ -25,7 +25,9 @@ DRAWN = {
         X, {"a": X, "b": X**2}, xlabel="t", ylabel="y", title="Two", bands={"a": (X, X + 1)}
     ),
     "loss_curve": lambda: figures.loss_curve(np.exp(-X)),
-    "bars": lambda: figures.bars({"a": 1, "b": 2.5}, xlabel="distance", title="Quality", floor=0.5, errors={"a": 0.1}),
+    "bars": lambda: figures.bars(
+        {"a": 1, "b": 2.5}, xlabel="distance", title="Quality", marks={"floor": 0.5}, errors={"a": 0.1}
+    ),
     "histogram": lambda: figures.histogram(RANDOM.normal(size=999), np.exp, xlabel="x", title="Samples"),
     "scatter": lambda: figures.scatter(
         {"a": X.reshape(-1, 2), "b": X.reshape(-1, 2)}, xlabel="x", ylabel="y", title="Points"
@@ -240,10 +242,14 @@ def test_a_legend_below_covers_no_line():
         figures.curves(X, {"a": X}, xlabel="x", ylabel="y", title="Lines", legend="left")
 
 
-def test_numbers_of_bars_lie_on_no_error_bar_and_no_floor():
-    fig = figures.bars({"a": 1, "b": 2.5}, xlabel="d", title="Bars", floor=2.4, errors={"a": 0.5, "b": 0.1})
+def test_numbers_of_bars_lie_on_no_error_bar_and_no_mark():
+    about = {"marks": {"floor": 2.4, "aim": 1.5}, "errors": {"a": 0.5, "b": 0.1}}
+    fig = figures.bars({"a": 1, "b": 2.5}, xlabel="d", title="Bars", **about)
     figures.figure_pixels(fig)
     ax = fig.axes[0]
     assert all(text.get_window_extent().x0 >= ax.get_window_extent().x1 for text in ax.texts)
+    (floor, aim), names = ax.get_legend_handles_labels()
+    assert (floor.get_xdata()[0], aim.get_xdata()[0]) == (2.4, 1.5) and floor.get_linestyle() != aim.get_linestyle()
+    assert names == ["floor (2.4)", "aim (1.5)"] and len(fig.legends) == 1
     logarithmic = figures.bars({"a": 0.001, "b": 1000}, xlabel="d", title="Bars", xscale="log").axes[0]
     assert logarithmic.get_xscale() == "log" and logarithmic.get_xlim()[0] < 0.001 < 1000 < logarithmic.get_xlim()[1]
