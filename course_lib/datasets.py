@@ -26,8 +26,7 @@ BRAIN_TISSUES = ("background", "CSF", "grey matter", "white matter", "lesion")
 LESION_FAMILIES = brain_cohort.FAMILIES
 REAL_FAMILY = brain_cohort.REAL_FAMILY
 TUMOUR_CLASSES = tumours.CLASSES
-MS_CONTRASTS = ms_lesions.CONTRASTS
-MNI_AFFINE = ms_lesions.AFFINE  # voxel index to mm of what :func:`ms_masks` and :func:`ms_persons` give
+MNI_AFFINE = ms_lesions.AFFINE  # voxel index to mm of the volumes of :func:`ms_persons`
 PROCESSES = 1  # that make slices of the brain cohort; a day with a large GPU sets more
 
 
@@ -206,14 +205,10 @@ def lidc_cases(split):
     return found.images[middle], np.moveaxis(found.masks[middle], 1, 0).astype(bool), found.persons[middle]
 
 
-def ms_masks():
-    """Lesions of 30 persons with multiple sclerosis in MNI space, 1 mm, axes RAS+: bool (30, 182, 218, 182), 217 MB."""
-    return np.stack([person.lesions for person in ms_lesions.load()])
-
-
 def ms_persons():
-    """The three of them whose brains are there, each a ``data_fetch.ms_lesions.Person``: ``volume("FLAIR")`` is float32
-    (182, 218, 182), ``lesions`` the mask. They illustrate; they rank nothing."""
+    """Of the 30 persons with multiple sclerosis the three whose brains are there, each a
+    ``data_fetch.ms_lesions.Person``: ``volume("FLAIR")`` is float32 (182, 218, 182), 1 mm, axes RAS+, ``lesions`` the
+    mask. They illustrate; they rank nothing."""
     return [person for person in ms_lesions.load() if person.stored]
 
 
@@ -238,16 +233,11 @@ def ms_slices(person, contrast, levels):
     return mni_slices(person.volume(contrast), affine, levels), masks > 0.5
 
 
-def brain_tumours(split):
-    """Slices with a tumour of a split, which stands in for one by patient: a ``data_fetch.brain_tumours.Tumours`` with
-    images uint8 (N, 128, 128), masks uint8 of 0 and 1 of that shape, and labels (N,), indices into TUMOUR_CLASSES."""
-    return tumours.load(split)
-
-
 @functools.cache
 def tumour_slices(split):
-    """The slices of :func:`brain_tumours` as networks see them, on one scale of grey levels, and where tumours are
-    looked for, bool (N, 128, 128)."""
+    """Slices with a tumour of a split, which stands in for one by patient, on one scale of grey levels as networks see
+    them: a ``data_fetch.brain_tumours.Tumours`` with images uint8 (N, 128, 128), masks uint8 of 0 and 1 of that shape,
+    and labels (N,), indices into TUMOUR_CLASSES; and where tumours are looked for, bool (N, 128, 128)."""
     found = tumours.load(split)
     inside = search_region(found.images)
     return dataclasses.replace(found, images=scaled(found.images, inside)), inside

@@ -200,11 +200,6 @@ class Discrete(Schedule):
         """beta_i linear in i, the defaults of Ho et al. (2020)."""
         return cls(torch.linspace(beta_start, beta_end, T, dtype=torch.float64))
 
-    @classmethod
-    def scaled_linear(cls, T=1000, beta_start=0.00085, beta_end=0.012):
-        """sqrt(beta_i) linear in i (Rombach et al., 2022), the defaults of Stable Diffusion."""
-        return cls(torch.linspace(beta_start**0.5, beta_end**0.5, T, dtype=torch.float64) ** 2)
-
     @property
     def T(self):
         """Number of steps in the table."""

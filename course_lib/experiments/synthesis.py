@@ -44,7 +44,6 @@ DRAWN = ("diffusion", "weak diffusion", "VAE", "PCA-Gaussian")
 COPIES = ("copies", "altered copies")
 REAL = ("real", "real again", "held out")
 GAUSSIAN_IMAGES = 2000  # of each class, that the Gaussian is fitted on
-SMALL = 32  # side of the pictures that the classifiers of the last part see
 SIZES = (60, 120, 240, 600)  # of the sets that the Fréchet distance is taken of
 CROWD = 50
 

@@ -100,17 +100,3 @@ def findings(scores, truth, thresholds, smallest=3):
             found[n, k] = len(np.setdiff1d(np.unique(numbered[large[pieces]]), [0]))
             false[n, k] = large.sum() - large[touching].sum()
     return found, lesions, false
-
-
-def sensitivity(found, lesions, false, allowed):
-    """The ordinate of the FROC curve: the largest share of lesions found at any threshold with at most ``allowed``
-    false findings an image, of the counts of :func:`findings`; 0 where no threshold is so quiet.
-
-    Free-response ROC: Bunch et al., J. Applied Photographic Engineering 4 (1978); Chakraborty, Medical Physics 16
-    (1989). No line is drawn between thresholds. Raises ValueError where there is no lesion.
-    """
-    found, lesions, false = (np.asarray(part) for part in (found, lesions, false))
-    if not lesions.sum():
-        raise ValueError("sensitivity needs a lesion in some image, got none")
-    shares, rates = found.sum(0) / lesions.sum(), false.mean(0)
-    return float(np.max(shares[rates <= allowed], initial=0.0))

@@ -599,9 +599,6 @@ def test_the_library_gives_what_is_in_the_cache(tmp_path):
     for name in MODULES:
         bring(name, tmp_path)
     assert datasets.lidc("test").masks.shape == (2, 4, 64, 64)
-    assert datasets.brain_tumours("test").images.shape == (12, 128, 128)
-    assert datasets.ms_masks().shape == (3, 12, 10, 9)
-    assert datasets.ms_masks().dtype == bool
     assert [person.number for person in datasets.ms_persons()] == [2]
     array, sampled = datasets.raw_kspace()
     assert array.shape == (8, 230, 180)

@@ -15,7 +15,7 @@ CONTINUOUS = [
     schedules.RectifiedFlow(),
     schedules.VarianceExploding(),
 ]
-ALL = [*CONTINUOUS, schedules.Discrete.linear(), schedules.Discrete.scaled_linear()]
+ALL = [*CONTINUOUS, schedules.Discrete.linear()]
 INNER = torch.linspace(0.01, 0.99, 41, dtype=torch.float64)
 
 

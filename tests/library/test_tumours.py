@@ -172,12 +172,8 @@ def test_findings_by_hand():
     assert found.tolist() == [[0, 1, 1, 1], [0, 0, 0, 0]]
     assert false.tolist() == [[0, 0, 1, 1], [0, 0, 0, 1]]
     assert detection.findings(score, truth, [0.75], smallest=1)[0].tolist() == [[2], [0]]
-    assert [detection.sensitivity(found, lesions, false, rate) for rate in (0, 0.5, 1)] == [0.5, 0.5, 0.5]
     everything, _, none = detection.findings(score, truth, [-1.0])  # one piece: all found, nothing false but in image 1
     assert everything.tolist() == [[2], [0]] and none.tolist() == [[0], [1]]
-    assert detection.sensitivity(everything, lesions, none, 0.4) == 0
-    with pytest.raises(ValueError, match="needs a lesion"):
-        detection.sensitivity(found[1:], lesions[1:], false[1:], 1)
 
 
 # ---- The recipes -----------------------------------------------------------------------------------------------------
