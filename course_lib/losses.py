@@ -4,6 +4,7 @@ None."""
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -318,8 +319,22 @@ class AutoencoderLoss:
         return (reconstruction - x_0).abs() + match_dims(others, x_0), None
 
 
+class _OfAnother:
+    """A loss made of another one, ``loss``."""
+
+    @property
+    def schedule(self):
+        """Of the loss, where it has one."""
+        return self.loss.schedule
+
+    @property
+    def kind(self):
+        """Of the loss, where it has one."""
+        return self.loss.kind
+
+
 @dataclass(frozen=True)
-class MaskedLoss:
+class MaskedLoss(_OfAnother):
     """Another loss, as the mean over those pixels of each image that count; 0 for an image of which none does.
 
     What does not count is still in the images that the network sees: its answer there is asked for nothing, and no
@@ -338,16 +353,6 @@ class MaskedLoss:
                 f"{type(self.loss).__name__}"
             )
 
-    @property
-    def schedule(self):
-        """Of the loss, where it has one."""
-        return self.loss.schedule
-
-    @property
-    def kind(self):
-        """Of the loss, where it has one."""
-        return self.loss.kind
-
     def __call__(self, net, batch, generator):
         """Loss of each example (B,), and its time (B,) or None. batch: images (B, C, H, W), and which of their pixels
         count, bool or 0 and 1 (B, H, W)."""
@@ -356,3 +361,48 @@ class MaskedLoss:
         counted = (counted != 0)[:, None].expand_as(error)
         kept = error.where(counted, 0).flatten(1).sum(1)  # no product: what does not count may be infinite
         return kept / counted.flatten(1).sum(1).clamp_min(1), t
+
+
+def random_views(x, y, generator, angle=15.0, size=0.15, move=3.0, grey=0.15):
+    """Images x (B, C, H, W) in [-1, 1] and their labels y (B, H, W), or None, seen in another way: each pair turned by
+    up to ``angle`` degrees, made larger or smaller by up to the share ``size``, moved by up to ``move`` pixels along
+    each axis; and the last channel of x alone, which is the image where the others are masks, with other greys.
+
+    Greys g in [0, 1] become a g^gamma + b with a in 1 +- ``grey``, b in +- grey / 2 and log(gamma) in +- 2 grey, and
+    white noise of up to grey / 3 in [-1, 1] comes upon them. Masks and labels take the nearest pixel, the image is
+    interpolated between pixels; beyond the edge stands what is at the edge.
+    """
+    b, c, h, w = x.shape
+
+    def drawn(largest):
+        return largest * (2 * torch.rand(b, generator=generator) - 1)
+
+    turn, stretch = torch.deg2rad(drawn(angle)), 1 + drawn(size)
+    cos, sin = stretch * turn.cos(), stretch * turn.sin()
+    across, down = 2 * drawn(move) / w, 2 * drawn(move) / h  # affine_grid counts in half sides
+    rows = [torch.stack([cos, -sin * h / w, across], 1), torch.stack([sin * w / h, cos, down], 1)]
+    grid = torch.nn.functional.affine_grid(torch.stack(rows, 1), [b, c, h, w], align_corners=False).to(x)
+    at = partial(torch.nn.functional.grid_sample, grid=grid, padding_mode="border", align_corners=False)
+    image = at(x[:, -1:], mode="bilinear")
+    gamma, a, shift, noise = (
+        part[:, None, None, None].to(x)
+        for part in (drawn(2 * grey).exp(), 1 + drawn(grey), drawn(grey), drawn(grey / 3))
+    )
+    image = a * (2 * ((image.clamp(-1, 1) + 1) / 2) ** gamma - 1) + a - 1 + shift
+    image = image + noise * torch.randn(image.shape, generator=generator).to(x)
+    x = torch.cat([at(x[:, :-1], mode="nearest"), image], 1) if c > 1 else image
+    return x, y if y is None else at(y[:, None].to(x), mode="nearest")[:, 0].to(y)
+
+
+@dataclass(frozen=True)
+class AugmentedLoss(_OfAnother):
+    """Another loss of :func:`random_views`, so that a network of few persons does not learn them by heart.
+
+    loss : of images (B, C, H, W), the last channel an image, and labels (B, H, W) or None.
+    """
+
+    loss: object
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,), and its time (B,) or None, as the loss gives them. batch: (x, y) as for it."""
+        return self.loss(net, random_views(*batch, generator), generator)

@@ -9,7 +9,6 @@ from course_lib import datasets, runtime
 from course_lib.generate import draw_volumes
 from course_lib.hippocampus import HIPPOCAMPUS_LABELS, label_volumes, labels_of, largest_shares, slice_labels
 from course_lib.images import in_batches, to_tensor, to_uint8
-from course_lib.losses import SegmentationLoss
 from course_lib.metrics.memorisation import nearest_rms
 from course_lib.recipes.quality import FD_NFE, dice_of_each, mean_and_std, samples, sampling
 
@@ -95,7 +94,7 @@ def measure_slices(recipe, net):
     """Dice of each part on the slices of the test persons: of one sample, or of the U-Net."""
     slices = to_tensor(datasets.hippocampus_slices("test"))
     truth, y = slice_labels(slices[:, :2]), slices[:, 2:]
-    if isinstance(recipe.loss, SegmentationLoss):
+    if recipe.network == "Segmenter":
         found = in_batches(net.labels, y.numpy())
     else:
         noise = torch.randn(len(y), 2, 48, 32, generator=runtime.seeded(0))

@@ -28,7 +28,7 @@ def masks_beside(load):
     return np.stack([255 * masks, images], 1), None
 
 
-PAIRS = brain_data(partial(masks_beside, _rated), SUBJECTS, WHAT, image_size=64, batch_size=16, peak_rate=2e-3)
+PAIRS = brain_data(partial(masks_beside, _rated), SUBJECTS, WHAT, image_size=64, batch_size=16)
 RATED = brain_data(_rated, SUBJECTS, WHAT, image_size=64)
 
 

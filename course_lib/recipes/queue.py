@@ -14,12 +14,10 @@ from course_lib.checkpoints import read_checkpoint
 from course_lib.losses import AutoencoderLoss, DiffusionLoss
 from course_lib.recipes import DEEP, RECIPES
 from course_lib.recipes.brain import MANY_OF_SIX_KINDS
+from course_lib.recipes.recipe import MUON
 from course_lib.recipes.runs import checkpoint_path
 from course_lib.schedules import Cosine
 
-#: Of every entry that does not say otherwise. ``brain`` from the start, its loss after 100 steps: 0.109, by AdamW 0.138
-#: at the best rate of two.
-MUON = {"optimizer": "Muon", "peak_rate": 5e-3}
 #: Of diffusion networks that go on from trained weights: after 9,000 more steps by Muon ``brain`` was ahead of 7,800 by
 #: AdamW below t = 0.15 alone, and at t = 0.6 behind the weights that it had begun with (docs/performance.md).
 ADAM = {"optimizer": "AdamW", "peak_rate": 5e-4}
@@ -27,7 +25,7 @@ ADAM = {"optimizer": "AdamW", "peak_rate": 5e-4}
 
 @dataclass(frozen=True)
 class Entry:
-    """A training in the queue.
+    """A training in the queue, by Muon unless its ``changes`` say otherwise.
 
     name : of the recipe. images : to be seen in all, repeated ones too; many : on a day with a large GPU.
     start : the shipped network whose weights are the first. after : entries whose results it needs.
@@ -89,8 +87,6 @@ MRI_BAR, CT_BAR = {"psnr/R = 4": 31, "psnr/R = 8": 27.5}, {PSNR: 33.5}
 #: For a fair comparison with ``brain`` as many weights, and as many images from the first on: 89,600 and the 374,400 of
 #: its entry.
 LIKE_BRAIN = {"network_args": DEEP, "batch_size": 32}
-#: Of masks: what is where is decided at much noise (notebook 10); and of volumes with their labels.
-AT_MUCH_NOISE = DiffusionLoss(Cosine(), "v", concat=1, time_shift=6.0)
 OF_VOLUMES = DiffusionLoss(Cosine(), "v", time_shift=2.0)
 
 QUEUE = (
@@ -150,7 +146,7 @@ QUEUE = (
     Entry("brain_control", 200_000, 1_500_000, after=("brain",)),
     Entry("brain_t2_l2", 100_000, 1_000_000, start="brain_t2_l2", share=0.5),
     Entry("brain_t2", 300_000, 2_000_000, start="brain_t2", least={PSNR: 27.4}, changes=ADAM),
-    Entry("hippocampus_masks", 250_000, 1_000_000, least={dice: 0.84}, share=0.5, changes={"loss": AT_MUCH_NOISE}),
+    Entry("hippocampus_masks", 250_000, 1_000_000, least={dice: 0.84}, share=0.5),
     Entry("hippocampus_unet", 250_000, 1_000_000, least={dice: 0.87}, share=0.3),
     # from there at 8e-3: 25.1, 26.0, 26.3 and 26.5 dB after 11,200 to 44,800 images; PCA of 128 directions, 25.5 dB
     *(

@@ -15,6 +15,8 @@ from course_lib.losses import (
 from course_lib.schedules import Cosine
 
 FULL = {"steps": 60_000, "batch_size": 128}
+#: ``brain`` from the start, its loss after 100 steps: 0.109, by AdamW 0.138 at the best rate of two.
+MUON = {"optimizer": "Muon", "peak_rate": 5e-3}
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Recipe:
         loss = getattr(self.loss, "loss", self.loss)
         about |= {"peak_rate": self.peak_rate, "seed": self.seed, "loss": type(loss).__name__}
         if loss is not self.loss:
-            about["masked"] = True
+            about["around"] = type(self.loss).__name__
         if hasattr(self.loss, "schedule"):
             about["schedule"] = type(self.loss.schedule).__name__
             if arguments := vars(self.loss.schedule):
@@ -107,10 +109,11 @@ def guide(name, network, network_args, latest, data, measure, **settings):
     return entry(name, network, network_args, NoisyClassificationLoss(Cosine(), latest), data, measure, **about)
 
 
-def segmenter(name, num_labels, shift, data, measure, **settings):
+def segmenter(name, num_labels, shift, data, measure, channels=None, **settings):
     """:func:`entry` of a ``Segmenter``, trained on images shifted by up to ``shift`` pixels."""
-    about = {"peak_rate": 2e-3, "full": {}} | settings
-    return entry(name, "Segmenter", {"num_labels": num_labels}, SegmentationLoss(shift), data, measure, **about)
+    network_args = {"num_labels": num_labels} | ({"channels": channels} if channels else {})
+    about = {"loss": SegmentationLoss(shift), "peak_rate": 2e-3, "full": {}} | settings
+    return entry(name, "Segmenter", network_args, data=data, measure=measure, **about)
 
 
 def vector_autoencoder(name, kl_weight, data, measure, **settings):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from course_lib import pretrained, schedules
 from course_lib.images import to_tensor, to_uint8
 from course_lib.losses import (
+    AugmentedLoss,
     AutoencoderLoss,
     DiffusionLoss,
     NoisyClassificationLoss,
@@ -18,6 +19,7 @@ from course_lib.losses import (
     SegmentationLoss,
     StochasticSegmentationLoss,
     local_contrasts,
+    random_views,
 )
 from course_lib.networks import (
     Autoencoder,
@@ -203,6 +205,65 @@ def test_segmentation_loss_shifts_image_and_map_together():
     for seed in range(4):
         loss, _ = SegmentationLoss()(Threshold(), (x, (x[:, 0] > 0).long()), torch.Generator().manual_seed(seed))
         assert loss.shape == (3,) and loss.max() < 1e-6
+
+
+def seen_coordinates(**ranges):
+    """Coordinates (2, B, H, W) in pixels, from the middle, that 64 views of 48 x 32 pixels show; and the labels."""
+    h, w = 48, 32
+    rows, columns = torch.meshgrid(torch.arange(h) - (h - 1) / 2, torch.arange(w) - (w - 1) / 2, indexing="ij")
+    shown = []
+    for coordinate in (rows, columns):
+        x = (coordinate / h)[None, None].repeat(64, 2, 1, 1)  # the mask's channel takes the nearest pixel
+        y = (coordinate - 0.5).long()[None].repeat(64, 1, 1) + 64
+        shown.append((x, *random_views(x, y, torch.Generator().manual_seed(3), grey=0.0, **ranges)))
+    return torch.stack([h * x[:, 1] for _, x, _ in shown]), shown
+
+
+def test_views_are_turned_scaled_and_moved_and_no_more():
+    """Finite differences of the coordinates that are seen: a rotation by at most 15 degrees times 0.85 to 1.15, no
+    shear and no mirror, about a middle that moves by at most 3 pixels."""
+    seen, _ = seen_coordinates()
+    middle = seen[:, :, 20:28, 13:19]  # away from the edges, which repeat
+    down, across = middle.diff(dim=2).mean((2, 3)), middle.diff(dim=3).mean((2, 3))  # (2, B): of row and column
+    stretch = (down.square().sum(0)).sqrt()
+    torch.testing.assert_close(across.square().sum(0).sqrt(), stretch, rtol=1e-4, atol=0)
+    torch.testing.assert_close((down * across).sum(0), torch.zeros(64), rtol=0, atol=1e-4)
+    assert (down[0] * across[1] - down[1] * across[0] > 0).all()
+    angle = torch.rad2deg(torch.atan2(down[1], down[0])).abs()
+    assert 12 < angle.max() <= 15.01 and 0.849 < stretch.min() < 0.9 < 1.1 < stretch.max() < 1.151
+    moved = middle[:, :, 3:5, 2:4].mean((2, 3)).abs()
+    assert 2.5 < moved.max() <= 3.01 and (moved[0] - moved[1]).abs().max() > 1
+
+
+def test_views_take_masks_and_labels_along():
+    """In the middle, whatever the view, mask and label are those of the nearest pixel: at most half a pixel away along
+    each axis from where the image is looked at."""
+    seen, shown = seen_coordinates()
+    for coordinate, (_, x, y) in zip(seen, shown):
+        inside = (slice(None), slice(16, 32), slice(10, 22))
+        nearest = 48 * x[:, 0]
+        assert (nearest - coordinate)[inside].abs().max() <= 0.501
+        assert torch.equal((nearest - 0.5).round().long()[inside] + 64, y[inside]) and y.dtype == torch.int64
+
+
+def test_views_of_no_range_are_what_was_given_and_greys_change_the_image_alone():
+    x = 1.8 * torch.rand(4, 3, 8, 6, generator=torch.Generator().manual_seed(0)) - 0.9
+    same, none = random_views(x, None, torch.Generator(), angle=0.0, size=0.0, move=0.0, grey=0.0)
+    torch.testing.assert_close(same, x, rtol=0, atol=1e-5)
+    assert none is None
+    other, _ = random_views(x, None, torch.Generator().manual_seed(1), angle=0.0, size=0.0, move=0.0)
+    assert torch.equal(other[:, :2], x[:, :2]) and (other[:, 2] - x[:, 2]).abs().max() > 0.05
+    assert (other[:, 2] - x[:, 2]).abs().max() < 0.9
+
+
+def test_augmented_loss_is_the_loss_of_the_views():
+    x, y = torch.randn(5, 1, 16, 16), torch.randint(0, 2, (5, 16, 16))
+    loss, net = AugmentedLoss(SegmentationLoss(0)), torch.nn.Conv2d(1, 2, 3, padding=1)
+    found, _ = loss(net, (x, y), torch.Generator().manual_seed(2))
+    views, labels = random_views(x, y, torch.Generator().manual_seed(2))
+    by_hand = -net(views).log_softmax(1).gather(1, labels[:, None])[:, 0].mean((1, 2))
+    torch.testing.assert_close(found, by_hand)
+    assert AugmentedLoss(DiffusionLoss(schedules.Cosine(), "v")).kind == "v"
 
 
 def test_regression_and_conditional_diffusion_see_the_condition():
