@@ -159,8 +159,8 @@ ENTRIES = (
         steps=15_625,
         **MUON,
     ),
-    # nearly as many weights as the diffusion, and as many images seen. Without other views it learns the persons by heart
-    # (Dice 0.95 on them, 0.85 on others); the diffusion, trained as long, is worse by them: 0.82 in place of 0.84
+    # nearly as many weights as the diffusion, and as many images seen. Without other views it learns the persons by
+    # heart (Dice 0.95 on them, 0.85 on others); the diffusion, trained as long, is worse by them: 0.82, not 0.84
     segmenter(
         "hippocampus_unet",
         3,
