@@ -75,20 +75,21 @@ def synthetic_brains(split, n, size=BRAIN_SIZE, **options):
     return brain_cohort.cohort(split, n, size=size, processes=PROCESSES, **options)
 
 
-def synthetic_ventricles(split, n, walls, size=BRAIN_SIZE, seed=0):
+def synthetic_ventricles(split, n, walls, seed=0):
     """Healthy slices of n subjects of a split with their ventricle walls at ``walls`` mm, all else their own: images
-    float32 and labels uint8 (n, size, size). Two of different ``walls`` are a true counterfactual pair, noise and all.
+    float32 and labels uint8 (n, 96, 96). Two of different ``walls`` are a true counterfactual pair, noise and all.
     """
-    cases = [brain_cohort.slice_2d(int(k), size, ventricles=float(walls)) for k in brain_cohort.numbers(split, n, seed)]
+    chosen = brain_cohort.numbers(split, n, seed)
+    cases = [brain_cohort.slice_2d(int(k), BRAIN_SIZE, ventricles=float(walls)) for k in chosen]
     return np.stack([case.image for case in cases]), np.stack([case.labels for case in cases])
 
 
-def synthetic_levels(split, n, level, size=BRAIN_SIZE, seed=0):
+def synthetic_levels(split, n, level, size=BRAIN_SIZE):
     """Healthy slices of n subjects of a split, all at ``level`` mm in place of their own: float32 (n, size, size).
 
     Networks of the course are trained on levels between 0 and 32 mm.
     """
-    chosen = brain_cohort.numbers(split, n, seed)
+    chosen = brain_cohort.numbers(split, n)
     return np.stack([brain_cohort.slice_2d(int(k), size, level=float(level)).image for k in chosen])
 
 
@@ -118,10 +119,9 @@ def healthy_or_not(split, n):
     return images, (maps == BRAIN_TISSUES.index("lesion")).any((1, 2)).astype(np.int64)
 
 
-def brain_contrasts(split, n, seed=0):
+def brain_contrasts(split, n):
     """T2- and T1-like slices of the same healthy subjects, uint8 (n, 2, 96, 96)."""
-    t2 = synthetic_brains(split, n, contrast="T2", seed=seed).images
-    return np.stack([to_uint8(t2), healthy_brains(split, n, seed=seed)], 1)
+    return np.stack([to_uint8(synthetic_brains(split, n, contrast="T2").images), healthy_brains(split, n)], 1)
 
 
 @functools.cache
@@ -212,15 +212,15 @@ def ms_persons():
     return [person for person in ms_lesions.load() if person.stored]
 
 
-def mni_slices(volume, affine, levels, size=BRAIN_SIZE):
+def mni_slices(volume, affine, levels):
     """Axial slices at ``levels`` mm of a skull-stripped volume (0 outside the brain), as the networks of brains know
-    slices: float32 (N, size, size) in [-1, 1], the background at -1. affine: voxel index to mm of the ICBM 2009a
+    slices: float32 (N, 96, 96) in [-1, 1], the background at -1. affine: voxel index to mm of the ICBM 2009a
     template.
 
     One factor for the volume: the median of the brain in these slices is put where it stands in healthy T1 slices of
     the cohort. Another contrast stays another contrast. Raises ValueError where the slices show no brain.
     """
-    found = brain_cohort.slices_in_mni(np.asarray(volume), affine, levels, size)
+    found = brain_cohort.slices_in_mni(np.asarray(volume), affine, levels, BRAIN_SIZE)
     if not (found > 0).any():
         raise ValueError(f"volume must show a brain at the levels {list(levels)} mm; it is 0 there")
     return (2 * np.clip(found * (BRAIN_MEDIAN / np.median(found[found > 0])), 0, 1) - 1).astype(np.float32)

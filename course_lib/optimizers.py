@@ -11,16 +11,16 @@ MATRIX = 16  # inputs and outputs from which on a weight is treated as a matrix:
 BETAS = (0.9, 0.99)
 
 
-def orthogonalised(matrix, iterations=5):
+def orthogonalised(matrix):
     """About the nearest matrix with orthonormal rows, or columns if these are fewer: U V^T for U S V^T, (m, n).
 
-    A Newton-Schulz iteration in bfloat16, whose singular values end between 0.7 and 1.2: precise enough for a
-    step. Jordan et al., Muon (2024, kellerjordan.github.io/posts/muon), with their coefficients.
+    Five steps of a Newton-Schulz iteration in bfloat16, whose singular values end between 0.7 and 1.2: precise enough
+    for a step. Jordan et al., Muon (2024, kellerjordan.github.io/posts/muon), with their coefficients.
     """
     x = matrix.bfloat16()
     x = x.T if len(matrix) > matrix[0].numel() else x
     x = x / x.norm().clamp_min(1e-7)
-    for _ in range(iterations):
+    for _ in range(5):
         square = x @ x.T
         change = torch.addmm(square, square, square, beta=-4.7750, alpha=2.0315)
         x = torch.addmm(x, change, x, beta=3.4445)  # 3.4445 x - 4.7750 (x x^T) x + 2.0315 (x x^T)^2 x

@@ -17,14 +17,14 @@ from course_lib.nifti import save_nifti
 AUTOENCODER = "brain_autoencoder"  # of the networks that draw latents
 
 
-def save_volumes(x, folder, affine=HIPPOCAMPUS_AFFINE):
+def save_volumes(x, folder):
     """Write channels x (N, 3, X, Y, Z) as pairs ``000_image.nii.gz`` (float32) and ``000_label.nii.gz`` (uint8).
     Raises ValueError as :func:`~course_lib.images.save_images`."""
     finite(np.asarray(x))
     without_pictures(folder)
     for k, (image, label) in enumerate(zip(x[:, 0], labels_of(x))):
-        save_nifti(Path(folder) / f"{k:03d}_image.nii.gz", image.numpy(), affine)
-        save_nifti(Path(folder) / f"{k:03d}_label.nii.gz", label.numpy(), affine)
+        save_nifti(Path(folder) / f"{k:03d}_image.nii.gz", image.numpy(), HIPPOCAMPUS_AFFINE)
+        save_nifti(Path(folder) / f"{k:03d}_label.nii.gz", label.numpy(), HIPPOCAMPUS_AFFINE)
 
 
 def _class_index(name, classes):

@@ -102,11 +102,11 @@ def kernel_distance(K_xx, K_yy, K_xy):
     return xx + yy - 2 * K_xy.mean()
 
 
-def kernels(seed, m, n, shift=0.0):
+def kernels(seed, m, n):
     """Kernel matrices of m and n points in four dimensions."""
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(m, 4, generator=g, dtype=torch.float64)
-    y = torch.randn(n, 4, generator=g, dtype=torch.float64) + shift
+    y = torch.randn(n, 4, generator=g, dtype=torch.float64)
 
     def k(a, b):
         return (a @ b.T / 4 + 1) ** 3

@@ -240,9 +240,9 @@ def copies_row(n, steps, folder="runs"):
 # ---- Guidance, and a class that is missing ---------------------------------------------------------------------------
 
 
-def guidance_row(method, w, n=GUIDED_IMAGES):
+def guidance_row(method, w):
     """A row "guidance": of each sample the share of white pixels, and its spread; the same noise for each row."""
-    images, y = guidance.draw_set(method, w, n, seed=14)
+    images, y = guidance.draw_set(method, w, GUIDED_IMAGES, seed=14)
     return {
         **guidance.saturated(images, (1, 2)),
         "spread": rounded(images.flatten(1).std(1)),

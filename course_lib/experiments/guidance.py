@@ -76,10 +76,10 @@ def real_features(seed, split="train"):
     return features_of(chosen), chosen
 
 
-def saturated(images, dim=None, digits=5):
+def saturated(images, dim=None):
     """Shares of white and of black pixels of images (N, H, W): over all of them, or over the axes ``dim``."""
     shares = {"white": images > SATURATED, "black": images < -SATURATED}
-    return {name: rounded(share.float().mean(dim), digits) for name, share in shares.items()}
+    return {name: rounded(share.float().mean(dim), 5) for name, share in shares.items()}
 
 
 def measure(method, w):

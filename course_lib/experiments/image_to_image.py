@@ -375,15 +375,15 @@ def contrast_cases(split, n=None):
 
 
 @functools.cache
-def brightness_curve(degree=5, n=64):
-    """A polynomial from T1 to T2 brightness, fitted to n training subjects: a ``numpy`` Polynomial."""
-    t1, t2 = (synthetic_brains("train", n, contrast=contrast).images.ravel() for contrast in ("T1", "T2"))
-    return np.polynomial.Polynomial.fit(t1, t2, degree)
+def brightness_curve():
+    """A polynomial of degree 5 from T1 to T2 brightness, fitted to 64 training subjects: a ``numpy`` Polynomial."""
+    t1, t2 = (synthetic_brains("train", 64, contrast=contrast).images.ravel() for contrast in ("T1", "T2"))
+    return np.polynomial.Polynomial.fit(t1, t2, 5)
 
 
-def by_curve(t1, degree=5):
+def by_curve(t1):
     """T1-like images mapped pixel by pixel; brightness that no training image has is taken to the nearest it has."""
-    curve = brightness_curve(degree)
+    curve = brightness_curve()
     return torch.as_tensor(curve(t1.numpy().clip(*curve.domain))).float()
 
 
@@ -393,10 +393,10 @@ def by_regression(t1):
         return pretrained.load("brain_t2_l2")(t1.to(runtime.device()), 0.0).float().cpu().clamp(-1, 1)
 
 
-def by_diffusion(t1, seed, nfe=T2_NFE):
+def by_diffusion(t1, seed):
     """One sample given the T1-like image."""
     noise = torch.randn(t1.shape, generator=runtime.seeded(seed))
-    return generate(pretrained.load_denoiser("brain_t2"), noise, t1, nfe).clamp(-1, 1)
+    return generate(pretrained.load_denoiser("brain_t2"), noise, t1, T2_NFE).clamp(-1, 1)
 
 
 def _translated(function, samples=1):

@@ -68,10 +68,10 @@ def _kept(name, make):
     return tensors["images"], float(tensors["seconds"])
 
 
-def sampled(source, n=IMAGES, seed=0):
+def sampled(source, n=IMAGES):
     """The first n images of a diffusion network's set, uint8 (n, 64, 64)."""
     denoiser = pretrained.load_denoiser(NETWORKS[source])
-    return torch.as_tensor(to_uint8(draw(denoiser, classes_in_turn(n), nfe=STEPS, seed=seed, batch_size=60)))
+    return torch.as_tensor(to_uint8(draw(denoiser, classes_in_turn(n), nfe=STEPS, batch_size=60)))
 
 
 def gaussian(images, n, generator):
@@ -121,7 +121,7 @@ VAE = {"latent_size": 48, "channels": (16, 32, 64), "strides": (2, 2, 2), "norm"
 VAE_STEPS, VAE_BATCH, VAE_RATE = 700, 48, 2e-3
 
 
-def trained_vae(steps=VAE_STEPS):
+def trained_vae():
     """MONAI's ``VarAutoEncoder``, trained on the training split without classes."""
     from monai.networks.nets import VarAutoEncoder
 
@@ -130,7 +130,7 @@ def trained_vae(steps=VAE_STEPS):
         torch.manual_seed(0)
         net = VarAutoEncoder(spatial_dims=2, in_shape=(1, 64, 64), out_channels=1, **VAE)
     for state in train(
-        net, Batches(images.numpy(), None, VAE_BATCH, 0), EvidenceLoss(), steps=steps, peak_rate=VAE_RATE
+        net, Batches(images.numpy(), None, VAE_BATCH, 0), EvidenceLoss(), steps=VAE_STEPS, peak_rate=VAE_RATE
     ):
         if state.step % 100 == 0:
             print("VAE", state.step, round(float(state.loss.mean()), 4), flush=True)
@@ -221,12 +221,12 @@ def blocks(images):
     return x / x.std(1, keepdim=True).clamp(min=1e-3)
 
 
-def distances(source, spaces=SPACES):
+def distances(source):
     """Nearest, and mean over the CROWD nearest, of the training images of the same class: {space: (IMAGES, 2)}, as
     root mean squares."""
     images, labels = mednist("train")
     ours, y, found = images_of(source)[0], classes_in_turn(IMAGES), {}
-    for space in spaces:
+    for space in SPACES:
         pairs = torch.zeros(IMAGES, 2)
         for label in range(6):
             theirs, those = labels == label, y == label

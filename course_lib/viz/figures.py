@@ -59,12 +59,10 @@ def house_style(draw):
 
 
 @house_style
-def image_grid(
-    images, titles=None, *, columns=None, title=None, row_labels=None, vmin=-1, vmax=1, cmap="gray", size=1.3
-):
-    """Images (N, H, W) in a grid, read row by row; `titles` above each, `row_labels` beside each row.
+def image_grid(images, titles=None, *, columns=None, title=None, vmin=-1, vmax=1, size=1.3):
+    """Images (N, H, W) in a grid, read row by row; `titles` above each.
 
-    `size` is the side of one image in inches. Raises ValueError if a list of texts has not the length of what it names.
+    `size` is the side of one image in inches. Raises ValueError unless there are as many titles as images.
     """
     images = as_images(images)
     if not len(images):
@@ -74,18 +72,16 @@ def image_grid(
     positive(size=size)
     rows = -(-len(images) // columns)
     _same_length(titles, len(images), "titles")
-    _same_length(row_labels, rows, "row_labels")
     height, width = images.shape[1:3]
     pitch = height * (1.06 if titles is None else 1.06 + 0.26 / size)
     fig, ax = picture_axes(columns * size, rows * size * pitch / height, title)
     for index, image in enumerate(images):
         row, column = divmod(index, columns)
         left, top = column * width * 1.06, row * pitch
-        _place(ax, image, left, top, vmin, vmax, cmap)
+        _place(ax, image, left, top, vmin, vmax, "gray")
         if titles is not None:
             ax.text(left + width / 2, top - 0.03 * height, titles[index], ha="center", va="bottom", fontsize=12)
     _frame(ax, columns * width * 1.06, (rows - 1) * pitch + height, top=0 if titles is None else 0.26 / size * height)
-    _row_labels(ax, row_labels, [row * pitch + height / 2 for row in range(rows)])
     return fig
 
 
@@ -149,9 +145,9 @@ def image_rows(
     return fig
 
 
-def lesion_rows(pictures, errors, masks, *, side=48, worst=0.8, **options):
+def lesion_rows(pictures, errors, masks, *, side=48, **options):
     """Close-ups of pictures {label: (N, H, W)} around masks (N, H, W), outlined two pixels away so that the line covers
-    nothing of a tiny one; below, maps of errors {label: (N, H, W)} from 0 (black) to ``worst``. ``options`` are those
+    nothing of a tiny one; below, maps of errors {label: (N, H, W)} from 0 (black) to 0.8. ``options`` are those
     of :func:`image_rows`."""
     from scipy.ndimage import binary_dilation
 
@@ -161,7 +157,7 @@ def lesion_rows(pictures, errors, masks, *, side=48, worst=0.8, **options):
     return image_rows(
         rows,
         vmin=[-1] * grey + [0] * hot,
-        vmax=[1] * grey + [worst] * hot,
+        vmax=[1] * grey + [0.8] * hot,
         cmap=["gray"] * grey + ["magma"] * hot,
         outlines=close_ups(around, masks, side),
         **options,
@@ -309,19 +305,18 @@ def _plain_log_ticks(axis):
 
 
 @house_style
-def loss_curve(
-    losses, *, steps=None, title="Training loss", xlabel="training step", ylabel="loss", smooth=0.05, yscale="log"
-):
-    """Losses (N,) against step: the noisy values in pale, their running mean over about `smooth` x N steps in front."""
+def loss_curve(losses, *, title="Training loss", ylabel="loss"):
+    """Losses (N,) of each training step, on a logarithmic scale: the noisy values in pale, their running mean over
+    about N / 20 steps in front."""
     losses = as_array(losses).astype(float)
-    steps = np.arange(1, len(losses) + 1) if steps is None else as_array(steps)
-    _drawable(yscale, losses=losses)
-    if losses.ndim != 1 or steps.shape != losses.shape:
-        raise ValueError(f"losses (N,) need a step each; got shapes {losses.shape} and {steps.shape}")
-    fig, ax = _plot_axes(xlabel, ylabel, title)
+    _drawable("log", losses=losses)
+    if losses.ndim != 1:
+        raise ValueError(f"losses must be (N,), one for each step; got shape {losses.shape}")
+    steps = np.arange(1, len(losses) + 1)
+    fig, ax = _plot_axes("training step", ylabel, title)
     ax.plot(steps, losses, color=PALETTE[5], alpha=0.45, linewidth=0.8, label="each step")
-    ax.plot(steps, _running_mean(losses, max(1, round(smooth * len(losses)))), color=PALETTE[0], label="running mean")
-    ax.set_yscale(yscale)
+    ax.plot(steps, _running_mean(losses, max(1, round(0.05 * len(losses)))), color=PALETTE[0], label="running mean")
+    ax.set_yscale("log")
     ax.legend()
     return fig
 

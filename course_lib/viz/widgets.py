@@ -212,17 +212,17 @@ def _script(name, values):
 # --------------------------------------------------------------------------------------------------------------- live
 
 
-def live(fn, controls, *, alt, title="", start=None, still=None, scale=2, vmin=-1, vmax=1, continuous=None):
-    """Controls over a function that the kernel computes: `fn(**values)` -> Figure or array. Returns a `Live`.
+def live(fn, controls, *, alt, title="", start=None, scale=2, continuous=None):
+    """Controls over a function that the kernel computes: `fn(**values)` -> Figure, or array as `pixels` takes it.
+    Returns a `Live`, whose picture where no kernel runs is the first one.
 
     `controls` {name: (low, high) or (low, high, step), list of choices, dict {text: value}, bool, or an ipywidget}.
-    A slider goes from low to high, both included, in whole steps. `start` {name: value} sets first values. `still`
-    (Figure or array) is the picture where no kernel runs; left out, it is the first one. `continuous` says whether to
-    follow the hand while it drags; left out, only a function that answers within 0.2 s does. The first call happens
-    here, so that an error in `fn` is the cell's error. Raises ValueError for a range that its steps do not fill, and
-    for a `start` that names no control or a value that it does not have.
+    A slider goes from low to high, both included, in whole steps. `start` {name: value} sets first values. `continuous`
+    says whether to follow the hand while it drags; left out, only a function that answers within 0.2 s does. The first
+    call happens here, so that an error in `fn` is the cell's error. Raises ValueError for a range that its steps do not
+    fill, and for a `start` that names no control or a value that it does not have.
     """
-    return Live(fn, controls, alt, title, start or {}, still, scale, (vmin, vmax), continuous)
+    return Live(fn, controls, alt, title, start or {}, scale, continuous)
 
 
 # Appears only when an answer takes longer than a third of a second, so that quick ones do not flicker.
@@ -241,20 +241,20 @@ _RING = (
 class Live:
     """What `live` returns: shows itself as the last line of a cell; `sweep()` tries every control."""
 
-    def __init__(self, fn, controls, alt, title, start, still, scale, limits, continuous):
+    def __init__(self, fn, controls, alt, title, start, scale, continuous):
         import ipywidgets as W
 
         if not alt:
             raise ValueError("live needs an alt text: say what the picture shows and what the controls change in it")
         if unknown := sorted(set(start) - set(controls)):
             raise ValueError(f"start: {', '.join(unknown)} is no control; there are: {', '.join(controls)}")
-        self.fn, self.alt, self.scale, self.limits = fn, prose(alt), scale, limits
+        self.fn, self.alt, self.scale = fn, prose(alt), scale
         self.controls = {name: _control(name, kind, start.get(name)) for name, kind in controls.items()}
         # HTML and not W.Image: that one has no alt text and, given a tooltip instead, breaks in the browser.
         self.picture, self.status = W.HTML(), W.HTML()
         self.seconds = 0.0
         self._update()
-        self.still = self.frame if still is None else self._png(still)
+        self.still = self.frame
         follow = self.seconds < 0.2 if continuous is None else continuous
         for control in self.controls.values():
             if hasattr(control, "continuous_update"):
@@ -295,7 +295,7 @@ class Live:
 
     def _png(self, frame):
         """Figure or array -> (PNG bytes, size in CSS pixels); light compression, because the hand is waiting."""
-        array = pixels(frame, *self.limits)
+        array = pixels(frame)
         buffer = io.BytesIO()
         Image.fromarray(array).save(buffer, "PNG", compress_level=1)
         scale = 1 if isinstance(frame, Figure) else self.scale

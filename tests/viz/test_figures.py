@@ -19,7 +19,7 @@ X = np.linspace(0, 1, 50)
 ALT = "A sentence for those who cannot see it."
 
 DRAWN = {
-    "image_grid": lambda: figures.image_grid(IMAGES, list("abcdef"), columns=3, row_labels=["top", "low"], title="Six"),
+    "image_grid": lambda: figures.image_grid(IMAGES, list("abcdef"), columns=3, title="Six"),
     "image_rows": lambda: figures.image_rows({"x": IMAGES, "error": IMAGES}, title="Rows", cmap=["gray", "magma"]),
     "curves": lambda: figures.curves(
         X, {"a": X, "b": X**2}, xlabel="t", ylabel="y", title="Two", bands={"a": (X, X + 1)}

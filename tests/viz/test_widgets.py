@@ -130,12 +130,7 @@ def test_errors_of_the_function_surface_at_once_in_a_callback_and_in_a_sweep():
 
 
 def test_the_bundle_holds_view_still_picture_and_words():
-    live = widgets.live(
-        draw,
-        {"t": (0.0, 1.0)},
-        alt="A grey square.",
-        still=figures.curves([0, 1], {"a": [0, 1]}, xlabel="x", ylabel="y", title="T"),
-    )
+    live = widgets.live(draw, {"t": (0.0, 1.0)}, alt="A grey square.")
     bundle = live.bundle()
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == live.box.model_id
     assert 'alt="A grey square."' in bundle["text/html"]
