@@ -18,7 +18,7 @@ from course_lib.denoisers import FunctionDenoiser
 from course_lib.experiments.record import load, rounded
 from course_lib.experiments.study import Method, Study, chosen, grid, tuned
 from course_lib.guidance import ClassifierFree, ClassifierGuided, Clipped
-from course_lib.metrics.detection import auroc, average_precision, counts, dice, false_alarms
+from course_lib.metrics.detection import auroc, average_precision, counts, dice, false_alarms, in_region
 from course_lib.metrics.images import mean_inside
 
 FAMILIES = ("hyper", "hypo", "texture", "mass", "tiny")
@@ -165,11 +165,6 @@ def scores(name, x, setting, first=0):
     return run_batches(METHODS[name], x, setting, 1000 + first)
 
 
-def in_region(statistic, score, truth, inside):
-    """statistic(scores, truth) over the region of each image: a list. All arrays (N, H, W), inside bool."""
-    return [statistic(s[i], m[i]) for s, m, i in zip(score, truth, inside)]
-
-
 def validation_row(score, truth, inside, shares):
     """Mean average precision of scores in a region, the thresholds that such shares of the scores in it lie above, and
     the one of them with the best mean Dice. Scores, truth and inside (bool) are (N, H, W)."""
@@ -181,6 +176,21 @@ def validation_row(score, truth, inside, shares):
         "dice": rounded(mean_dice.max()),
         "threshold": rounded(thresholds[mean_dice.argmax()], 5),
         "thresholds": rounded(thresholds, 5),
+    }
+
+
+def lesion_row(score, truth, inside, choice):
+    """Average precision and prevalence in a region, and Dice at the threshold of the validation row ``choice``, at the
+    one of its thresholds that is best for all images together, and at the best for each: a list each, one entry an
+    image. Scores, truth and inside (bool) are (N, H, W)."""
+    true, positives = counts(score, truth, [choice["threshold"], *choice["thresholds"]])
+    overlaps = dice(true, positives, truth.sum((1, 2))[:, None])  # (N, 1 + KEEP)
+    return {
+        "average_precision": rounded(in_region(average_precision, score, truth, inside)),
+        "prevalence": rounded(in_region(lambda s, m: m.mean(), score, truth, inside), 5),
+        "dice": rounded(overlaps[:, 0]),
+        "dice_oracle": rounded(overlaps[:, 1 + overlaps[:, 1:].mean(0).argmax()]),
+        "dice_oracle_of_each": rounded(overlaps[:, 1:].max(1)),
     }
 
 
@@ -211,17 +221,8 @@ def tested(name, choice, cohort, family):
 
 def _of_lesions(score, twin, choice, cohort):
     """What can only be measured where there is a lesion: a list each, one entry a case."""
-    truth, size = cohort.masks > 0, cohort.masks.sum((1, 2))
-    true, positives = counts(score, truth, [choice["threshold"], *choice["thresholds"]])
-    overlaps = dice(true, positives, size[:, None])  # (N, 1 + KEEP)
-    row = {
-        "average_precision": rounded(in_region(average_precision, score, truth, brain(cohort.images).numpy())),
-        "auroc": rounded(in_region(auroc, score, truth, brain(cohort.images).numpy())),
-        "prevalence": rounded(in_region(lambda s, m: m.mean(), score, truth, brain(cohort.images).numpy()), 5),
-        "dice": rounded(overlaps[:, 0]),
-        "dice_oracle": rounded(overlaps[:, 1 + overlaps[:, 1:].mean(0).argmax()]),  # one threshold for the family
-        "dice_oracle_of_each": rounded(overlaps[:, 1:].max(1)),  # the best threshold of each image
-    }
+    truth, inside = cohort.masks > 0, brain(cohort.images).numpy()
+    row = lesion_row(score, truth, inside, choice) | {"auroc": rounded(in_region(auroc, score, truth, inside))}
     if twin is not None:
         mask, healthy = torch.as_tensor(truth), torch.as_tensor(cohort.healthy)
         for key, image in (("error_in_lesion", twin), ("untouched_in_lesion", torch.as_tensor(cohort.images))):

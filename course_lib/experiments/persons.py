@@ -87,10 +87,10 @@ def plan(record):
     """The rows: the shift of each set of images, then each method on each contrast, as ``11_anomaly`` has tuned it;
     rows of other settings are taken out of the record."""
     yield from ({"kind": "shift", "images": images} for images in (COHORT, *CONTRASTS))
-    tuned = load(anomaly.STUDY.name)["rows"]
-    there = {row["method"] for row in tuned if row["split"] == "validation" and anomaly.STUDY.is_fresh(row)}
+    measured = load(anomaly.STUDY.name)
+    there = {row["method"] for row in anomaly.STUDY.fresh(measured) if row["split"] == "validation"}
     for method in filter(there.__contains__, anomaly.METHODS):
-        choice = chosen(tuned, method)
+        choice = chosen(measured["rows"], method)
         now = {"kind": "method", "method": method} | {key: choice[key] for key in ("setting", "threshold")}
         record["rows"][:] = [row for row in record["rows"] if row.get("method") != method or now.items() <= row.items()]
         yield from (now | {"contrast": contrast} for contrast in CONTRASTS)

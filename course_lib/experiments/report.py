@@ -71,6 +71,11 @@ def interval(values, digits=2, group=1, sign=""):
     return "{} ({} to {})".format(*(number(v, digits, sign) for v in bootstrap(values, group)))
 
 
+def covered(row):
+    """Mean and interval of the coverage of a row in %, as text; a dash where no samples were drawn."""
+    return interval([100 * share for share in row["coverage"]], 0) if "coverage" in row else NONE
+
+
 def table(header, rows):
     """A Markdown table; header and rows are sequences of texts. The first column stands left, the others right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
@@ -288,17 +293,15 @@ def more_steps(found):
 def of_reconstruction(record, tensors):
     """PSNR and SSIM for each scan, DPS and PiGDM with more steps, lesions and coverage, and the finer data."""
     lab, keys = reconstruction, ("problem", "method", "steps")
-    fresh = [row for row in record["rows"] if lab.STUDY.is_fresh(row)]
-    found = {tuple(row[key] for key in keys if key in row): row for row in fresh}
+    found = {tuple(row[key] for key in keys if key in row): row for row in lab.STUDY.fresh(record)}
     wanted = [tuple(key.values()) for key in lab.plan()]
     scans = {p: {m: found[p, m] for m in lab.METHODS if (p, m) in found} for p in PROBLEMS}
     kept = []
     for problem, method in itertools.product(PROBLEMS, lab.METHODS):
         row = found.get((problem, method), {})
         if "contrast_kept" in row:  # large and tiny lesions take turns
-            covered = interval([100 * share for share in row["coverage"]], 0) if "coverage" in row else NONE
             lesions = [interval(row["contrast_kept"][k :: len(lab.LESIONS)]) for k in range(len(lab.LESIONS))]
-            kept.append([f"{problem}: {method}", *lesions, covered])
+            kept.append([f"{problem}: {method}", *lesions, covered(row)])
     own, grids = PROBLEMS[0], []
     for method in lab.METHODS:
         if (own, method) in found and (FINE, method) in found:
@@ -379,7 +382,7 @@ def hippocampus(row, tensors):
 def of_segmentation(record, tensors):
     """Masks of lesions with known raters, and real hippocampi."""
     lab = segmentation
-    rows = {row["name"]: row for row in record["rows"] if lab.STUDY.is_fresh(row)}
+    rows = {row["name"]: row for row in lab.STUDY.fresh(record)}
     return filled(
         "segmentation",
         cases=lab.CASES["test"],
@@ -434,7 +437,7 @@ def calibrated_nodules(maps, readers):
 def of_lidc(record, tensors):
     """Masks of lung nodules with four readings."""
     lab = lidc
-    rows = {(row["kind"], row["name"]): row for row in record["rows"] if lab.STUDY.is_fresh(row)}
+    rows = {(row["kind"], row["name"]): row for row in lab.STUDY.fresh(record)}
     readers = rows.get(("readers", "readers"))
     wanted = [(key["kind"], key["name"]) for key in lab.plan()]
     if readers is None:
@@ -484,7 +487,7 @@ def costs(found, methods):
 def of_anomaly(record, tensors):
     """Detection of the families of lesions; healing, false alarms and cost."""
     lab = anomaly
-    fresh = [row for row in record["rows"] if row["split"] == "test" and lab.STUDY.is_fresh(row)]
+    fresh = [row for row in lab.STUDY.fresh(record) if row["split"] == "test"]
     found = {(row["method"], row["family"]): row for row in fresh if row["strength"] == 1}
     methods = [m for m in lab.METHODS if all((m, family) in found for family in (*lab.FAMILIES, None))]
     simple, apart = ("bright threshold", "atlas z-score", "PCA"), {"supervised segmenter": "was given outlines"}
@@ -539,7 +542,7 @@ def found_at(row, allowed, chosen):
 def of_tumours(record, tensors):
     """Detection of real tumours, by class: precision, Dice, and findings lesion by lesion."""
     lab, labels = tumours, np.array(record["labels"])
-    fresh = [row for row in record["rows"] if row["split"] == "test" and lab.STUDY.is_fresh(row)]
+    fresh = [row for row in lab.STUDY.fresh(record) if row["split"] == "test"]
     rows = {row["method"]: row for row in sorted(fresh, key=lambda row: list(lab.METHODS).index(row["method"]))}
     parts = {"all classes": labels >= 0} | {name: labels == k for k, name in enumerate(record["classes"])}
     contests = {
@@ -578,7 +581,7 @@ def of_tumours(record, tensors):
 def of_persons(record, tensors):
     """Three real persons: how far from the cohort they are, and what each method finds in each of them."""
     lab = persons
-    fresh = [row for row in record["rows"] if lab.STUDY.is_fresh(row)]
+    fresh = lab.STUDY.fresh(record)
     shifts = {row["images"]: row for row in fresh if row["kind"] == "shift"}
     levels = [f"rms at t = {t}" for t in lab.NOISE_LEVELS]
     lines = [
@@ -675,8 +678,8 @@ def task_table(style, rows):
 def of_image_to_image(record, tensors):
     """Denoising, counterfactuals, lesions removed, contrasts: a table a task."""
     lab, blocks, found = image_to_image, [], {}
-    for row in record["rows"]:
-        if row["split"] == "test" and lab.STUDY.is_fresh(row):
+    for row in lab.STUDY.fresh(record):
+        if row["split"] == "test":
             found.setdefault(row["task"], {})[row["method"]] = row
     for start, style in STYLES.items():
         tasks = [task for task in lab.TASKS if task.startswith(start) and task in found]
@@ -736,11 +739,12 @@ def of_trends(record, tensors):
 
 
 AFFORDED = 0.25  # false findings a healthy image
+OF_MRI = {"zeros or FBP": "zero filling"}  # what a method is called where all scans are MRI
 
 
 def reader(rows):
     """Lines of the reader's table: lesions found and false findings at AFFORDED, and at the segmenter's own cut."""
-    lab, names, lines = challenges, {"zeros or FBP": "zero filling"}, []
+    lab, lines = challenges, []
     for R, method in [(1, lab.TRUTH), *itertools.product(lab.TRAINED, lab.METHODS)]:
         if row := rows.get(("reader", R, method)):
             found = 100 * torch.tensor(row["found"]).double()[::2]  # large lesions: every other subject
@@ -748,7 +752,7 @@ def reader(rows):
             after = int((false > AFFORDED).nonzero().max()) + 1 if (false > AFFORDED).any() else 0
             own = lab.LEVELS.index(0.5)
             cells = [[interval(found[:, k], 0), number(false[k])] for k in (min(after, len(false) - 1), own)]
-            lines.append([f"R = {R}: {names.get(method, method)}", *cells[0], *cells[1]])
+            lines.append([f"R = {R}: {OF_MRI.get(method, method)}", *cells[0], *cells[1]])
     return lines
 
 
@@ -772,7 +776,7 @@ def fixed_bands(rows):
 
 def of_challenges(record, tensors):
     """Copies by number of training subjects, lesions by acceleration, anatomy that the prior never saw."""
-    lab, names = challenges, {"zeros or FBP": "zero filling"}
+    lab = challenges
     rows = {(row["kind"], row["name"], row["method"]): row for row in record["rows"]}
     copies = []
     for n, steps in lab.COPIES:
@@ -784,14 +788,13 @@ def of_challenges(record, tensors):
     for R, method in itertools.product(lab.ACCELERATIONS, lab.METHODS):
         if row := rows.get(("lesion", R, method)):
             kept = [interval(row["contrast_kept"][k::2]) for k in range(2)]  # large and tiny lesions take turns
-            lesions.append([f"R = {R}: {names.get(method, method)}", *kept])
+            lesions.append([f"R = {R}: {OF_MRI.get(method, method)}", *kept])
     for shift in lab.SHIFTS:
         found = {m: rows["shift", shift, m] for m in lab.METHODS if ("shift", shift, m) in rows}
         contest = Contest({m: row["psnr"] for m, row in found.items()}, lab.METHODS[:2], to="TV")
         for method, row in found.items():
-            covered = interval([100 * share for share in row["coverage"]], 0) if "coverage" in row else NONE
-            cells = [contest.mean(method), contest.minus(method, "TV"), average(row["misfit"]), covered]
-            shifts.append([f"{shift}: {names.get(method, method)}", *cells])
+            cells = [contest.mean(method), contest.minus(method, "TV"), average(row["misfit"]), covered(row)]
+            shifts.append([f"{shift}: {OF_MRI.get(method, method)}", *cells])
     found, bands = reader(rows), fixed_bands(rows)
     wanted = [tuple(key.values()) for key in lab.plan()]
     return filled(

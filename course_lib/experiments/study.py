@@ -36,6 +36,10 @@ class Study:
         """Whether a row was measured with the networks as they are now."""
         return row.get("needs", {}) == self.needs(row)
 
+    def fresh(self, record):
+        """The rows of a record that were measured with the networks as they are now."""
+        return [row for row in record["rows"] if self.is_fresh(row)]
+
 
 @dataclass(frozen=True)
 class Method:

@@ -14,11 +14,11 @@ import torch
 from course_lib import pretrained, runtime
 from course_lib.applications.anomaly import Healthy, noise_and_denoise, one_step, smooth
 from course_lib.datasets import TUMOUR_CLASSES, tumour_slices
-from course_lib.experiments.anomaly import by_twin, in_region, run_batches, validation_row
+from course_lib.experiments.anomaly import by_twin, lesion_row, run_batches, validation_row
 from course_lib.experiments.record import load, rounded
 from course_lib.experiments.study import Method, Study, chosen, grid, tuned
 from course_lib.images import in_batches, to_tensor
-from course_lib.metrics.detection import average_precision, counts, dice, findings
+from course_lib.metrics.detection import findings
 from course_lib.tumours import MEDIAN, filled, healthy_tissue
 
 STEPS = 10
@@ -92,14 +92,8 @@ def tested(name, choice):
     start = time.process_time()
     score = scores(name, x, inside, choice["setting"])[0].numpy()
     seconds = (time.process_time() - start) / len(x)
-    true, positives = counts(score, truth, [choice["threshold"], *choice["thresholds"]])
-    overlaps = dice(true, positives, truth.sum((1, 2))[:, None])  # (N, 1 + KEEP)
     found, lesions, false = findings(score, truth, choice["thresholds"])
-    return {
-        "average_precision": rounded(in_region(average_precision, score, truth, inside)),
-        "prevalence": rounded(in_region(lambda s, m: m.mean(), score, truth, inside), 5),
-        "dice": rounded(overlaps[:, 0]),
-        "dice_oracle": rounded(overlaps[:, 1 + overlaps[:, 1:].mean(0).argmax()]),  # one threshold for all slices
+    return lesion_row(score, truth, inside, choice) | {
         "found": found.tolist(),
         "lesions": lesions.tolist(),
         "false": false.tolist(),

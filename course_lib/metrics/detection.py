@@ -42,6 +42,12 @@ def auroc(scores, truth):
     return float(np.trapezoid(true, false) / (true[-1] * false[-1]))
 
 
+def in_region(statistic, scores, truth, inside):
+    """statistic(scores, truth) over the region of each image, such as :func:`average_precision`: a list of N. All
+    arrays (N, H, W), inside bool."""
+    return [statistic(s[i], m[i]) for s, m, i in zip(scores, truth, inside)]
+
+
 def counts(scores, truth, thresholds):
     """Of each image of scores (N, ...): pixels at or above each of the thresholds (K,), and those of them that are
     true: two int arrays (N, K)."""

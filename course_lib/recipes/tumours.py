@@ -7,7 +7,7 @@ from course_lib import datasets, runtime
 from course_lib.applications.anomaly import one_step, smooth
 from course_lib.images import in_batches, to_tensor
 from course_lib.losses import AutoencoderLoss
-from course_lib.metrics.detection import average_precision
+from course_lib.metrics.detection import average_precision, in_region
 from course_lib.tumours import MARGIN, healthy_tissue
 
 SHIFT = 4  # pixels
@@ -70,8 +70,7 @@ def measure_tissue(recipe, net):
     healthy = torch.as_tensor(inside & (healthy_tissue(found.masks) > 0))
 
     def precision(score):
-        score = smooth(score).numpy()
-        return round(float(np.mean([average_precision(s[i], m[i]) for s, m, i in zip(score, masks, inside)])), 4)
+        return round(float(np.mean(in_region(average_precision, smooth(score).numpy(), masks, inside))), 4)
 
     twin = twins(recipe, net, x).float()
     quality = {

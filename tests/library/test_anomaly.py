@@ -242,6 +242,13 @@ def test_average_precision_by_hand():
     assert detection.average_precision([0.9, 0.8, 0.7, 0.1], [1, 0, 1, 0]) == pytest.approx(5 / 6)
 
 
+def test_a_region_is_all_that_a_statistic_sees():
+    scores, truth = np.arange(8.0).reshape(2, 2, 2), np.arange(8).reshape(2, 2, 2) % 2
+    inside = np.array([[[True, True], [False, False]], [[False, True], [True, True]]])
+    found = detection.in_region(lambda s, m: (s.tolist(), m.tolist()), scores, truth, inside)
+    assert found == [([0.0, 1.0], [0, 1]), ([5.0, 6.0, 7.0], [1, 0, 1])]
+
+
 def test_counts_dice_and_false_alarms_by_hand():
     scores = np.array([[[0.9, 0.8], [0.2, 0.1]]])
     true, positives = detection.counts(scores, np.array([[[1, 0], [1, 0]]]), [0.5, 0.15])
