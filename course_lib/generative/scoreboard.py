@@ -5,7 +5,7 @@ import time
 import torch
 
 from course_lib import arguments
-from course_lib.arguments import alike, positive, shaped, whole
+from course_lib.arguments import alike, positive, shaped
 from course_lib.generative.models import RARE, check_points
 
 
@@ -54,17 +54,6 @@ def energy_distance(a, b):
     _one_dimension(a, b, "a and b")
     within = [torch.cdist(c, c).sum() / (len(c) * (len(c) - 1)) for c in (a.double(), b.double())]
     return float(2 * torch.cdist(a.double(), b.double()).mean() - within[0] - within[1])
-
-
-def coverage(made, real, k=5):
-    """Share of the real points that have a made point nearer than their k-th real neighbour (Naeem et al., ICML 2020,
-    eq. 8). made (N, d), real (M, d). Two samples of one distribution of the same size score about 1 - 1/2^k."""
-    whole(k=k)
-    check_points(real, "real", least=k + 1)
-    check_points(made, "made", least=1)
-    _one_dimension(made, real, "made and real")
-    radius = torch.cdist(real, real).kthvalue(k + 1, dim=1).values  # its own distance 0 is the first
-    return float((torch.cdist(real, made).min(1).values < radius).float().mean())
 
 
 def sharpness(images):

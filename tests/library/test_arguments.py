@@ -231,8 +231,6 @@ def test_families_of_models():
     refused("bandwidths", models.KernelDensity, TWO, (0.1, -0.1))
     refused("a and b", scoreboard.energy_distance, TWO, TWO[:, :1])
     refused("b", scoreboard.energy_distance, TWO, TWO[:1])
-    refused("k", scoreboard.coverage, TWO, TWO, k=0)
-    refused("real", scoreboard.coverage, TWO, TWO[:3], k=5)
     refused("shares", scoreboard.modes_hit, torch.ones(8) / 8, torch.ones(7) / 7)
     for shares, n in (([0.5, 0.25, 0.25], 4), ([-0.5, 1.5], 4), ([0.5, 0.5], 4000)):
         refused("shares", models.evenly, [0, 0, 1, 1], shares, n)

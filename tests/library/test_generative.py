@@ -182,14 +182,6 @@ def test_energy_distance_is_zero_for_equals_and_known_for_points(data):
     assert scoreboard.energy_distance(one, two + 1) > 0.1
 
 
-def test_coverage_counts_the_real_points_that_are_met(data):
-    real, again = (data.sample_data(500, torch.Generator().manual_seed(k)) for k in (1, 2))
-    assert scoreboard.coverage(real, real) == 1.0
-    assert scoreboard.coverage(again, real) > 0.9
-    assert scoreboard.coverage(real[:1].expand(500, 2), real) < 0.05
-    assert scoreboard.coverage(again + 100, real) == 0.0
-
-
 def test_evenly_takes_the_asked_shares():
     labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)
     chosen = models.evenly(labels, [0.5, 0.4, 0.1], 20)
