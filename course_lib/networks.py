@@ -320,8 +320,11 @@ class NoisyFromClean(nn.Module):
         self.num_classes = self.classifier.num_classes
 
     def start_from(self, weights):
-        """Take the weights, a state dict, of a :class:`Classifier` of clean images and of the same arguments. Those of
-        the time become zero: at the start t is ignored."""
+        """Take the weights, a state dict, of another such network, or of a :class:`Classifier` of clean images, of the
+        same arguments. Of the latter those of the time become zero: at the start t is ignored."""
+        if "layers.0.0.weight" not in weights:
+            self.load_state_dict(weights)
+            return
         first = weights["layers.0.0.weight"]
         widened = {"layers.0.0.weight": torch.cat([first, torch.zeros_like(first)], 1)}
         self.classifier.load_state_dict(weights | widened)

@@ -196,6 +196,16 @@ def test_a_classifier_taught_noise_starts_as_the_clean_one():
     assert first.grad[:, 1].abs().max() > 0, "the time is not ignored for ever"
 
 
+def test_a_classifier_of_noise_goes_on_from_another_one_and_refuses_what_is_none():
+    args = {"num_classes": 2, "pool": "max"}
+    first, second = NoisyFromClean(**args), NoisyFromClean(**args)
+    second.start_from(first.state_dict())
+    x, t = noise(2, 1, 96, 96), torch.tensor([0.2, 0.9])
+    assert torch.equal(second(x, t), first(x, t))
+    with pytest.raises(RuntimeError):
+        second.start_from({"other.weight": torch.zeros(2)})
+
+
 def test_segmentation_loss_shifts_image_and_map_together():
     class Threshold(torch.nn.Module):  # the right answer whatever the shift
         def forward(self, x):
