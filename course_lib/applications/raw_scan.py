@@ -2,12 +2,13 @@
 complex picture.
 
 There is no picture of the full scan to compare with. But a picture says what every coil would measure at every point of
-k-space, so points that a method did not see judge it. A picture of zeros has an error of 1, and the noise of these
-points is the floor.
+k-space, so points that a method did not see judge it: which share of their energy does it not predict? For a picture of
+zeros that is 1, and the noise of these points is the floor.
 """
 
-from dataclasses import dataclass
+import dataclasses
 
+import numpy as np
 import torch
 
 from course_lib.arguments import positive, whole, within
@@ -16,7 +17,7 @@ from course_lib.operators import MultiCoil, sensitivities
 from course_lib.schedules import match_dims, schedule_of
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class RawScan:
     """A scan in units of its own picture. A: what methods see, y (1, K, H, W) the measurement of that. whole: the
     operator of all measured points, kspace (1, K, H, W) theirs. validation, test: bool (H, W), points outside the
@@ -30,16 +31,20 @@ class RawScan:
     test: torch.Tensor
     unit: float
 
-    def error(self, z, points):
-        """Root mean squared error of what the picture z (1, 2, H, W) predicts at points (H, W), over that of zeros."""
-        difference = points * (self.whole(z) - self.kspace)
-        return float((difference.abs().square().sum() / (points * self.kspace).abs().square().sum()).sqrt())
+    def unpredicted(self, z, points):
+        """Squared error of what the picture z (1, 2, H, W) predicts at each of the points, bool (H, W), summed over the
+        coils, as a share of the mean energy of these points: (P,), with a mean of 1 for a picture of zeros."""
+        error, energy = ((y[0, :, points]).abs().square().sum(0) for y in (self.whole(z) - self.kspace, self.kspace))
+        return error / energy.mean()
 
     def noise_floor(self, noise):
-        """What the true picture would score at the test points, where noise is the root mean square of |n| at a point
-        of a coil, in the unit of the scan."""
-        size = (self.test * self.kspace).abs().square().sum() / (self.test.sum() * self.kspace.shape[1])
-        return float(noise / size.sqrt())
+        """The mean of that at the test points for the true picture, where noise is the root mean square of |n| at a
+        point of a coil, in the unit of the scan."""
+        return float(noise**2 / self.kspace[0, :, self.test].abs().square().mean())
+
+    def without(self, z):
+        """The scan with the picture z (1, 2, H, W) taken off what methods see: what is left for them to explain."""
+        return dataclasses.replace(self, y=self.y - self.A(z))
 
 
 def outermost(kspace, share=0.9):
@@ -121,3 +126,22 @@ def _background(x):
 def seen_by_prior(scan, level):
     """The measurement of a scan's picture in a prior's grey values: A as_prior(z, level) for y = A z."""
     return level * scan.y - scan.A(_background(torch.zeros_like(scan.A.adjoint(scan.y))))
+
+
+def brain_mask(z, level=0.3):
+    """Where the brain is in a picture z (1, 2, H, W) of a head, T1 and from above, with skull: bool (H, W).
+
+    The largest piece brighter than ``level`` of the scan's unit that holds together without bridges of one pixel, which
+    dark bone parts from the scalp; widened by two pixels, with folds of up to 12 pixels closed and holes filled. Raises
+    ValueError where nothing is as bright.
+    """
+    from scipy import ndimage
+
+    positive(level=level)
+    bright = ndimage.binary_erosion(z.square().sum(1).sqrt()[0].cpu().numpy() > level)
+    pieces, count = ndimage.label(bright)
+    if not count:
+        raise ValueError(f"z must show a head brighter than {level} of the unit of its scan; it shows none")
+    brain = pieces == 1 + np.argmax(ndimage.sum_labels(bright, pieces, np.arange(1, count + 1)))
+    wide = ndimage.binary_dilation(np.pad(brain, 8), iterations=8)  # room for closing at the border
+    return torch.as_tensor(ndimage.binary_fill_holes(ndimage.binary_erosion(wide, iterations=6))[8:-8, 8:-8].copy())

@@ -21,6 +21,7 @@ from course_lib.experiments import (
     image_to_image,
     lidc,
     persons,
+    raw_scan,
     reconstruction,
     segmentation,
     synthesis,
@@ -317,6 +318,38 @@ def of_reconstruction(record, tensors):
         lesions=table(["", "large lesions ↑", "tiny lesions ↑", "coverage, %"], kept),
         grids=table(["", "own grid, dB ↑", "finer data, dB ↑", "difference"], grids),
         missing=missing([": ".join(map(str, key)) for key in wanted if key not in found]),
+    )
+
+
+def of_raw_scan(record, tensors):
+    """A real scan by several coils: what each method does not predict of hidden points, and where its error lies."""
+    lab, entries, lines = raw_scan, {}, []
+    rows = {row["method"]: row for row in lab.STUDY.fresh(record)}
+    absent = missing([method for method in lab.METHODS if method not in rows])
+    if "TV" not in rows:
+        return absent
+    for method, row in rows.items():
+        entries[method] = row
+        if "test_of_mean" in row:
+            costs = {key: lab.SAMPLES * row[key] for key in ("evaluations", "seconds")}
+            name = f"{method}, mean of {lab.SAMPLES}"
+            entries[name] = {"test": row["test_of_mean"], "setting": row["setting"]} | costs
+            parts = [np.mean(row["test_of_mean"]), row["swapped"]["brain"], row["swapped"]["outside"]]
+            lines.append([name, *(number(100 * part) for part in parts)])
+    shares = {name: np.multiply(100, row["test"]) for name, row in entries.items()}
+    contest = Contest(shares, lab.SIMPLE, up=False, unit=" points")
+    said = {"setting": lambda row: settings(row) or NONE, "evaluations": lambda row: row["evaluations"]}
+    more = columns(entries, said | {"s": lambda row: number(row["seconds"], 1)})
+    floor = ["floor: noise", number(100 * record["floor"]), *[NONE] * 4]
+    return filled(
+        "raw scan",
+        record=record,
+        seen=number(100 * record["points"]["seen"] / np.prod(record["sides"]), 0),
+        centre=lab.CENTRE,
+        hidden=contest.shown("hidden energy, % ↓", more, [floor]),
+        tv=average(np.multiply(100, rows["TV"]["test"])),
+        swapped=table(["", "as it is ↓", "its brain, the rest by TV ↓", "its rest, the brain by TV ↓"], lines),
+        missing=absent,
     )
 
 
@@ -817,6 +850,7 @@ def of_challenges(record, tensors):
 REPORTS = {
     "08_synthesis": ("Synthesis", of_synthesis),
     "09_reconstruction": ("Reconstruction", of_reconstruction),
+    "09_raw_scan": ("Reconstruction: a real scan of eight coils", of_raw_scan),
     "10_segmentation": ("Segmentation", of_segmentation),
     "10_lidc": ("Segmentation: four real readers", of_lidc),
     "11_anomaly": ("Anomaly detection", of_anomaly),

@@ -14,6 +14,7 @@ from course_lib.experiments import (
     image_to_image,
     lidc,
     persons,
+    raw_scan,
     reconstruction,
     report,
     segmentation,
@@ -194,6 +195,35 @@ def test_reconstruction():
         assert first(kept[f"{problem}: DiffPIR"]["coverage, %"]) == near(100 * np.array(row["coverage"]), 0)
     own, fine = found[PROBLEMS[0], "TV"]["psnr"], found[FINE, "TV"]["psnr"]
     assert first(grids["TV"]["difference"]) == near(np.subtract(fine, own))
+
+
+def test_a_real_scan():
+    """Shares of each point as per cent; of the mean of several, too; what changes with a part of TV's picture."""
+    lab, draw = raw_scan, rng()
+    record = {"sides": [12, 8], "points": {"seen": 50, "validation": 7, "test": 9}, "floor": 0.0123, "rows": []}
+    for method, about in lab.METHODS.items():
+        row = {"method": method, "setting": {"weight": 0.5}, "evaluations": about.evaluations, "seconds": 0.5}
+        row |= {"test": draw.uniform(0, 1, 9).tolist(), "needs": lab.STUDY.needs({"method": method})}
+        if about.evaluations:
+            row |= {"test_of_mean": draw.uniform(0, 1, 9).tolist(), "swapped": {"brain": 0.4, "outside": 0.3}}
+        record["rows"].append(row)
+    found = {row["method"]: row for row in record["rows"]}
+    blocks = blocks_of(report.of_raw_scan(record, {}))
+    scores, swapped = tables(blocks)
+    simple = min(lab.SIMPLE, key=lambda name: np.mean(found[name]["test"]))
+    for method, row in found.items():
+        assert first(scores[method]["hidden energy, % ↓"]) == near(100 * np.array(row["test"]))
+        if method != simple:
+            change = 100 * np.subtract(row["test"], found[simple]["test"])
+            assert first(scores[method][f"minus {simple}"]) == near(change)
+        if "test_of_mean" in row:
+            mean, parts = scores[f"{method}, mean of 4"], list(swapped[f"{method}, mean of 4"].values())[1:]
+            assert first(mean["hidden energy, % ↓"]) == near(100 * np.array(row["test_of_mean"]))
+            assert mean["evaluations"] == str(4 * row["evaluations"]) and mean["s"] == "2.0"
+            assert float(parts[0]) == near(100 * np.array(row["test_of_mean"])) and parts[1:] == ["40.00", "30.00"]
+    assert first(scores["floor: noise"]["hidden energy, % ↓"]) == 1.23 and "9 judge" in blocks[0]
+    record["rows"] = [row for row in record["rows"] if row["method"] != "TV"]
+    assert report.of_raw_scan(record, {}) == "*Not in the record yet: TV.*"
 
 
 def test_more_steps_of_a_sampler_are_compared_with_few_on_the_same_subjects():
