@@ -71,6 +71,7 @@ SPOTS = SIX | {"pool": "max"}
 IN_NOISE = SIX | {"channels": (32, 64, 96), "patch": 4}
 UNROLLED = SMALL | {"iterations": 4}  # one network for all of them: as many weights as SMALL
 LATENTS_OF_8 = {"channels": (32, 64, 64), "latent_channels": 8, "patch": 2}
+FAST = MUON | {"peak_rate": 8e-3}
 FEW = {"batch_size": 8, "peak_rate": 1e-3}  # at so few images seen, many small steps get further than few large ones
 
 ENTRIES = (
@@ -80,7 +81,7 @@ ENTRIES = (
     unet("mednist_weak", SMALLER | SIX | {"patch": 4}, V(), MEDNIST, measure_diffusion, steps=1200, full={}),
     classifier("brain_features", SPOTS, SIX_KINDS, measure_brain_features, steps=1200),
     segmenter("brain_segmenter", 5, 6, MAPS_6000, measure_segmenter, steps=900),
-    unet("brain", DEEP, V(), HEALTHY, measure_brain, steps=2800),
+    unet("brain", DEEP, V(), HEALTHY, measure_brain, steps=14_500),
     guide(
         "brain_noisy_classifier",
         "NoisyFromClean",
@@ -91,13 +92,22 @@ ENTRIES = (
         start="brain_features",
         steps=2400,
     ),
-    unet("brain_two_classes", SMALLER | {"num_classes": 2}, V(), TWO_CLASSES, measure_two_classes, steps=1000),
-    vector_autoencoder("brain_ae", 0.0, HEALTHY, measure_neck, steps=1500),
+    unet(
+        "brain_two_classes",
+        DEEP | {"num_classes": 2},
+        V(),
+        TWO_CLASSES,
+        measure_two_classes,
+        start="brain",
+        steps=4000,
+        batch_size=32,
+    ),
+    vector_autoencoder("brain_ae", 0.0, HEALTHY, measure_neck, steps=20_250, **FAST),
     # 128 b / 96^2 makes the loss the evidence lower bound of Laplace noise of scale b; here b = 0.07
-    vector_autoencoder("brain_vae", 1e-3, HEALTHY, measure_neck, steps=1500),
-    unet("brain_dae", SMALL, COARSE_NOISE, HEALTHY, measure_coarse, steps=3000),
+    vector_autoencoder("brain_vae", 1e-3, HEALTHY, measure_neck, steps=20_250, **FAST),
+    unet("brain_dae", SMALL, COARSE_NOISE, HEALTHY, measure_coarse, steps=6250, **MUON),
     entry(
-        "brain_control", "ControlledUNet", {"num_labels": 5}, V(), MAPS_8000, measure_control, base="brain", steps=700
+        "brain_control", "ControlledUNet", {"num_labels": 5}, V(), MAPS_8000, measure_control, base="brain", steps=1500
     ),
     unet("brain_superres", SMALL | CONCAT, V(condition=low_resolution), HEALTHY, measure_super_resolution, steps=2800),
     unet("brain_superres_l2", SMALL, RegressionLoss(low_resolution), HEALTHY, measure_super_resolution, steps=700),
