@@ -135,13 +135,13 @@ METHODS = {
     ),
     "inversion, classifier": Method(
         by_twin(lambda x, g, t_0, w: heal(_two_classes(), guided_by_classifier(w), x, t_0, STEPS)),
-        grid(t_0=(0.3, 0.5), w=(3, 10)),
+        grid(t_0=(0.3, 0.5, 0.7), w=(3, 10, 30)),
         GUIDED,
         2 * STEPS,
     ),
     "inversion, classifier-free": Method(
         by_twin(lambda x, g, t_0, w: heal(_two_classes(), classifier_free(w), x, t_0, STEPS)),
-        grid(t_0=(0.3, 0.5), w=(2, 5)),
+        grid(t_0=(0.3, 0.5, 0.7), w=(2, 5, 10)),
         GUIDED[:1],
         3 * STEPS,
     ),

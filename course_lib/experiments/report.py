@@ -174,8 +174,9 @@ def settings(row):
 def prior_quality():
     """A sentence on how good the prior of the brains is, from its card."""
     card = pretrained.card("brain")
-    distances = {"distance": number(card["frechet_distance"], 0), "floor": number(card["floor"], 0)}
-    return filled("prior", images=card["images"], **distances)
+    about = {key: number(card[key], 0) for key in ("frechet_distance", "floor")}
+    about |= {"millions": number(card["weights"] / 1e6, 1), "seen": f"{card['images_seen']:,}"}
+    return filled("prior", images=card["images"], **about)
 
 
 def missing(names):
