@@ -66,7 +66,7 @@ def replacement(mask, y, step=ddpm_step):
     def replaced(denoiser, x_t, t, s, previous=None, generator=None):
         schedule = schedule_of(denoiser)
         if s > t:
-            return renoise(x_t, t, s, schedule, generator), None if previous is None else previous[1]
+            return renoise(x_t, t, s, schedule, generator), None if previous is None else previous.x_0
         x_s, x_0 = step(denoiser, x_t, t, s, generator=generator)
         known = schedule.alpha(s) * y.to(x_s) + schedule.sigma(s) * noise_like(x_s, generator)
         return mask(known) + (x_s - mask(x_s)), x_0

@@ -12,12 +12,18 @@ dpmpp_2m_step          none         2      Lu et al. (2022), DPM-Solver++, Algor
 consistency_step       yes          -      Song et al. (ICML 2023), Algorithm 1; for few-step students
 =====================  ===========  =====  ====================================================
 
-Every step has the signature step(denoiser, x_t, t, s, previous=None, generator=None) and returns x_s and the
-denoised image D(x_t, t). ``previous`` is the pair (time, denoised image) of the step before, which 2M needs. t and s
-are scalars, floats or 0-d tensors (float64 keeps more digits); where s has no noise, every step returns D. Random steps
-go down, from t to s < t. The others go up as well, which encodes an image in noise, from a t that has some. A step that
-cannot be made raises ValueError. The generator lives on the CPU. The order is that of the global error on a smooth
-problem.
+Every step, one's own too, is a function
+
+    step(denoiser, x_t, t, s, previous=None, generator=None) -> (x_s, x_0)
+
+x_t (B, ...) is the state at t, t and s are scalars, floats or 0-d tensors (float64 keeps more digits). It returns two
+tensors of the shape of x_t: x_s, the state at s, and x_0, the denoised image D(x_t, t), or None where it asked for
+none. ``previous`` is None in the first step, and else the :class:`Previous` of the step before: its time, its denoised
+image, and the x_t that it started from. The generator, from which all noise is drawn, lives on the CPU. The schedule is
+``schedule_of(denoiser)``. The loop checks what a step returns; a step that cannot be made raises ValueError.
+
+Of the steps here: where s has no noise, every one returns D. Random steps go down, from t to s < t. The others go up as
+well, which encodes an image in noise, from a t that has some. The order is that of the global error on a smooth problem.
 """
 
 from dataclasses import dataclass
@@ -196,6 +202,19 @@ STEPS = {
 
 
 @dataclass(frozen=True)
+class Previous:
+    """The step before, as a multistep method needs it: its time t, the denoised image x_0 = D(x_t, t), and the noisy
+    x_t. It unpacks as the pair (t, x_0): ``t_previous, x_0_previous = previous``."""
+
+    t: torch.Tensor
+    x_0: torch.Tensor | None
+    x_t: torch.Tensor
+
+    def __iter__(self):
+        return iter((self.t, self.x_0))
+
+
+@dataclass(frozen=True)
 class State:
     """One state of a sampling run: its time t, the noisy x_t, and the denoised image of the step that led here (or
     None)."""
@@ -203,6 +222,34 @@ class State:
     t: torch.Tensor
     x_t: torch.Tensor
     x_0: torch.Tensor | None
+
+
+def _pair(step, returned, x_t):
+    """x_s and x_0 as a step returned them. Raises ValueError, naming the step and what was expected, for anything else:
+    a tensor of two images would else pass for a pair."""
+    if isinstance(returned, (tuple, list)) and len(returned) == 2:
+        x_s, x_0 = returned
+        if _fits(x_s, x_t) and (x_0 is None or _fits(x_0, x_t)):
+            return x_s, x_0
+        found = f"({_kind(x_s)}, {_kind(x_0)})"
+    else:
+        found = _kind(returned)
+    name = getattr(step, "__qualname__", None) or getattr(getattr(step, "func", step), "__name__", type(step).__name__)
+    raise ValueError(
+        f"{name} must return the pair (x_s, x_0), two tensors of floats of the shape of x_t, {tuple(x_t.shape)}: the "
+        f"state at s and the denoised image, or None for the latter; got {found}"
+    )
+
+
+def _fits(value, x_t):
+    return torch.is_tensor(value) and value.is_floating_point() and value.shape == x_t.shape
+
+
+def _kind(value):
+    """What a value is, in a few words for an error."""
+    if torch.is_tensor(value):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return f"a {type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list)) else repr(value)[:60]
 
 
 def trajectory(denoiser, x_t, times, step=ddim_step, generator=None):
@@ -214,10 +261,12 @@ def trajectory(denoiser, x_t, times, step=ddim_step, generator=None):
     x_t : start (B, ...) at times[0]; for times[0] = 1 and a variance-preserving schedule, standard normal noise.
     times : falling times (n + 1,) in [0, 1], such as ``uniform_times(n)``; the last is usually 0. They rise where a
         deterministic step encodes an image, and turn back with :func:`~course_lib.inverse.repaint_times`.
-    step : one of this module's steps; bind its options with ``functools.partial(ddim_step, eta=0.5)``.
+    step : one of this module's steps, or one's own, by the contract at the top of this module; bind its options with
+        ``functools.partial(ddim_step, eta=0.5)``.
     generator : source of the noise of the random steps.
 
-    Raises ValueError for times that are no vector or that stand still, and for a denoiser without a schedule.
+    Raises ValueError for times that are no vector or that stand still, for a denoiser without a schedule, and for a
+    step that returns something else than (x_s, x_0).
     """
     for name, value in (("denoiser", denoiser), ("step", step)):
         if not callable(value):
@@ -230,13 +279,18 @@ def trajectory(denoiser, x_t, times, step=ddim_step, generator=None):
     previous = None
     yield State(times[0], x_t, None)
     for t, s in zip(times[:-1], times[1:]):
-        x_s, x_0 = step(denoiser, x_t, t, s, previous=previous, generator=generator)
-        previous, x_t = (t, x_0), x_s
+        x_s, x_0 = _pair(step, step(denoiser, x_t, t, s, previous=previous, generator=generator), x_t)
+        previous, x_t = Previous(t, x_0, x_t), x_s
         yield State(s, x_t, x_0)
 
 
 def sample(denoiser, x_t, times, step=ddim_step, generator=None):
-    """The image at the last of the times, (B, ...): where the :func:`trajectory` of the same arguments ends."""
+    """The image at the last of the times, (B, ...): where the :func:`trajectory` of the same arguments ends.
+
+    A step of one's own is step(denoiser, x_t, t, s, previous=None, generator=None) -> (x_s, x_0), two tensors of the
+    shape of x_t: the state at s, and D(x_t, t). ``previous`` is None or the :class:`Previous` of the step before, with
+    its t, x_0 and x_t. Raises ValueError as :func:`trajectory`.
+    """
     for state in trajectory(denoiser, x_t, times, step, generator):
         pass
     return state.x_t
