@@ -34,7 +34,7 @@ import torch
 
 from course_lib.arguments import positive, whole, within
 from course_lib.denoisers import FunctionDenoiser
-from course_lib.operators import conjugate_gradients, operator_norm
+from course_lib.operators import conjugate_gradients, operator_norm, require
 from course_lib.predictions import eps_from_x0
 from course_lib.samplers import ddpm_step, falls, noise_like
 from course_lib.schedules import has_no_signal, schedule_of
@@ -101,8 +101,10 @@ def ddnm(denoiser, operator, y):
     What A sees is taken from y, the rest (the null space of A) from the prior; so A D' = A A^+ y, which is y itself for
     a measurement without noise. Use it where y has none: with noise it reproduces the noise.
 
-    denoiser : D(x_t, t) -> (B, ...); operator : one of :mod:`course_lib.operators`; y : what it measured.
+    denoiser : D(x_t, t) -> (B, ...); operator : one of :mod:`course_lib.operators`, or another with a ``pinv``; y :
+    what it measured. Raises ValueError for an operator without one.
     """
+    require(operator, "ddnm", "pinv")
     schedule, fitted = schedule_of(denoiser), operator.pinv(y)
 
     def consistent(x_t, t, **cond):
@@ -159,6 +161,7 @@ def dps(denoiser, operator, y, noise):
     alpha_t = 0: start a little later, as log_snr_times does.
     """
     schedule = schedule_of(denoiser)
+    require(operator, "dps", "adjoint")
     _noisy(noise)
 
     def guided(x_t, t, **cond):
@@ -183,6 +186,7 @@ def dps_step(operator, y, scale, step=ddpm_step):
     (zeta' of the paper) stands for all that :func:`dps` leaves out, and is tuned: 0 or more, or ValueError. Steps that
     need ``previous`` (2M) are not meant.
     """
+    require(operator, "dps_step", "adjoint")
     if not scale >= 0:
         raise ValueError(f"scale must be 0 or more, got {scale!r}: a step below 0 leaves the measurement")
 
@@ -209,6 +213,7 @@ def pigdm(denoiser, operator, y, noise, spread=1.0):
     noise : sigma_y > 0. spread : c > 0. Raises ValueError otherwise.
     """
     schedule = schedule_of(denoiser)
+    require(operator, "pigdm", "adjoint")
     _noisy(noise)
     positive(spread=spread)
 
@@ -237,12 +242,14 @@ def diffpir(denoiser, operator, y, noise, weight=1.0):
     noise : sigma_y > 0. weight : lambda of the paper, > 0. Raises ValueError otherwise.
     """
     schedule = schedule_of(denoiser)
+    require(operator, "diffpir", "adjoint")
     _noisy(noise)
     positive(weight=weight)
 
     def fitted(x_t, t, **cond):
         x_0 = denoiser(x_t, t, **cond)
         if has_no_signal(schedule, t):
+            require(operator, "diffpir at t = 1", "pinv")
             return x_0 + operator.pinv(_rest(operator, y, x_0)).to(x_0)
         rho = float(weight * noise**2 * schedule.alpha(t) ** 2 / schedule.sigma(t) ** 2)
         # the same, written as a change of D: float rounding then scales with what changes
@@ -273,6 +280,7 @@ def tv(operator, y, weight, iterations=60, start=None):
     ``denoise_tv_chambolle`` (isotropic TV) of strength weight / L. start : left out, A^T y / L. Raises ValueError
     unless weight is positive and iterations a whole number from 1 on.
     """
+    require(operator, "tv", "adjoint")
     positive(weight=weight)
     whole(iterations=iterations)
     from skimage.restoration import denoise_tv_chambolle

@@ -22,6 +22,9 @@ Radon          sums along rays at n angles         smears each y along its ray c
 The adjoint is the gradient of <A x, y> with respect to x. Where y is complex (KSpace, MultiCoil), <a, b> is the real
 part of sum a conj(b). These two and Radon also have A.solve(b, w), which is (A^T A + w I)^-1 b, KSpace A.fit(y, w),
 which is that of b = A^T y. :func:`fitted` draws an image to a measurement by it. Nothing here knows a network.
+
+An operator of one's own is a class with ``__call__`` and ``adjoint``; from :class:`ByConjugateGradients` it has
+``solve`` and ``pinv``. :func:`check_adjoint` says whether A and its adjoint belong together.
 """
 
 import numpy as np
@@ -134,8 +137,9 @@ def _sampled(mask):
     return mask.float()
 
 
-class _ByConjugateGradients:
-    """What an operator whose A^T A has no simple inverse can do by conjugate gradients."""
+class ByConjugateGradients:
+    """What an operator whose A^T A has no simple inverse can do by conjugate gradients, from its ``__call__`` and its
+    ``adjoint`` alone: the base class for one of one's own."""
 
     def solve(self, b, weight, steps=30):
         """(A^T A + weight I)^-1 b for b of the shape of an image, weight > 0, by ``steps`` of conjugate gradients."""
@@ -230,7 +234,7 @@ def sampled_lines(size, acceleration, generator=None, centre=0.32):
     return lines
 
 
-class MultiCoil(_ByConjugateGradients):
+class MultiCoil(ByConjugateGradients):
     """Cartesian MRI with K coils (SENSE; Pruessmann et al., MRM 1999): y_k = m F(s_k x), F the centred orthonormal
     Fourier transform, m the measured points of k-space, s_k the sensitivity of coil k.
 
@@ -298,7 +302,7 @@ def sensitivities(y, centre, relative=0.05):
     return torch.where(size > relative * size.max(), smooth / size, 0.0)
 
 
-class Radon(_ByConjugateGradients):
+class Radon(ByConjugateGradients):
     """Parallel-beam CT: A x = sums along rays of the square picture turned by each angle.
 
     The picture is turned about pixel (size // 2, size // 2) by bilinear interpolation and its columns are added up, as
@@ -450,9 +454,64 @@ def fitted(operator, y, x, weight):
 
     operator : one that can ``solve``. weight : > 0, a number or a tensor of one. Gradients reach x and weight, by one
     more solve, as exact as ``solve`` is (Aggarwal et al., MoDL, IEEE TMI 2019); for Radon, too, though its calls give
-    none.
+    none. Raises ValueError for an operator that cannot solve.
     """
+    require(operator, "fitted", "adjoint", "solve")
     return _Fitted.apply(x, torch.as_tensor(weight, dtype=x.dtype, device=x.device), operator, y)
+
+
+def check_adjoint(operator, x, seed=0):
+    """How far an operator and its adjoint are from <A x, y> = <x, A^T y>: the difference of the two for random y,
+    relative to |A x| |y|, a float; rounding alone leaves about 1e-16 in double precision, 1e-7 in single.
+
+    operator : with ``__call__`` and ``adjoint``. x : images of the kind that it takes, or their shape, (B, C, H, W) or
+    (B, d), for random ones in double precision. Raises ValueError where A is not linear, A^T y has not the shape of x,
+    or the difference is no rounding: then methods that use both draw wrong images without another sign.
+    """
+    require(operator, "check_adjoint", "adjoint")
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(like):
+        if like.is_complex():
+            return torch.complex(random(like.real), random(like.real))
+        return torch.randn(like.shape, dtype=like.dtype, generator=generator).to(like.device)
+
+    if not torch.is_tensor(x):
+        x = torch.randn(tuple(x), dtype=torch.float64, generator=generator)
+    z, rounding = random(x), 1000 * torch.finfo(x.dtype).eps
+    Ax, Az = operator(x), operator(z)
+    bent = float((operator(2 * x - z) - (2 * Ax - Az)).abs().max() / torch.maximum(Ax.abs().max(), Az.abs().max()))
+    if not bent <= rounding:
+        raise ValueError(f"A is not linear: A(2 x - z) and 2 A(x) - A(z) differ by {bent:.1e} of the largest value")
+    y = random(Ax)
+    back = operator.adjoint(y)
+    if back.shape != x.shape or back.is_complex() != x.is_complex():
+        kinds = ["complex" if part.is_complex() else "real" for part in (x, back)]
+        raise ValueError(
+            f"A.adjoint(y) must be as x is, {kinds[0]} {tuple(x.shape)}, for y as A(x), {tuple(y.shape)}; got "
+            f"{kinds[1]} {tuple(back.shape)}"
+        )
+    left, right = (float((a * b.conj()).sum().real) for a, b in ((Ax, y), (x, back)))
+    gap = abs(left - right) / float(Ax.abs().square().sum().sqrt() * y.abs().square().sum().sqrt())
+    if not gap <= rounding:
+        raise ValueError(
+            f"A.adjoint is not the adjoint of A: <A x, y> = {left:.6g} and <x, A^T y> = {right:.6g} for random x and y "
+            f"(relative gap {gap:.1e}); torch.autograd.functional.vjp(A, x, y)[1] is what A.adjoint(y) must be"
+        )
+    return gap
+
+
+def require(operator, method, *names):
+    """Raises ValueError, with the remedy, where an operator lacks one of the names that a method calls: "adjoint",
+    "solve" or "pinv"."""
+    for name in names:
+        if not callable(getattr(operator, name, None)):
+            what, remedy = {
+                "adjoint": ("A^T y", "write it, and test it by operators.check_adjoint"),
+                "solve": ("(A^T A + w I)^-1 b", "inherit it from operators.ByConjugateGradients"),
+                "pinv": ("A^+ y, the shortest x that fits y best", "inherit it from operators.ByConjugateGradients"),
+            }[name]
+            raise ValueError(f"{method} needs operator.{name}, {what}; {type(operator).__name__} has none: {remedy}")
 
 
 def operator_norm(operator, x, iterations=15):

@@ -23,7 +23,8 @@ image, and the x_t that it started from. The generator, from which all noise is 
 ``schedule_of(denoiser)``. The loop checks what a step returns; a step that cannot be made raises ValueError.
 
 Of the steps here: where s has no noise, every one returns D. Random steps go down, from t to s < t. The others go up as
-well, which encodes an image in noise, from a t that has some. The order is that of the global error on a smooth problem.
+well, which encodes an image in noise, from a t that has some. The order is that of the global error on a smooth
+problem.
 """
 
 from dataclasses import dataclass
