@@ -1,14 +1,21 @@
-"""The networks that ship: ``weights/NAME.safetensors`` with a card ``NAME.json`` that says how it was made and how
-good it is.
+"""Networks on disk: ``NAME.safetensors`` with a card ``NAME.json`` that says how it was made and how good it is. Those
+that ship lie in ``course_lib/weights``; one's own in any ``folder``, by the same functions.
 
-A card must say ``network`` and ``network_args``, what :func:`~course_lib.networks.build` takes, and ``sha256`` of the
-weights; that of a diffusion network also ``loss``, ``schedule`` and ``kind``; that of a network which steers another
-one, ``base``, its name. ``card_sha256`` covers what decides how the network computes (``DECISIVE``), so that no edit or
+A card must say
+
+    network, network_args    what :func:`~course_lib.networks.build` takes
+    kind, schedule           of a diffusion network, and ``schedule_args`` where the schedule has other numbers than by
+                             default; :func:`loss_entries` gives them all
+    base                     of a network that steers a shipped one, its name
+
+and may say what else is worth knowing. :func:`save` adds ``stored``, ``weights`` (their number), ``bytes``, ``sha256``
+of the file, and ``card_sha256``, which covers what decides how the network computes (``DECISIVE``), so that no edit or
 damage of it passes in silence; the rest may be edited.
 """
 
 import functools
 import hashlib
+import inspect
 import json
 import re
 from pathlib import Path
@@ -16,6 +23,7 @@ from pathlib import Path
 import torch
 
 from course_lib import runtime, schedules
+from course_lib.arguments import one_of
 from course_lib.denoisers import NetworkDenoiser
 from course_lib.eight_bits import is_large, packed, unpacked
 from course_lib.files import read_tensors, sha256, write_atomically, write_tensors
@@ -26,6 +34,7 @@ from course_lib.runtime import placed
 
 WEIGHTS = Path(__file__).parent / "weights"
 REMEDY = "get it back with `git checkout -- course_lib/weights`, or install the course anew"
+STORED = ("float32", "float16", "int8")
 REQUIRED = ("network", "network_args", "sha256", "card_sha256")
 DECISIVE = (
     *("network", "network_args", "base", "loss", "schedule", "schedule_args", "kind"),
@@ -33,9 +42,13 @@ DECISIVE = (
 )
 
 
-def names():
-    """The names of all networks that ship, sorted."""
-    return sorted(path.stem for path in WEIGHTS.glob("*.json"))
+def names(folder=None):
+    """The names of all networks of a folder, or of all that ship, sorted."""
+    return sorted(path.stem for path in Path(folder or WEIGHTS).glob("*.json"))
+
+
+def _remedy(folder):
+    return "write it anew with pretrained.save" if folder else REMEDY
 
 
 def _path(name, ending, folder=None):
@@ -45,21 +58,24 @@ def _path(name, ending, folder=None):
     return Path(folder or WEIGHTS) / f"{name}{ending}"
 
 
-def card(name):
-    """The card of a network: recipe, data, licence, measured quality, sha256. Raises ValueError for an unknown name,
-    and for a card that is damaged or was edited."""
-    path = _path(name, ".json")
+def card(name, folder=None):
+    """The card of a network: recipe, data, licence, measured quality, sha256. folder : where :func:`save` wrote it;
+    left out, the networks that ship. Raises ValueError for an unknown name, and for a card that is damaged or was
+    edited."""
+    path = _path(name, ".json", folder)
     if not path.exists():
-        raise ValueError(f"no network {name!r} in {WEIGHTS}; there are: {', '.join(names())}")
+        there = ", ".join(names(folder)) or "none"
+        raise ValueError(f"no network {name!r} in {folder or WEIGHTS}; there are: {there}")
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         missing = [key for key in REQUIRED if key not in about]
     except (ValueError, TypeError) as error:  # no JSON, or no object
-        raise ValueError(f"{path} is no readable card ({error}): {REMEDY}") from error
+        raise ValueError(f"{path} is no readable card ({error}): {_remedy(folder)}") from error
+    said = f"{_remedy(folder)}; write_card seals your own"
     if missing:
-        raise ValueError(f"{path} is no whole card, it lacks {', '.join(missing)}: {REMEDY}; write_card seals your own")
+        raise ValueError(f"{path} is no whole card, it lacks {', '.join(missing)}: {said}")
     if about["card_sha256"] != seal(about):
-        raise ValueError(f"{path} was edited or is damaged (card_sha256 differs): {REMEDY}; write_card seals your own")
+        raise ValueError(f"{path} was edited or is damaged (card_sha256 differs): {said}")
     return about
 
 
@@ -93,30 +109,64 @@ def sha256_of(networks):
     return {name: card(name)["sha256"] for name in networks} if set(networks) <= set(names()) else None
 
 
+def loss_entries(loss):
+    """What the card of a network says of its loss, a dict for JSON: the class, and, where the loss has them, kind and
+    schedule with the numbers that it was made with."""
+    inner = getattr(loss, "loss", loss)
+    about = {"loss": type(inner).__name__}
+    if inner is not loss:
+        about["around"] = type(loss).__name__
+    if hasattr(loss, "schedule"):
+        about["schedule"] = type(loss.schedule).__name__
+        taken = inspect.signature(type(loss.schedule)).parameters
+        arguments = {key: value for key, value in vars(loss.schedule).items() if key in taken}
+        if arguments:
+            about["schedule_args"] = {k: v.tolist() if torch.is_tensor(v) else v for k, v in arguments.items()}
+    if hasattr(loss, "kind"):
+        about["kind"] = loss.kind
+    return about
+
+
 def _check_known(name, about):
-    """Raises ValueError, naming the entry, where a card names a network, kind or schedule that the library lacks."""
+    """Raises ValueError, naming the entry, where a card lacks what it must say, or names a network, kind or schedule
+    that the library lacks."""
+    if missing := [key for key in ("network", "network_args") if key not in about]:
+        raise ValueError(
+            f"the card of {name} lacks {' and '.join(missing)}: network is a name such as 'DiffusionUNet', "
+            "network_args a dict of what it was built with"
+        )
     listed = [
         key for key, value in vars(schedules).items() if isinstance(value, type) and value is not schedules.Schedule
     ]
     for key, values in {"network": NETWORKS, "kind": KINDS, "schedule": listed}.items():
         if key in about and about[key] not in values:
             raise ValueError(f"the card of {name} has {key} {about[key]!r}; known: {', '.join(values)}")
+    if "kind" in about and "schedule" not in about:
+        raise ValueError(f"the card of {name} has kind but no schedule: loss_entries(loss) gives both")
+    if "schedule" in about:
+        try:
+            getattr(schedules, about["schedule"])(**about.get("schedule_args", {}))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"the card of {name} has schedule_args that {about['schedule']} refuses: {error}"
+            ) from error
 
 
-def _tensors(name, about):
+def _tensors(name, about, folder=None):
     """The verified tensors of a network. Raises ValueError when the file is missing or is not the one on its card."""
-    path = _path(name, ".safetensors")
+    path = _path(name, ".safetensors", folder)
     if not path.exists():
-        raise ValueError(f"{path} is missing: {REMEDY}")
+        raise ValueError(f"{path} is missing: {_remedy(folder)}")
     if sha256(path) != about["sha256"]:
-        raise ValueError(f"{path} is not the file on its card (sha256 differs): {REMEDY}")
+        raise ValueError(f"{path} is not the file on its card (sha256 differs): {_remedy(folder)}")
     return read_tensors(path)[0]
 
 
-def _entry(name, mapping, key, what):
+def _entry(name, mapping, key, what, folder=None):
     """mapping[key]. Raises ValueError, in words, for a network that has none."""
     if key not in mapping:
-        raise ValueError(f"{name} has no {what}: another network is meant, one of {', '.join(names())}")
+        meant = "" if folder else f": another network is meant, one of {', '.join(names())}"
+        raise ValueError(f"{name} has no {what}{meant}")
     return mapping[key]
 
 
@@ -126,29 +176,42 @@ def fresh(network, network_args, base=None):
     return build(network, **({"base": load(base)} if base else {}), **network_args)
 
 
-@functools.cache
-def load(name):
-    """The network of that name, in evaluation mode on this machine's device, float32. Raises ValueError as
-    :func:`card` does."""
-    about = card(name)
+def load(name, folder=None):
+    """The network of that name, in evaluation mode on this machine's device, float32; the same object again, until its
+    card is another. folder : as for :func:`card`. Raises ValueError as :func:`card` does, and for weights that are not
+    those of the network on the card."""
+    return _loaded(name, folder, card(name, folder)["card_sha256"])
+
+
+@functools.lru_cache(64)
+def _loaded(name, folder, card_sha256):
+    """:func:`load`, by the card with that seal."""
+    about = card(name, folder)
     net = fresh(about["network"], about["network_args"], about.get("base"))
-    tensors = unpacked(_tensors(name, about))
-    net.load_state_dict({key: value.float() for key, value in tensors.items() if not key.startswith("reference.")})
+    tensors = unpacked(_tensors(name, about, folder))
+    try:
+        net.load_state_dict({key: value.float() for key, value in tensors.items() if not key.startswith("reference.")})
+    except RuntimeError as error:
+        raise ValueError(
+            f"the weights of {name} are not those of the {about['network']} that its network_args "
+            f"{about['network_args']} make: correct them, and seal the card by write_card"
+        ) from error
     return placed(net.eval().requires_grad_(False))
 
 
-def load_denoiser(name, clip=True, precision=None):
-    """The :class:`~course_lib.denoisers.NetworkDenoiser` of a shipped diffusion network. Raises ValueError for a
-    network of another sort, and as :func:`card` does.
+def load_denoiser(name, clip=True, precision=None, folder=None):
+    """The :class:`~course_lib.denoisers.NetworkDenoiser` of a diffusion network. Raises ValueError for a network of
+    another sort, and as :func:`load` does.
 
-    clip: for images in [-1, 1]; not for latents. precision: left out, the faster on this machine,
-    :func:`course_lib.runtime.precision`; torch.float32 to compare digits.
+    clip: for images in [-1, 1]; not for latents. precision: in which it computes, however it is stored; left out, the
+    faster on this machine, :func:`course_lib.runtime.precision`; torch.float32 to compare digits. folder: as for
+    :func:`card`.
     """
-    about = card(name)
-    kind = _entry(name, about, "kind", "prediction kind, as it is no diffusion network")
-    schedule = getattr(schedules, _entry(name, about, "schedule", "schedule, as it is no diffusion network"))
+    about = card(name, folder)
+    kind = _entry(name, about, "kind", "prediction kind, as it is no diffusion network", folder)
+    schedule = getattr(schedules, _entry(name, about, "schedule", "schedule, as it is no diffusion network", folder))
     schedule = schedule(**about.get("schedule_args", {}))
-    return NetworkDenoiser(load(name), schedule, kind, clip, precision or runtime.precision())
+    return NetworkDenoiser(load(name, folder), schedule, kind, clip, precision or runtime.precision())
 
 
 def load_classifier(name, precision=None):
@@ -186,29 +249,36 @@ def _checked(key, value, stored):
         if not value.isfinite().all():
             raise ValueError(f"{key} holds NaN or infinite values: nothing was written; train again from before them")
         raise ValueError(
-            f"{key} reaches {float(value.abs().max()):g}, beyond the {torch.finfo(torch.float16).max:g} of float16, in "
-            "which weights are stored: nothing was written; hand it in by `extra`, which is kept as it is"
+            f"{key} reaches {float(value.abs().max()):g}, beyond the {torch.finfo(torch.float16).max:g} of float16: "
+            "nothing was written; store the weights in float32, or hand it in by `extra`, which is kept as it is"
         )
     return stored
 
 
-def save(name, net, about, extra=None, folder=None, *, eight_bits=False):
-    """Write a network and its card, left out beside those that ship. about: what the card says; extra: tensors kept as
-    they are; eight_bits: whether large weights are stored in eight bits (:mod:`course_lib.eight_bits`), not in float16.
+def save(name, net, about, extra=None, folder=None, *, stored="float16"):
+    """Write a network and its card, NAME.safetensors and NAME.json, into a folder, which is made; left out, beside
+    those that ship. :func:`load` reads it back.
+
+    about: what the card says, at least what it must (see above). extra: tensors kept as they are. stored: "float32",
+    the weights as they are, to the last digit; "float16", half the bytes, each rounded by at most 1/2048 of itself; or
+    "int8", a quarter, large weights in eight bits (:mod:`course_lib.eight_bits`) and the others in float16. Whichever,
+    the network that comes back computes in float32.
 
     Raises ValueError, before anything is written, for a name that leaves the folder, for weights that are NaN, infinite
-    or beyond float16, and for a card that names what the library does not know.
+    or beyond float16 where that is asked for, and for a card that lacks what it must say or names what the library does
+    not know.
     """
+    one_of(STORED, stored=stored)
     path, extra = _path(name, ".safetensors", folder), extra or {}
     _check_known(name, about)
     tensors = {}
     for key, value in net.state_dict().items():
         if key not in extra:
             value = value.cpu()
-            as_it_is = not value.is_floating_point() or (eight_bits and is_large(value))
-            tensors[key] = _checked(key, value, value if as_it_is else value.half())
-    tensors = packed(tensors) if eight_bits else tensors
+            halved = value.is_floating_point() and (stored == "float16" or (stored == "int8" and not is_large(value)))
+            tensors[key] = _checked(key, value, value.half() if halved else value)
+    tensors = packed(tensors) if stored == "int8" else tensors
     tensors |= {key: _checked(key, value, value) for key, value in extra.items()}
     write_tensors(path, tensors)
     about = {"weights": sum(weight.numel() for weight in net.parameters())} | about
-    write_card(name, about | {"bytes": path.stat().st_size, "sha256": sha256(path)}, folder)
+    write_card(name, about | {"stored": stored, "bytes": path.stat().st_size, "sha256": sha256(path)}, folder)

@@ -92,7 +92,7 @@ def _train_next(args):
     net, about, extra = measured(recipe, args.folder)
     missed = entry.misses(about)
     if not missed:
-        pretrained.save(entry.name, net, about, extra, eight_bits=True)
+        pretrained.save(entry.name, net, about, extra, stored="int8")
     write_atomically(measured_path(entry.name, args.folder), json.dumps(about, indent=2).encode())
     print(f"{entry.name} is {'shipped' if not missed else 'not shipped: ' + '; '.join(missed)}")
 

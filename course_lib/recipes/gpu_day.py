@@ -204,12 +204,12 @@ def _train_and_measure(day, name, until):
             "loss": loss,
         }
         made = recipe.describe()
-        pretrained.save(name, rounded(net), made | {"steps": steps}, eight_bits=True)  # there may be no time to measure
+        pretrained.save(name, rounded(net), made | {"steps": steps}, stored="int8")  # there may be no time to measure
         _take_home(day, name)
         _say(day, name, said)
         net, about, extra = measured(recipe, folder)
         about |= {"training_images": len(recipe.load_data()[0])}
-        pretrained.save(name, net, about, extra, eight_bits=True)
+        pretrained.save(name, net, about, extra, stored="int8")
         _take_home(day, name)
         missed = entry.misses(about)
         said |= {"result": "; ".join(missed) or "meets its bar"}

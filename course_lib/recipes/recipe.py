@@ -65,15 +65,7 @@ class Recipe:
         if self.optimizer != "AdamW":
             about["optimizer"] = self.optimizer
         loss = getattr(self.loss, "loss", self.loss)
-        about |= {"peak_rate": self.peak_rate, "seed": self.seed, "loss": type(loss).__name__}
-        if loss is not self.loss:
-            about["around"] = type(self.loss).__name__
-        if hasattr(self.loss, "schedule"):
-            about["schedule"] = type(self.loss.schedule).__name__
-            if arguments := vars(self.loss.schedule):
-                about["schedule_args"] = dict(arguments)
-        if hasattr(self.loss, "kind"):
-            about["kind"] = self.loss.kind
+        about |= {"peak_rate": self.peak_rate, "seed": self.seed} | pretrained.loss_entries(self.loss)
         if getattr(loss, "time_shift", 1.0) != 1.0:
             about["time_shift"] = loss.time_shift
         return about

@@ -147,5 +147,5 @@ def measured(recipe, folder):
 def ship(recipe, folder):
     """Measure a trained recipe and write ``weights/NAME.safetensors`` and its card."""
     net, about, extra = measured(recipe, folder)
-    pretrained.save(recipe.name, net, about, extra, eight_bits=True)
+    pretrained.save(recipe.name, net, about, extra, stored="int8")
     return about

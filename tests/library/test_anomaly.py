@@ -114,7 +114,6 @@ def test_the_network_of_two_classes_goes_on_from_that_of_healthy_brains(few_and_
     for path in pretrained.WEIGHTS.glob("brain_features.*"):
         shutil.copy(path, weights)
     monkeypatch.setattr(pretrained, "WEIGHTS", weights)
-    pretrained.load.cache_clear()
     torch.manual_seed(0)
     base = dataclasses.replace(base, network_args=small)
     net = base.fresh()
@@ -143,7 +142,6 @@ def test_the_network_of_two_classes_goes_on_from_that_of_healthy_brains(few_and_
     assert entry.misses(card), "an untrained network misses the bar, in words"
     denoiser = pretrained.load_denoiser("brain_two_classes")  # as the study of notebook 11 loads it
     assert denoiser(noise(2, 1, 32, 32), 0.5, y=torch.tensor([0, 1])).shape == (2, 1, 32, 32)
-    pretrained.load.cache_clear()
 
 
 def test_shipped_size_of_the_recipes_stays_small():

@@ -36,7 +36,6 @@ def weights(tmp_path_factory):
     """A folder of untrained networks in place of the shipped ones."""
     folder, before = tmp_path_factory.mktemp("weights"), pretrained.WEIGHTS
     pretrained.WEIGHTS = folder
-    pretrained.load.cache_clear()
     torch.manual_seed(0)
     for name, (network, arguments, more) in NETWORKS.items():
         net = build(network, **arguments)
@@ -46,7 +45,6 @@ def weights(tmp_path_factory):
     pretrained.write_card("control", ABOUT | {"network": "ControlledUNet", "network_args": {}, "sha256": ""})
     yield
     pretrained.WEIGHTS = before
-    pretrained.load.cache_clear()
 
 
 def run(name, folder, *more, n=2):

@@ -187,7 +187,6 @@ def test_training_may_start_from_a_shipped_network(tiny, monkeypatch, capsys):
     """Its first weights are those; the card says so; and it is a run of its own."""
     recipe, folder = RECIPES["tiny"], str(tiny / "runs")
     assert run_main(monkeypatch, "--folder", folder, "--ship") == 0
-    pretrained.load.cache_clear()
     monkeypatch.setitem(RECIPES, "tiny2", dataclasses.replace(recipe, name="tiny2", steps=1, peak_rate=1e-12))
     monkeypatch.setattr("sys.argv", ["train", "tiny2", "--from", "tiny", "--folder", folder, "--ship"])
     assert train.main() == 0
@@ -204,7 +203,6 @@ def test_training_may_start_from_a_shipped_network(tiny, monkeypatch, capsys):
     message = "tiny has another architecture than tiny: start from one of the same"
     refused(monkeypatch, capsys, message, "--from", "tiny", "--folder", str(tiny / "other"))
     refused(monkeypatch, capsys, "no network 'nobody'", "--from", "nobody", "--folder", str(tiny / "other"))
-    pretrained.load.cache_clear()
 
 
 # ---- The queue -------------------------------------------------------------------------------------------------------
