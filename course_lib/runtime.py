@@ -7,6 +7,7 @@ import sys
 import time
 
 import torch
+from torch import distributed
 
 from course_lib.arguments import whole
 
@@ -17,10 +18,28 @@ def full_profile():
 
 
 def device():
-    """The device to compute on: "cuda", "mps" or "cpu"."""
+    """The device to compute on: "cuda", "mps" or "cpu"; of several GPUs the one that :func:`join_processes` took."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def join_processes():
+    """Under ``torchrun``: take the GPU of this process, number LOCAL_RANK on its machine, so that "cuda" means it from
+    here on, and join the other processes. On its own, a process does nothing.
+
+    Raises ValueError where RANK is set and LOCAL_RANK is not, and on a machine with fewer GPUs than processes.
+    """
+    if "RANK" not in os.environ:
+        return
+    if not {"LOCAL_RANK", "LOCAL_WORLD_SIZE"} <= os.environ.keys():
+        raise ValueError("RANK is set, but LOCAL_RANK or LOCAL_WORLD_SIZE is not: start several processes by torchrun")
+    if device() == "cuda":
+        processes, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if processes > gpus:
+            raise ValueError(f"{processes} processes on a machine of {gpus} GPUs: give --nproc-per-node {gpus} at most")
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group()
 
 
 def placed(net):

@@ -1,8 +1,10 @@
-"""``python -m course_lib.train NAME``: train one of the networks that the course ships.
+"""``python -m course_lib.train NAME``: train one of the networks that the course ships, or, by ``my_recipe.py``, one's
+own: a file that sets ``recipe``, a :class:`~course_lib.recipes.recipe.Recipe`.
 
 Training may be killed and called again: it goes on from its last checkpoint. It runs on one process or, under
-``torchrun --nproc-per-node K -m course_lib.train NAME``, on K. ``--ship`` measures the result and writes weights and
-card. ``--from OTHER`` starts from the weights of a shipped network of the same architecture. ``--compile`` runs the
+``torchrun --nproc-per-node K -m course_lib.train NAME``, on K, each with a GPU of its own where there are some, and its
+share of each batch. ``--ship`` measures the result and writes weights and card, those of one's own into ``--folder``.
+``--from OTHER`` starts from the weights of a shipped network of the same architecture. ``--compile`` runs the
 network under ``torch.compile``, which pays in trainings of an hour or more: those of the queue, so there it is on.
 
 In place of a name, ``--next`` takes the next entry of the queue, ``course_lib/recipes/queue.py``, and with ``--ship``
@@ -12,8 +14,9 @@ ships it if it meets its bar; ``--gpu-day MINUTES`` trains the whole queue on on
 import argparse
 import dataclasses
 import json
-import os
+import runpy
 import sys
+from pathlib import Path
 
 import torch
 from torch import distributed
@@ -25,14 +28,29 @@ from course_lib.files import write_atomically
 from course_lib.recipes import RECIPES
 from course_lib.recipes.gpu_day import gpu_day
 from course_lib.recipes.queue import measured_path, next_entry
+from course_lib.recipes.recipe import Recipe
 from course_lib.recipes.runs import checkpoint_path, is_main_process, measured, precision_of, run, settings, ship
 
 
+def _is_file(name):
+    return name.endswith(".py")
+
+
+def _own(path):
+    """The ``recipe`` that a file sets. Raises ValueError where it is missing or sets none."""
+    if not Path(path).is_file():
+        raise ValueError(f"there is no file {path}: give that of your recipe, or the name of one of the course's")
+    recipe = runpy.run_path(path).get("recipe")
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"{path} must set `recipe`, as unet(...) of course_lib/recipes/recipe.py makes one")
+    return recipe
+
+
 def _recipe(name, steps):
-    """The entry of that name, with so many steps, or its own for None."""
-    if name not in RECIPES:
-        raise ValueError(f"no recipe {name!r}; there are: {', '.join(sorted(RECIPES))}")
-    recipe = RECIPES[name]
+    """The entry of that name, or that of a file, with so many steps, or its own for None."""
+    if not _is_file(name) and name not in RECIPES:
+        raise ValueError(f"no recipe {name!r}; there are: {', '.join(sorted(RECIPES))}; or a file of your own, NAME.py")
+    recipe = _own(name) if _is_file(name) else RECIPES[name]
     if runtime.full_profile():
         recipe = dataclasses.replace(recipe, **recipe.full)
     if steps is not None:
@@ -43,10 +61,14 @@ def _recipe(name, steps):
 
 
 def _precision(asked, recipe, folder):
-    """torch.float32 or torch.bfloat16; for "auto" that of the checkpoint, or the recipe's."""
+    """torch.float32 or torch.bfloat16; for "auto" that of the checkpoint, or the recipe's. One for all processes, since
+    each would measure for itself which is faster."""
     if asked == "auto":
         asked = settings(recipe, folder).get("precision")
-    return getattr(torch, asked) if asked else precision_of(recipe)
+    found = [getattr(torch, asked) if asked else precision_of(recipe)]
+    if distributed.is_initialized():
+        distributed.broadcast_object_list(found)
+    return found[0]
 
 
 def _compiled(args):
@@ -74,7 +96,7 @@ def _train_named(args):
     recipe = _recipe(args.name, args.steps)
     _train(recipe, args.start, args)
     if args.ship and is_main_process():
-        print(ship(recipe, args.folder))
+        print(ship(recipe, args.folder, args.folder if _is_file(args.name) else None))
 
 
 def _train_next(args):
@@ -109,9 +131,9 @@ def _train_all(args):
 def main(argv=None):
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m course_lib.train", description="Train one of the networks that the course ships."
+        prog="python -m course_lib.train", description="Train a network that the course ships, or one of your own."
     )
-    parser.add_argument("name", nargs="?", help="the network to train, an entry of course_lib/recipes")
+    parser.add_argument("name", nargs="?", help="an entry of course_lib/recipes, or a file of your own, NAME.py")
     parser.add_argument("--next", action="store_true", help="train the next entry of the queue instead")
     parser.add_argument(
         "--gpu-day", type=float, metavar="MINUTES", help="train the whole queue instead, on a large GPU"
@@ -138,9 +160,8 @@ def main(argv=None):
         parser.error("give the name of a network, or --next for the next one of the queue, or --gpu-day for all of it")
     if not args.name and (args.steps is not None or args.start):
         parser.error("--steps and --from are those of the queue's entries: leave them out")
-    if "RANK" in os.environ:
-        distributed.init_process_group()
     try:
+        runtime.join_processes()
         (_train_all if many else _train_next if args.next else _train_named)(args)
     except (ValueError, OSError, DataError) as error:
         status, said = 1, error
@@ -148,7 +169,7 @@ def main(argv=None):
         status, said = 130, stop
     else:
         return 0
-    if is_main_process():
+    if is_main_process() or not distributed.is_initialized():  # a process that could not join speaks for itself
         print(f"course_lib.train: {said}", file=sys.stderr)
     return status
 

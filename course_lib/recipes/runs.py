@@ -144,8 +144,8 @@ def measured(recipe, folder):
     return net, about | _cost(recipe, folder, step) | quality, extra
 
 
-def ship(recipe, folder):
-    """Measure a trained recipe and write ``weights/NAME.safetensors`` and its card."""
+def ship(recipe, folder, into=None):
+    """Measure a trained recipe and write NAME.safetensors and its card ``into`` a folder, or beside those that ship."""
     net, about, extra = measured(recipe, folder)
-    pretrained.save(recipe.name, net, about, extra, stored="int8")
+    pretrained.save(recipe.name, net, about, extra, into, stored="int8")
     return about

@@ -58,7 +58,7 @@ def tiny_day(monkeypatch, tmp_path):
     monkeypatch.setattr(queue, "QUEUE", entries)
     (tmp_path / "weights").mkdir()
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path / "weights")
-    yield lambda seconds: gpu_day.gpu_day(seconds / 60, tmp_path / "day", 2, precision=torch.float32)
+    return lambda seconds: gpu_day.gpu_day(seconds / 60, tmp_path / "day", 2, precision=torch.float32)
 
 
 def test_a_day_trains_what_it_can_and_ends_in_time(tiny_day, tmp_path):

@@ -183,7 +183,7 @@ def folder(tmp_path, monkeypatch):
     about |= {"kind": "v", "loss": "DiffusionLoss", "schedule_args": {"beta_min": 0.2, "beta_max": 10.0}}
     torch.manual_seed(0)
     pretrained.save("x", pretrained.build("DiffusionUNet", channels=(32,), patch=4), about, folder=tmp_path / "weights")
-    yield tmp_path / "weights"
+    return tmp_path / "weights"
 
 
 @pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "a\\b", ".x", "", "x.json", "..", None, 3])
