@@ -454,3 +454,30 @@ def test_diffpir_is_right_in_single_precision_however_little_the_denoiser_counts
     t = Cosine().time(log_snr)
     single = diffpir(D, A, y.to(torch.complex64), 0.02, 0.3)(x_t.float(), t)
     torch.testing.assert_close(single.double(), diffpir(D, A, y, 0.02, 0.3)(x_t, t), rtol=0, atol=1e-4)
+
+
+def test_what_an_operator_lacks_is_named_by_the_method_that_needs_it():
+    """``pinv`` for DDNM at once, for DiffPIR at t = 1 alone; ``adjoint`` for all others at once."""
+
+    class Seen:
+        def __call__(self, x):
+            return x[:, :1]
+
+    class Both(Seen):
+        def adjoint(self, y):
+            return torch.cat([y, torch.zeros_like(y)], 1)
+
+    D, y = GaussianDenoiser(torch.zeros(2).double(), COV, Cosine()), torch.tensor([[KNOWN]]).double()
+    for make in (ddnm, lambda D, A, y: diffpir(D, A, y, 0.1)(noise(3), torch.tensor(1.0))):
+        with pytest.raises(ValueError, match="(ddnm|diffpir at t = 1) needs operator.pinv, A.. y, .*; Both has none"):
+            make(D, Both(), y)
+    assert diffpir(D, Both(), y, 0.1)(noise(3), torch.tensor(0.9).double()).shape == (3, 2)
+    for name, make in {
+        "dps": lambda A: dps(D, A, y, 0.1),
+        "dps_step": lambda A: dps_step(A, y, 0.5),
+        "pigdm": lambda A: pigdm(D, A, y, 0.1),
+        "diffpir": lambda A: diffpir(D, A, y, 0.1),
+        "tv": lambda A: tv(A, y, 0.1),
+    }.items():
+        with pytest.raises(ValueError, match=f"{name} needs operator.adjoint, A.T y; Seen has none: write it"):
+            make(Seen())

@@ -8,11 +8,13 @@ from skimage.transform import downscale_local_mean
 
 from course_lib.operators import (
     Blur,
+    ByConjugateGradients,
     Downsample,
     KSpace,
     Mask,
     MultiCoil,
     Radon,
+    check_adjoint,
     conjugate_gradients,
     ellipse,
     fitted,
@@ -451,3 +453,77 @@ def test_coils_and_calibration_that_do_not_fit_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             wrong()
+
+
+# ---- Operators of one's own ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("A", "shape"),
+    [*((A, SHAPE) for A in CASES.values()), *SCANS.values(), (coils(1), (2, 1, 6, 7)), (coils(2), (2, 2, 6, 7))],
+    ids=[*CASES, *SCANS, "coils, real", "coils, complex"],
+)
+def test_the_adjoints_here_pass_their_own_check(A, shape):
+    assert check_adjoint(A, shape) < 1e-14
+    assert check_adjoint(A, random(shape, 0).float(), seed=1) < 1e-5
+
+
+class Matrix(ByConjugateGradients):
+    """y = M x, and ``change`` of the right adjoint."""
+
+    def __init__(self, M, change=lambda x: x):
+        self.M, self.change = M, change
+
+    def __call__(self, x):
+        return x @ self.M.T
+
+    def adjoint(self, y):
+        return self.change(y @ self.M)
+
+
+WIDE = random((4, 6), 7)
+
+
+@pytest.mark.parametrize(
+    ("A", "message"),
+    [
+        (Matrix(WIDE, lambda x: 1.001 * x), "A.adjoint is not the adjoint of A: <A x, y> = .* and <x, A.T y> = .*vjp"),
+        (Matrix(WIDE, lambda x: x.roll(1, 1)), "A.adjoint is not the adjoint"),
+        (Matrix(WIDE, lambda x: x + 0.1), "A.adjoint is not the adjoint"),
+        (
+            Matrix(WIDE, lambda x: x[:, :3]),
+            r"must be as x is, real \(5, 6\), for y as A\(x\), \(5, 4\); got real \(5, 3\)",
+        ),
+        (Matrix(WIDE, lambda x: x + 0j), r"real \(5, 6\), .* got complex \(5, 6\)"),
+    ],
+    ids=["a factor", "other pixels", "an offset", "another shape", "complex"],
+)
+def test_a_wrong_adjoint_is_refused(A, message):
+    assert check_adjoint(Matrix(WIDE), (5, 6)) < 1e-14
+    with pytest.raises(ValueError, match=message):
+        check_adjoint(A, (5, 6))
+
+
+def test_what_is_not_linear_or_not_there_is_refused():
+    class Magnitude(Matrix):
+        def __call__(self, x):
+            return super().__call__(x).abs()
+
+    class Forward:
+        def __call__(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="A is not linear"):
+        check_adjoint(Magnitude(WIDE), (5, 6))
+    with pytest.raises(ValueError, match="check_adjoint needs operator.adjoint, A.T y; Forward has none: write it"):
+        check_adjoint(Forward(), (5, 6))
+    with pytest.raises(ValueError, match="fitted needs operator.solve.*inherit it from operators.ByConjugateGradients"):
+        fitted(Mask(torch.ones(6)), random((5, 6), 0), random((5, 6), 1), 0.1)
+
+
+def test_the_base_class_gives_solve_and_pinv_of_the_matrix():
+    A, b, weight = Matrix(WIDE), random((5, 6), 8), 0.3
+    gram = WIDE.T @ WIDE + weight * torch.eye(6, dtype=torch.float64)
+    torch.testing.assert_close(A.solve(b, weight), torch.linalg.solve(gram, b.T).T, rtol=0, atol=1e-5)
+    y = A(b)
+    torch.testing.assert_close(A.pinv(y), y @ torch.linalg.pinv(WIDE).T, rtol=0, atol=1e-5)

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import pretrained, sample
+from course_lib import pretrained, sample, schedules
 from course_lib.datasets import spread_of_each_class
 from course_lib.eight_bits import rounded
 from course_lib.generate import draw
+from course_lib.losses import AutoencoderLoss, DiffusionLoss, MaskedLoss
 from course_lib.recipes import RECIPES, queue
 from course_lib.recipes.copies import COPIES
 
@@ -326,3 +327,101 @@ def test_nan_in_a_large_weight_is_refused_in_eight_bits_too(folder):
     with pytest.raises(ValueError, match="weight holds NaN"):
         pretrained.save("y", net, {"network": "Classifier", "network_args": {}}, folder=folder, stored="int8")
     assert not list(folder.glob("y*"))
+
+
+# ---- Networks of one's own -------------------------------------------------------------------------------------------
+
+CLASSIFIER = {"network": "Classifier", "network_args": {"num_classes": 2, "channels": [16, 32]}}
+
+
+def a_classifier(seed=0):
+    torch.manual_seed(seed)
+    return pretrained.build("Classifier", num_classes=2, channels=(16, 32))
+
+
+@pytest.mark.parametrize("stored", pretrained.STORED)
+def test_what_is_saved_in_a_folder_comes_back_as_exactly_as_is_said(stored, tmp_path):
+    """To the last digit, within 1 part in 2048, or within 1 part in 254 of the largest weight of an output."""
+    net = a_classifier()
+    pretrained.save("mine", net, CLASSIFIER, folder=tmp_path / "networks", stored=stored)
+    assert pretrained.card("mine", tmp_path / "networks")["stored"] == stored
+    assert pretrained.names(tmp_path / "networks") == ["mine"] and "mine" not in pretrained.names()
+    back, large = pretrained.load("mine", tmp_path / "networks"), 0
+    assert not back.training and all(p.dtype == torch.float32 for p in back.parameters())
+    for key, value in net.state_dict().items():
+        off = (back.state_dict()[key].cpu() - value).abs()
+        if stored == "int8" and value.ndim > 1 and value.numel() >= 4096:
+            large += 1
+            assert (off.flatten(1).amax(1) <= 1.001 * value.abs().flatten(1).amax(1) / 254).all() and off.max() > 0
+        else:
+            assert (off <= (0 if stored == "float32" else value.abs() / 2048 + 3e-8)).all(), key
+    assert large == (stored == "int8")
+
+
+def test_a_denoiser_of_ones_own_keeps_its_schedule_its_kind_and_its_condition(tmp_path):
+    loss = DiffusionLoss(schedules.Linear(0.2, 10.0), kind="eps")
+    about = {"network": "DiffusionUNet", "network_args": {"channels": [32], "patch": 4, "num_classes": 2}}
+    net = pretrained.build("DiffusionUNet", **about["network_args"])
+    pretrained.save("mine", net, about | pretrained.loss_entries(loss), folder=tmp_path)
+    denoiser = pretrained.load_denoiser("mine", folder=tmp_path)
+    assert vars(denoiser.schedule) == vars(loss.schedule) and denoiser.kind == "eps"
+    assert denoiser.given(torch.tensor([1])).schedule is denoiser.schedule
+
+
+def test_a_card_says_of_a_loss_what_makes_it_again():
+    table = pretrained.loss_entries(DiffusionLoss(schedules.Discrete.linear(7), kind="x0"))
+    again = getattr(schedules, table["schedule"])(**json.loads(json.dumps(table["schedule_args"])))
+    t = torch.linspace(0, 1, 9, dtype=torch.float64)
+    assert torch.equal(again.alpha(t), schedules.Discrete.linear(7).alpha(t)) and table["kind"] == "x0"
+    assert pretrained.loss_entries(AutoencoderLoss()) == {"loss": "AutoencoderLoss"}
+    around = pretrained.loss_entries(MaskedLoss(DiffusionLoss(schedules.Cosine())))
+    assert around == {"loss": "DiffusionLoss", "around": "MaskedLoss", "schedule": "Cosine", "kind": "v"}
+
+
+def test_a_network_that_was_saved_again_is_not_the_old_one(tmp_path):
+    pretrained.save("mine", a_classifier(0), CLASSIFIER, folder=tmp_path)
+    first = pretrained.load("mine", tmp_path)
+    assert pretrained.load("mine", tmp_path) is first
+    pretrained.save("mine", a_classifier(1), CLASSIFIER, folder=tmp_path)
+    old, new = (next(net.parameters()) for net in (first, pretrained.load("mine", tmp_path)))
+    assert not torch.equal(old, new)
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({}, "the card of mine lacks network and network_args: network is a name such as 'DiffusionUNet'"),
+        ({"network": "Classifier"}, "the card of mine lacks network_args"),
+        (CLASSIFIER | {"kind": "v"}, r"the card of mine has kind but no schedule: loss_entries\(loss\) gives both"),
+        (
+            CLASSIFIER | {"kind": "v", "schedule": "Discrete"},
+            "the card of mine has schedule_args that Discrete refuses: .*betas",
+        ),
+        (
+            CLASSIFIER | {"schedule": "Linear", "schedule_args": {"beta_min": 9, "beta_max": 1}},
+            "Linear refuses: beta_min",
+        ),
+    ],
+)
+def test_a_card_without_what_it_must_say_is_not_written(about, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        pretrained.save("mine", a_classifier(), about, folder=tmp_path)
+    with pytest.raises(ValueError, match="stored must be one of 'float32', 'float16', 'int8', got 'half'"):
+        pretrained.save("mine", a_classifier(), CLASSIFIER, folder=tmp_path, stored="half")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_wrong_in_a_folder_of_ones_own_is_named_with_its_remedy(tmp_path):
+    with pytest.raises(ValueError, match=f"no network 'mine' in {tmp_path}; there are: none"):
+        pretrained.load("mine", tmp_path)
+    pretrained.save("mine", a_classifier(), CLASSIFIER, folder=tmp_path)
+    with pytest.raises(ValueError, match="mine has no prediction kind, as it is no diffusion network$"):
+        pretrained.load_denoiser("mine", folder=tmp_path)
+    other = pretrained.card("mine", tmp_path) | {"network_args": {"num_classes": 3, "channels": [16, 32]}}
+    pretrained.write_card("mine", other, tmp_path)
+    with pytest.raises(ValueError, match="the weights of mine are not those of the Classifier.*seal the card by"):
+        pretrained.load("mine", tmp_path)
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="is not the file on its card .*: write it anew with pretrained.save"):
+        pretrained.load("mine", tmp_path)

@@ -168,3 +168,43 @@ def test_the_top_of_a_notebook_says_where_networks_run_and_colab_how_to_get_a_gp
     monkeypatch.setattr(runtime, "device", lambda: "cuda")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
     assert runtime.where() == "Networks run on the GPU (Tesla T4) in float32."
+
+
+# ---- Several processes -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def torchrun(monkeypatch):
+    """A process of torchrun's: process 5, the second of four on its machine; ``done`` is what it did."""
+    done = []
+    for name, value in {"RANK": 5, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 4}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: done.append(index))
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda: done.append("joined"))
+    return done
+
+
+def test_a_process_takes_the_gpu_of_its_local_rank_and_then_joins(torchrun):
+    runtime.join_processes()
+    assert torchrun == [1, "joined"]
+
+
+def test_on_a_cpu_it_only_joins_and_alone_it_does_nothing(torchrun, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    runtime.join_processes()
+    assert torchrun == ["joined"]
+    monkeypatch.delenv("RANK")
+    runtime.join_processes()
+    assert torchrun == ["joined"]
+
+
+def test_more_processes_than_gpus_and_another_launcher_are_refused(torchrun, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="4 processes on a machine of 2 GPUs: give --nproc-per-node 2 at most"):
+        runtime.join_processes()
+    monkeypatch.delenv("LOCAL_RANK")
+    with pytest.raises(ValueError, match="RANK is set, but LOCAL_RANK.* is not: start several processes by torchrun"):
+        runtime.join_processes()
+    assert torchrun == []

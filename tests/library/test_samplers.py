@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from course_lib import experiments, schedules
+from course_lib import experiments, guidance, schedules
 from course_lib.denoisers import (
     Counted,
     EmpiricalDenoiser,
@@ -249,6 +249,65 @@ def test_states_and_evaluations():
         torch.testing.assert_close(
             states[-1].x_t, states[-1].x_0, rtol=0, atol=1e-12
         )  # at t = 0 the sample is the denoised image
+
+
+def test_the_step_before_brings_its_time_its_image_and_its_x_t():
+    seen = []
+
+    def step(denoiser, x_t, t, s, previous=None, generator=None):
+        seen.append(previous)
+        return ddim_step(denoiser, x_t, t, s)
+
+    states = list(trajectory(mixture(schedules.Cosine()), torch.randn(3, 2, dtype=DOUBLE), uniform_times(3), step))
+    assert seen[0] is None
+    for previous, before, after in zip(seen[1:], states, states[1:]):
+        assert previous.t == before.t and previous.x_t is before.x_t and previous.x_0 is after.x_0
+        t, x_0 = previous  # the pair that 2M unpacks
+        assert t == previous.t and x_0 is previous.x_0
+
+
+@pytest.mark.parametrize(
+    ("returned", "found"),
+    [
+        (lambda x: x, r"float64 \(2, 3\)"),  # a tensor of two images is no pair
+        (lambda x: None, "None"),
+        (lambda x: (x,), "a tuple of 1"),
+        (lambda x: (x, x, x), "a tuple of 3"),
+        (lambda x: (x[:, :1], x), r"\(float64 \(2, 1\), float64 \(2, 3\)\)"),
+        (lambda x: (x, x[:1]), r"\(float64 \(2, 3\), float64 \(1, 3\)\)"),
+        (lambda x: (x.long(), x), r"\(int64 \(2, 3\), "),
+        (lambda x: (None, x), r"\(None, "),
+        (lambda x: (x, 0.5), "0.5\\)"),
+    ],
+)
+def test_a_step_that_returns_something_else_is_refused(returned, found):
+    def mine(denoiser, x_t, t, s, previous=None, generator=None):
+        return returned(x_t)
+
+    denoiser = FunctionDenoiser(lambda x, t: 0 * x, schedules.Cosine())
+    message = r"mine must return the pair \(x_s, x_0\), two tensors of floats of the shape of x_t, \(2, 3\): .*; got "
+    for step in (mine, partial(mine)):
+        with pytest.raises(ValueError, match=message + found):
+            sample(denoiser, torch.zeros(2, 3, dtype=DOUBLE), uniform_times(2), step)
+
+
+def test_a_step_that_asks_for_no_image_may_say_so():
+    def renoised(denoiser, x_t, t, s, previous=None, generator=None):
+        return 2 * x_t, None
+
+    denoiser = FunctionDenoiser(lambda x, t: 0 * x, schedules.Cosine())
+    assert sample(denoiser, torch.ones(2, 3), uniform_times(2), renoised).tolist() == [[4.0] * 3] * 2
+
+
+def test_a_condition_that_is_bound_keeps_the_schedule():
+    """Of every denoiser and every guidance, and as often as one is bound."""
+    told = FunctionDenoiser(lambda x, t, y=None: x * 0 + (0.0 if y is None else y), schedules.Linear(0.2, 10.0))
+    net = NetworkDenoiser(lambda x, t, y: 0 * x, told.schedule, "x0")
+    guided = guidance.ClassifierFree(told, 0.0, 2.0), guidance.Autoguidance(told, told, 2.0), guidance.Clipped(told)
+    for denoiser in (told, net, Counted(told), *guided, told.given(0.5)):
+        assert denoiser.given(torch.tensor(0.5)).schedule is told.schedule
+    x = sample(told.given(0.5), torch.ones(2, 1), uniform_times(2))
+    torch.testing.assert_close(x, torch.full((2, 1), 0.5), rtol=0, atol=1e-6)
 
 
 def test_empirical_denoiser_only_copies():
