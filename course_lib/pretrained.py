@@ -214,13 +214,13 @@ def load_denoiser(name, clip=True, precision=None, folder=None):
     return NetworkDenoiser(load(name, folder), schedule, kind, clip, precision or runtime.precision())
 
 
-def load_classifier(name, precision=None):
-    """A shipped classifier as a function (x_t, t) -> logits (B, classes), for x_t on any device, in any floating type,
+def load_classifier(name, precision=None, folder=None):
+    """A classifier as a function (x_t, t) -> logits (B, classes), for x_t on any device, in any floating type,
     and with gradients; one that was trained on clean images is not told t. Raises ValueError as :func:`card` does.
 
-    precision: as for :func:`load_denoiser`.
+    precision and folder: as for :func:`load_denoiser`.
     """
-    net, precision = load(name), precision or runtime.precision()
+    net, precision = load(name, folder), precision or runtime.precision()
 
     def logits(x_t, t):
         x, told = x_t.to(next(net.parameters())), () if isinstance(net, Classifier) else (t,)
@@ -230,17 +230,17 @@ def load_classifier(name, precision=None):
     return logits
 
 
-def reference(name):
-    """Moments of the features of real images that ship with a feature network, for the Fréchet distance."""
-    about = card(name)
-    images = _entry(name, about, "reference_images", "reference of a Fréchet distance")
-    tensors = _tensors(name, about)
+def reference(name, folder=None):
+    """Moments of the features of real images that lie beside a feature network, for the Fréchet distance."""
+    about = card(name, folder)
+    images = _entry(name, about, "reference_images", "reference of a Fréchet distance", folder)
+    tensors = _tensors(name, about, folder)
     return Moments(tensors["reference.mean"], tensors["reference.cov"], images)
 
 
-def tensor(name, key):
-    """A tensor that ships beside the weights under ``reference.<key>``, such as volumes of real cases."""
-    return _entry(name, _tensors(name, card(name)), f"reference.{key}", f"tensor {key!r}")
+def tensor(name, key, folder=None):
+    """A tensor that lies beside the weights under ``reference.<key>``, such as volumes of real cases."""
+    return _entry(name, _tensors(name, card(name, folder), folder), f"reference.{key}", f"tensor {key!r}", folder)
 
 
 def _checked(key, value, stored):

@@ -235,7 +235,7 @@ def _pair(step, returned, x_t):
         found = f"({_kind(x_s)}, {_kind(x_0)})"
     else:
         found = _kind(returned)
-    name = getattr(step, "__qualname__", None) or getattr(getattr(step, "func", step), "__name__", type(step).__name__)
+    name = getattr(getattr(step, "func", step), "__name__", type(step).__name__)  # func: of a partial
     raise ValueError(
         f"{name} must return the pair (x_s, x_0), two tensors of floats of the shape of x_t, {tuple(x_t.shape)}: the "
         f"state at s and the denoised image, or None for the latter; got {found}"

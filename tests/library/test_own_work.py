@@ -13,6 +13,7 @@ import torch
 from helpers.own_files import save_png
 
 from course_lib import pretrained, train
+from course_lib.checkpoints import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = re.split(r"^## ", (ROOT / "docs" / "own_work.md").read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
@@ -101,7 +102,7 @@ import numpy as np
 from course_lib.recipes.recipe import classifier
 
 def load_data():
-    return np.arange(8 * 256, dtype=np.uint8).reshape(8, 16, 16), np.arange(8) % 2
+    return np.random.default_rng(0).integers(0, 256, (8, 16, 16), dtype=np.uint8), np.arange(8) % 2
 
 ABOUT = {"load_data": load_data, "data": "made", "licence": "none", "classes": ("a", "b"), "image_size": 16}
 recipe = classifier("two", {"num_classes": 2, "channels": (8, 8)}, ABOUT, None, steps=2, batch_size=4)
@@ -116,8 +117,6 @@ def test_torchrun_trains_a_recipe_of_ones_own_in_two_processes(tmp_path):
         command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    from course_lib.checkpoints import read_checkpoint
-
     *_, step, run = read_checkpoint(tmp_path / "runs" / "two.checkpoint.safetensors")
     assert (step, run["processes"], run["batch_size"]) == (2, 2, 4)
 
