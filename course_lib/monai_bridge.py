@@ -51,7 +51,8 @@ def from_monai(unet, scheduler):
     scheduler : ``DDPMScheduler``, ``DDIMScheduler`` or ``PNDMScheduler``, of which table, prediction type and clipping
     are taken (:class:`~course_lib.guidance.Clipped`), or ``RFlowScheduler``. Times between two indices are right, too.
 
-    Raises ValueError for another scheduler, and for a table that is none any more.
+    Raises ValueError for another scheduler, and for a table that add_noise has made coarse, that does not fall, or that
+    leaves no signal at its last index.
     """
     if not hasattr(scheduler, "num_train_timesteps"):
         raise ValueError(f"scheduler must be one of MONAI's, as DDPMScheduler(1000) is; got {scheduler!r:.80}")
@@ -67,6 +68,8 @@ def from_monai(unet, scheduler):
         )
     abar = abar.double().cpu()
     betas = 1 - abar / torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
+    if not ((betas > 0) & (betas < 1)).all():
+        raise ValueError("alphas_cumprod of the scheduler must fall from 1, and stay above 0 at the last index")
     denoiser = NetworkDenoiser(_AtIndex(unet, T, 1, 1), Discrete(betas), KINDS[scheduler.prediction_type])
     return Clipped(denoiser, *scheduler.clip_sample_values) if getattr(scheduler, "clip_sample", False) else denoiser
 

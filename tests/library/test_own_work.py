@@ -66,8 +66,8 @@ def test_a_sampler_of_second_order(capsys):
 
 
 def test_an_operator_on_a_gaussian(capsys):
-    """The means of 100 samples come as near to the exact posterior mean as the page says, and chance alone makes what it
-    says, by the exact posterior variance; A.adjoint is the transpose of the matrix that the recipe makes of A."""
+    """The means of 100 samples are as near to the exact posterior mean as the page says, and chance alone makes what it
+    says, by the exact posterior variance; A.adjoint is the transpose of the recipe's matrix of A."""
     names = executed(OPERATOR)
     exact, A, M, size = (names[name] for name in ("exact", "A", "M", "size"))
     y = torch.eye(len(M)).double().view(-1, 1, *names["y"].shape[2:])
