@@ -72,11 +72,11 @@ def test_an_operator_on_a_gaussian(capsys):
     exact, A, M, size = (names[name] for name in ("exact", "A", "M", "size"))
     y = torch.eye(len(M)).double().view(-1, 1, *names["y"].shape[2:])
     torch.testing.assert_close(A.adjoint(y).flatten(1), M, rtol=0, atol=1e-12)
-    assert abs(names["off"]["DiffPIR"] - 0.04) < 0.01 and abs(names["off"]["DPS"] - 0.05) < 0.01, names["off"]
+    assert abs(names["off"]["DiffPIR"] - 0.040) < 0.002 and abs(names["off"]["DPS"] - 0.047) < 0.002, names["off"]
     assert abs(float(exact.square().mean().sqrt()) - 1.2) < 0.05
     cov, noise = names["cov"], names["sigma_y"] ** 2 * torch.eye(len(M))
     left = (cov - cov @ M.T @ torch.linalg.solve(M @ cov @ M.T + noise, M @ cov)).diagonal().mean()
-    assert abs(float((left / 100).sqrt()) - 0.03) < 0.005
+    assert abs(float((left / 100).sqrt()) - 0.035) < 0.001
     assert names["found"]["DPS"].shape == (100, 1, size, size)
 
 
@@ -128,7 +128,6 @@ def test_each_section_is_a_recipe_of_about_twenty_lines():
     for section in SECTIONS:
         lines = [line for line in code(section).splitlines() if line and not line.startswith(("import", "from"))]
         assert len(lines) <= 30, section.split("\n")[0]
-    assert max(map(len, "\n".join(SECTIONS).splitlines())) <= 126
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,7 @@ def test_the_step_before_brings_its_time_its_image_and_its_x_t():
         (lambda x: (x, x[:1]), r"\(float64 \(2, 3\), float64 \(1, 3\)\)"),
         (lambda x: (x.long(), x), r"\(int64 \(2, 3\), "),
         (lambda x: (None, x), r"\(None, "),
-        (lambda x: (x, 0.5), "0.5\\)"),
+        (lambda x: (x, 0.5), r"\(float64 \(2, 3\), 0.5\)"),
     ],
 )
 def test_a_step_that_returns_something_else_is_refused(returned, found):
