@@ -78,7 +78,7 @@ def few_and_small(monkeypatch):
 
 
 @pytest.mark.parametrize("name", [*SMALLER, "brain_control"])
-def test_each_recipe_trains_ships_and_is_measured(name, few_and_small, monkeypatch, tmp_path):
+def test_each_recipe_trains_ships_and_is_measured(name, few_and_small, tmp_path):
     """Its own data, loss and measure, with few and small images and a small network."""
     args = SMALLER.get(name, RECIPES[name].network_args)
     recipe = dataclasses.replace(RECIPES[name], network_args=args, image_size=32, batch_size=4, steps=2)
@@ -86,8 +86,7 @@ def test_each_recipe_trains_ships_and_is_measured(name, few_and_small, monkeypat
         recipe = dataclasses.replace(recipe, start=None)
     for _ in runs.run(recipe, tmp_path, torch.float32):
         pass
-    monkeypatch.setattr(pretrained.save, "__defaults__", (None, tmp_path))
-    runs.ship(recipe, tmp_path)
+    runs.ship(recipe, tmp_path, tmp_path)
     card = json.loads((tmp_path / f"{name}.json").read_text())
     measured = {
         "brain_noisy_classifier": ("test_accuracy", "test_images"),

@@ -34,7 +34,6 @@ def tiny(monkeypatch, tmp_path):
     )
     monkeypatch.setitem(RECIPES, "tiny", recipe)
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path / "weights")
-    monkeypatch.setattr(pretrained.save, "__defaults__", (None, tmp_path / "weights"))
     return tmp_path
 
 

@@ -370,13 +370,12 @@ def few_images(monkeypatch, tmp_path):
     monkeypatch.setattr(quality, "FD_NFE", 2)
     monkeypatch.setattr(datasets, "REFERENCE_IMAGES", 48)
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path)
-    monkeypatch.setattr(pretrained.save, "__defaults__", (None, tmp_path))
     torch.manual_seed(0)
     pretrained.save("mednist_features", build("Classifier"), {"network": "Classifier", "network_args": {}})
-    for cached in (pretrained.load, datasets.mednist_small, entries.small_reference):
+    for cached in (datasets.mednist_small, entries.small_reference):
         cached.cache_clear()
     yield tmp_path
-    for cached in (pretrained.load, datasets.mednist_small, entries.small_reference):
+    for cached in (datasets.mednist_small, entries.small_reference):
         cached.cache_clear()
 
 

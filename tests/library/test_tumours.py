@@ -216,12 +216,11 @@ TINY = {
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_each_recipe_trains_ships_and_is_measured(name, few_slices, monkeypatch, tmp_path):
+def test_each_recipe_trains_ships_and_is_measured(name, few_slices, tmp_path):
     recipe = dataclasses.replace(RECIPES[name], network_args=TINY[name], image_size=64, batch_size=4, steps=2)
     for _ in runs.run(recipe, tmp_path, torch.float32):
         pass
-    monkeypatch.setattr(pretrained.save, "__defaults__", (None, tmp_path))
-    card = runs.ship(recipe, tmp_path)
+    card = runs.ship(recipe, tmp_path, tmp_path)
     assert 0 < card["average_precision"] <= 1 and card["around"] == "MaskedLoss" != card["loss"]
     assert "J. Cheng" in card["licence"] and "CC BY 4.0" in card["licence"]
     assert card["average_precision_of_brightness"] > 0.9  # the squares are bright, and the rim is not searched
