@@ -1,7 +1,7 @@
 """Slide tags of the notebooks, for the deck of JupyterLab (jupyterlab-slideshow): sections go right, details go down.
 
-    python tools/slides.py            tag every notebook in notebooks/
-    python tools/slides.py PATH ...   tag these
+    python tools/slides.py            tag every notebook in notebooks/, and fold its predictions
+    python tools/slides.py PATH ...   these
 
 The rule, cell by cell, so that an edited notebook is tagged anew by one command and a test can say that it was:
 
@@ -12,6 +12,9 @@ The rule, cell by cell, so that an edited notebook is tagged anew by one command
   code that shows nothing, unless its author gave it the tag `slide-code`: it is a sampler that the room should read.
 
 On a slide, a cell that shows something hides its code (tools/live.py): its lines are those of what it prints.
+
+The code of a card that asks for a prediction holds the answer, so the same command folds its cell: in JupyterLab, in
+its deck and on the site by `jupyter.source_hidden`, on Colab by a form with a title.
 """
 
 import re
@@ -26,6 +29,7 @@ LINE, TEXT_LINE, CHARACTERS = 42, 31, 115  # of prose; of code and of what it pr
 HEADING, FORMULA, ROW, MARGIN = 85, 120, 52, 22
 FIGURE, SHARED, WIDGET, CARD, CHOICE = 700, 480, 760, 265, 50  # SHARED: one of several figures of a cell
 SHOW_CODE = "slide-code"
+PREDICTION, TITLE = r"\bwidgets\.predict\(", "# @title "
 EXERCISE = r"^(?:ex|quiz)\.|^\w+ = ex\.|\b(?:ex|quiz)\.q\d+\.check|^(?:from|import) .*exercises"
 
 
@@ -114,6 +118,24 @@ def tag(notebook):
     return notebook
 
 
+def fold_predictions(notebook):
+    """Fold the cells that ask for a prediction, and give them a title where they have none; twice changes nothing.
+
+    Execution counts and outputs stay: the title is a comment.
+    """
+    for cell in filter(is_prediction, notebook.cells):
+        cell.metadata["cellView"] = "form"
+        cell.metadata["jupyter"] = {**cell.metadata.get("jupyter", {}), "source_hidden": True}
+        if not cell.source.startswith(TITLE):
+            cell.source = f"{TITLE}Predict, then run\n{cell.source}"
+    return notebook
+
+
+def is_prediction(cell):
+    """True for a code cell whose lines hold the answer of a card that asks for a prediction."""
+    return cell.cell_type == "code" and re.search(PREDICTION, cell.source) is not None
+
+
 def exercises(cells):
     """Numbers of the cells that belong to exercises: those that show or check one, and from a heading "Exercise" below
     the sections' level, or one that an exercise follows at once, to the last of these before the next heading."""
@@ -158,7 +180,7 @@ def main(arguments):
     """Entry point."""
     for path in map(Path, arguments or sorted(map(str, (ROOT / "notebooks").glob("*.ipynb")))):
         notebook = nbformat.read(path, as_version=4)
-        nbformat.write(tag(notebook), path)
+        nbformat.write(tag(fold_predictions(notebook)), path)
         slides = [cell for cell in notebook.cells if slide_type(cell) == "slide"]
         print(f"{path.name}: {len(slides)} slides, {len(stacks(notebook))} screens")
 

@@ -81,13 +81,11 @@ def make_front_page(app, docname, source):
 
 
 def fold_code(app, docname, source):
-    """Code that is folded in JupyterLab is folded here; so is that of a card that asks for a prediction, which holds
-    the answer."""
+    """Code that is folded in JupyterLab is folded here: the set-up, claims, and cards that ask for a prediction."""
     if docname.startswith("notebooks/"):
         notebook = json.loads(source[0])
         for cell in notebook["cells"]:
-            folded = cell["metadata"].get("jupyter", {}).get("source_hidden")
-            if folded or re.search(r"^widgets\.predict\(", "".join(cell["source"]), re.MULTILINE):
+            if cell["metadata"].get("jupyter", {}).get("source_hidden"):
                 cell["metadata"].setdefault("tags", []).append("hide-input")
         source[0] = json.dumps(notebook)
 

@@ -50,6 +50,13 @@ def test_before_the_first_run_each_slider_shows_a_still_picture(page):
     assert page.locator("input.course-stepper").first.is_disabled()  # by JupyterLab, until the cell is run
 
 
+def test_before_the_first_run_a_prediction_shows_no_code(page):
+    cell = page.locator(".jp-CodeCell:has(.course-predict)").first
+    cell.scroll_into_view_if_needed()
+    assert cell.locator(".course-predict").is_visible()
+    assert "answer=" not in cell.inner_text()
+
+
 def test_every_cell_runs_without_error(ran):
     assert ran
     for cell in ran:

@@ -236,6 +236,7 @@ def test_the_deck_shows_slides_with_widgets_that_move(deck):
 
 def test_in_the_deck_a_card_is_answered_with_the_mouse(deck):
     card = slide_with(deck, ".course-predict")
+    assert not deck.locator(".jp-CodeCell:has(.course-predict) .cm-content").first.is_visible()
     card.locator("input[type=radio]").first.click()
     card.locator("button.course-commit").click()
     assert card.locator(".course-verdict").inner_text().strip()

@@ -89,12 +89,17 @@ def test_has_title_set_up_and_key_points(path):
 
 
 def test_plumbing_is_folded_and_nothing_else(path):
-    """The set-up cell, and cells tagged `claims`: folded in JupyterLab, a form with a title on Colab, and they run."""
+    """The set-up cell, cells tagged `claims`, and cards that ask for a prediction, whose code holds the answer: folded
+    in JupyterLab, a form with a title on Colab, and they run."""
     set_up, *others = code_cells(path)
-    plumbing = [set_up, *(cell for cell in others if "claims" in cell.metadata.get("tags", []))]
+    claims = [cell for cell in others if "claims" in cell.metadata.get("tags", [])]
+    cards = [cell for cell in others if "course-predict" in str(cell.outputs)]
+    plumbing = [cell for cell in code_cells(path) if cell in (set_up, *claims, *cards)]
     folded = [cell for cell in code_cells(path) if cell.metadata.get("jupyter", {}).get("source_hidden")]
     titled = [cell for cell in code_cells(path) if cell.source.startswith("# @title ")]
-    assert [cell.id for cell in folded] == [cell.id for cell in plumbing] == [cell.id for cell in titled]
+    ids = [cell.id for cell in plumbing]
+    assert [cell.id for cell in folded] == ids, "run `python tools/slides.py`"
+    assert [cell.id for cell in titled] == ids, "run `python tools/slides.py`"
     assert all(cell.metadata.get("cellView") == "form" for cell in folded)
     assert len(set_up.source.splitlines()) <= SET_UP_LIMIT
 
