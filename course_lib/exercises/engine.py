@@ -40,7 +40,8 @@ reads so:
 
 `choice` and `choices` ask for one or for several lettered options. In the notebook: `ex.q1` shows the question,
 `ex.q1.check(noisy)`, `ex.q1.hint()`, `ex.q1.solution()`, `ex.summary()`. Unanswered (None, `...`, a function that is
-still a stub) is no error: running all cells of a fresh notebook stays green.
+still a stub: an empty body, a `...` left in it, its own `raise NotImplementedError`) is no error: running all cells of
+a fresh notebook stays green. A learner's code that stops is an error, also where PyTorch raises NotImplementedError.
 
 A right answer passes in any form: numbers as Python, NumPy or torch values, fractions or text ("80 %", "0,8"); results
 as tensors, arrays or lists in either precision; letters as "ac", "a, c", "A and C" or a list. Numbers among the

@@ -83,7 +83,7 @@ class Exercise:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 if has_gap(answer):
-                    return Verdict("unanswered")
+                    return Verdict("unanswered", seen=_NONE if answer is None else "")
                 given = self._read(answer)
                 for index, step in enumerate(self._steps):
                     if seen := step.run(given, index == 0):
@@ -105,7 +105,7 @@ class Exercise:
 
         Several arguments count as one answer: `check("a", "c")` is `check(["a", "c"])`.
         """
-        verdict = self.grade(answer[0] if len(answer) == 1 else answer or None)
+        verdict = self.grade(answer[0] if len(answer) == 1 else answer or ...)
         if verdict.status != "unanswered":
             self.attempts += 1
             self.passed = verdict.status == "right"
@@ -127,7 +127,7 @@ class Exercise:
 
     def _verdict_page(self, verdict):
         if verdict.status == "unanswered":
-            text = f"`{self.name}.hint()` helps, `{self.name}.check(...)` looks at your answer."
+            text = f"{verdict.seen}`{self.name}.hint()` helps, `{self.name}.check(...)` looks at your answer."
             return _note("unanswered", f"{self.name}: not answered yet", text)
         if verdict.status == "right":
             return _note("right", f"{self.name}: right", self.explanation)
@@ -143,6 +143,7 @@ class Exercise:
         return self._repr_mimebundle_()["text/plain"]
 
 
+_NONE = "`None` counts as no answer. If it came from a function of yours, its `return` is missing.\n\n"
 _TOO_LONG = (
     f"Your answer ran for more than {limits.SECONDS} seconds and was stopped. Does a loop never end, or is an array "
     "far too large?"

@@ -39,7 +39,12 @@ EPS = torch.cos(9 * X)
 TIMES = torch.tensor([0.6, 0.3, 0.1, 0.0], dtype=torch.float64)
 
 
+ONE_STEP = TIMES[[0, 3]]
+
 SHRINK = FunctionDenoiser(lambda x_t, t: 0.5 * x_t + 0.1 * t, Cosine())
+KEEP = FunctionDenoiser(lambda x_t, t: x_t, Cosine())  # one step to 0 leaves its answer: here the noisy image itself
+HALVE = FunctionDenoiser(lambda x_t, t: 0.5 * x_t, Cosine())
+CLOCK = FunctionDenoiser(lambda x_t, t: t + 0 * x_t, Cosine())
 
 
 def restored(D, x, eps, times):
@@ -79,6 +84,13 @@ def _restored(
     return wrong
 
 
+def _same(a, b):
+    """Equal but for the rounding of single precision."""
+    return (a - b).abs().max() < 1e-5
+
+
+FIRST_NOISE = _restored(noise=lambda first, x_t, x_0, *levels: first)
+
 q2 = function(
     r"""Write `restored(D, x, eps, times)`: noise and denoise. Noise `x` to `times[0]` with `eps`, then
     walk along the falling `times`, the last of which is 0, with DDIM: $x_s = \alpha_s D + \sigma_s\,(x_t - \alpha_t
@@ -95,33 +107,80 @@ q2 = function(
             lambda f: (f(SHRINK, X, EPS, TIMES) - f(SHRINK, X, -EPS, TIMES)).std() > 1e-3,
             "The result does not depend on eps. Without noise nothing hides the lesion from the denoiser.",
         ),
-        case("one step", (SHRINK, X, EPS, TIMES[[0, 3]]), "One step to 0 leaves D(x_t0, t_0)."),
-        case("three steps", (SHRINK, X, EPS, TIMES), "Is the noise of each step worked out anew?"),
+        prop(
+            "x is scaled",
+            lambda f: not _same(f(KEEP, X, 0 * EPS, ONE_STEP), X),
+            "The start keeps x as it is and adds noise. Multiply x by alpha(times[0]), which weakens it.",
+        ),
+        case(
+            "x by alpha",
+            (KEEP, X, 0 * EPS, ONE_STEP),
+            "Without noise the start is alpha(times[0]) x. Yours multiplies x by another number: by sigma?",
+        ),
+        prop(
+            "eps is scaled",
+            lambda f: not _same(f(KEEP, 0 * X, EPS, ONE_STEP), EPS),
+            "The start adds the whole of eps, as if times[0] were 1. Multiply eps by sigma(times[0]).",
+        ),
+        case(
+            "eps by sigma",
+            (KEEP, 0 * X, EPS, ONE_STEP),
+            "Without an image the start is sigma(times[0]) eps. Yours multiplies eps by another number: by alpha?",
+        ),
+        case(
+            "reaches 0",
+            (HALVE, X, EPS, ONE_STEP),
+            "One step to 0 leaves D(x_t, t) and no noise. Does your walk stop before the last time?",
+        ),
+        case(
+            "D is told the time",
+            (CLOCK, X, EPS, ONE_STEP),
+            "The answer of this D depends on its time: ask for D(x_t, t) at the t at which x_t is, not at 0 or at s.",
+        ),
+        prop(
+            "every time counts",
+            lambda f: not _same(f(SHRINK, X, EPS, TIMES), f(SHRINK, X, EPS, ONE_STEP)),
+            "The times in between change nothing: D is asked once. Ask it at each time but the last.",
+        ),
+        prop(
+            "the noise anew",
+            lambda f: not _same(f(SHRINK, X, EPS, TIMES), FIRST_NOISE(SHRINK, X, EPS, TIMES)),
+            """You put the noise of the start, eps, back in every step. After the first step it is another: work out
+            (x_t - alpha_t D) / sigma_t anew.""",
+        ),
+        case(
+            "the noise in x_t",
+            (SHRINK, X, EPS, TIMES),
+            """The start, the times and a single step are right; with three steps the noise is not. It is what is in
+            x_t: (x_t - alpha_t D) / sigma_t, with both levels at t. Those at s stand outside the brackets.""",
+        ),
     ],
     mistakes=[
         mistake(_restored(start=lambda x, eps, a, s: eps), "starts from the image", "ordinary sampling"),
         mistake(_restored(start=lambda x, eps, a, s: a * x), "is noised", "forgets sigma eps"),
-        mistake(_restored(noise=lambda first, x_t, x_0, *levels: first), "three steps", "keeps the first noise"),
-        mistake(lambda D, x, eps, times: restored(D, x, eps, times[:-1]), "one step", "stops before 0"),
-        mistake(_restored(levels=lambda schedule: (schedule.sigma, schedule.alpha)), "one step", "swapped"),
+        mistake(FIRST_NOISE, "the noise anew", "keeps the first noise"),
+        mistake(lambda D, x, eps, times: restored(D, x, eps, times[:-1]), "reaches 0", "stops before 0"),
+        mistake(_restored(levels=lambda schedule: (schedule.sigma, schedule.alpha)), "x by alpha", "levels swapped"),
         mistake(
             lambda D, *others: restored(FunctionDenoiser(lambda x_t, t: D(x_t, 0 * t), D.schedule), *others),
-            "one step",
-            "D not told the time",
+            "D is told the time",
+            "D is told 0",
         ),
-        mistake(lambda D, x, eps, times: restored(D, x, eps, times[[0, -1]]), "three steps", "one step only"),
+        mistake(lambda D, x, eps, times: restored(D, x, eps, times[[0, -1]]), "every time counts", "one step only"),
         mistake(
             lambda D, x, eps, times: D(D.schedule.noisy(x, eps, times[0]), times[0]),
-            "three steps",
+            "every time counts",
             "the denoised image alone",
         ),
         mistake(
             _restored(noise=lambda first, x_t, x_0, a_t, s_t, a_s: (x_t - a_s * x_0) / s_t),
-            "three steps",
+            "the noise in x_t",
             "the noise worked out at s",
         ),
-        mistake(_restored(start=lambda x, eps, a, s: s * x + s * eps), "one step", "sigma for alpha at the start"),
-        mistake(_restored(start=lambda x, eps, a, s: a * x + a * eps), "one step", "alpha for sigma at the start"),
+        mistake(_restored(start=lambda x, eps, a, s: s * x + s * eps), "x by alpha", "sigma for alpha"),
+        mistake(_restored(start=lambda x, eps, a, s: x + s * eps), "x is scaled", "x not scaled"),
+        mistake(_restored(start=lambda x, eps, a, s: a * x + a * eps), "eps by sigma", "alpha for sigma"),
+        mistake(_restored(start=lambda x, eps, a, s: a * x + eps), "eps is scaled", "eps not scaled"),
     ],
     also_right=[
         _from_slopes,

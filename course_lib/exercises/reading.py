@@ -144,19 +144,22 @@ def result_of(answer, args):
     """The learner's result, from a private copy of the arguments. Raises Unanswered or Refusal, never anything else."""
     try:
         result = _returned(answer, args)
-    except NotImplementedError as error:
-        raise Unanswered from error
     except limits.Stop:
         raise
     except BaseException as error:  # SystemExit is no Exception
-        text = error_text(error)
-        if isinstance(error, TypeError) and "ellipsis" in text.lower():  # a stub's `...` met arithmetic
+        if _is_unfinished(error):
             raise Unanswered from error
-        raise Refusal("error", f"Your function stopped with {text}{_line_of(error, answer)}.") from error
-    if has_gap(result) and result is not None:
+        words = f"Your function stopped with {error_text(error)}{_line_of(error, answer)}.{_advice(error)}"
+        raise Refusal("error", words) from error
+    parts = result if isinstance(result, (tuple, list)) else [result]
+    if any(part is Ellipsis for part in parts):
         raise Unanswered
     if result is None:
         raise Refusal("type", "Your function returned None. Is the `return` missing?")
+    for number, part in enumerate(parts, 1):
+        if part is None:
+            message = f"Value {number} of {len(parts)} that your function returned is None. Is a `return` missing?"
+            raise Refusal("type", message)
     return result
 
 
@@ -164,13 +167,48 @@ def _returned(answer, args):
     """The learner's result for numbers as tensors; for floats if it stops then: `np.quantile(x, level)` wants one."""
     try:
         return answer(*_private(args, _scalar))
-    except (NotImplementedError, MemoryError):
+    except MemoryError:
         raise
     except Exception as error:
         try:
             return answer(*_private(args))
         except Exception:
             raise error from None
+
+
+def _is_unfinished(error):
+    """Whether an error comes from what a stub holds and not from a learner's code: from a `raise` of its own, or from
+    its `...` that met arithmetic. PyTorch, too, raises NotImplementedError, and names the `...` of an index."""
+    if isinstance(error, NotImplementedError):
+        return _is_own_raise(error)
+    text = error_text(error)
+    return re.search(_GAP, text) is not None and "indices must be" not in text
+
+
+# `...` as a type: "'ellipsis' and 'Tensor'", "must be Tensor, not ellipsis", "of type ellipsis", "got (int, ellipsis)"
+_GAP = r"'ellipsis'|\b(?:not|of|type) ellipsis\b|[(\s]ellipsis[,)]"
+
+
+def _is_own_raise(error):
+    """Whether the last instruction before the error is a `raise` in the learner's notebook: not one in a library, and
+    not an operation on tensors that PyTorch does not have."""
+    below = error.__traceback__
+    while below is not None and below.tb_frame.f_globals is globals():
+        below = below.tb_next
+    if below is None:  # a function of compiled code was the answer
+        return False
+    notebook = below.tb_frame.f_globals
+    while below.tb_next is not None:
+        below = below.tb_next
+    steps = dis.get_instructions(below.tb_frame.f_code)
+    name = next(step.opname for step in steps if step.offset == below.tb_lasti)
+    return name == "RAISE_VARARGS" and below.tb_frame.f_globals is notebook
+
+
+def _advice(error):
+    """What is behind an error whose own words hide it: `^`, a power on paper."""
+    is_xor = re.search(r"bitwise_xor|for \^=?:", error_text(error))
+    return " Is a power meant? It is `**` in Python; `^` compares bits." if is_xor else ""
 
 
 def _private(value, numbers=float):

@@ -1,8 +1,10 @@
 """The exercise engine: right passes, likely bugs get their message, nonsense a polite one, idle checks are refused."""
 
 import contextlib
+import functools
 import itertools
 import math
+import re
 import sys
 import threading
 import time
@@ -268,14 +270,105 @@ def stub_not_implemented(x_0, eps, alpha, sigma):
     raise NotImplementedError
 
 
-@pytest.mark.parametrize("stub", [stub_pass, stub_ellipsis, stub_return, stub_variable, stub_gap, stub_not_implemented])
+def stub_not_implemented_within(x_0, eps, alpha, sigma):
+    with torch.no_grad():
+        return stub_not_implemented(x_0, eps, alpha, sigma)
+
+
+STUBS = [
+    stub_pass, stub_ellipsis, stub_return, stub_variable, stub_gap, stub_not_implemented, stub_not_implemented_within,
+    functools.partial(stub_not_implemented),
+]  # fmt: skip
+GAPS = [
+    lambda x_0, eps, alpha, sigma: (..., eps),
+    lambda x_0, eps, alpha, sigma: (...).mean(),
+    lambda x_0, eps, alpha, sigma: x_0 - ...,
+    lambda x_0, eps, alpha, sigma: alpha ** ...,
+    lambda x_0, eps, alpha, sigma: torch.sqrt(...),
+    lambda x_0, eps, alpha, sigma: torch.add(x_0, ...),
+    lambda x_0, eps, alpha, sigma: torch.where(x_0 > 0, ..., eps),
+    lambda x_0, eps, alpha, sigma: torch.tensor(...),
+    lambda x_0, eps, alpha, sigma: np.sqrt(...),
+    lambda x_0, eps, alpha, sigma: math.sqrt(...),
+    lambda x_0, eps, alpha, sigma: float(...),
+    lambda x_0, eps, alpha, sigma: sum(...),
+]
+
+
+@pytest.mark.parametrize("stub", STUBS + GAPS)
 def test_a_stub_is_unanswered(module, stub):
     assert module.q1.grade(stub).status == "unanswered"
 
 
-def test_a_wrong_index_is_no_stub(module):
-    verdict = module.q1.grade(lambda x_0, eps, alpha, sigma: x_0[alpha + 0.5])  # its message, too, says "ellipsis"
-    assert verdict.test == "error"
+def library_not_implemented(x_0, eps, alpha, sigma):
+    return torch.nn.Module()(x_0)  # PyTorch's own Python raises it
+
+
+# Errors of a learner's own code. Their kind or their words are also those of a stub.
+STOPPED = {
+    "a power as on paper": (lambda x_0, eps, alpha, sigma: x_0 + sigma ^ 2 * eps, "NotImplementedError|RuntimeError"),
+    "that of a tensor": (lambda x_0, eps, alpha, sigma: x_0 ^ 2, "bitwise_xor"),
+    "no such operation": (lambda x_0, eps, alpha, sigma: torch.bitwise_and(x_0, eps), "NotImplementedError"),
+    "in the library": (library_not_implemented, "NotImplementedError"),
+    "in compiled code": (lambda *args: torch.bitwise_xor(*args[:2]), "bitwise_xor"),
+    "a type": (lambda x_0, eps, alpha, sigma: x_0 + "eps", "TypeError"),
+    "an argument too many": (lambda x_0, eps, alpha, sigma: noisy(x_0, eps, alpha, sigma, 1), "TypeError"),
+    "None in a sum": (lambda x_0, eps, alpha, sigma: x_0 + forgets_return(x_0, eps, alpha, sigma), "NoneType"),
+    "an index": (lambda x_0, eps, alpha, sigma: x_0[float(sigma)], "ellipsis"),
+    "NumPy's index": (lambda x_0, eps, alpha, sigma: x_0.numpy()[1.5], "ellipsis"),
+    "two dots in an index": (lambda x_0, eps, alpha, sigma: x_0.numpy()[..., ...], "ellipsis"),
+    "`...` for a list": (lambda x_0, eps, alpha, sigma: x_0.tolist()[...], "not ellipsis"),
+    "einsum": (lambda x_0, eps, alpha, sigma: torch.einsum("ij->i", x_0), "ellipsis"),
+}
+
+
+@pytest.mark.parametrize(("answer", "words"), STOPPED.values(), ids=STOPPED)
+def test_an_error_of_the_learner_s_own_code_is_no_stub(module, answer, words):
+    verdict = module.q1.grade(answer)
+    assert (verdict.status, verdict.test) == ("wrong", "error")
+    assert re.search(words, verdict.message), verdict.message
+    assert "stopped with" in verdict.message
+
+
+def test_a_power_written_as_on_paper_is_told_so(module):
+    def squares(x_0, eps, alpha, sigma):
+        variance = sigma ^ 2
+        return alpha * x_0 + variance * eps
+
+    verdict = module.q1.grade(squares)
+    assert "(line 2 of it). Is a power meant? It is `**` in Python" in verdict.message
+    assert "power" not in module.q1.grade(stops).message
+
+
+def test_what_stops_with_tensors_and_not_with_floats_is_right_whatever_it_raised(module):
+    def wants_floats(x_0, eps, alpha, sigma):
+        if isinstance(alpha, torch.Tensor) and alpha.ndim == 0:
+            torch.bitwise_xor(alpha, alpha)  # NotImplementedError
+        return alpha * x_0 + sigma * eps
+
+    assert module.q1.grade(wants_floats).status == "right"
+
+
+def test_none_among_the_values_of_a_result_is_no_stub():
+    item = function(
+        "Write `pair(x)`.",
+        solution=lambda x: (x, 2 * x),
+        tests=[case("both", (ONES[0],), "First x, then twice x.")],
+        mistakes=[mistake(lambda x: (2 * x, x), "both")],
+        hints=["A tuple."],
+    )
+    assert item.grade(lambda x: (x, ...)).status == "unanswered"
+    verdict = item.grade(lambda x: (x, None))
+    assert (verdict.status, verdict.test) == ("wrong", "type")
+    assert verdict.message == "Value 2 of 2 that your function returned is None. Is a `return` missing?"
+
+
+def test_none_for_an_answer_is_unanswered_and_says_where_it_may_come_from(module, capsys):
+    for answer, told in (((None,), True), ((...,), False), ((), False)):
+        module.q2.check(*answer)
+        shown = capsys.readouterr().out
+        assert "q2: not answered yet" in shown
+        assert ("its `return` is missing" in shown) == told
 
 
 def forgets_return(x_0, eps, alpha, sigma):
