@@ -152,6 +152,8 @@ def _run(client, source):
     def keep(message):
         if message["msg_type"] in ("display_data", "execute_result", "stream"):
             outputs.append(nbformat.v4.output_from_msg(message))
+        elif message["msg_type"] == "clear_output":  # the line of course_lib.viz.progress
+            outputs.clear()
 
     reply = client.execute_interactive(source, allow_stdin=False, timeout=600, output_hook=keep)["content"]
     if reply["status"] != "ok":
