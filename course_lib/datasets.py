@@ -84,13 +84,14 @@ def synthetic_ventricles(split, n, walls, seed=0):
     return np.stack([case.image for case in cases]), np.stack([case.labels for case in cases])
 
 
-def synthetic_levels(split, n, level, size=BRAIN_SIZE):
+def synthetic_levels(split, n, level, size=BRAIN_SIZE, contrast="T1"):
     """Healthy slices of n subjects of a split, all at ``level`` mm in place of their own: float32 (n, size, size).
+    contrast: "T1" or "T2"; of the same subjects.
 
     Networks of the course are trained on levels between 0 and 32 mm.
     """
     chosen = brain_cohort.numbers(split, n)
-    return np.stack([brain_cohort.slice_2d(int(k), size, level=float(level)).image for k in chosen])
+    return np.stack([brain_cohort.slice_2d(int(k), size, contrast, level=float(level)).image for k in chosen])
 
 
 @functools.cache  # a network is measured on some of the images that it was trained on, and they take minutes to make
@@ -212,25 +213,26 @@ def ms_persons():
     return [person for person in ms_lesions.load() if person.stored]
 
 
-def mni_slices(volume, affine, levels):
+def mni_slices(volume, affine, levels, median=BRAIN_MEDIAN):
     """Axial slices at ``levels`` mm of a skull-stripped volume (0 outside the brain), as the networks of brains know
     slices: float32 (N, 96, 96) in [-1, 1], the background at -1. affine: voxel index to mm of the ICBM 2009a
     template.
 
-    One factor for the volume: the median of the brain in these slices is put where it stands in healthy T1 slices of
-    the cohort. Another contrast stays another contrast. Raises ValueError where the slices show no brain.
+    One factor for the volume: the median of the brain in these slices is put at ``median``, a share of the range, which
+    is left out where it stands in healthy T1 slices of the cohort; what is brighter than the range is clipped. Another
+    contrast stays another contrast. Raises ValueError where the slices show no brain.
     """
     found = brain_cohort.slices_in_mni(np.asarray(volume), affine, levels, BRAIN_SIZE)
     if not (found > 0).any():
         raise ValueError(f"volume must show a brain at the levels {list(levels)} mm; it is 0 there")
-    return (2 * np.clip(found * (BRAIN_MEDIAN / np.median(found[found > 0])), 0, 1) - 1).astype(np.float32)
+    return (2 * np.clip(found * (median / np.median(found[found > 0])), 0, 1) - 1).astype(np.float32)
 
 
-def ms_slices(person, contrast, levels):
+def ms_slices(person, contrast, levels, median=BRAIN_MEDIAN):
     """Slices of a person of :func:`ms_persons` by :func:`mni_slices`, and the masks of the lesions, bool."""
     affine = ms_lesions.TO_TEMPLATE @ MNI_AFFINE
     masks = brain_cohort.slices_in_mni(person.lesions.astype(np.float32), affine, levels, BRAIN_SIZE)
-    return mni_slices(person.volume(contrast), affine, levels), masks > 0.5
+    return mni_slices(person.volume(contrast), affine, levels, median), masks > 0.5
 
 
 @functools.cache

@@ -75,16 +75,20 @@ def biharmonic(x, hole):
     return torch.as_tensor(found)[:, None].float().to(x.device)
 
 
-def mirrored(x, reach=6):
+def mirrored(x, reach=6, like=None):
     """Each image (B, 1, H, W) reflected left to right, moved by the whole pixels (up to ``reach`` either way) that make
-    it fit itself best: heads do not stand exactly in the middle."""
+    it fit itself best: heads do not stand exactly in the middle. like: images of that shape whose fit decides, those
+    that a mask x belongs to; x itself if None."""
+    like = x if like is None else like
     whole(0, reach=reach)
     shaped("B, 1, H, W", x=x)
+    alike(x=x, like=like)
     if reach >= x.shape[-1]:
         raise ValueError(f"reach must be below {x.shape[-1]}, the width of the images, got {reach}")
-    flipped = x.flip(-1)
-    moved = torch.stack([flipped.roll(k, -1) for k in range(-reach, reach + 1)])  # (2 reach + 1, B, 1, H, W)
-    best = (moved - x).square().flatten(2).mean(2).argmin(0)
+    fits, moved = (
+        torch.stack([images.flip(-1).roll(k, -1) for k in range(-reach, reach + 1)]) for images in (like, x)
+    )  # (2 reach + 1, B, 1, H, W)
+    best = (fits - like).square().flatten(2).mean(2).argmin(0)
     return moved[best, torch.arange(len(x))]
 
 

@@ -22,6 +22,7 @@ from course_lib.experiments import (
     lidc,
     persons,
     raw_scan,
+    real_persons,
     reconstruction,
     segmentation,
     synthesis,
@@ -732,6 +733,66 @@ def of_image_to_image(record, tensors):
     )
 
 
+def of_each_person(record, rows, **digits):
+    """A table of rows {name: row}, a column a person. digits: of each measure in a cell; a dash where it is None."""
+
+    def cell(row, k):
+        values = ((row[name][k], places) for name, places in digits.items())
+        return "; ".join(NONE if value is None else number(value, places) for value, places in values)
+
+    persons = range(len(record["persons"]))
+    header = ["", *(f"person {number}" for number in record["persons"])]
+    return table(header, [[name, *(cell(row, k) for k in persons)] for name, row in rows.items()])
+
+
+def counted(record, rows, measure):
+    """How many of something there are in each person, as text; rows: those of a table, of which each says it."""
+    each = next(iter(rows.values()), {}).get(measure, [])
+    return ", ".join(f"{n} in person {who}" for n, who in zip(each, record["persons"]))
+
+
+def share_placed(record, moved, there):
+    """How much of the lesions' area the moved holes stand for, in each person, as text; rows as in :func:`counted`."""
+    areas = [next(iter(rows.values()), {}).get("outlined", []) for rows in (moved, there)]
+    shares = (f"{number(100 * a / b, 0)} % in person {who}" for a, b, who in zip(*areas, record["persons"]))
+    return ", ".join(shares)
+
+
+def of_real_persons(record, tensors):
+    """T1 to T2 and lesions removed on three real persons: a table a question, a column a person."""
+    lab, found, absent = real_persons, {}, []
+    measured = {tuple(row[key] for key in ("of", "method")): row for row in lab.STUDY.fresh(record)}
+    for key in lab.plan(record):
+        row = measured.get((key["of"], key["method"]))
+        found.setdefault(key["of"], {}).update({key["method"]: row} if row else {})
+        absent += [] if row else [f"{key['of']}: {key['method']}"]
+    real, made, lesions, healthy, heads = (found[of] for of in (lab.REAL, lab.MADE, *lab.WHERE))
+    outside = max((max(row["outside"]) for of in lab.WHERE for row in found[of].values()), default=0)
+    near, look = {"rms": 2, "correlation": 2}, {"brightness": 1, "grain": 2, "seam": 2, "called": 2}
+
+    def without(rows, name):
+        return {method: row for method, row in rows.items() if method != name}
+
+    return filled(
+        "real persons",
+        near=of_each_person(record, without(real, lab.TRUTH), **near),
+        near_made=of_each_person(record, without(made, lab.TRUTH), **near),
+        lesions=counted(record, real, "lesions"),
+        seen=of_each_person(record, real, contrast=1, kept=2, bright=2),
+        faint=counted(record, real, "lesions_faint"),
+        seen_faint=of_each_person(record, real, faint=1),
+        holes=counted(record, healthy, "holes"),
+        given=counted(record, lesions, "holes"),
+        placed=share_placed(record, healthy, lesions),
+        errors=of_each_person(record, without(healthy, "nothing"), error=3),
+        errors_made=of_each_person(record, without(heads, "nothing"), error=3),
+        outside=number(outside, 4),
+        looks_healthy=of_each_person(record, healthy, **look),
+        looks=of_each_person(record, lesions, **look),
+        missing=missing(absent),
+    )
+
+
 # ---- Notebook 13 -----------------------------------------------------------------------------------------------------
 
 
@@ -858,6 +919,7 @@ REPORTS = {
     "11_tumours": ("Anomaly detection: real tumours", of_tumours),
     "11_persons": ("Anomaly detection: three real persons", of_persons),
     "12_image_to_image": ("More applications", of_image_to_image),
+    "12_real_persons": ("More applications: three real persons", of_real_persons),
     "13_trends": ("Trends", of_trends),
     "14_challenges": ("Open challenges", of_challenges),
 }

@@ -206,6 +206,7 @@ def test_restoration():
         refused("hole", classical.biharmonic, X, wrong)
         refused("hole", classical.mirror_fill, X, wrong)
     refused("reach", classical.mirrored, X, 16)
+    refused("like", classical.mirrored, X, like=X[:1])
 
 
 def test_families_of_models():

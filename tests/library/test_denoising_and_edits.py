@@ -113,6 +113,9 @@ def test_mirror_image_finds_its_own_middle():
     hole = torch.zeros(2, 1, 16, 32, dtype=torch.bool)
     hole[:, :, 4:8, 9:12] = True
     torch.testing.assert_close(classical.mirror_fill(x * ~hole, hole)[0], x[0])
+    mask = torch.zeros_like(x, dtype=torch.bool)
+    mask[:, 0, 5, 9] = True  # a mask goes where its image puts it: 25 - 9 and 33 - 9
+    assert classical.mirrored(mask, like=x).nonzero()[:, 3].tolist() == [16, 24]
 
 
 def test_biharmonic_continues_a_straight_slope():

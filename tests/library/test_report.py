@@ -15,6 +15,7 @@ from course_lib.experiments import (
     lidc,
     persons,
     raw_scan,
+    real_persons,
     reconstruction,
     report,
     segmentation,
@@ -489,6 +490,44 @@ def test_applications():
     mean = found[walk["task"]]["walk, mean of 4"]
     assert first(mean["PSNR, dB ↑"]) == 7 and mean["evaluations"] == "12" and mean["s"] == "1.000"
     assert mean["contrast kept ↑"] == report.NONE
+
+
+def test_real_persons():
+    """A column a person; a dash where a person has no such lesion; what is missing is named."""
+    lab, draw = real_persons, rng()
+    record = {"persons": [7, 19, 26], "rows": []}
+    measures = ("rms", "correlation", "contrast", "kept", "bright", "faint", "brightness", "grain", "seam", "called")
+    for key in lab.plan(record):
+        row = (
+            key
+            | {name: draw.uniform(0, 9, 3).tolist() for name in (*measures, "error")}
+            | {"needs": lab.STUDY.needs(key)}
+        )
+        row |= {"outside": [0.0, 0.0, 0.25], "lesions": [4, 5, 6], "lesions_faint": [0, 1, 2], "holes": [7, 8, 9]}
+        row |= {"outlined": [10, 30, 90] if key["of"] == lab.HEALTHY else [20, 40, 90]}
+        record["rows"].append(row | {"faint": [None, 1.25, 2.0]})
+    gone = record["rows"].pop()
+    found = {(row["of"], row["method"]): row for row in record["rows"]}
+    text = report.of_real_persons(record, {})
+    near_real, near_made, seen, faint, errors, made, healthy, lesions = tables(blocks_of(text))
+    assert lab.TRUTH not in near_real and lab.TRUTH in seen and "nothing" not in errors and "nothing" in healthy
+    for printed, of, measure, digits in (
+        (near_real, lab.REAL, ("rms", "correlation"), (2, 2)),
+        (near_made, lab.MADE, ("rms", "correlation"), (2, 2)),
+        (seen, lab.REAL, ("contrast", "kept", "bright"), (1, 2, 2)),
+        (errors, lab.HEALTHY, ("error",), (3,)),
+        (made, lab.HEADS_MADE, ("error",), (3,)),
+        (healthy, lab.HEALTHY, ("brightness", "grain", "seam", "called"), (1, 2, 2, 2)),
+        (lesions, lab.LESIONS, ("brightness", "grain", "seam", "called"), (1, 2, 2, 2)),
+    ):
+        for method, line in printed.items():
+            values = [float(value) for value in line["person 19"].split("; ")]
+            assert values == [near([found[of, method][name][1]], d) for name, d in zip(measure, digits)]
+    assert list(faint["regression"].values())[1:] == [report.NONE, "1.2", "2.0"]
+    assert "have 50 % in person 7, 75 % in person 19, 100 % in person 26 of" in text
+    assert "4 in person 7, 5 in person 19" in text and "in any place, is 0.2500" in text and "rank no" in text
+    assert f"Not in the record yet: {gone['of']}: {gone['method']}." in text
+    assert report.of_real_persons(record | {"rows": []}, {}).count("Not in the record yet") == 1
 
 
 # ---- The page --------------------------------------------------------------------------------------------------------
