@@ -122,8 +122,12 @@ NETWORKS = {
         "{psnr[R = 4]:.1f} dB PSNR at R = 4 (zero-filled {zero_filled[R = 4]:.1f}), {psnr[R = 8]:.1f} dB at R = 8 "
         "({zero_filled[R = 8]:.1f})",
     ),
+    "brain_mri_unrolled": (
+        "the same by four rounds of a network, each followed by a fit to the scan",
+        "{psnr[R = 4]:.1f} dB PSNR at R = 4, {psnr[R = 8]:.1f} dB at R = 8",
+    ),
     "brain_ct_unet": (
-        "the same from {views} views of CT",
+        "regression from {views} views of CT to full slices, 96 x 96",
         "{psnr:.1f} dB PSNR, filtered back-projection {back_projected:.1f}",
     ),
     "brain_ae": (

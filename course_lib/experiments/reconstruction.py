@@ -305,8 +305,8 @@ def tuned_plan(record):
     """The rows; before a method's row how each setting did stands in the record."""
     for key in plan():
         name = "{problem}, {method}".format(**key)
-        wanted = key["method"] in GRID and key["problem"] in TUNED and name not in record["tuning"]
-        if wanted and STUDY.needs(key) is not None:
+        to_measure = not any(key.items() <= row.items() for row in record["rows"])  # so its networks may have changed
+        if key["method"] in GRID and key["problem"] in TUNED and to_measure and STUDY.needs(key) is not None:
             record["tuning"][name] = tune(**key)
         yield key
 

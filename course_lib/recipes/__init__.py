@@ -111,11 +111,14 @@ ENTRIES = (
     ),
     unet("brain_superres", SMALL | CONCAT, V(condition=low_resolution), HEALTHY, measure_super_resolution, steps=2800),
     unet("brain_superres_l2", SMALL, RegressionLoss(low_resolution), HEALTHY, measure_super_resolution, steps=700),
-    unet("brain_mri_unet", SMALL, RegressionLoss(zero_filled_scan, drawn=True), HEALTHY | FEW, measure_mri, steps=2400),
+    # as many weights as the prior, "brain"
     unet(
-        "brain_ct_unet", SMALL, RegressionLoss(back_projected_scan, drawn=True), HEALTHY | FEW, measure_ct, steps=2400
+        "brain_mri_unet", DEEP, RegressionLoss(zero_filled_scan, drawn=True), HEALTHY, measure_mri, steps=6340, **MUON
     ),
-    unrolled("brain_mri_unrolled", UNROLLED, scan_mri_by_chance, HEALTHY | FEW, measure_mri, steps=2400),
+    unet(
+        "brain_ct_unet", DEEP, RegressionLoss(back_projected_scan, drawn=True), HEALTHY, measure_ct, steps=6152, **MUON
+    ),
+    unrolled("brain_mri_unrolled", UNROLLED, scan_mri_by_chance, HEALTHY | FEW | MUON, measure_mri, steps=4168),
     unrolled("brain_ct_unrolled", UNROLLED, scan_ct, HEALTHY | FEW, measure_ct, steps=2400),
     entry(
         "brain_autoencoder",
@@ -132,8 +135,8 @@ ENTRIES = (
         unet(f"copies_{n}_{steps}", OF_COPIES, V(), few_brains(n), measure_copies, steps=steps, full={})
         for n, steps in COPIES
     ),
-    unet("brain_t2", SMALLER | CONCAT, V(concat=1), CONTRASTS, measure_translation, steps=1200, batch_size=16),
-    unet("brain_t2_l2", SMALLER, RegressionLoss(concat=1), CONTRASTS | FEW, measure_translation, steps=1300),
+    unet("brain_t2", SMALLER | CONCAT, V(concat=1), CONTRASTS, measure_translation, steps=35_880, batch_size=16),
+    unet("brain_t2_l2", SMALLER, RegressionLoss(concat=1), CONTRASTS | FEW | MUON, measure_translation, steps=18_940),
     unet("lesion_raters", SMALL | CONCAT, OF_MASKS, PAIRS, measure_raters, steps=18_750, **MUON),
     *(segmenter(f"lesion_unet_{k}", 2, 4, RATED, measure_raters, steps=9375, seed=k, **MUON) for k in range(5)),
     unet("lidc_masks", SMALL | CONCAT, OF_MASKS, MASKS_BESIDE, measure_lidc, steps=25_000),

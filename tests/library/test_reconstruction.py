@@ -245,6 +245,15 @@ def test_an_unrolled_network_answers_to_the_scan(monkeypatch):
         assert not found.requires_grad
 
 
+def test_settings_are_tried_anew_where_a_row_is_to_be_measured(monkeypatch):
+    """As it is after its network has changed; those of a row that is there stay."""
+    monkeypatch.setattr(lab, "tune", lambda problem, method: "anew")
+    old = {f"{problem}, {method}": "old" for problem in lab.TUNED for method in lab.GRID}
+    record = {"rows": [{"problem": lab.TUNED[0], "method": "DPS"}], "tuning": dict(old)}
+    list(lab.tuned_plan(record))
+    assert record["tuning"] == dict.fromkeys(old, "anew") | {f"{lab.TUNED[0]}, DPS": "old"}
+
+
 @pytest.fixture(scope="module")
 def record():
     if not (experiments.record.RECORDS / "09_reconstruction.json").exists():

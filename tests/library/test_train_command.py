@@ -244,7 +244,8 @@ def test_the_u_nets_of_scans_are_as_large_as_the_prior_and_see_as_many_images_as
     for name in ("brain_mri_unet", "brain_ct_unet"):
         recipe = entries[name].recipe()
         assert recipe.network_args == entries["brain"].recipe().network_args
-        assert entries[name].start is None and recipe.steps * recipe.batch_size == seen
+        assert entries[name].start == name
+        assert 0 <= pretrained.card(name)["images_seen"] + recipe.steps * recipe.batch_size - seen < 1000
 
 
 @pytest.fixture
