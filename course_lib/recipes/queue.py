@@ -11,7 +11,7 @@ from pathlib import Path
 
 from course_lib import pretrained
 from course_lib.checkpoints import read_checkpoint
-from course_lib.losses import AutoencoderLoss, DiffusionLoss
+from course_lib.losses import DiffusionLoss
 from course_lib.recipes import RECIPES
 from course_lib.recipes.brain import MANY_OF_SIX_KINDS
 from course_lib.recipes.recipe import MUON
