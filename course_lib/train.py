@@ -8,7 +8,8 @@ share of each batch. ``--ship`` measures the result and writes weights and card,
 network under ``torch.compile``, which pays in trainings of an hour or more: those of the queue, so there it is on.
 
 In place of a name, ``--next`` takes the next entry of the queue, ``course_lib/recipes/queue.py``, and with ``--ship``
-ships it if it meets its bar; ``--gpu-day MINUTES`` trains the whole queue on one large GPU within that time.
+ships it if it meets its bar; ``--gpu-day MINUTES`` trains the whole queue on one large GPU within that time, or of it
+``--only NAME,NAME``.
 """
 
 import argparse
@@ -124,7 +125,8 @@ def _train_all(args):
     if args.gpu_day <= 0 or args.slots < 1:
         raise ValueError(f"--gpu-day wants minutes above 0 and --slots at least 1; got {args.gpu_day} and {args.slots}")
     precision = None if args.precision == "auto" else getattr(torch, args.precision)
-    for name, said in gpu_day(args.gpu_day, args.folder, args.slots, bool(args.compile), precision).items():
+    only = args.only.split(",") if args.only else ()
+    for name, said in gpu_day(args.gpu_day, args.folder, args.slots, bool(args.compile), precision, only).items():
         print(f"{name}: {said['result']}")
 
 
@@ -139,6 +141,7 @@ def main(argv=None):
         "--gpu-day", type=float, metavar="MINUTES", help="train the whole queue instead, on a large GPU"
     )
     parser.add_argument("--slots", type=int, default=6, help="networks side by side on a GPU day (default: 6)")
+    parser.add_argument("--only", metavar="NAMES", help="on a GPU day: these entries alone, with commas between them")
     parser.add_argument("--folder", default="runs", help="where checkpoints go (default: runs)")
     parser.add_argument("--steps", type=int, help="train for so many steps, of one batch each, instead of the recipe's")
     parser.add_argument(
@@ -158,6 +161,8 @@ def main(argv=None):
     many = args.gpu_day is not None
     if bool(args.name) + args.next + many != 1:
         parser.error("give the name of a network, or --next for the next one of the queue, or --gpu-day for all of it")
+    if args.only and not many:
+        parser.error("--only chooses entries of a GPU day: give --gpu-day with it")
     if not args.name and (args.steps is not None or args.start):
         parser.error("--steps and --from are those of the queue's entries: leave them out")
     try:

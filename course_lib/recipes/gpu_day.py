@@ -53,14 +53,17 @@ class Day:
     precision: torch.dtype | None
 
 
-def gpu_day(minutes, folder, slots=6, compiled=False, precision=None):
+def gpu_day(minutes, folder, slots=6, compiled=False, precision=None, only=()):
     """Train the entries of the queue that have no result in the folder, within so many minutes; returns the summary,
     {name: what became of it}.
 
     slots : networks that are trained side by side. Each gets of the time left what its share is of the shares of all
     that still wait. One that fails is named in the summary, and the others go on. The same call again goes on with
-    what has no result yet.
+    what has no result yet. only : names of the entries that are trained, all where it is empty; one whose predecessor
+    is not among them starts from what ships. Raises ValueError for a name that the queue does not have.
     """
+    if unknown := sorted(set(only) - {entry.name for entry in queue.QUEUE}):
+        raise ValueError(f"only: the queue has no {', '.join(unknown)}; course_lib/recipes/queue.py names its entries")
     begin = time.time()
     end, closing = begin + 60 * minutes, 60 * minutes * CLOSING
     cores = max(1, (os.cpu_count() or 1) // slots)
@@ -70,13 +73,14 @@ def gpu_day(minutes, folder, slots=6, compiled=False, precision=None):
     for path in pretrained.WEIGHTS.iterdir():
         if not (day.folder / "weights" / path.name).exists():
             shutil.copy(path, day.folder / "weights")
-    entries = [entry for entry in queue.QUEUE if "measure" not in _what_became(day, entry.name)]
+    wanted = [entry for entry in queue.QUEUE if not only or entry.name in only]
+    entries = [entry for entry in wanted if "measure" not in _what_became(day, entry.name)]
     maker = _started(_make_data, day, [entry.name for entry in entries if not entry.own_data])
     try:
         _go_through(day, entries, maker, slots, end - closing, 60 * minutes * LEAST)
     finally:
         _stop(maker)
-    summary = {entry.name: _what_became(day, entry.name) for entry in queue.QUEUE}
+    summary = {entry.name: _what_became(day, entry.name) for entry in wanted}
     text = json.dumps({"minutes": round((time.time() - begin) / 60, 2), "networks": summary}, indent=2)
     write_atomically(day.folder / "results" / "summary.json", text.encode())
     return summary

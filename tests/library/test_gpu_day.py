@@ -58,7 +58,9 @@ def tiny_day(monkeypatch, tmp_path):
     monkeypatch.setattr(queue, "QUEUE", entries)
     (tmp_path / "weights").mkdir()
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path / "weights")
-    return lambda seconds: gpu_day.gpu_day(seconds / 60, tmp_path / "day", 2, precision=torch.float32)
+    return lambda seconds, **options: gpu_day.gpu_day(
+        seconds / 60, tmp_path / "day", 2, precision=torch.float32, **options
+    )
 
 
 def test_a_day_trains_what_it_can_and_ends_in_time(tiny_day, tmp_path):
@@ -98,10 +100,22 @@ def test_a_day_goes_on_where_it_was_stopped(tiny_day, tmp_path):
     assert tiny_day(30) == first and time.time() - began < 12  # only the one that failed is tried again
 
 
+def test_a_day_of_some_entries_leaves_the_others_alone(tiny_day, tmp_path):
+    summary = tiny_day(20, only=["first"])
+    assert list(summary) == ["first"] and summary["first"]["measure"]["kept"] == 16
+    names = {path.name for path in (tmp_path / "day" / "results").iterdir()}
+    assert names == {"first.json", "first.log", "first.safetensors", "summary.json"}
+
+
 def test_minutes_and_slots_are_checked(capsys, tmp_path):
     for arguments in (["--gpu-day", "0"], ["--gpu-day", "1", "--slots", "0"]):
         assert train.main([*arguments, "--folder", str(tmp_path)]) == 1
         assert "--gpu-day wants minutes above 0 and --slots at least 1; got" in capsys.readouterr().err
+    assert train.main(["--gpu-day", "1", "--only", "brain,brian", "--folder", str(tmp_path)]) == 1
+    assert "the queue has no brian; course_lib/recipes/queue.py" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        train.main(["--only", "brain", "--next"])
+    assert "--only chooses entries of a GPU day" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
