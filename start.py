@@ -22,6 +22,7 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
 VENV = os.path.join(ROOT, ".venv")
@@ -36,6 +37,7 @@ OLDEST, NEWEST = (3, 10), (3, 14)  # the pinned list has wheels for these on Lin
 SUPPORTED = "Python {}.{} to {}.{}".format(*(OLDEST + NEWEST))
 DISK_NEEDED = 3 * 10**9  # bytes, with what pip keeps; a CUDA build of PyTorch needs several times as much
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+ANSWER_SECONDS = 5
 
 # nbval runs every notebook in a fresh kernel; loadscope keeps the cells of one notebook on one worker, in order.
 PYTEST_FLAGS = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300", "-n", "2", "--dist", "loadscope"]
@@ -80,9 +82,32 @@ def disk_problem(free, needed=DISK_NEEDED):
     return f"The set-up needs about {needed} and this disk has {free} free: make room, then run it again."
 
 
-def advises_cpu_build(system, has_nvidia, cpu, torch):
-    """True where pip is about to fetch CUDA for a machine that cannot use it."""
-    return system == "Linux" and not has_nvidia and not cpu and torch is None
+def torch_build(asked, system, has_nvidia, answers):
+    """Which PyTorch is installed, "cpu" or "index" (what the package index gives), and why, in a sentence or "".
+
+    asked : "cpu", "cuda" or None; answers() : whether the server of the CPU builds can be reached.
+    """
+    if system != "Linux" or asked == "cuda":  # elsewhere the package index has the CPU build already
+        return "index", ""
+    if asked == "cpu":
+        return "cpu", ""
+    if has_nvidia:
+        return "index", ""
+    if answers():
+        return "cpu", "No NVIDIA GPU found: PyTorch comes in its small CPU build (--cuda takes the large one)."
+    return "index", (
+        "No NVIDIA GPU found, but the server of PyTorch's small CPU build does not answer: pip takes what its package "
+        "index has, which may bring several GB of CUDA."
+    )
+
+
+def answers(address=CPU_INDEX + "/torch/", seconds=ANSWER_SECONDS):
+    """Whether a server gives that page within seconds."""
+    try:
+        with urllib.request.urlopen(address, timeout=seconds):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 # The virtual environment -------------------------------------------------------------------------------------------
@@ -222,7 +247,7 @@ def explain_missing(package, log):
             "package index, then run this again."
         )
     if CPU_INDEX in index:
-        remedy = "run this again without --cpu"
+        remedy = "run this again with --cuda"
     elif named:
         remedy = "ask who runs it to add it, or set PIP_INDEX_URL to https://pypi.org/simple, then run this again"
     else:
@@ -352,15 +377,15 @@ def pinned(package):
         return next(line.strip() for line in file if line.startswith(package + "=="))
 
 
-def set_up(command, cpu):
-    """Bring .venv to what requirements.txt says, for one of the commands. Returns the path of its Python."""
+def set_up(asked=None):
+    """Bring .venv to what requirements.txt says, with the build of PyTorch that was asked for, "cpu" or "cuda", or for
+    None the one that suits the machine. Returns the path of its Python."""
     system, windows = platform.system(), os.name == "nt"
     python = venv_python(VENV, windows)
     interpreter = f"{sys.version_info[0]}.{sys.version_info[1]} {ROOT}"  # a moved folder breaks a venv
     wanted = fingerprint([REQUIREMENTS, os.path.join(ROOT, "pyproject.toml")])
-    cpu = cpu and system == "Linux"  # elsewhere PyPI has the CPU build already
     todo = plan(read_stamp(STAMP), interpreter, wanted, os.path.exists(python))
-    if todo == "nothing" and not (cpu and not is_cpu_build(installed_torch(VENV))):
+    if todo == "nothing" and not is_other_build(asked, system, installed_torch(VENV)):
         return python
 
     problem = None
@@ -375,29 +400,35 @@ def set_up(command, cpu):
         make_venv(VENV)
     elif os.path.exists(STAMP):
         os.remove(STAMP)  # from here to the end, .venv is unfinished
-    if advises_cpu_build(system, bool(shutil.which("nvidia-smi")), cpu, installed_torch(VENV)):
-        print(
-            "No NVIDIA GPU found: PyTorch may bring several GB of CUDA that stay unused; stop with Ctrl-C and run "
-            f"'python3 start.py {command} --cpu' for its small CPU build.",
-            flush=True,
-        )
-    install(python, cpu)
+    build, why = torch_build(asked, system, bool(shutil.which("nvidia-smi")), answers)
+    if why:
+        print(why, flush=True)
+    install(python, build, must=asked is not None)
     with open(STAMP, "w") as file:
         file.write(interpreter + "\n" + wanted + "\n")
     return python
 
 
-def is_cpu_build(torch_version):
-    """True for '2.13.0+cpu'."""
-    return torch_version is not None and torch_version.endswith("+cpu")
+def is_other_build(asked, system, torch_version):
+    """Whether what is installed, such as '2.13.0+cpu', is not the build that was asked for, "cpu" or "cuda"."""
+    is_cpu = torch_version is not None and torch_version.endswith("+cpu")
+    return system == "Linux" and ((asked == "cpu" and not is_cpu) or (asked == "cuda" and is_cpu))
 
 
-def install(python, cpu):
-    """Three calls of pip: PyTorch's CPU build if asked for, the pinned list, and the course itself."""
+def install(python, build, must):
+    """Calls of pip: PyTorch's CPU build for ``build`` "cpu", which where it ``must`` not be is no error to miss; the
+    pinned list; and the course itself."""
     if os.path.exists(PIP_LOG):
         os.remove(PIP_LOG)
-    if cpu:
-        run_pip(python, ["--index-url", CPU_INDEX, "--no-deps", pinned("torch") + "+cpu"], PIP_LOG)
+    if build == "cpu":
+        try:
+            run_pip(python, ["--index-url", CPU_INDEX, "--no-deps", pinned("torch") + "+cpu"], PIP_LOG)
+        except SetupError:
+            if must:
+                raise
+            print("Its server has no build for this machine: pip takes what its package index has.", flush=True)
+    elif is_other_build("cuda", platform.system(), installed_torch(VENV)):
+        run_pip(python, ["--force-reinstall", "--no-deps", pinned("torch")], PIP_LOG)
     # Wheels only: a package without one would start a compiler and fail in a way that nobody can read.
     run_pip(python, ["--only-binary", ":all:", "-r", REQUIREMENTS], PIP_LOG)
     # The pinned list has setuptools, so the last step needs no network.
@@ -443,7 +474,7 @@ def run(command):
 
 
 def parse(arguments):
-    """The command, --cpu, and what is passed on."""
+    """The command, the build of PyTorch, and what is passed on."""
     parser = argparse.ArgumentParser(
         description="Set the course up and start it.",
         epilog="Anything else is passed on to JupyterLab, pytest or Sphinx.",
@@ -451,7 +482,10 @@ def parse(arguments):
     does = "open JupyterLab, run every test, or build the web site"
     parser.add_argument("command", choices=["lab", "test", "site"], help=does)
     parser.add_argument("--live", action="store_true", help="with lab: for a class; --part 3 prepares Part 3")
-    parser.add_argument("--cpu", action="store_true", help="on Linux: take PyTorch's small CPU build")
+    build = parser.add_mutually_exclusive_group()
+    for name, size in (("cpu", "small CPU"), ("cuda", "large")):
+        says = f"on Linux: PyTorch's {size} build, whatever this machine has"
+        build.add_argument(f"--{name}", dest="build", action="store_const", const=name, help=says)
     return parser.parse_known_args(arguments)
 
 
@@ -463,7 +497,7 @@ def main(arguments):
         print(problem, file=sys.stderr)
         return 1
     try:
-        python = set_up(options.command, options.cpu)
+        python = set_up(options.build)
     except SetupError as error:
         print(error, file=sys.stderr)
         return 1

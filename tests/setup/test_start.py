@@ -3,6 +3,7 @@
 import ast
 import http.server
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -60,18 +61,37 @@ def test_full_disk_is_seen_before_anything_is_made():
 
 
 @pytest.mark.parametrize(
-    ("system", "nvidia", "cpu", "torch", "advised"),
+    ("asked", "system", "nvidia", "answers", "build", "words"),
     [
-        ("Linux", False, False, None, True),
-        ("Linux", True, False, None, False),
-        ("Linux", False, True, None, False),
-        ("Linux", False, False, "2.13.0", False),
-        ("Windows", False, False, None, False),
-        ("Darwin", False, False, None, False),
+        (None, "Linux", False, True, "cpu", "--cuda takes the large one"),
+        (None, "Linux", False, False, "index", "does not answer"),
+        (None, "Linux", True, None, "index", ""),
+        ("cuda", "Linux", False, None, "index", ""),
+        ("cpu", "Linux", True, None, "cpu", ""),
+        (None, "Windows", False, None, "index", ""),
+        ("cpu", "Darwin", False, None, "index", ""),
     ],
 )
-def test_cpu_build_is_advised_only_where_cuda_would_come_in_vain(system, nvidia, cpu, torch, advised):
-    assert start.advises_cpu_build(system, nvidia, cpu, torch) is advised
+def test_the_build_of_pytorch_suits_the_machine_unless_asked(asked, system, nvidia, answers, build, words):
+    """The server is asked only where it matters: None stands for a call that would fail the test."""
+    chosen, why = start.torch_build(asked, system, nvidia, lambda: bool(answers) if answers is not None else 1 / 0)
+    assert chosen == build
+    assert words in why and bool(words) == bool(why)
+    assert not why or one_sentence(why)
+
+
+def test_a_server_answers_within_seconds_or_does_not(tmp_path):
+    (tmp_path / "index.html").write_text("here")
+    assert start.answers((tmp_path / "index.html").as_uri(), 1)
+    with socket.socket() as deaf:  # takes the call and says nothing
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        address = f"http://127.0.0.1:{deaf.getsockname()[1]}/"
+        before = time.perf_counter()
+        assert not start.answers(address, 0.3)
+        assert time.perf_counter() - before < 3
+    assert not start.answers(address, 1)  # nobody there
+    assert not start.answers("nowhere", 1)
 
 
 # Paths, stamp and plan
@@ -119,9 +139,12 @@ def test_installed_torch_is_read_from_the_folder_names(tmp_path):
     assert start.installed_torch(tmp_path) is None
     (tmp_path / "lib" / "python3.11" / "site-packages" / "torch-2.13.0+cpu.dist-info").mkdir(parents=True)
     assert start.installed_torch(tmp_path) == "2.13.0+cpu"
-    assert start.is_cpu_build("2.13.0+cpu")
-    assert not start.is_cpu_build("2.13.0")
-    assert not start.is_cpu_build(None)
+    assert start.is_other_build("cuda", "Linux", "2.13.0+cpu") and start.is_other_build("cpu", "Linux", "2.13.0")
+    assert start.is_other_build("cpu", "Linux", None) and not start.is_other_build("cuda", "Linux", None)
+    assert not start.is_other_build("cpu", "Linux", "2.13.0+cpu") and not start.is_other_build(
+        "cpu", "Darwin", "2.13.0"
+    )
+    assert not any(start.is_other_build(None, "Linux", version) for version in ("2.13.0", "2.13.0+cpu", None))
 
 
 # What pip's failures become
@@ -185,7 +208,7 @@ PIP_FAILURES = {
         "Looking in indexes: https://download.pytorch.org/whl/cpu\n"
         "ERROR: Could not find a version that satisfies the requirement torch==2.13.0+cpu (from versions: none)\n"
         "ERROR: No matching distribution found for torch==2.13.0+cpu\n",
-        ["https://download.pytorch.org/whl/cpu has no torch==2.13.0+cpu", "without --cpu"],
+        ["https://download.pytorch.org/whl/cpu has no torch==2.13.0+cpu", "with --cuda"],
     ),
     "a mirror out of order": (
         "Looking in indexes: https://mirror.example/simple\n"
@@ -328,33 +351,68 @@ def course(tmp_path, monkeypatch):
     monkeypatch.setattr(start, "make_venv", make_venv)
     monkeypatch.setattr(start, "run_pip", lambda python, arguments, log: calls.append(" ".join(arguments)))
     monkeypatch.setattr(start.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(start, "answers", lambda: False)
     return calls
 
 
 def test_first_run_installs_and_second_does_nothing(course, capsys):
-    start.set_up("lab", cpu=False)
+    start.set_up()
     assert course[0] == "venv"
     assert "-r" in course[1]
     assert "-e" in course[2]
     assert not any(start.CPU_INDEX in call for call in course)
     course.clear()
     capsys.readouterr()
-    start.set_up("lab", cpu=False)
+    start.set_up()
     assert course == []
     assert capsys.readouterr().out == ""
 
 
 def test_cpu_build_comes_from_its_own_index(course):
-    start.set_up("lab", cpu=True)
+    start.set_up("cpu")
     assert start.CPU_INDEX in course[1]
     assert "torch==2.13.0+cpu" in course[1]
 
 
+def test_without_a_gpu_the_cpu_build_comes_by_itself_where_its_server_answers(course, monkeypatch, capsys):
+    monkeypatch.setattr(start, "answers", lambda: True)
+    monkeypatch.setattr(start.shutil, "which", lambda name: None)
+    start.set_up()
+    assert start.CPU_INDEX in course[1]
+    assert "small CPU build (--cuda" in capsys.readouterr().out
+
+
+def test_a_cpu_build_that_nobody_asked_for_and_that_is_missing_stops_nothing(course, monkeypatch, capsys):
+    def run_pip(python, arguments, log):
+        if start.CPU_INDEX in arguments:
+            raise start.SetupError("no such build.")
+        course.append(" ".join(arguments))
+
+    monkeypatch.setattr(start, "run_pip", run_pip)
+    monkeypatch.setattr(start, "answers", lambda: True)
+    monkeypatch.setattr(start.shutil, "which", lambda name: None)
+    start.set_up()
+    assert "-r" in course[1]
+    assert "pip takes what its package index has" in capsys.readouterr().out
+    with pytest.raises(start.SetupError, match="no such build"):
+        start.set_up("cpu")
+
+
+def test_the_other_build_takes_the_place_of_the_first(course, monkeypatch):
+    start.set_up()
+    course.clear()
+    start.set_up("cuda")
+    assert course == []  # it was no CPU build
+    monkeypatch.setattr(start, "installed_torch", lambda venv: "2.13.0+cpu")
+    start.set_up("cuda")
+    assert course[0] == "--force-reinstall --no-deps torch==2.13.0"
+
+
 def test_changed_pins_update_in_place(course, tmp_path):
-    start.set_up("lab", cpu=False)
+    start.set_up()
     course.clear()
     (tmp_path / "requirements.txt").write_text("torch==2.14.0\n")
-    start.set_up("lab", cpu=False)
+    start.set_up()
     assert "venv" not in course
     assert "-r" in course[0]
 
@@ -366,9 +424,9 @@ def test_a_set_up_that_was_cut_off_is_made_anew(course, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(start, "run_pip", fail)
         with pytest.raises(start.SetupError):
-            start.set_up("lab", cpu=False)
+            start.set_up()
     course.clear()
-    start.set_up("lab", cpu=False)
+    start.set_up()
     assert course[0] == "venv"
 
 
@@ -393,7 +451,7 @@ def held(folder):
 def refused(words):
     """start.py refuses to make .venv, in one sentence."""
     with pytest.raises(start.SetupError) as told:
-        start.set_up("lab", cpu=False)
+        start.set_up()
     assert one_sentence(str(told.value).replace(start.ROOT, "/course"))
     for word in words:
         assert word in str(told.value)
@@ -434,34 +492,34 @@ def test_a_file_of_that_name_stays(course, tmp_path):
 
 def test_an_empty_folder_is_taken(course, tmp_path):
     (tmp_path / ".venv").mkdir()
-    start.set_up("lab", cpu=False)
+    start.set_up()
     assert course[0] == "venv"
 
 
 def test_what_the_course_made_is_made_anew(course, tmp_path):
     """Another Python, a moved folder: the stamp is the course's own, so the environment is."""
-    start.set_up("lab", cpu=False)
+    start.set_up()
     place(tmp_path / ".venv", {"lib/old.py": "old"})
     (tmp_path / ".venv" / "course-stamp").write_text("3.1 /elsewhere\nolder\n")
     course.clear()
-    start.set_up("lab", cpu=False)
+    start.set_up()
     assert course[0] == "venv"
     assert not (tmp_path / ".venv" / "lib" / "old.py").exists()
 
 
 def test_links_within_are_cut_and_not_followed(course, tmp_path):
     place(tmp_path / "elsewhere")
-    start.set_up("lab", cpu=False)
+    start.set_up()
     (tmp_path / ".venv" / "course-stamp").unlink()
     (tmp_path / ".venv" / "lib64").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    start.set_up("lab", cpu=False)
+    start.set_up()
     assert held(tmp_path / "elsewhere") == MINE
     assert not (tmp_path / ".venv" / "lib64").exists()
 
 
 @pytest.mark.parametrize("step", ["make_venv", "run_pip", "clear"])
 def test_a_set_up_stopped_at_any_step_goes_on_next_time(step, course, tmp_path, monkeypatch):
-    start.set_up("lab", cpu=False)
+    start.set_up()
     (tmp_path / ".venv" / "course-stamp").write_text("3.1 /elsewhere\nolder\n")
 
     def stop(*arguments):
@@ -470,15 +528,15 @@ def test_a_set_up_stopped_at_any_step_goes_on_next_time(step, course, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(start, step, stop)
         with pytest.raises(KeyboardInterrupt):
-            start.set_up("lab", cpu=False)
+            start.set_up()
     course.clear()
-    start.set_up("lab", cpu=False)
+    start.set_up()
     assert course[0] == "venv"
 
 
 def test_an_environment_of_an_older_start_is_still_the_courses_when_its_update_stops(course, tmp_path, monkeypatch):
     """It has the stamp and no mark; the update takes the stamp away before it begins."""
-    start.set_up("lab", cpu=False)
+    start.set_up()
     (tmp_path / ".venv" / start.MARK).unlink()
     (tmp_path / "requirements.txt").write_text("torch==2.14.0\n")
 
@@ -488,8 +546,8 @@ def test_an_environment_of_an_older_start_is_still_the_courses_when_its_update_s
     with monkeypatch.context() as patch:
         patch.setattr(start, "run_pip", stop)
         with pytest.raises(KeyboardInterrupt):
-            start.set_up("lab", cpu=False)
-    start.set_up("lab", cpu=False)
+            start.set_up()
+    start.set_up()
     assert course[-3] == "venv"
 
 
@@ -512,7 +570,7 @@ def test_a_real_environment_is_made_beside_the_mark(tmp_path):
     ],
 )
 def test_main_prints_a_sentence_and_never_a_traceback(monkeypatch, capsys, error, words):
-    def fail(command, cpu):
+    def fail(asked):
         raise error
 
     monkeypatch.setattr(start, "set_up", fail)
@@ -534,7 +592,7 @@ def test_commands_pass_on_what_follows():
 
 def test_live_mode_is_another_command_and_gets_the_rest(monkeypatch):
     commands = []
-    monkeypatch.setattr(start, "set_up", lambda command, cpu: "python")
+    monkeypatch.setattr(start, "set_up", lambda asked: "python")
     monkeypatch.setattr(start, "run", commands.append)
     start.main(["lab", "--live", "--part", "3", "--no-browser"])
     start.main(["lab", "--no-browser"])
