@@ -53,7 +53,7 @@ class Autoguidance(Denoiser):
     with a bad version of itself, NeurIPS 2024, eq. 4). The same formula is classifier-free guidance where ``weak`` is
     not told the class. At w = 1 only ``good`` is asked, at w = 0 only ``weak``.
 
-    weak, good : D(x_t, t, **cond); w : number or function of t.
+    weak, good : denoisers D(x_t, t, ...); w : number or function of t.
     """
 
     def __init__(self, weak, good, w):

@@ -1,18 +1,18 @@
 """Inverse problems with an unconditional prior: a denoiser and an operator make a new denoiser, or a new step.
 
-=============  =====================  ==========================================================================
-name           makes                  source
-=============  =====================  ==========================================================================
-replacement    a step                 Song et al. (ICLR 2021), sec. 5 and app. I.2: known pixels are overwritten
-repaint_times  a grid that turns back Lugmayr et al. (CVPR 2022), Algorithm 1 and sec. 4.2
-ddnm           a denoiser             Wang et al. (ICLR 2023), eq. 13
-dps            a denoiser             Chung et al. (ICLR 2023), sec. 3.2, with sigma_y taken at its word
-dps_step       a step                 Chung et al. (ICLR 2023), Algorithm 1, with a step size that is tuned
-pigdm          a denoiser             Song et al. (ICLR 2023), sec. 3
-diffpir        a denoiser             Zhu et al. (CVPRW 2023), Algorithm 1, the data step
-diffpir_step   a step                 Zhu et al. (CVPRW 2023), Algorithm 1, the way to s
-tv             an image, no prior     Rudin et al. (1992), by FISTA (Beck & Teboulle, 2009)
-=============  =====================  ==========================================================================
+=============  ======================  ==========================================================================
+name           makes                   source
+=============  ======================  ==========================================================================
+replacement    a step                  Song et al. (ICLR 2021), sec. 5 and app. I.2: known pixels are overwritten
+repaint_times  a grid that turns back  Lugmayr et al. (CVPR 2022), Algorithm 1 and sec. 4.2
+ddnm           a denoiser              Wang et al. (ICLR 2023), eq. 13
+dps            a denoiser              Chung et al. (ICLR 2023), sec. 3.2, with sigma_y taken at its word
+dps_step       a step                  Chung et al. (ICLR 2023), Algorithm 1, with a step size that is tuned
+pigdm          a denoiser              Song et al. (ICLR 2023), sec. 3
+diffpir        a denoiser              Zhu et al. (CVPRW 2023), Algorithm 1, the data step
+diffpir_step   a step                  Zhu et al. (CVPRW 2023), Algorithm 1, the way to s
+tv             an image, no prior      Rudin et al. (1992), by FISTA (Beck & Teboulle, 2009)
+=============  ======================  ==========================================================================
 
     A = Mask(known)
     step = replacement(A, A(x_true))

@@ -6,18 +6,18 @@ Every operator is used in the same three ways, on batches of images x (B, C, H, 
     A.adjoint(y)     A^T y, defined by <A x, y> = <x, A^T y> for all x and y
     A.pinv(y)        A^+ y, the shortest x among those that fit y best; A^+ A is a projection
 
-=============  ==================================  =========================  ==========================
-operator       A x                                 A^T y                      A^+ y
-=============  ==================================  =========================  ==========================
-Mask           m x, zero where m is 0              m y                        m y
-Blur           x convolved with k, periodic        correlation with k         division in Fourier space
-Downsample     mean over squares of f x f pixels   each y / f^2 on its square each y on its square
-KSpace         Fourier transform on measured lines real part of the inverse   the same, lines without their
-                                                   transform, zeros elsewhere mirror line counted twice
-MultiCoil      KSpace points of x times each       sum over coils of the      conjugate gradients
-               coil's sensitivity                  inverse, times conj(s_k)
-Radon          sums along rays at n angles         smears each y along its ray conjugate gradients
-=============  ==================================  =========================  ==========================
+==========  ===================================  ===========================  =============================
+operator    A x                                  A^T y                        A^+ y
+==========  ===================================  ===========================  =============================
+Mask        m x, zero where m is 0               m y                          m y
+Blur        x convolved with k, periodic         correlation with k           division in Fourier space
+Downsample  mean over squares of f x f pixels    each y / f^2 on its square   each y on its square
+KSpace      Fourier transform on measured lines  real part of the inverse     the same, lines without their
+                                                 transform, zeros elsewhere   mirror line counted twice
+MultiCoil   KSpace points of x times each        sum over coils of the        conjugate gradients
+            coil's sensitivity                   inverse, times conj(s_k)
+Radon       sums along rays at n angles          smears each y along its ray  conjugate gradients
+==========  ===================================  ===========================  =============================
 
 The adjoint is the gradient of <A x, y> with respect to x. Where y is complex (KSpace, MultiCoil), <a, b> is the real
 part of sum a conj(b). These two and Radon also have A.solve(b, w), which is (A^T A + w I)^-1 b, KSpace A.fit(y, w),

@@ -49,7 +49,7 @@ def total_variation(y, noise, weight):
     return _each(lambda image: denoise_tv_chambolle(image, weight=weight * noise, max_num_iter=100), y)
 
 
-#: name -> function(y, noise, **setting) and the settings to choose from on validation subjects.
+#: name -> ``function(y, noise, **setting)`` and the settings to choose from on validation subjects.
 DENOISERS = {
     "Gaussian blur": (blurred, tuple({"width": w} for w in (0.5, 0.7, 0.9, 1.2, 1.6))),
     "non-local means": (nonlocal_means, tuple({"h": h} for h in (0.4, 0.6, 0.8, 1.0, 1.3))),

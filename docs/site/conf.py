@@ -19,7 +19,9 @@ author = "the authors of the course"
 copyright = "the authors of the course. Prose and figures CC BY 4.0, code Apache-2.0. Not for clinical use"
 language = "en"
 
-extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx-mathjax-offline"]
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True  # of arguments, as they are written
 root_doc = "README"
 include_patterns = ["*.md", "docs/*.md", "notebooks/*.ipynb"]
 exclude_patterns = ["**/.*"]
@@ -90,6 +92,32 @@ def fold_code(app, docname, source):
         source[0] = json.dumps(notebook)
 
 
+ARGUMENT = r"(\w+(?:, \w+)*) : (.+)"
+OWN_SIGNS = r"(``.*?``|`.*?`)|((?<![*\w])\*(?=[\s\w])|\*\*(?=\d)|\|)"  # literals; 2 * x, x ** 2, |x|
+
+
+def make_rst(app, what, name, obj, options, lines):
+    """Docstrings for the reference: each argument ("name : what it is", further lines indented) is an item of a list,
+    indented lines after an empty one are code, and signs that reStructuredText would take for its own stay signs."""
+    found, block = [""], None
+    for line, after in zip(lines, [*lines[1:], ""]):
+        begins = re.match(ARGUMENT, line)
+        if begins and (not after.strip() or after.startswith("    ") or re.match(ARGUMENT, after)):
+            found += [] if block == "item" else [""]
+            line, block = f"- **{begins.group(1)}** : {begins.group(2)}", "item"
+        elif block == "item" and line.startswith("    "):
+            line = "  " + line.lstrip()
+        elif line.startswith("    ") and not found[-1].strip() and block != "code":
+            found, block = [*found, "::", ""], "code"
+        elif line.strip() and not line.startswith("    "):
+            found += [""] if block == "item" else []
+            block = None
+        elif block == "item":
+            block = None
+        found.append(line if block == "code" else re.sub(OWN_SIGNS, lambda m: m[1] or f"\\{m[2]}", line))
+    lines[:] = found
+
+
 class NoForeignPictures(SphinxTransform):
     """A picture on another host (a badge) gives way to its words: the site needs no network."""
 
@@ -130,6 +158,7 @@ def copy_front_page(app, error):
 def setup(app):
     app.connect("source-read", make_front_page)
     app.connect("source-read", fold_code)
+    app.connect("autodoc-process-docstring", make_rst)
     app.connect("html-page-context", store_figures)
     app.connect("build-finished", copy_front_page)
     app.add_transform(NoForeignPictures)

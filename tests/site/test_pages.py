@@ -3,6 +3,8 @@
 Needs Chromium or Chrome on the PATH; without one the test is skipped, but in continuous integration (CI=true) it fails.
 """
 
+import importlib
+import re
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
@@ -153,6 +155,19 @@ def test_every_link_inside_the_site_leads_to_a_page_and_a_place(visits, site):
             if not (site.folder / target).is_file() or (fragment and unquote(fragment) not in known):
                 dead.add((name, link))
     assert dead == set()
+
+
+def test_every_public_function_of_a_module_in_the_reference_is_there(visits):
+    names = re.findall(r"automodule:: (\S+)", (ROOT / "docs" / "reference.md").read_text(encoding="utf-8"))
+    assert {"course_lib.schedules", "course_lib.denoisers", "course_lib.samplers"} <= set(names)
+    modules = map(importlib.import_module, names)
+    public = {
+        f"{module.__name__}.{name}"
+        for module in modules
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", None) == module.__name__ and value.__doc__ and not name.startswith("_")
+    }
+    assert len(public) > 150 and public - set(visits["docs/reference.html"]["ids"]) == set()
 
 
 def test_links_between_notebooks_stay_on_the_site(visits, site):
