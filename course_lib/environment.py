@@ -43,9 +43,9 @@ class Check:
 
 
 def checks(data=None, folder=None):
-    """What :func:`check_environment` shows, as a list of :class:`Check`; same parameters. Never raises."""
-    rows = []
-    for what, look in (
+    """What :func:`check_environment` shows, as a list of :class:`Check`; same parameters. Never raises. Networks
+    that are whole share a line; each of the others has its own."""
+    looks = (
         ("Python", _python),
         ("PyTorch", functools.partial(_package, "torch")),
         ("MONAI", functools.partial(_package, "monai")),
@@ -56,13 +56,19 @@ def checks(data=None, folder=None):
         ("Free memory", _memory),
         ("Free disk", functools.partial(_disk, folder)),
         *((f"Data: {name}", functools.partial(_data_set, name, here)) for name, here in (data or {}).items()),
-        *((f"Network: {name}", functools.partial(_weights, name)) for name in _shipped()),
-    ):
-        try:
-            rows.append(Check(what, *look()))
-        except Exception as error:  # a check that breaks is a line to look at, never the learner's stop
-            rows.append(Check(what, "could not be checked", f"{type(error).__name__}: {error}"))
-    return rows
+    )
+    networks = [_looked(f"Network: {name}", functools.partial(_weights, name)) for name in _shipped()]
+    whole = sum(row.ok for row in networks)
+    together = [Check("Networks", f"{whole} of {len(networks)} whole, sha256 as on their cards")] if whole else []
+    return [_looked(*pair) for pair in looks] + together + [row for row in networks if not row.ok]
+
+
+def _looked(what, look):
+    """The line of one check. One that breaks is a line to look at, never the learner's stop."""
+    try:
+        return Check(what, *look())
+    except Exception as error:
+        return Check(what, "could not be checked", f"{type(error).__name__}: {error}")
 
 
 def check_environment(data=None, folder=None):
@@ -197,4 +203,4 @@ def _weights(name):
         return "card or weights missing", remedy
     if sha256(tensors) != json.loads(card.read_text(encoding="utf-8"))["sha256"]:
         return "not the file on its card (sha256 differs)", remedy
-    return f"{tensors.stat().st_size / 1e6:.1f} MB, sha256 as on its card", ""
+    return "sha256 as on its card", ""

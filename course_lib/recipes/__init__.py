@@ -141,8 +141,8 @@ ENTRIES = (
     unet("brain_t2_l2", SMALLER, RegressionLoss(concat=1), CONTRASTS | FEW | MUON, measure_translation, steps=18_940),
     unet("lesion_raters", SMALL | CONCAT, OF_MASKS, PAIRS, measure_raters, steps=18_750, **MUON),
     *(segmenter(f"lesion_unet_{k}", 2, 4, RATED, measure_raters, steps=9375, seed=k, **MUON) for k in range(5)),
-    unet("lidc_masks", SMALL | CONCAT, OF_MASKS, MASKS_BESIDE, measure_lidc, steps=25_000),
-    *(segmenter(f"lidc_unet_{k}", 2, 0, READINGS, measure_lidc, steps=6250, seed=k) for k in range(5)),
+    unet("lidc_masks", SMALL | CONCAT, OF_MASKS, MASKS_BESIDE, measure_lidc, steps=25_000, **MUON),
+    *(segmenter(f"lidc_unet_{k}", 2, 0, READINGS, measure_lidc, steps=6250, seed=k, **MUON) for k in range(5)),
     entry(
         "lidc_ssn",
         "StochasticSegmenter",
@@ -151,8 +151,8 @@ ENTRIES = (
         READINGS,
         measure_lidc,
         steps=6250,
-        peak_rate=2e-3,
         full={},
+        **MUON,
     ),
     # every slice holds a tumour: the three learn from what lies outside its widened outline
     unet("tumour_tissue", SMALL, MaskedLoss(V()), TUMOURS, measure_tissue, steps=12_500),

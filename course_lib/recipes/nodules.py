@@ -29,7 +29,6 @@ READINGS = {
 MASKS_BESIDE = READINGS | {
     "load_data": lambda: masks_beside(datasets.lidc_readings),
     "batch_size": 16,
-    "peak_rate": 2e-3,
 }
 
 
