@@ -3,6 +3,7 @@ or in the deck, before clicking for it. (In a browser: test_pages.py, test_jupyt
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import live
@@ -72,6 +73,13 @@ def test_the_deck_hides_them(path):
 def test_the_rule_finds_them(path):
     notebook = read(path)
     assert [cell.id for cell in notebook.cells if slides.is_prediction(cell)] == [c.id for c in cards(notebook)]
+
+
+@of_every_notebook
+def test_no_right_answer_goes_by_which_data_are_here(path):
+    """The guide and the decks print one answer, and the room may have it without the optional data sets."""
+    asking = [cell.id for cell in cards(read(path)) if re.search(r"\bis_(available|here)\b", cell.source)]
+    assert asking == [], "ask what holds on the course's made data, too"
 
 
 @pytest.fixture(scope="module")
