@@ -95,7 +95,7 @@ def test_a_day_goes_on_where_it_was_stopped(tiny_day, tmp_path):
     assert all(
         stopped[name]["result"] in ("not begun", "stopped at the end of the day") for name in ("first", "second")
     )
-    first = tiny_day(24)
+    first = tiny_day(36)
     began = time.time()
     assert tiny_day(30) == first and time.time() - began < 12  # only the one that failed is tried again
 
