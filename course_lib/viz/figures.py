@@ -256,9 +256,9 @@ def curves(
 
     `bands` {label: (low, high)} shades around a line of that label; `levels` {label: y} and `marks` {label: x} draw
     horizontal and vertical reference lines; `markers=True` shows the points; the labels in `points` are drawn as points
-    alone, in front of the lines; `legend="below"` puts the names under the axes, where they cover no line; `ylimits`
-    (low, high) is the part of the second axis that is shown. Raises ValueError if one of the points is not a label of
-    `lines`, and for another `legend`.
+    alone, in front of the lines; the names stand "inside" where they cover no line there, else, and with
+    `legend="below"`, under the axes; `ylimits` (low, high) is the part of the second axis that is shown. Raises
+    ValueError if one of the points is not a label of `lines`, and for another `legend`.
     """
     one_of(("inside", "below"), legend=legend)
     _named_values(lines=lines)
@@ -287,12 +287,38 @@ def curves(
     ax.set(xscale=xscale, yscale=yscale, **({"ylim": ylimits} if ylimits else {}))
     for axis in (ax.xaxis, ax.yaxis):
         _plain_log_ticks(axis)
-    if len(ax.get_lines()) > 1 and legend == "inside":
-        ax.legend()
-    elif len(ax.get_lines()) > 1:
-        fig.set_size_inches(7.2, 4.2 + 0.27 * -(-len(ax.get_lines()) // 2))
-        fig.legend(loc="outside lower center", ncols=2)
+    if len(ax.get_lines()) > 1:
+        _name_lines(fig, ax, legend)
     return fig
+
+
+def _name_lines(fig, ax, legend):
+    """The names of the lines: "inside" the axes, if there they cover none of them, or else below."""
+    if legend == "inside":
+        names = ax.legend()
+        fig.draw_without_rendering()
+        if not _covers(names.get_window_extent().padded(-4), ax):
+            return
+        names.remove()
+    count, (width, height) = len(ax.get_lines()), fig.get_size_inches()
+    for ncols in (2, 1):
+        fig.set_size_inches(width, height + 0.27 * -(-count // ncols))
+        names = fig.legend(loc="outside lower center", ncols=ncols)
+        fig.draw_without_rendering()
+        if names.get_window_extent().width <= fig.bbox.width or ncols == 1:
+            return
+        names.remove()
+
+
+def _covers(box, ax):
+    """Whether a line passes through a box, or a point where points alone are drawn, or the shade of a band."""
+    for line in ax.get_lines():
+        path = line.get_transform().transform_path(line.get_path())
+        joined = line.get_linestyle() not in ("None", "", " ")
+        if path.intersects_bbox(box, filled=False) if joined else box.count_contains(path.vertices):
+            return True
+    shades = (path.transformed(shade.get_transform()) for shade in ax.collections for path in shade.get_paths())
+    return any(path.intersects_bbox(box) for path in shades)
 
 
 def _plain_log_ticks(axis):

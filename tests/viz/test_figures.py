@@ -234,6 +234,42 @@ def test_rows_around_lesions_are_close_ups_outlined_with_errors_below():
     assert len(ax.collections) == 6 and [t.get_text() for t in ax.get_yticklabels()] == ["a", "error"]
 
 
+def test_a_legend_that_would_cover_a_line_goes_below():
+    """Matplotlib takes the best place there is, and where lines are everywhere that one covers some."""
+    free = figures.curves(X, {"a": X, "b": X / 2}, xlabel="x", ylabel="y", title="Room for names")
+    assert free.axes[0].get_legend() and not free.legends
+    everywhere = {f"a long name of line {k}": np.sin(20 * X + k) for k in range(5)}
+    full = figures.curves(X, everywhere, xlabel="x", ylabel="y", title="No room")
+    full.draw_without_rendering()
+    names = full.legends[0].get_window_extent()
+    assert not full.axes[0].get_legend() and names.y1 <= full.axes[0].get_window_extent().y0
+    assert full.get_figheight() > free.get_figheight()
+    level = figures.curves(
+        X,
+        {"a": X, "b": 1 - X},
+        xlabel="x",
+        ylabel="y",
+        title="Levels",
+        levels={f"at {v}": v for v in np.linspace(0, 1, 9)},
+    )
+    assert level.legends and not level.axes[0].get_legend()
+
+
+def test_points_without_a_line_and_shades_count_as_covered():
+    cross = {"a": X, "b": 1 - X}
+    cloud = figures.curves(X, cross, xlabel="x", ylabel="y", title="Points", points=("a", "b"))
+    assert cloud.axes[0].get_legend()  # between the points there is room
+    shade = figures.curves(X, cross, xlabel="x", ylabel="y", title="Shade", bands={"a": (0 * X, 0 * X + 1)})
+    assert shade.legends
+
+
+def test_long_names_below_stand_in_one_column():
+    lines = {f"{'a very long name of a line ' * 2}{k}": np.sin(20 * X + k) for k in range(3)}
+    fig = figures.curves(X, lines, xlabel="x", ylabel="y", title="Long names", legend="below")
+    fig.draw_without_rendering()
+    assert fig.legends[0]._ncols == 1 and fig.legends[0].get_window_extent().x0 >= 0
+
+
 def test_a_legend_below_covers_no_line():
     fig = figures.curves(X, {"a": X, "b": 1 - X}, xlabel="x", ylabel="y", title="Lines", legend="below")
     figures.figure_pixels(fig)
