@@ -247,7 +247,7 @@ q6 = choices(
         "c": "No sample copies a training image.",
         "d": "On another scanner the intervals cover 90 %.",
         "e": "On this test set, over all pixels together, the stated coverage holds.",
-        "f": "A lesion smaller than 4 mm is kept.",
+        "f": "A lesion under 4 mm across is kept.",
     },
     answers="ae",
     feedback={
