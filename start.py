@@ -385,7 +385,7 @@ def set_up(asked=None):
     interpreter = f"{sys.version_info[0]}.{sys.version_info[1]} {ROOT}"  # a moved folder breaks a venv
     wanted = fingerprint([REQUIREMENTS, os.path.join(ROOT, "pyproject.toml")])
     todo = plan(read_stamp(STAMP), interpreter, wanted, os.path.exists(python))
-    if todo == "nothing" and not is_other_build(asked, system, installed_torch(VENV)):
+    if todo == "nothing" and not (asked and is_other_build(asked, system, installed_torch(VENV))):
         return python
 
     problem = None

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+from slides import markup_of
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURE = r'<img class="course-figure" src="data:image/(\w+);base64,([^"]+)" alt="([^"]*)"'
@@ -56,7 +57,7 @@ def figure(notebook, cell):
     """Kind, bytes and alt text of the figure that a cell of a stored notebook shows. Raises ValueError without one."""
     found = nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", as_version=4)
     for output in next((c.get("outputs", []) for c in found.cells if c.id == cell), ()):
-        if match := re.search(FIGURE, "".join(output.get("data", {}).get("text/html", ""))):
+        if match := re.search(FIGURE, markup_of(output)):
             return match[1], base64.b64decode(match[2]), html.unescape(match[3])
     raise ValueError(f"{notebook}.ipynb has no figure in cell {cell}: mend PICTURES in tools/fallback.py")
 
