@@ -109,7 +109,7 @@ def pieces(masks):
     return found
 
 
-def _ring(piece, pixels, among):
+def ring_around(piece, pixels, among):
     """Pixels of ``among`` (H, W) that are at most so many away from a piece; None where they are too few."""
     ring = widened(piece[None], pixels)[0] & among
     return ring if ring.sum() >= LEAST_RING else None
@@ -192,7 +192,7 @@ def translated(found, slices):
         return scores
     rows = []
     for k, piece in pieces(slices.lesions):
-        ring = _ring(piece, RIM + RING, slices.white[k])
+        ring = ring_around(piece, RIM + RING, slices.white[k])
         if piece.sum() >= LEAST and ring is not None:
             rows.append([piece.sum(), *(contrast(z[k], piece, ring) for z in (a * x, y, slices.t1))])
     area, ours, true, given = (np.array(column) for column in zip(*rows))
@@ -308,7 +308,7 @@ def filled(found, removal):
     """
     rows, around = [], np.zeros_like(removal.mask)
     for k, hole in pieces(removal.hole):
-        inside, ring = removal.mask[k] & hole, _ring(hole, RING, removal.white[k])
+        inside, ring = removal.mask[k] & hole, ring_around(hole, RING, removal.white[k])
         if ring is not None:
             around[k] |= ring
             step, spread = contrast(found[k], inside, ring)

@@ -87,10 +87,10 @@ def test_the_contrast_of_a_lesion_is_counted_in_standard_deviations_around_it(sl
     """Made: 0.3 above white matter with a noise of 0.01."""
     scores = study.translated(2 * slices.t2 - 1, slices)
     assert scores["contrast"] == pytest.approx(0.3 / 0.01, rel=0.08)
-    ours = {"lesion": slices.lesions[0], "ring": study._ring(slices.lesions[0], 5, slices.white[0])}
+    ours = {"lesion": slices.lesions[0], "ring": study.ring_around(slices.lesions[0], 5, slices.white[0])}
     step, spread = study.contrast(slices.t2[0], ours["lesion"], ours["ring"])
     assert step == pytest.approx(0.3, abs=0.01) and spread == pytest.approx(0.01, rel=0.15)
-    assert study._ring(slices.lesions[0], 5, np.zeros((96, 96), bool)) is None
+    assert study.ring_around(slices.lesions[0], 5, np.zeros((96, 96), bool)) is None
 
 
 def test_a_lesion_of_the_wrong_sign_is_told(slices):
