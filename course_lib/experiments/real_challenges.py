@@ -108,6 +108,14 @@ def called(found):
     }
 
 
+def found_at(row, person, allowed):
+    """How many lesions of a person (its place) are found in the pictures of a row at the lowest cut down to which there
+    are never more than ``allowed`` false findings a slice; 0 where the highest has more."""
+    too_many = np.flatnonzero(np.array(row["false"][person]) > allowed)
+    first = too_many[-1] + 1 if too_many.size else 0
+    return [*row["found"][person], 0][first]
+
+
 def intervals(samples, contrast):
     """Share of pixels that the 90 % intervals of samples (K, N, 1, 96, 96) cover, and the intervals' width, in the
     lesions and elsewhere in the brain: of each person, over the slices with a lesion."""

@@ -22,6 +22,7 @@ from course_lib.experiments import (
     lidc,
     persons,
     raw_scan,
+    real_challenges,
     real_persons,
     reconstruction,
     segmentation,
@@ -906,6 +907,44 @@ def of_challenges(record, tensors):
     )
 
 
+def of_real_challenges(record, tensors):
+    """Real lesions in a simulated scan, and intervals for the areas that real readers outline."""
+    lab = real_challenges
+    rows = {tuple(row[key] for key in ("kind", "name", "R", "method")): row for row in lab.STUDY.fresh(record)}
+    keys = [tuple(key.values()) for key in lab.plan()]
+    scans = {key[1:]: rows[key] for key in keys if key[0] == "lesion" and key in rows}
+    label = {key: f"{key[0]}, R = {key[1]}: {OF_MRI.get(key[2], key[2])}" for key in scans}
+    told = {label[key]: row for key, row in scans.items() if key[2] != lab.TRUTH}
+    ours = {name: row for name, row in told.items() if "width_in_lesion" in row}
+    found = {label[key]: row for key, row in scans.items() if "found" in row}
+    persons = range(len(record["persons"]))
+    called = [
+        [name, *(f"{lab.found_at(row, k, FALSE_FINDINGS[0])} of {row['lesions'][k]}" for k in persons)]
+        for name, row in found.items()
+    ]
+    finest = {
+        name: {key: [of[-1] for of in row[f"ring_{key}"]] for key in ("error", "energy")} for name, row in told.items()
+    }
+    drawn = {f"{key[1]}: {key[3]}": row for key, row in rows.items() if key[0] == "nodules"}
+    nodules = [
+        [name, *(interval(100 * np.array(row[share]), 0) for share in ("covered", "larger"))]
+        + [interval(row[key], 0) if key in row else NONE for key in ("width", "score")]
+        for name, row in drawn.items()
+    ]
+    return filled(
+        "real challenges",
+        record=record,
+        kept=of_each_person(record, told, kept=2, kept_small=2, kept_large=2),
+        allowed=FALSE_FINDINGS[0],
+        called=table(["", *(f"person {k}" for k in record["persons"])], called),
+        covered=of_each_person(record, ours, coverage_in_lesion=2, coverage_elsewhere=2),
+        widths=of_each_person(record, ours, width_in_lesion=2, width_elsewhere=2),
+        finest=of_each_person(record, finest, error=2, energy=2),
+        nodules=table(["", "covered, %", "larger, %", "width, pixels ↓", "interval score ↓"], nodules),
+        missing=missing(["; ".join(map(str, key)) for key in keys if key not in rows]),
+    )
+
+
 # ---- The page --------------------------------------------------------------------------------------------------------
 
 #: name of a record -> title of its section, report (record, tensors) -> its text.
@@ -922,6 +961,7 @@ REPORTS = {
     "12_real_persons": ("More applications: three real persons", of_real_persons),
     "13_trends": ("Trends", of_trends),
     "14_challenges": ("Open challenges", of_challenges),
+    "14_real_challenges": ("Open challenges: real lesions, real readers", of_real_challenges),
 }
 
 

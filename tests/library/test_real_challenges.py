@@ -61,6 +61,13 @@ def test_a_bright_lesion_is_called_until_the_cut_is_too_high(two_persons):
     assert false[0, 0] == pytest.approx(1 / SIZE, abs=1e-3) and false[1].max() == 0, "planted in one slice of the first"
 
 
+def test_lesions_are_counted_at_the_lowest_cut_that_is_quiet_from_above():
+    """At the lowest cut all is one piece, which touches a lesion: no false finding there, and no finding either."""
+    row = {"found": [[9, 7, 5, 2]], "false": [[0, 3, 1, 0]]}
+    assert [study.found_at(row, 0, allowed) for allowed in (0, 1, 2, 3)] == [2, 5, 5, 9]
+    assert study.found_at({"found": [[4, 4]], "false": [[5, 5]]}, 0, 1) == 0
+
+
 def test_intervals_are_those_of_the_slices_with_a_lesion(two_persons):
     """Samples that are right everywhere but in the lesions, where they all say the same wrong thing."""
     pictures, masks = two_persons
