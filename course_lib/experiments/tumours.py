@@ -22,7 +22,7 @@ from course_lib.metrics.detection import findings
 from course_lib.tumours import MEDIAN, filled, healthy_tissue
 
 STEPS = 10
-NOISE_LEVELS = (0.05, 0.1, 0.2, 0.3, 0.5)  # t_0 to choose from
+NOISE_LEVELS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85)  # t_0 to choose from
 DIRECTIONS = (8, 16, 32, 64, 128)  # of PCA, to choose from
 KEEP = 40  # thresholds, from the highest 0.1 % of the region's validation scores to the highest 30 %
 

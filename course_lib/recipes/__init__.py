@@ -155,9 +155,11 @@ ENTRIES = (
         **MUON,
     ),
     # every slice holds a tumour: the three learn from what lies outside its widened outline
-    unet("tumour_tissue", SMALL, MaskedLoss(V()), TUMOURS, measure_tissue, steps=12_500),
-    unet("tumour_dae", SMALL, MaskedLoss(COARSE_NOISE), TUMOURS, measure_tissue, steps=6000),
-    vector_autoencoder("tumour_ae", 0.0, TUMOURS, measure_tissue, loss=MaskedLoss(AutoencoderLoss(0.0)), steps=6000),
+    unet("tumour_tissue", SMALL, MaskedLoss(V()), TUMOURS, measure_tissue, steps=12_500, **MUON),
+    unet("tumour_dae", SMALL, MaskedLoss(COARSE_NOISE), TUMOURS, measure_tissue, steps=6250, **MUON),
+    vector_autoencoder(
+        "tumour_ae", 0.0, TUMOURS, measure_tissue, loss=MaskedLoss(AutoencoderLoss(0.0)), steps=12_500, **MUON
+    ),
     unet("trend_ddpm", TREND, DiffusionLoss(Linear(), "eps", 0.0), SMALL_MEDNIST, measure_trend, steps=5000),
     entry("trend_edm", "PreconditionedUNet", EDM, EDMLoss(SIGMA_DATA), SMALL_MEDNIST, measure_trend, steps=5000),
     unet("trend_flow", TREND, DiffusionLoss(RectifiedFlow(), "flow", 0.0), SMALL_MEDNIST, measure_trend, steps=5000),
