@@ -1,4 +1,4 @@
-"""The phone pack: what is in it, how it is served, its errors, its QR codes, and its pages in a browser like a phone's."""
+"""The phone pack: what is in it, how it is served, its errors, its QR codes, its pages in a browser like a phone's."""
 
 import ast
 import gzip
