@@ -28,7 +28,7 @@ HOUR = "docs/clinicians.html"
 #: (page, what the first page says of it), those that the site has
 PAGES = (
     (HOUR, "A clinician's hour: sixty minutes without code"),
-    ("docs/lab.html", "The lab: draw, guide, fill and heal, computed on this phone"),
+    ("lab/index.html", "The lab: draw, guide, fill and heal, computed on this phone"),
     ("notebooks/00_start_here.html", "Start here: a chest X-ray out of noise"),
     ("docs/quiz.html", "The quiz: what did you take home?"),
 )

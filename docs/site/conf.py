@@ -127,14 +127,15 @@ def show_cells(app, docname, source):
         return f"{FENCE}{{raw}} html\n{shown_by(*match.groups())}\n{FENCE}"
 
     def station(match):
-        numbers = match[1].split(", ")
-        which = ("station " if len(numbers) == 1 else "stations ") + " and ".join(numbers)
-        return f"In the [lab](lab.md): {which}." if (ROOT / "docs" / "lab.md").exists() else ""
+        if not (ROOT / "docs" / "site" / "lab").exists():
+            return ""
+        links = [f'<a href="../lab/index.html#{name}">{name}</a>' for name in match[1].split(", ")]
+        return f"Try it in the lab: {', or '.join(links)}."
 
     if docname.startswith("docs/"):
         source[0] = source[0].replace("<!-- quiz -->", f"{FENCE}{{raw}} html\n{quiz.markup()}\n{FENCE}")
         source[0] = re.sub(r"<!-- shown: (\w+) ([\w-]+) -->", cell, source[0])
-        source[0] = re.sub(r"<!-- station: ([\d, ]+) -->", station, source[0])
+        source[0] = re.sub(r"<!-- station: ([\w, ]+) -->", station, source[0])
 
 
 ARGUMENT = r"(\w+(?:, \w+)*) : (.+)"
@@ -194,10 +195,15 @@ def store_figures(app, pagename, templatename, context, doctree):
     context["body"] = re.sub(figure, linked, context.get("body", ""))
 
 
-def finish(app, error):
-    """The first page also under the name that a server looks for; and a page for the wall, with the site's QR code."""
+def copy_front_page(app, error):
+    """The first page also under the name that a server looks for."""
     if error is None:
         shutil.copyfile(Path(app.outdir, f"{root_doc}.html"), Path(app.outdir, "index.html"))
+
+
+def write_qr_page(app, error):
+    """A page for the wall, with a QR code of the address at which the site is published."""
+    if error is None:
         address = re.search(r'^Documentation = "(.+)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)[1]
         Path(app.outdir, "qr.html").write_text(serve.qr_page(address, project), encoding="utf-8")
 
@@ -208,6 +214,7 @@ def setup(app):
     app.connect("source-read", show_cells)
     app.connect("autodoc-process-docstring", make_rst)
     app.connect("html-page-context", store_figures)
-    app.connect("build-finished", finish)
+    app.connect("build-finished", copy_front_page)
+    app.connect("build-finished", write_qr_page)
     app.add_transform(NoForeignPictures)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
