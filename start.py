@@ -5,6 +5,7 @@
     python3 start.py lab --live   the same for a class: everything warm, large type, the first demo ready
     python3 start.py test         the same set-up, then the whole test suite
     python3 start.py site         the same set-up, then the web site into build/site
+    python3 start.py phone ADDRESS    a part of that site for the phones of a room, served from this machine's ADDRESS
 
 Standard library only, and no syntax newer than Python 3.6, so that an old Python prints a sentence, not a SyntaxError.
 What is installed stands in requirements.txt; a stamp in .venv remembers what was done: a second start installs nothing.
@@ -463,6 +464,11 @@ def site_command(python, extra, folder=SITE, cache=SITE + "-cache"):
     return [python, "-m", "sphinx", *flags, *extra, ROOT, folder]
 
 
+def phone_command(python, extra):
+    """The command line that serves the phone pack; an address of this machine and options may follow."""
+    return [python, os.path.join(ROOT, "tools", "phone.py"), *extra]
+
+
 def run(command):
     """Run a command to its end and return its exit status. Ctrl-C is the command's to handle."""
     process = subprocess.Popen(command, cwd=ROOT)
@@ -477,10 +483,10 @@ def parse(arguments):
     """The command, the build of PyTorch, and what is passed on."""
     parser = argparse.ArgumentParser(
         description="Set the course up and start it.",
-        epilog="Anything else is passed on to JupyterLab, pytest or Sphinx.",
+        epilog="Anything else is passed on to JupyterLab, pytest, Sphinx or the server for phones.",
     )
-    does = "open JupyterLab, run every test, or build the web site"
-    parser.add_argument("command", choices=["lab", "test", "site"], help=does)
+    does = "open JupyterLab, run every test, build the web site, or serve a part of it to phones"
+    parser.add_argument("command", choices=["lab", "test", "site", "phone"], help=does)
     parser.add_argument("--live", action="store_true", help="with lab: for a class; --part 3 prepares Part 3")
     build = parser.add_mutually_exclusive_group()
     for name, size in (("cpu", "small CPU"), ("cuda", "large")):
@@ -513,6 +519,8 @@ def main(arguments):
         return run(live_command(python, extra))
     if options.command == "site":
         return run(site_command(python, extra))
+    if options.command == "phone":
+        return run(phone_command(python, extra))
     return run(lab_command(python, extra, hasattr(os, "geteuid") and os.geteuid() == 0))
 
 

@@ -9,10 +9,16 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 from docutils import nodes
 from sphinx.transforms import SphinxTransform
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tools"))
+import quiz  # noqa: E402
+import serve  # noqa: E402
 
 project = "Diffusion models for medical imaging"
 author = "the authors of the course"
@@ -30,6 +36,7 @@ nb_execution_mode = "off"
 nb_merge_streams = True  # what a loop printed in two goes is one block
 # Without a kernel a live widget is a dead frame: its still picture stands in the same output.
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
+nb_code_prompt_show, nb_code_prompt_hide = "Code", "Code"
 myst_enable_extensions = ["amsmath", "dollarmath", "html_image"]
 myst_heading_anchors = 3
 myst_update_mathjax = False
@@ -43,6 +50,7 @@ html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_js_files = ["code.js"]
 html_favicon = "static/icon.svg"
 html_context = {"default_mode": "light"}  # a dark one would alter the grey values of the pictures
 html_copy_source = False
@@ -54,6 +62,12 @@ html_theme_options = {
     "show_toc_level": 2,
     "show_navbar_depth": 2,
 }
+
+FENCE = "`" * 12  # longer than any in what cells show
+SWITCHED = "course-code"  # a tag, in HTML the class tag_course-code: code that the switch of a page unfolds
+
+FOR_CLINICIANS = """**You do not program?** [A clinician's hour](docs/clinicians.md): sixty minutes without code, from
+noise to the questions for a vendor."""
 
 CONTENTS = """
 ```{toctree}
@@ -79,17 +93,49 @@ def make_front_page(app, docname, source):
     if docname == root_doc:
         commands, text = source[0].split("\n# ", 1)
         text = text.replace("## Start\n", f"## Start\n\n{commands}\n", 1)
+        text = text.replace("\n## Start\n", f"\n{FOR_CLINICIANS}\n\n## Start\n", 1)
         source[0] = "# " + re.sub(r"</?p\b[^>]*>\n?", "", text) + CONTENTS
 
 
 def fold_code(app, docname, source):
-    """Code that is folded in JupyterLab is folded here: the set-up, claims, and cards that ask for a prediction."""
+    """All code is folded. The switch of the page (code.js) unfolds it, but for what JupyterLab folds, too: the set-up,
+    claims, and cards that ask for a prediction, whose code holds the answer."""
     if docname.startswith("notebooks/"):
         notebook = json.loads(source[0])
         for cell in notebook["cells"]:
-            if cell["metadata"].get("jupyter", {}).get("source_hidden"):
-                cell["metadata"].setdefault("tags", []).append("hide-input")
+            if cell["cell_type"] == "code":
+                stays = cell["metadata"].get("jupyter", {}).get("source_hidden")
+                cell["metadata"].setdefault("tags", []).extend(["hide-input"] if stays else ["hide-input", SWITCHED])
         source[0] = json.dumps(notebook)
+
+
+def shown_by(notebook, cell):
+    """What a cell of a stored notebook shows, as HTML in the boxes that a notebook's page has around it."""
+    cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    outputs = next((c.get("outputs", []) for c in cells if c["id"] == cell), [])
+    markup = "".join("".join(output.get("data", {}).get("text/html", "")) for output in outputs)
+    if not markup:
+        raise ValueError(f"{notebook}.ipynb shows nothing in cell {cell}: mend the comment that asks for it")
+    return f'<div class="cell_output"><div class="output text_html">{markup}</div></div>'
+
+
+def show_cells(app, docname, source):
+    """In place of a comment, what it names: what the cell of a notebook shows, the station of the lab if the site has a
+    lab, the quiz."""
+
+    def cell(match):
+        return f"{FENCE}{{raw}} html\n{shown_by(*match.groups())}\n{FENCE}"
+
+    def station(match):
+        if not (ROOT / "docs" / "site" / "lab").exists():
+            return ""
+        links = [f'<a href="../lab/index.html#{name}">{name}</a>' for name in match[1].split(", ")]
+        return f"Try it in the lab: {', or '.join(links)}."
+
+    if docname.startswith("docs/"):
+        source[0] = source[0].replace("<!-- quiz -->", f"{FENCE}{{raw}} html\n{quiz.markup()}\n{FENCE}")
+        source[0] = re.sub(r"<!-- shown: (\w+) ([\w-]+) -->", cell, source[0])
+        source[0] = re.sub(r"<!-- station: ([\w, ]+) -->", station, source[0])
 
 
 ARGUMENT = r"(\w+(?:, \w+)*) : (.+)"
@@ -126,7 +172,7 @@ class NoForeignPictures(SphinxTransform):
     def apply(self):
         for image in list(self.document.findall(nodes.image)):
             if image["uri"].startswith(("http:", "https:")):
-                image.replace_self(nodes.Text(image["alt"]))
+                image.replace_self(nodes.inline("", image["alt"], classes=["course-badge"]))
 
 
 def store_figures(app, pagename, templatename, context, doctree):
@@ -155,11 +201,20 @@ def copy_front_page(app, error):
         shutil.copyfile(Path(app.outdir, f"{root_doc}.html"), Path(app.outdir, "index.html"))
 
 
+def write_qr_page(app, error):
+    """A page for the wall, with a QR code of the address at which the site is published."""
+    if error is None:
+        address = re.search(r'^Documentation = "(.+)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)[1]
+        Path(app.outdir, "qr.html").write_text(serve.qr_page(address, project), encoding="utf-8")
+
+
 def setup(app):
     app.connect("source-read", make_front_page)
     app.connect("source-read", fold_code)
+    app.connect("source-read", show_cells)
     app.connect("autodoc-process-docstring", make_rst)
     app.connect("html-page-context", store_figures)
     app.connect("build-finished", copy_front_page)
+    app.connect("build-finished", write_qr_page)
     app.add_transform(NoForeignPictures)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -73,7 +73,19 @@ LOOK_ON_A_PHONE = """([smallestText, smallestCode]) => {
     const cut = [...main.querySelectorAll('*')].filter(element =>
         !element.closest('mjx-container') && element.clientWidth > 1 && element.scrollWidth > element.clientWidth + 1 &&
         ['hidden', 'clip'].includes(getComputedStyle(element).overflowX)).map(element => element.className);
-    return {small, cut, width: document.documentElement.scrollWidth};
+    // Tables that reach beyond the window: the box that scrolls them, and whether the name of a row stays in sight.
+    const tables = [...main.querySelectorAll('table')].filter(table => table.checkVisibility()), stuck = [];
+    for (const table of tables) {
+        if (table.getBoundingClientRect().right <= innerWidth + 1) continue;
+        let box = table.parentElement;
+        while (box !== main && !['auto', 'scroll'].includes(getComputedStyle(box).overflowX)) box = box.parentElement;
+        box.scrollLeft = 1e6;
+        const name = table.querySelector('.course-table tbody tr:not(:has(th + th)) > th');
+        const end = table.getBoundingClientRect().right <= innerWidth + 1;
+        if (!end || (name && name.getBoundingClientRect().right < 0)) stuck.push(table.textContent.trim().slice(0, 60));
+        box.scrollLeft = 0;
+    }
+    return {small, cut, tables: tables.length, stuck, width: document.documentElement.scrollWidth};
 }"""
 
 
@@ -201,6 +213,38 @@ def test_the_code_of_a_prediction_does_not_give_it_away(visits):
     assert all(visit["cards"] for name, visit in visits.items() if name.startswith("notebooks/"))
 
 
+def test_code_is_folded_and_one_switch_unfolds_it_on_every_page_but_for_predictions(tab, site):
+    def code():
+        """How much code can be read, and how many of the cells with a prediction show theirs."""
+        return tab.evaluate(
+            """() => {
+                const all = [...document.querySelectorAll('article .cell_input pre')];
+                const code = all.filter(pre => pre.checkVisibility());
+                return [code.length, code.filter(pre => pre.textContent.includes('widgets.predict(')).length];
+            }"""
+        )
+
+    switch = tab.get_by_role("button", name=re.compile("(Show|Fold) code"))
+    tab.goto(site.address + "notebooks/03_ddpm.html")
+    assert code() == [0, 0] and switch.get_attribute("aria-pressed") == "false"
+    switch.click()
+    many, given_away = code()
+    assert many > 20 and given_away == 0
+    tab.goto(site.address + "notebooks/05_guidance.html")
+    assert code()[0] > 20 and switch.get_attribute("aria-pressed") == "true", "it is remembered"
+    switch.press("Enter")
+    assert code() == [0, 0]
+    tab.reload()
+    assert code() == [0, 0]
+    tab.locator("article details.hide summary").first.click()
+    assert code()[0] == 1, "a single cell opens by itself"
+
+
+def test_a_page_without_code_of_a_notebook_has_no_switch(tab, site):
+    tab.goto(site.address + "docs/clinicians.html")
+    assert tab.locator(".course-switch").count() == 0
+
+
 def test_a_live_widget_shows_its_still_picture_and_says_what_it_needs(tab, site):
     tab.goto(site.address + "notebooks/05_guidance.html")
     live = tab.locator(".course-widget:has(.course-still:has-text('kernel'))").first
@@ -218,6 +262,11 @@ def test_search_finds_a_word(tab, site):
 def test_on_a_phone_the_page_does_not_scroll_sideways_and_nothing_is_cut_off(visits):
     assert faults(visits, lambda visit: visit["phone"]["width"] > PHONE["width"]) == {}
     assert faults(visits, lambda visit: visit["phone"]["cut"]) == {}
+
+
+def test_on_a_phone_every_table_fits_or_scrolls_with_its_first_column_in_sight(visits):
+    assert sum(visit["phone"]["tables"] for visit in visits.values()) > 100
+    assert faults(visits, lambda visit: visit["phone"]["stuck"]) == {}
 
 
 def test_on_a_phone_the_text_is_large_enough(visits):
