@@ -27,8 +27,8 @@ import urllib.request
 ROOT = os.path.dirname(os.path.abspath(__file__))
 VENV = os.path.join(ROOT, ".venv")
 STAMP = os.path.join(VENV, "course-stamp")
-# A file in .venv from the first moment on: what has neither it nor a stamp was made by others. In it stands the build of
-# PyTorch that was asked for, "cpu" or "cuda", or nothing.
+# A file in .venv from the first moment on: what has neither it nor a stamp was made by others. In it stands the build
+# of PyTorch that was asked for, "cpu" or "cuda", or nothing.
 MARK = "course-made"
 PIP_LOG = os.path.join(ROOT, "pip.log")
 REQUIREMENTS = os.path.join(ROOT, "requirements.txt")
