@@ -10,6 +10,7 @@ import lab_server
 import live
 import pytest
 import slides
+import widget_driver
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,6 +102,7 @@ def test_arrow_right_shows_every_row_of_the_plan_in_order_and_tables_that_can_be
     page.set_default_timeout(lab_server.PATIENCE)
     lab_server.open_notebook(page, server.notebook(path.name))
     walls = walk(page, number[slides.main_line(notebook)[-1][-1].id])
+    widget_driver.stop_kernel(page)
     page.close()
     here = 0
     for row in wanted:
