@@ -34,7 +34,7 @@ AVIF_QUALITIES = (60, 45, 34, 26, 21, 18)
 HIDDEN = 'hidden="hidden"'  # JupyterLab's sanitiser drops the attribute when it has no value
 WEBP_QUALITIES = (90, 70, 50, 30, 15, 5)
 PICTURE_RATE, DRAWING_RATE = 0.12, 0.03  # bytes a pixel of a frame, what noise and what a plot need to look right
-SMALLEST = 40  # kilobytes for all frames of a slider, where the rates give fewer
+SMALLEST = 60  # kilobytes for all frames of a slider with pictures, where the rates give fewer
 FRAME_DPI = 100
 
 
@@ -131,7 +131,7 @@ def _enough(images, drawing):
     """Kilobytes in which frames keep their look: by their pixels, more for pictures than for drawings."""
     rates = (DRAWING_RATE if is_drawing else PICTURE_RATE for is_drawing in drawing)
     needed = sum(rate * image.width * image.height for rate, image in zip(rates, images, strict=True))
-    return max(SMALLEST, needed / 1000)
+    return needed / 1000 if all(drawing) else max(SMALLEST, needed / 1000)
 
 
 def _common_limit(sizes, budget):
