@@ -28,7 +28,9 @@ import urllib.request
 ROOT = os.path.dirname(os.path.abspath(__file__))
 VENV = os.path.join(ROOT, ".venv")
 STAMP = os.path.join(VENV, "course-stamp")
-MARK = "course-made"  # a file in .venv from the first moment on: what has neither it nor a stamp was made by others
+# A file in .venv from the first moment on: what has neither it nor a stamp was made by others. In it stands the build
+# of PyTorch that was asked for, "cpu" or "cuda", or nothing.
+MARK = "course-made"
 PIP_LOG = os.path.join(ROOT, "pip.log")
 REQUIREMENTS = os.path.join(ROOT, "requirements.txt")
 FIRST_NOTEBOOK = os.path.join(ROOT, "notebooks", "00_start_here.ipynb")
@@ -322,11 +324,21 @@ def is_elsewhere(folder):
     return os.path.normcase(os.path.realpath(folder)) != os.path.normcase(beside)
 
 
-def claim(venv):
-    """Mark .venv as the set-up's own, before anything else is in it."""
+def claim(venv, build=None):
+    """Mark .venv as the set-up's own, before anything else is in it, and remember the build that was asked for."""
     os.makedirs(venv, exist_ok=True)
-    with open(os.path.join(venv, MARK), "w"):
-        pass
+    with open(os.path.join(venv, MARK), "w") as file:
+        file.write(build or "")
+
+
+def build_of(venv):
+    """The build of PyTorch, "cpu" or "cuda", that was last asked for, or None."""
+    try:
+        with open(os.path.join(venv, MARK)) as file:
+            build = file.read().strip()
+    except (OSError, ValueError):
+        return None
+    return build if build in ("cpu", "cuda") else None
 
 
 def clear(venv):
@@ -379,14 +391,18 @@ def pinned(package):
 
 
 def set_up(asked=None):
-    """Bring .venv to what requirements.txt says, with the build of PyTorch that was asked for, "cpu" or "cuda", or for
-    None the one that suits the machine. Returns the path of its Python."""
+    """Bring .venv to what requirements.txt says, with the build of PyTorch that is asked for, "cpu" or "cuda", for None
+    the one that was last asked for, or else the one that suits the machine. Returns the path of its Python."""
+    asked_before = build_of(VENV)
+    asked = asked or asked_before
     system, windows = platform.system(), os.name == "nt"
     python = venv_python(VENV, windows)
     interpreter = f"{sys.version_info[0]}.{sys.version_info[1]} {ROOT}"  # a moved folder breaks a venv
     wanted = fingerprint([REQUIREMENTS, os.path.join(ROOT, "pyproject.toml")])
     todo = plan(read_stamp(STAMP), interpreter, wanted, os.path.exists(python))
     if todo == "nothing" and not (asked and is_other_build(asked, system, installed_torch(VENV))):
+        if asked != asked_before:
+            claim(VENV, asked)
         return python
 
     problem = None
@@ -395,7 +411,7 @@ def set_up(asked=None):
     if problem:
         raise SetupError(problem)
     print(f"Setting up the course in {VENV}: once, for some minutes. The details go to pip.log.", flush=True)
-    claim(VENV)
+    claim(VENV, asked)
     if todo == "make":
         clear(VENV)
         make_venv(VENV)
@@ -490,7 +506,7 @@ def parse(arguments):
     parser.add_argument("--live", action="store_true", help="with lab: for a class; --part 3 prepares Part 3")
     build = parser.add_mutually_exclusive_group()
     for name, size in (("cpu", "small CPU"), ("cuda", "large")):
-        says = f"on Linux: PyTorch's {size} build, whatever this machine has"
+        says = f"on Linux: PyTorch's {size} build, whatever this machine has, now and at later updates"
         build.add_argument(f"--{name}", dest="build", action="store_const", const=name, help=says)
     return parser.parse_known_args(arguments)
 

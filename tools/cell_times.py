@@ -80,12 +80,12 @@ def text_of(seconds):
 
 
 def section_seconds(times, number, section):
-    """Measured seconds of a notebook's section, or None where they were not measured."""
+    """Measured seconds of a notebook's section, or None where they were not measured, or it has no such section."""
     if number not in times["notebooks"] or path_of(number) is None:
         return None
-    cells = sections(nbformat.read(path_of(number), as_version=4)).get(section, [])
+    cells = sections(nbformat.read(path_of(number), as_version=4)).get(section)
     measured = times["notebooks"][number]["cells"]
-    return sum(measured.get(str(cell), 0) for cell in cells)
+    return None if cells is None else sum(measured.get(str(cell), 0) for cell in cells)
 
 
 def said(times):

@@ -32,7 +32,12 @@ PICTURES = (
         "c22-edd5fe",
         "Drawn, real, and what the decoder makes of the real ones: where is the error?",
     ),
-    (3, "09_reconstruction", "c55-14b47f", "The same lesions, four subjects, every method: which of them arrive?"),
+    (
+        3,
+        "09_reconstruction",
+        "c55-14b47f",
+        "The same lesion, measured eight times faster: what arrives of it, and in which picture?",
+    ),
     (3, "10_segmentation", "c78-lidc-b", "Four real readers: what would the right answer be?"),
     (3, "11_anomaly_detection", "c29-35fed6", "Noise and denoise: what goes first, the lesion or the person?"),
     (4, "14_open_challenges", "c19-71f0ab", "Sensitivity counts only beside false findings."),

@@ -15,6 +15,7 @@ import contextlib
 import html
 import os
 import queue
+import re
 import sys
 import tempfile
 import time
@@ -45,6 +46,7 @@ body { --jp-code-font-size: 20px; --jp-content-font-size1: 22px; --jp-ui-font-si
 .jp-OutputArea-output img:is(.course-frame, .course-live) { zoom: 1.4; max-height: 31vh; }
 .jp-CodeCell:has(.course-predict) .jp-Cell-inputWrapper, .jp-MarkdownOutput a:has(> img[src^='http']) { display: none; }
 body[data-jp-deck-mode='presenting'] { --jp-content-font-size1: 28px; --jp-code-font-size: 24px; }
+body[data-jp-deck-mode='presenting'] .jp-MarkdownOutput table { font-size: 24px; }
 body[data-jp-deck-mode='presenting'] .jp-OutputArea-promptOverlay { display: none; }
 body[data-jp-deck-mode='presenting'] .jp-CodeCell.jp-deck-mod-visible { display: flex; flex-direction: column; }
 body[data-jp-deck-mode='presenting'] .jp-CodeCell.jp-deck-mod-visible .jp-Cell-outputWrapper { order: -1; }
@@ -60,6 +62,8 @@ body[data-jp-deck-mode='presenting'] .jp-OutputArea-output img.course-shared { m
 """
 
 
+# How long a notebook takes alone and to run: for the learner, not for the wall.
+RUN_TIME = r"[,.] alone about \d+ minutes\. Runs in .+? CPU cores, offline[^.]*"
 FIGURE, SHARED = 'class="course-figure"', 'class="course-figure course-shared"'
 
 
@@ -121,7 +125,9 @@ def prepare(server, name):
 
 def fit_the_wall(notebook):
     """Fold the code of every cell that shows something, but for those tagged to be read (a click unfolds it); mark
-    figures that share a cell."""
+    figures that share a cell; take the times from the title."""
+    title = notebook.cells[0]
+    title.source = re.sub(RUN_TIME, "", title.source, flags=re.IGNORECASE)
     for cell in notebook.cells:
         if cell.get("outputs") and not slides.shows_code(cell):
             cell.metadata.setdefault("jupyter", {})["source_hidden"] = True

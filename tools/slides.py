@@ -7,7 +7,9 @@ The rule, cell by cell, so that an edited notebook is tagged anew by one command
 
 - the title, every `##` heading, and any other heading that its author tagged, starts a `slide`;
 - any other `###` heading starts a `subslide`, reached by the arrow down;
-- so does what follows a picture or a widget, and a cell that no longer fits below the rest;
+- so does what follows a picture or a widget, a cell that no longer fits below the rest, and a third table;
+- a screen with a cell that has the tag `plan` is a `slide`, whatever begins it: the plan of docs/instructor.md shows
+  this cell, so the arrow to the right has to meet it;
 - set-up, exercises, their answers and the quiz are `skip`: they are for self-study, and stay in the notebook. So is
   code that shows nothing, unless its author gave it the tag `slide-code`: it is a sampler that the room should read.
 
@@ -28,7 +30,8 @@ SCREEN = 1040  # pixels of height, on a projector with 1080, in the type of tool
 LINE, TEXT_LINE, CHARACTERS = 42, 31, 115  # of prose; of code and of what it prints; characters in a line of prose
 HEADING, FORMULA, ROW, MARGIN = 85, 120, 52, 22
 FIGURE, SHARED, WIDGET, CARD, CHOICE = 700, 480, 760, 265, 50  # SHARED: one of several figures of a cell
-SHOW_CODE = "slide-code"
+TABLES = 2  # on one screen, at most
+SHOW_CODE, PLAN = "slide-code", "plan"
 PREDICTION, TITLE = r"\bwidgets\.predict\(", "# @title "
 EXERCISE = r"^(?:ex|quiz)\.|^\w+ = ex\.|\b(?:ex|quiz)\.q\d+\.check|^(?:from|import) .*exercises"
 
@@ -51,9 +54,19 @@ def markup_of(output):
     return markup if isinstance(markup, str) else "".join(markup)
 
 
+def tables(cell):
+    """The number of tables among a code cell's stored outputs."""
+    return sum(markup_of(output).count("<table") for output in cell.get("outputs", []))
+
+
 def shows_code(cell):
     """True for a code cell whose code is on its slide: one that its author tagged."""
     return cell.cell_type == "code" and SHOW_CODE in cell.metadata.get("tags", [])
+
+
+def is_planned(cell):
+    """True for a cell that the plan of docs/instructor.md shows."""
+    return PLAN in cell.metadata.get("tags", [])
 
 
 def printed(cell):
@@ -97,24 +110,28 @@ def tag(notebook):
     """Set `slideshow.slide_type` of every cell by the rule above; tagging twice changes nothing."""
     skipped = exercises(notebook.cells)
     started = pictured = False
-    there = 0
+    there = tabled = 0
     for number, cell in enumerate(notebook.cells):
         level, kind = heading(cell), None
         if number in skipped or is_plumbing(cell) or (cell.cell_type == "code" and not started):
             kind = "skip"
         elif number == 0 or level == 2 or (level and slide_type(cell) == "slide"):
             kind = "slide"
-        elif level or pictured or there + height(cell) > SCREEN:
+        elif level or pictured or there + height(cell) > SCREEN or tabled + tables(cell) > TABLES:
             kind = "subslide"
         started = started or level == 2
         if kind in ("slide", "subslide"):
-            there, pictured = 0, False
+            there, tabled, pictured = 0, 0, False
         if kind != "skip":
-            there, pictured = there + height(cell), pictured or shows_picture(cell)
+            there, tabled = there + height(cell), tabled + tables(cell)
+            pictured = pictured or shows_picture(cell)
         if kind:
             cell.metadata["slideshow"] = {"slide_type": kind}
         else:
             cell.metadata.pop("slideshow", None)
+    for screen in stacks(notebook):
+        if any(map(is_planned, screen)):
+            screen[0].metadata["slideshow"]["slide_type"] = "slide"
     return notebook
 
 
@@ -176,13 +193,17 @@ def stacks(notebook):
     return found
 
 
+def main_line(notebook):
+    """The screens that the arrow to the right shows, without those that only the arrow down reaches."""
+    return [screen for screen in stacks(notebook) if slide_type(screen[0]) == "slide"]
+
+
 def main(arguments):
     """Entry point."""
     for path in map(Path, arguments or sorted(map(str, (ROOT / "notebooks").glob("*.ipynb")))):
         notebook = nbformat.read(path, as_version=4)
         nbformat.write(tag(fold_predictions(notebook)), path)
-        slides = [cell for cell in notebook.cells if slide_type(cell) == "slide"]
-        print(f"{path.name}: {len(slides)} slides, {len(stacks(notebook))} screens")
+        print(f"{path.name}: {len(main_line(notebook))} slides, {len(stacks(notebook))} screens")
 
 
 if __name__ == "__main__":

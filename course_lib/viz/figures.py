@@ -24,8 +24,8 @@ from course_lib.viz.html import Page, image_tag, prose
 
 __all__ = [
     "PALETTE", "bars", "check_labelled", "close_ups", "curves", "figure_pixels", "histogram", "house_style",
-    "image_and_points", "image_grid", "image_rows", "lesion_rows", "loss_curve", "picture", "picture_axes", "png_bytes",
-    "scatter", "show",
+    "image_and_points", "image_grid", "image_rows", "lesion_rows", "loss_curve", "magnified", "picture", "picture_axes",
+    "png_bytes", "scatter", "show",
 ]  # fmt: skip
 
 #: Okabe-Ito without its yellow, which vanishes on white.
@@ -113,7 +113,8 @@ def image_rows(
 ):
     """Rows of images: `rows` is a list of (N, H, W) or a dict {label: (N, H, W)}; a row is a thing, a column a time.
 
-    `vmin`, `vmax`, `cmap` may be lists, one entry a row (an error map among pictures). `outlines`: masks (N, H, W)
+    `vmin`, `vmax`, `cmap` may be lists, one entry a row (an error map among pictures); a row in other colours than
+    grey has its colour bar at the right. `outlines`: masks (N, H, W)
     whose edge is drawn in each image of their column. Raises ValueError if ragged.
     """
     if isinstance(rows, dict):
@@ -131,14 +132,17 @@ def image_rows(
         _same_length(setting if isinstance(setting, (list, tuple)) else None, len(rows), name)
     if outlines is not None and as_array(outlines).shape != (count, height, width):
         raise ValueError(f"outlines must be masks {(count, height, width)}, got shape {as_array(outlines).shape}")
-    fig, ax = picture_axes(count * size, len(rows) * size, title)
-    limits = zip(_per_row(vmin, rows), _per_row(vmax, rows), _per_row(cmap, rows), strict=True)
+    colours_of, margin = _per_row(cmap, rows), 0.4 * any(colours != "gray" for colours in _per_row(cmap, rows))
+    fig, ax = picture_axes((count + margin) * size, len(rows) * size, title)
+    limits = zip(_per_row(vmin, rows), _per_row(vmax, rows), colours_of, strict=True)
     for index, (row, (low, high, colours)) in enumerate(zip(rows, limits, strict=True)):
         for column, image in enumerate(row):
             _place(ax, image, column * width * 1.06, index * height * 1.06, low, high, colours)
             if outlines is not None:
                 _outline(ax, outlines[column], column * width * 1.06, index * height * 1.06)
-    _frame(ax, count * width * 1.06, (len(rows) * 1.06 - 0.06) * height)
+        if colours != "gray":
+            _colour_bar(ax, (count * width * 1.06, index * height * 1.06, 0.08 * width, height))
+    _frame(ax, (count * 1.06 + margin) * width, (len(rows) * 1.06 - 0.06) * height)
     _row_labels(ax, row_labels, [(index * 1.06 + 0.5) * height for index in range(len(rows))])
     if column_labels is not None:
         ax.set_xticks([(column * 1.06 + 0.5) * width for column in range(count)], [str(text) for text in column_labels])
@@ -162,6 +166,30 @@ def lesion_rows(pictures, errors, masks, *, side=48, **options):
         outlines=close_ups(around, masks, side),
         **options,
     )
+
+
+@house_style
+def magnified(pictures, mask, *, side=24, title=None, size=1.8):
+    """Pictures {label: (H, W)} of one lesion, of one size, with a frame of ``side`` pixels around it; below each what
+    is in the frame, enlarged to the picture's size, the lesion's ``mask`` (H, W) outlined two pixels away.
+
+    Raises ValueError unless the side of the pictures is a multiple of ``side``, and as :func:`close_ups`.
+    """
+    from scipy.ndimage import binary_dilation
+
+    whole_ones, mask = np.stack([as_array(picture) for picture in pictures.values()]), as_array(mask) > 0
+    height, width = mask.shape
+    if height % side or width % side or height != width:
+        raise ValueError(f"pictures must be square, and their sides a multiple of side = {side}; got {mask.shape}")
+    places = np.arange(height * width).reshape(1, height, width)
+    inside = np.isin(places, close_ups(places, mask[None], side))[0]  # the frame that close_ups cuts out
+    cut = close_ups(np.stack([*whole_ones, binary_dilation(mask, iterations=2)])[:, None], mask[None], side)[:, 0]
+    *details, ring = cut.repeat(height // side, -2).repeat(width // side, -1)
+    fig = image_rows([whole_ones, details], ["slice", "lesion"], list(pictures), title=title, size=size)
+    for column in range(len(pictures)):
+        _outline(fig.axes[0], inside, column * width * 1.06, 0)
+        _outline(fig.axes[0], ring, column * width * 1.06, height * 1.06)
+    return fig
 
 
 def picture_axes(width, height, title):
@@ -191,6 +219,13 @@ def _outline(ax, mask, left, top):
     if mask.min() < mask.max():
         rows, columns = (np.arange(n) + 0.5 for n in mask.shape)
         ax.contour(left + columns, top + rows, mask, levels=[0.5], colors=PALETTE[4], linewidths=1.0)
+
+
+def _colour_bar(ax, place):
+    """The colours of the last image of an axes, with their numbers, at a place (left, top, width, height) beside it."""
+    beside = ax.inset_axes(place, transform=ax.transData)
+    ax.figure.colorbar(ax.images[-1], cax=beside)
+    beside.grid(False)
 
 
 def _frame(ax, width, height, top=0):

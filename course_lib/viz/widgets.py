@@ -33,6 +33,8 @@ AVIF = features.check("avif")
 AVIF_QUALITIES = (60, 45, 34, 26, 21, 18)
 HIDDEN = 'hidden="hidden"'  # JupyterLab's sanitiser drops the attribute when it has no value
 WEBP_QUALITIES = (90, 70, 50, 30, 15, 5)
+PICTURE_RATE, DRAWING_RATE = 0.12, 0.03  # bytes a pixel of a frame, what noise and what a plot need to look right
+SMALLEST = 60  # kilobytes for all frames of a slider with pictures, where the rates give fewer
 FRAME_DPI = 100
 
 
@@ -101,8 +103,9 @@ def _encode(image, is_drawing, limit):
     return content, "image/avif" if AVIF else "image/webp"
 
 
-def encode_frames(frames, vmin=-1, vmax=1, kilobytes=140, keep=()):
-    """Frames -> (list of (bytes, MIME type), (width, height)) with about `kilobytes` in all.
+def encode_frames(frames, vmin=-1, vmax=1, kilobytes=None, keep=()):
+    """Frames -> (list of (bytes, MIME type), (width, height)) with about `kilobytes` in all; left out, as many as the
+    number and the size of the frames ask for.
 
     Noise hardly compresses and clean images do: what these leave over goes to the noisy ones, one common limit a frame.
     The frames numbered in `keep` stay at the best quality.
@@ -115,12 +118,20 @@ def encode_frames(frames, vmin=-1, vmax=1, kilobytes=140, keep=()):
     drawing = [isinstance(frame, Figure) for frame in frames]
     images = [Image.fromarray(array).convert("RGB") for array in arrays]
     best = [_encode(image, kind, float("inf")) for image, kind in zip(images, drawing, strict=True)]
+    kilobytes = _enough(images, drawing) if kilobytes is None else kilobytes
     limit = _common_limit([len(content) for content, _ in best], 1000 * kilobytes)
     fitted = [
         frame if len(frame[0]) <= limit or index in keep else _encode(image, kind, limit)
         for index, (frame, image, kind) in enumerate(zip(best, images, drawing, strict=True))
     ]
     return fitted, images[0].size
+
+
+def _enough(images, drawing):
+    """Kilobytes in which frames keep their look: by their pixels, more for pictures than for drawings."""
+    rates = (DRAWING_RATE if is_drawing else PICTURE_RATE for is_drawing in drawing)
+    needed = sum(rate * image.width * image.height for rate, image in zip(rates, images, strict=True))
+    return needed / 1000 if all(drawing) else max(SMALLEST, needed / 1000)
 
 
 def _common_limit(sizes, budget):
@@ -138,14 +149,15 @@ def _common_limit(sizes, budget):
 
 
 def stepper(
-    frames, labels=None, *, title, alt, start=0, scale=2, vmin=-1, vmax=1, kilobytes=140, interval=160, note=""
+    frames, labels=None, *, title, alt, start=0, scale=2, vmin=-1, vmax=1, kilobytes=None, interval=160, note=""
 ):
     """A slider with a play button over frames that were computed before: alive without a kernel, quick as the browser.
 
     `frames`: list of (H, W) or (H, W, 3) arrays in [vmin, vmax], uint8 arrays, mosaics by `tile`, or Figures; all of
     one size. `labels`: a text a frame. `title` and `alt` are needed. `start`: the frame of the still twin, negative
     from the end. `scale`: CSS pixels an array pixel (Figures: 1). `kilobytes`: aim for all frames, before base64 adds
-    a third. `interval`: milliseconds a frame when it plays. `note`: a line under the picture. Returns a Page.
+    a third; left out, what their number and size ask for. `interval`: milliseconds a frame when it plays. `note`: a
+    line under the picture. Returns a Page.
     """
     frames = list(frames)
     labels = (

@@ -408,6 +408,62 @@ def test_the_other_build_takes_the_place_of_the_first(course, monkeypatch):
     assert course[0] == "--force-reinstall --no-deps torch==2.13.0"
 
 
+def new_pins(folder):
+    """Another list of packages, as a newer copy of the course has it."""
+    (folder / "requirements.txt").write_text("torch==2.14.0\n")
+
+
+@pytest.mark.parametrize("asked_late", [False, True], ids=["at the first start", "when all was installed"])
+def test_a_build_that_was_asked_for_comes_at_a_later_update_too(asked_late, course, tmp_path, monkeypatch):
+    """On a machine without a GPU, where the update would take the CPU build by itself."""
+    start.set_up(None if asked_late else "cuda")
+    start.set_up("cuda")
+    monkeypatch.setattr(start, "answers", lambda: True)
+    monkeypatch.setattr(start.shutil, "which", lambda name: None)
+    new_pins(tmp_path)
+    course.clear()
+    start.set_up()
+    assert "-r" in course[0]
+    assert not any(start.CPU_INDEX in call for call in course)
+
+
+def test_the_cpu_build_that_was_asked_for_comes_at_a_later_update_too(course, tmp_path, monkeypatch):
+    """On a machine with a GPU, where the update would take the large build by itself; the last word counts."""
+    monkeypatch.setattr(start.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    start.set_up("cuda")
+    start.set_up("cpu")
+    monkeypatch.setattr(start, "installed_torch", lambda venv: "2.13.0+cpu")
+    new_pins(tmp_path)
+    course.clear()
+    start.set_up()
+    assert start.CPU_INDEX in course[0]
+    assert "torch==2.14.0+cpu" in course[0]
+
+
+def test_a_set_up_that_was_cut_off_goes_on_with_the_build_that_was_asked_for(course, monkeypatch):
+    def fail(python, arguments, log):
+        raise start.SetupError("no network.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(start, "run_pip", fail)
+        with pytest.raises(start.SetupError):
+            start.set_up("cpu")
+    course.clear()
+    start.set_up()
+    assert course[0] == "venv"
+    assert start.CPU_INDEX in course[1]
+
+
+def test_without_a_wish_every_update_chooses_anew(course, tmp_path, monkeypatch):
+    start.set_up()
+    monkeypatch.setattr(start, "answers", lambda: True)
+    monkeypatch.setattr(start.shutil, "which", lambda name: None)
+    new_pins(tmp_path)
+    course.clear()
+    start.set_up()
+    assert start.CPU_INDEX in course[0]
+
+
 def test_changed_pins_update_in_place(course, tmp_path):
     start.set_up()
     course.clear()

@@ -1,5 +1,6 @@
 """docs/instructor.md: the plan adds up and names what the notebooks have; the questions are those of the cards."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -8,10 +9,14 @@ import cell_times
 import live
 import nbformat
 import pytest
+import slides
+import widget_driver
+from nbformat.v4 import new_notebook
 
 ROOT = Path(__file__).resolve().parents[2]
 
 TEXT = (ROOT / "docs" / "instructor.md").read_text(encoding="utf-8")
+AIR = "–"  # in the place of the section: welcome, questions, change of notebooks
 NOTEBOOKS = {path.name[:2]: path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
 PARTS = re.findall(r"^### Part (\d) · .+?\n(.*?)(?=^##)", TEXT, re.MULTILINE | re.DOTALL)
 # A question stands alone, above the table of its answers, or in a row of a table, above the rows of its answers:
@@ -24,9 +29,12 @@ QUESTIONS = re.findall(
 
 
 def plan(part):
-    """Rows of a part's table: (clock, minutes, notebook, section)."""
+    """Rows of a part's table: (clock, minutes, notebook, section, what is on the screen, one thing after the other)."""
     rows = re.findall(cell_times.ROW, dict(PARTS)[part], re.MULTILINE)
-    return [(clock, int(minutes), number, section.strip()) for clock, minutes, number, section, _, _ in rows]
+    return [
+        (clock, int(minutes), number, section.strip(), [thing.strip() for thing in shown.split(";")])
+        for clock, minutes, number, section, shown, _ in rows
+    ]
 
 
 def read(number):
@@ -41,6 +49,7 @@ def place(number):
 
 
 ROWS = [row for part, _ in PARTS for row in plan(part)]
+SHOWN = [row for row in ROWS if row[3] != AIR]
 
 
 def test_there_are_four_parts_with_the_notebooks_that_live_mode_prepares():
@@ -58,6 +67,14 @@ def test_an_hour_has_sixty_minutes_and_its_clock_is_right(part):
     assert total == 60
 
 
+@pytest.mark.parametrize("part", ["1", "2", "3", "4"])
+def test_an_hour_has_five_minutes_of_air_at_its_beginning_each_change_and_its_end(part):
+    rows = plan(part)
+    assert sum(minutes for _, minutes, _, section, _ in rows if section == AIR) >= 5
+    changes = [row for row, after in itertools.pairwise(rows) if row[2] != after[2] and row[2] != "00"]
+    assert [row for row in (rows[0], *changes, rows[-1]) if row[3] != AIR] == []
+
+
 @pytest.mark.parametrize("number", NOTEBOOKS)
 def test_plan_gives_each_notebook_the_minutes_and_sections_of_its_first_cell(number):
     rows = [row for row in ROWS if row[2] == number]
@@ -65,13 +82,46 @@ def test_plan_gives_each_notebook_the_minutes_and_sections_of_its_first_cell(num
     assert sum(row[1] for row in rows) == int(stated.group(1)), "give it as many minutes in docs/instructor.md's plan"
     named = re.search(r"live \d+ minutes \(sections ([\d, and]+)\)", place(number))
     if named:
-        assert [row[3] for row in rows] == re.findall(r"\d+", named.group(1))
+        assert [row[3] for row in rows if row[3] != AIR] == re.findall(r"\d+", named.group(1))
 
 
 @pytest.mark.parametrize("number", NOTEBOOKS)
 def test_sections_of_the_plan_exist(number):
     there = cell_times.sections(read(number))
-    assert [row[3] for row in ROWS if row[2] == number and row[3] not in there] == []
+    assert [row[3] for row in SHOWN if row[2] == number and row[3] not in there] == []
+
+
+def planned_cells(number, section):
+    """Cells of a section that have the tag by which the plan calls them, in order."""
+    notebook = read(number)
+    return [cell for k in cell_times.sections(notebook)[section] if slides.is_planned(cell := notebook.cells[k])]
+
+
+def kind(cell):
+    """What a cell is in class: "stepper", "live" or "predict" (a card); "code" that the room reads, or ""."""
+    widgets = widget_driver.stored(new_notebook(cells=[cell]))
+    return widgets[0] if widgets else "code" if slides.shows_code(cell) else ""
+
+
+@pytest.mark.parametrize(("number", "section", "things"), [row[2:] for row in SHOWN], ids=lambda value: str(value)[:12])
+def test_each_thing_in_a_row_of_the_plan_has_its_cell(number, section, things):
+    """As many cells as things, in their order; what the row calls a card is one, and all that moves is in bold."""
+    found = planned_cells(number, section)
+    assert len(things) == len(found), [cell.id for cell in found]
+    for thing, cell in zip(things, found, strict=True):
+        assert thing.lower().startswith("card:") == (kind(cell) == "predict"), (thing, cell.id)
+        allowed = ("stepper", "live", "code") if "**" in thing else ("predict", "code", "")
+        assert kind(cell) in allowed, (thing, cell.id)
+
+
+@pytest.mark.parametrize("number", NOTEBOOKS)
+def test_arrow_right_meets_the_rows_of_the_plan_in_order(number):
+    """All screens of the main line, one after another, hold the planned cells, and no cell is planned without a row."""
+    rows = [row for row in SHOWN if row[2] == number]
+    wanted = [cell.id for row in rows for cell in planned_cells(number, row[3])]
+    main_line = [cell.id for screen in slides.main_line(read(number)) for cell in screen if slides.is_planned(cell)]
+    assert wanted == main_line
+    assert wanted == [cell.id for cell in read(number).cells if slides.is_planned(cell)]
 
 
 def test_measured_seconds_are_those_of_the_measurement():

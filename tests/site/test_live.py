@@ -75,6 +75,18 @@ def test_every_notebook_belongs_to_a_part():
     assert prepared == sorted(path.name for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_the_title_on_the_wall_says_nothing_of_run_times(path):
+    notebook = cells.read(path)
+    place = "**Place in the course:**"
+    assert "Runs in" in notebook.cells[0].source
+    live.fit_the_wall(notebook)
+    title = notebook.cells[0].source
+    assert place in title and "Runs in" not in title and "alone about" not in title.lower()
+    said = title[title.index(place) :].split(".")[0]
+    assert "live" in said and "minutes" in said
+
+
 def test_options():
     options = live.parse(["--part", "3"])
     assert (options.part, options.no_browser) == (3, False)

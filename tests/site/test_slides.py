@@ -11,7 +11,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 ROOT = Path(__file__).resolve().parents[2]
 
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FEWEST, MOST = 8, 16  # slides a notebook, the title and the key points among them
+FEWEST, MOST = 8, 16  # sections a notebook, the title and the key points among them
+LONGEST = 24  # slides on the way of the arrow to the right, with those that the plan adds
 
 
 def read(path):
@@ -28,12 +29,16 @@ def test_notebook_is_tagged_by_the_rule(path):
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_slides_begin_with_a_heading_and_hold_what_fits(path):
     notebook = read(path)
-    begins = [cell for cell in notebook.cells if slides.slide_type(cell) == "slide"]
+    main_line = slides.main_line(notebook)
+    of_plan = [any(map(slides.is_planned, screen)) and slides.heading(screen[0]) not in (1, 2) for screen in main_line]
+    begins = [screen[0] for screen, added in zip(main_line, of_plan, strict=True) if not added]
     assert FEWEST <= len(begins) <= MOST, f"{len(begins)} slides: the title and each ## heading; {FEWEST} to {MOST} fit"
     assert all(slides.heading(cell) for cell in begins)
+    assert len(main_line) <= LONGEST
     for stack in slides.stacks(notebook):
         assert len(stack) == 1 or sum(map(slides.height, stack)) <= slides.SCREEN, stack[0].source[:80]
         assert sum(map(slides.shows_picture, stack)) <= 1, stack[0].source[:80]
+        assert sum(str(cell.get("outputs")).count("<table") for cell in stack) <= 2, stack[0].source[:80]
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -75,6 +80,12 @@ def test_rule():
     assert kinds(title, heading, new_markdown_cell("### LO1"), quiz, heading) == [
         "slide", "slide", "skip", "skip", "slide",
     ]  # fmt: skip
+    planned = new_code_cell("y", outputs=talk.outputs, metadata={"tags": ["plan"]})
+    small = new_markdown_cell("### Details")
+    assert kinds(title, heading, talk, planned, talk) == ["slide", "slide", None, "slide", "subslide"]
+    assert kinds(title, heading, small, text, planned, small) == ["slide", "slide", "slide", None, None, "subslide"]
+    table = new_code_cell("t", outputs=[nbformat.v4.new_output("display_data", {"text/html": "<table></table>"})])
+    assert kinds(title, heading, table, table, table) == ["slide", "slide", None, None, "subslide"]
     chosen = new_markdown_cell("### Its author wants a slide", metadata={"slideshow": {"slide_type": "slide"}})
     assert kinds(title, heading, chosen, new_markdown_cell("### Not this one")) == [
         "slide", "slide", "slide", "subslide",

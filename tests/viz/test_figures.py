@@ -234,6 +234,38 @@ def test_rows_around_lesions_are_close_ups_outlined_with_errors_below():
     assert len(ax.collections) == 6 and [t.get_text() for t in ax.get_yticklabels()] == ["a", "error"]
 
 
+def test_a_row_in_colour_has_its_bar_beside_it():
+    fig = figures.image_rows(
+        {"x": IMAGES[:2], "error": IMAGES[:2]}, title="Rows", cmap=["gray", "magma"], vmin=[-1, 0], vmax=[1, 0.8]
+    )
+    fig.draw_without_rendering()
+    (beside,) = fig.axes[0].child_axes
+    row, height = fig.axes[0].images[-1].get_window_extent(), beside.get_window_extent().height
+    assert beside.get_ylim() == (0, 0.8)
+    assert beside.get_window_extent().x0 >= row.x1
+    np.testing.assert_allclose(beside.get_window_extent().y0, row.y0, atol=1)
+    np.testing.assert_allclose(height, row.height, atol=1)
+    grey = figures.image_rows({"x": IMAGES[:2]}, title="Rows")
+    assert not grey.axes[0].child_axes
+
+
+def test_a_lesion_is_magnified_below_its_slice():
+    truth, scan = RANDOM.uniform(-1, 1, (2, 24, 24))
+    mask = np.zeros((24, 24))
+    mask[10:12, 15:17] = 1
+    fig = figures.magnified({"truth": truth, "scan": scan}, mask, side=6, title="Close", size=1.0)
+    ax = fig.axes[0]
+    shown = [image.get_array() for image in ax.images]
+    for whole, detail, picture in ((shown[0], shown[2], truth), (shown[1], shown[3], scan)):
+        np.testing.assert_allclose(whole, picture)
+        np.testing.assert_allclose(detail[::4, ::4], picture[7:13, 13:19])  # four times as large, about the middle
+        np.testing.assert_allclose(detail[3::4, 3::4], picture[7:13, 13:19])
+    frame = ax.collections[0].get_paths()[0].vertices
+    np.testing.assert_allclose([frame.min(0), frame.max(0)], [[13, 7], [19, 13]], atol=1e-6)
+    with pytest.raises(ValueError, match="multiple of side = 7"):
+        figures.magnified({"truth": truth}, mask, side=7)
+
+
 def test_a_legend_that_would_cover_a_line_goes_below():
     """Matplotlib takes the best place there is, and where lines are everywhere that one covers some."""
     free = figures.curves(X, {"a": X, "b": X / 2}, xlabel="x", ylabel="y", title="Room for names")

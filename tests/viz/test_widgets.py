@@ -55,6 +55,23 @@ def test_noise_is_kept_within_bounds_and_the_frames_to_keep_stay_sharp():
     assert small[0] == best[0]
 
 
+def test_without_a_number_of_kilobytes_the_frames_get_what_their_pixels_ask_for():
+    """0.12 bytes a pixel of a picture, with 60 kilobytes for all of them at least; 0.03 of a drawing."""
+    noise = list(np.random.default_rng(0).normal(size=(40, 128, 128)))
+    wanted = 40 * 128 * 128 * 0.12 / 1000
+    assert wanted > 60
+    assert widgets.encode_frames(noise) == widgets.encode_frames(noise, kilobytes=wanted)
+    assert widgets.encode_frames(noise[:24]) == widgets.encode_frames(noise[:24], kilobytes=60)
+    look = {"xlabel": "x", "ylabel": "y", "title": "Points", "size": 4.0}
+    points = np.random.default_rng(0).normal(size=(8, 4000, 2))
+
+    def plots():  # anew each time: a figure that is drawn again is laid out a little differently
+        return [figures.scatter({"x": x}, **look) for x in points]
+
+    wanted = 8 * np.prod(widgets.pixels(plots()[0]).shape[:2]) * 0.03 / 1000
+    assert widgets.encode_frames(plots()) == widgets.encode_frames(plots(), kilobytes=wanted)
+
+
 def test_frames_that_do_not_fit_together_are_refused():
     with pytest.raises(ValueError, match="all of one size"):
         widgets.encode_frames([np.zeros((4, 4)), np.zeros((5, 4))])
