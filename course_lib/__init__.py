@@ -5,7 +5,7 @@ and a sampler (:mod:`course_lib.samplers`). Importing this package imports nothi
 module that needs it, MONAI only when a network is built.
 
 the three nouns          schedules, predictions, denoisers, samplers
-what takes a denoiser    guidance, inverse with operators, likelihood, generate, monai_bridge
+what takes a denoiser    guidance, inverse with operators, likelihood, generate, monai_bridge, conformance
 what learns              networks, losses, training with optimizers and compiling, checkpoints, recipes
 what ships               pretrained reads weights, eight_bits makes them small
 images and data          datasets, images, scans, nifti, hippocampus, tumours

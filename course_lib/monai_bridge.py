@@ -79,12 +79,16 @@ def to_monai(denoiser, scheduler):
     of the denoiser's schedule, in place, so that index k means the same noise to both.
 
     scheduler : ``DDPMScheduler``, ``DDIMScheduler`` or ``PNDMScheduler``; what its ``prediction_type`` asks for is what
-    the network answers, in the shape and type of x. timesteps : indices (1,) or (B,). context : told the denoiser as y.
+    the network answers, in the shape and type of x. Or ``RFlowScheduler``, which has no table, for a denoiser of
+    :class:`~course_lib.schedules.RectifiedFlow`: the answer is image minus noise. timesteps : indices (1,) or (B,).
+    context : told the denoiser as y.
 
     Raises ValueError for a schedule that does not preserve variance, which MONAI's tables do; and for "epsilon" where
     no signal is left at t = 1, since MONAI divides by it.
     """
     schedule = schedule_of(denoiser)
+    if isinstance(schedule, RectifiedFlow) and not hasattr(scheduler, "alphas_cumprod"):
+        return _asked(denoiser, "flow", scheduler.num_train_timesteps, 0, -1)
     if not hasattr(scheduler, "alphas_cumprod"):
         raise ValueError(f"scheduler must have a table, as DDIMScheduler(1000) has; got a {type(scheduler).__name__}")
     T = scheduler.num_train_timesteps
@@ -106,11 +110,18 @@ def to_monai(denoiser, scheduler):
     if getattr(scheduler, "final_alpha_cumprod", 1.0) != 1:  # made with set_alpha_to_one=False
         scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0]
 
+    return _asked(denoiser, kind, T, 1, 1)
+
+
+def _asked(denoiser, kind, T, offset, sign):
+    """A denoiser, called as MONAI calls a network: index k is t = (k + offset) / T, the answer sign times the kind."""
+    schedule = denoiser.schedule
+
     def net(x, timesteps, context=None):
-        t = (torch.as_tensor(timesteps).cpu().double().reshape(-1) + 1) / T
+        t = (torch.as_tensor(timesteps).cpu().double().reshape(-1) + offset) / T
         t = t[0] if len(t) == 1 else t
         x_0 = denoiser(x, t, **({} if context is None else {"y": context}))
         alpha, sigma = (match_dims(c, x) for c in (schedule.alpha(t), schedule.sigma(t)))
-        return from_x0(kind, x_0, x, alpha, sigma).to(x)
+        return sign * from_x0(kind, x_0, x, alpha, sigma).to(x)
 
     return net

@@ -160,6 +160,29 @@ class DiffusionUNet(nn.Module):
             )
 
 
+def level_maps(unet, x, timesteps):
+    """What the last residual block of each level of a MONAI ``DiffusionModelUNet`` passes on, to look inside.
+
+    x (B, C, H, W) and timesteps (B,), as the network takes them. Returns (way down, way up, output): two lists of maps
+    (B, C, H, W), the finest level first on both ways, and what the network answers. Maps at one place of the lists have
+    the same sides: skip connections join them. No gradient.
+    """
+    ways = {"down": list(unet.down_blocks), "up": list(unet.up_blocks)[::-1]}
+    maps = {(way, level): None for way, blocks in ways.items() for level in range(len(blocks))}
+    hooks = [
+        ways[way][level].resnets[-1].register_forward_hook(lambda *call, at=(way, level): maps.update({at: call[-1]}))
+        for way, level in maps
+    ]
+    try:
+        with torch.no_grad():
+            output = unet(x, timesteps=timesteps)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    down, up = ([found for (at, _), found in maps.items() if at == way] for way in ways)
+    return down, up, output
+
+
 class PreconditionedUNet(DiffusionUNet):
     """EDM: net(x_t, t, y) is the denoised image itself, D(x_t, t) = c_skip x_t + c_out F(c_in x_t, t, y), in the
     schedule :class:`~course_lib.schedules.VarianceExploding`, with F a :class:`DiffusionUNet`.

@@ -32,6 +32,7 @@ from course_lib.networks import (
     Segmenter,
     StochasticSegmenter,
     Unrolled,
+    level_maps,
     normal_logits,
     pixel_shuffle,
     pixel_unshuffle,
@@ -564,3 +565,27 @@ def test_an_unrolled_network_is_told_its_round_and_keeps_to_the_scan(A):
 def test_an_unrolled_network_has_at_least_one_round():
     with pytest.raises(ValueError, match="iterations must be a whole number from 1 on"):
         Unrolled(0)
+
+
+def test_the_maps_of_the_levels_are_what_the_blocks_give_and_change_nothing():
+    """Sides halve from level to level, both ways; the coarsest map is worked out by hand, block by block."""
+    from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet, get_timestep_embedding
+
+    torch.manual_seed(0)
+    unet = DiffusionModelUNet(
+        2, 1, 1, channels=(8, 16), attention_levels=(False, False), num_res_blocks=1, norm_num_groups=4
+    ).eval()
+    for weight in unet.parameters():
+        torch.nn.init.normal_(weight, std=0.1)
+    x, k = torch.randn(2, 1, 8, 8), torch.tensor([3, 7])
+    down, up, output = level_maps(unet, x, k)
+    assert [tuple(a.shape) for a in down] == [(2, 8, 8, 8), (2, 16, 4, 4)]
+    assert [tuple(a.shape) for a in up] == [(2, 8, 8, 8), (2, 16, 4, 4)]
+    with torch.no_grad():
+        torch.testing.assert_close(output, unet(x, timesteps=k), rtol=0, atol=0)
+        told = unet.time_embed(get_timestep_embedding(k, 8))
+        fine = unet.down_blocks[0].resnets[0](unet.conv_in(x), told)
+        coarse = unet.down_blocks[1].resnets[0](unet.down_blocks[0].downsampler(fine, told), told)
+        torch.testing.assert_close(down, [fine, coarse], rtol=0, atol=1e-6)
+        torch.testing.assert_close(unet.out(up[0]), output, rtol=0, atol=1e-6)
+    assert not any(block.resnets[-1]._forward_hooks for block in [*unet.down_blocks, *unet.up_blocks])
