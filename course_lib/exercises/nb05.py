@@ -119,7 +119,7 @@ q2 = function(
 # ---- q3: not the tilted density --------------------------------------------------------------------------------------
 
 q3 = number(
-    r"""A wider population. Class: $p(x \mid c) = \mathcal N(0, 1)$. All: $p(x) = \mathcal N(0, 3)$. Variance-exploding
+    r"""A wider population. Class: $p(x \mid y) = \mathcal N(0, 1)$. All: $p(x) = \mathcal N(0, 3)$. Variance-exploding
     noise, both denoisers exact, the deterministic path (the ODE). Which **variance** do samples with w = 3 have?""",
     solution="3 ** (1 - 3)",
     mistakes=[
@@ -307,7 +307,7 @@ q6 = choices(
         "c": "Which form an image takes is decided while there is much noise; look at the interval.",
         "d": "The toy disease at w = 8: every sample is clearly diseased, and one of the two forms is all but gone.",
         "e": """Its answers to x_t are not p(y | x_t), and its gradient points elsewhere; D(x_t, t) is a picture of the
-        kind that it knows. See the second figure of section 2.""",
+        kind that it knows. See the figure of the push in section 2.""",
     },
     hints=[
         "Two of the five are refuted by figures of this notebook.",

@@ -95,7 +95,7 @@ q2 = number(
 # ---- q3: the kernel distance -----------------------------------------------------------------------------------------
 
 
-def kernel_distance(K_xx, K_yy, K_xy):
+def my_kernel_distance(K_xx, K_yy, K_xy):
     m, n = K_xy.shape
     xx = (K_xx.sum() - K_xx.trace()) / (m * (m - 1))
     yy = (K_yy.sum() - K_yy.trace()) / (n * (n - 1))
@@ -128,7 +128,7 @@ def _ordered_pairs(m):
 
 
 def _kernel_distance(pairs=_ordered_pairs, cross=lambda K_xy: 2 * K_xy.mean()):
-    """`kernel_distance` with another number of pairs, or another cross term."""
+    """`my_kernel_distance` with another number of pairs, or another cross term."""
 
     def wrong(K_xx, K_yy, K_xy):
         return _off_diagonal(K_xx) / pairs(len(K_xx)) + _off_diagonal(K_yy) / pairs(len(K_yy)) - cross(K_xy)
@@ -137,9 +137,9 @@ def _kernel_distance(pairs=_ordered_pairs, cross=lambda K_xy: 2 * K_xy.mean()):
 
 
 q3 = function(
-    """Write `kernel_distance(K_xx, K_yy, K_xy)` from the kernel matrices (m, m), (n, n) and (m, n):
+    """Write `my_kernel_distance(K_xx, K_yy, K_xy)` from the kernel matrices (m, m), (n, n) and (m, n):
     the **unbiased** estimate of section 4, in which no image is compared with itself.""",
-    solution=kernel_distance,
+    solution=my_kernel_distance,
     tests=[
         prop(
             "unbiased",
@@ -165,9 +165,9 @@ q3 = function(
             "one size for both",
         ),
         mistake(lambda K_xx, K_yy, K_xy: torch.zeros(()), "other sizes", "unbiased for equal distributions only"),
-        mistake(lambda *K: kernel_distance(*K).clamp(min=0), "other sizes", "cut at zero"),
-        mistake(lambda *K: kernel_distance(*K).abs(), "unbiased", "no sign"),
-        mistake(lambda *K: -kernel_distance(*K), "other sizes", "the wrong way round"),
+        mistake(lambda *K: my_kernel_distance(*K).clamp(min=0), "other sizes", "cut at zero"),
+        mistake(lambda *K: my_kernel_distance(*K).abs(), "unbiased", "no sign"),
+        mistake(lambda *K: -my_kernel_distance(*K), "other sizes", "the wrong way round"),
         mistake(
             _kernel_distance(cross=lambda K: 2 * (K.sum() - K.diag().sum()) / (K.numel() - min(K.shape))),
             "other sizes",
@@ -180,7 +180,7 @@ q3 = function(
             + K_yy[~torch.eye(len(K_yy), dtype=torch.bool)].mean()
             - 2 * K_xy.mean()
         ),
-        lambda K_xx, K_yy, K_xy: kernel_distance(K_xx, K_yy, K_xy).item(),
+        lambda K_xx, K_yy, K_xy: my_kernel_distance(K_xx, K_yy, K_xy).item(),
         lambda K_xx, K_yy, K_xy: (
             2 * K_xx.numpy()[np.triu_indices(len(K_xx), 1)].sum() / len(K_xx) / (len(K_xx) - 1)
             + 2 * K_yy.numpy()[np.triu_indices(len(K_yy), 1)].sum() / len(K_yy) / (len(K_yy) - 1)
@@ -275,7 +275,7 @@ q4 = function(
 # ---- q5: a threshold from a null -------------------------------------------------------------------------------------
 
 
-def threshold(null, level):
+def my_threshold(null, level):
     return null.sort().values[int(level * (len(null) + 1) + 1e-9) - 1]
 
 
@@ -288,10 +288,10 @@ EVEN = torch.arange(1, 100, dtype=torch.float64)  # 99 values: 1 ... 99
 
 q5 = function(
     r"""Held-out images that the generator has never seen have distances `null` (n,) to their nearest training image.
-    Write `threshold(null, level)`: samples **below** it will be called copies. Of held-out images at most a share
+    Write `my_threshold(null, level)`: samples **below** it will be called copies. Of held-out images at most a share
     `level` may be called so. Take the value of rank $\lfloor \text{level}\,(n + 1)\rfloor$, counted from the smallest
     as 1; `null` is a tensor and need not be sorted.""",
-    solution=threshold,
+    solution=my_threshold,
     tests=[
         prop(
             "which end",

@@ -81,7 +81,7 @@ q2 = number(
 # ---- q3: one threshold for all pixels --------------------------------------------------------------------------------
 
 
-def random_threshold(p, u):
+def threshold_masks(p, u):
     return u[:, None, None] < p
 
 
@@ -89,10 +89,10 @@ LAYERS = torch.tensor([[0.0, 0.25, 0.25, 0.0], [0.25, 0.6, 0.8, 0.25], [0.0, 0.6
 LEVELS = torch.tensor([0.3, 0.9, 0.1, 0.7])
 
 q3 = function(
-    """Write `random_threshold(p, u)`: masks drawn from a map of probabilities `p` (H, W).
+    """Write `threshold_masks(p, u)`: masks drawn from a map of probabilities `p` (H, W).
     Draw k takes one threshold `u[k]` for **all** pixels: it contains those whose probability exceeds it.
     `u` has shape (K,); return a bool tensor (K, H, W).""",
-    solution=random_threshold,
+    solution=threshold_masks,
     tests=[
         case("side", (LAYERS, torch.tensor([0.5])), "A pixel is drawn where p exceeds u, not where it falls below."),
         prop(
@@ -145,7 +145,7 @@ q4 = number(
     mistakes=[
         (100, "That is the area above 0.5. A threshold does not keep the mean area."),
         (200, "That is every pixel that anybody draws."),
-        (60, "That is the area that is likeliest to be drawn alone."),
+        (60, "Those are the pixels at 0.8, each counted as one. Weight every pixel by its probability."),
         (72, "The 100 pixels at 0.25 count too: one rater in four draws them."),
         (110, "That is the mean of the probabilities' three values times all 200 pixels; weight each by its pixels."),
     ],

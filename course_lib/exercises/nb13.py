@@ -282,8 +282,9 @@ q5 = function(
         lambda x_t, v, t, s: ((x_t + (t - s) * v).tolist(), (x_t + t * v).numpy()),
     ],
     hints=["x_t + t v = (1 - t) x_0 + t eps + t x_0 - t eps.", "The step is the same with t - s in place of t."],
-    explanation="""Lipman et al. let t run from noise to data, MONAI's clock from data to noise with the velocity of the
-    former, this course has u = eps - x_0 = -v. A wrong sign here gives noise that grows, and no error message.""",
+    explanation="""In Lipman et al. t = 0 is noise and t = 1 data; MONAI has 0 for data and 1000 for noise, but the
+    velocity of the former, image minus noise; this course has u = eps - x_0 = -v. A wrong sign here gives noise that
+    grows, and no error message.""",
 )
 
 
@@ -311,7 +312,8 @@ q6 = choices(
     },
     hints=["How many channels has a group?", "Blind means a single channel a group on every level. Two letters."],
     explanation="""A group of one channel is instance normalisation, which takes off each channel's mean, and with it
-    whatever was added to the channel. The shipped networks of the course have 64, 128, 192 channels in 32 groups.""",
+    whatever was added to the channel. The four networks of this notebook have 32
+    channels in 8 groups; the large MedNIST network has 64, 128 and 192 in 32.""",
 )
 
 summary = Exercises(vars()).summary
