@@ -66,9 +66,6 @@ html_theme_options = {
 FENCE = "`" * 12  # longer than any in what cells show
 SWITCHED = "course-code"  # a tag, in HTML the class tag_course-code: code that the switch of a page unfolds
 
-FOR_CLINICIANS = """**You do not program?** [A clinician's hour](docs/clinicians.md): sixty minutes without code, from
-noise to the questions for a vendor."""
-
 CONTENTS = """
 ```{toctree}
 :hidden:
@@ -93,7 +90,6 @@ def make_front_page(app, docname, source):
     if docname == root_doc:
         commands, text = source[0].split("\n# ", 1)
         text = text.replace("## Start\n", f"## Start\n\n{commands}\n", 1)
-        text = text.replace("\n## Start\n", f"\n{FOR_CLINICIANS}\n\n## Start\n", 1)
         source[0] = "# " + re.sub(r"</?p\b[^>]*>\n?", "", text) + CONTENTS
 
 
