@@ -113,8 +113,8 @@ def int8_weights(name):
 
 
 def shrink(model, in_eight_bits):
-    """Store the large arrays of an ONNX model in fewer bits, with nodes that turn them back, in place: int8 and a scale,
-    float16 where that holds every digit; the others stay."""
+    """Store the large arrays of an ONNX model in fewer bits, in place, with nodes that turn them back: int8 and scales,
+    or float16 where that holds every digit; the others stay."""
     from onnx import TensorProto, helper, numpy_helper
 
     arrays, nodes = [], []

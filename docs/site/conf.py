@@ -1,7 +1,8 @@
 """Sphinx settings of the web site: *.md, docs/*.md, notebooks with their stored outputs. `python3 start.py site`.
 
 The folder of the course itself is the source, so that every link of README.md and of the notebooks holds on the site.
-Nothing is executed and nothing is fetched: MathJax comes with the package sphinx-mathjax-offline.
+No notebook is executed and nothing is fetched: MathJax comes with the package sphinx-mathjax-offline. Beside the pages
+stands the lab, in the folder lab; docs/lab.md says how it is made.
 """
 
 import base64
@@ -9,6 +10,7 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 from docutils import nodes
@@ -44,6 +46,8 @@ html_title = project
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_favicon = "static/icon.svg"
+templates_path = ["templates"]
+html_sidebars = {"**": ["navbar-logo.html", "lab-link.html", "search-button-field.html", "sbt-sidebar-nav.html"]}
 html_context = {"default_mode": "light"}  # a dark one would alter the grey values of the pictures
 html_copy_source = False
 html_use_index = False
@@ -155,11 +159,21 @@ def copy_front_page(app, error):
         shutil.copyfile(Path(app.outdir, f"{root_doc}.html"), Path(app.outdir, "index.html"))
 
 
+def add_lab(app, error):
+    """The lab, in which the reader's browser computes."""
+    sys.path.insert(0, str(Path(app.srcdir, "tools")))
+    import web_lab
+
+    if error is None:
+        web_lab.write(Path(app.outdir, "lab"))
+
+
 def setup(app):
     app.connect("source-read", make_front_page)
     app.connect("source-read", fold_code)
     app.connect("autodoc-process-docstring", make_rst)
     app.connect("html-page-context", store_figures)
     app.connect("build-finished", copy_front_page)
+    app.connect("build-finished", add_lab)
     app.add_transform(NoForeignPictures)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,7 +1,7 @@
 /** The page of the lab: six stations, what they show and what they say. What is computed stands in diffusion.mjs. */
 
 import { ask, nextId, stop } from "./client.mjs";
-import { contrastKept, distance, mean, mix, noisy, normal } from "./diffusion.mjs";
+import { distance, lesionLeft, mean, mix, noisy, normal } from "./diffusion.mjs";
 
 const SIDE = 96;
 const DRAWN_SIDE = 64;
@@ -11,9 +11,10 @@ const trouble = document.getElementById("trouble");
 
 // ---- Pictures --------------------------------------------------------------------------------------------------------------
 
-const grey = (v) => [(v + 1) * 127.5, (v + 1) * 127.5, (v + 1) * 127.5];
-/** Black over orange to white, for errors from 0 to 0.5: lightness alone tells them apart. */
-const heat = (v) => [510 * v * 1.6, 510 * v, 510 * (4 * v * v - v)];
+const HOLE = -2;
+const grey = (v) => (v === HOLE ? [70, 130, 200] : [(v + 1) * 127.5, (v + 1) * 127.5, (v + 1) * 127.5]);
+/** Black over orange to white, for errors from 0 to 0.5: lightness alone tells them apart; blue for what is below 0. */
+const heat = (v) => (v < 0 ? [60, 160, 255] : [816 * v, 510 * v, 2040 * v * v - 510 * v]);
 
 /** Paint an image in [-1, 1] (or errors, by heat) into a canvas, with the top left corner at a place. */
 function show(canvas, image, { side = SIDE, colour = grey, at = [0, 0] } = {}) {
@@ -27,8 +28,10 @@ function show(canvas, image, { side = SIDE, colour = grey, at = [0, 0] } = {}) {
   canvas.getContext("2d").putImageData(pixels, ...at);
 }
 
-/** The pixels of a mask that have a neighbour outside. */
-const outline = (mask) => mask.map((v, i) => (v && [1, -1, SIDE, -SIDE].some((j) => !mask[i + j]) ? 1 : 0));
+const blank = (canvas) => canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+
+/** The pixels next to a mask. */
+const outline = (mask) => mask.map((v, i) => (!v && [1, -1, SIDE, -SIDE].some((j) => mask[i + j]) ? 1 : 0));
 
 const toImage = (bytes) => Float32Array.from(bytes, (v) => v / 127.5 - 1);
 
@@ -51,7 +54,7 @@ class Station {
     for (const input of this.root.querySelectorAll("input[type=range]")) {
       const digits = (input.step.split(".")[1] ?? "").length;
       input.addEventListener("input", () => {
-        input.parentElement.querySelector("output").value = Number(input.value).toFixed(digits);
+        input.parentElement.querySelector(".value").textContent = Number(input.value).toFixed(digits);
       });
     }
     this.find(".stop")?.addEventListener("click", () => stop(this.running));
@@ -107,7 +110,8 @@ function drawStation(lab) {
   const frame = (k) => {
     const { x_t, x_0 } = film[k];
     show(s.canvas("x_t"), x_t, side);
-    show(s.canvas("x_0"), x_0 ?? x_t.map(() => -1), side);
+    if (x_0) show(s.canvas("x_0"), x_0, side);
+    else blank(s.canvas("x_0"));
   };
   const restart = () => {
     film = [{ x_t: normal(s.value("seed"), 0, DRAWN_SIDE ** 2) }];
@@ -115,7 +119,9 @@ function drawStation(lab) {
   };
   const add = (state) => {
     film.push(state);
-    Object.assign(s.control("film"), { max: film.length - 1, value: film.length - 1 }).dispatchEvent(new Event("input"));
+    Object.assign(s.control("film"), { max: film.length - 1, value: film.length - 1 }).dispatchEvent(
+      new Event("input"),
+    );
   };
   s.control("film").addEventListener("input", () => frame(s.value("film")));
   s.control("seed").addEventListener("change", restart);
@@ -151,7 +157,7 @@ function lookStation(lab, pictures) {
       try {
         const answer = await s.ask("look", { x_0, t, seed: s.value("seed") });
         show(s.canvas("x_0"), answer.x_0, { side: DRAWN_SIDE });
-        s.status.textContent = `At t = ${t}, |D − x_0| is ${distance(answer.x_0, x_0).toFixed(2)} on average (−1 black, 1 white).`;
+        s.status.textContent = `At t = ${t}, |D − x₀| is ${distance(answer.x_0, x_0).toFixed(2)} on average (−1 black, 1 white).`;
         s.find(".take").hidden = false;
       } catch (error) {
         s.status.textContent = error.message;
@@ -172,7 +178,7 @@ function guideStation(lab) {
   s.go(async (id) => {
     const [w, n, y] = ["w", "n", "y"].map(s.value);
     const drawn = [];
-    grid.getContext("2d").clearRect(0, 0, grid.width, grid.height);
+    blank(grid);
     for (let seed = 0; seed < TWELVE; seed++) {
       const at = [(seed % 4) * DRAWN_SIDE, Math.floor(seed / 4) * DRAWN_SIDE];
       const paint = ({ x_0 }) => {
@@ -193,15 +199,22 @@ function guideStation(lab) {
   });
 }
 
-function fillStation(lab, patients) {
+function fillStation(patients) {
   const s = new Station("fill");
   const [canvas, radius] = [s.canvas("known"), 9];
   const m = new Float32Array(SIDE * SIDE);
   const cursor = [SIDE / 2, SIDE / 2];
   let fills = [];
-  s.choose("case", patients.map((_, k) => `Head ${k + 1}`));
+  s.choose(
+    "case",
+    patients.map((_, k) => `Head ${k + 1}`),
+  );
   const truth = () => patients[s.value("case")].healthy;
-  const paint = () => show(canvas, truth().map((v, i) => (m[i] ? v : 0.3)));
+  const paint = () =>
+    show(
+      canvas,
+      truth().map((v, i) => (m[i] ? v : HOLE)),
+    );
   const wipe = (x, y) => {
     m.forEach((_, i) => {
       if (Math.hypot((i % SIDE) - x, Math.floor(i / SIDE) - y) < radius) m[i] = 0;
@@ -212,7 +225,7 @@ function fillStation(lab, patients) {
   const whole = () => {
     m.fill(1);
     fills = [];
-    for (const name of ["filled", "before", "truth"]) show(s.canvas(name), truth().map(() => -1));
+    for (const name of ["filled", "before", "truth"]) blank(s.canvas(name));
     paint();
   };
   const point = (event) => {
@@ -261,7 +274,10 @@ function fillStation(lab, patients) {
 
 function healStation(lab, patients) {
   const s = new Station("heal");
-  s.choose("case", lab.families.map((name) => FAMILY_NAMES[name]));
+  s.choose(
+    "case",
+    lab.families.map((name) => FAMILY_NAMES[name]),
+  );
   const first = () => {
     const { patient, healthy } = patients[s.value("case")];
     show(s.canvas("patient"), patient);
@@ -277,20 +293,25 @@ function healStation(lab, patients) {
     const rest = healthy.map((v, i) => (v > -0.9 && !mask[i] ? 1 : 0));
     show(s.canvas("healed"), done.x_0);
     show(s.canvas("error"), mix(1, done.x_0, -1, healthy).map(Math.abs), { colour: heat });
-    const left = Math.round(100 * contrastKept(done.x_0, patient, healthy, mask));
+    const left = Math.round(100 * lesionLeft(done.x_0, patient, healthy, mask, SIDE));
     const [name, elsewhere] = [s.control("case").selectedOptions[0].text, distance(done.x_0, healthy, rest).toFixed(2)];
-    s.log(`${name}, t_0 = ${given.t_0}: ${left} % of the lesion's contrast left, error in the rest of the brain ${elsewhere}`);
+    s.log(
+      `${name}, t₀ = ${given.t_0}: ${left} % of the lesion's contrast left, error in the rest of the brain ${elsewhere}`,
+    );
     return "Done in";
   });
 }
 
 function scanStation(lab, patients) {
   const s = new Station("scan");
-  s.choose("case", lab.families.map((name) => FAMILY_NAMES[name]));
+  s.choose(
+    "case",
+    lab.families.map((name) => FAMILY_NAMES[name]),
+  );
   const error = (image) => {
     const { patient, mask } = patients[s.value("case")];
     const edge = outline(mask);
-    const apart = mix(1, image, -1, patient).map((v, i) => (edge[i] ? 0.5 : Math.abs(v)));
+    const apart = mix(1, image, -1, patient).map((v, i) => (edge[i] ? -1 : Math.abs(v)));
     show(s.canvas("error"), apart, { colour: heat });
   };
   /** The scan and what zeros for the missing lines give: at once. */
@@ -313,10 +334,10 @@ function scanStation(lab, patients) {
     if (!done) return null;
     show(s.canvas("found"), done.x_0);
     error(done.x_0);
-    const kept = (image) => `${Math.round(100 * contrastKept(image, patient, healthy, mask))} %`;
+    const kept = (image) => `${Math.round(100 * lesionLeft(image, patient, healthy, mask, SIDE))} %`;
     const away = (image) => distance(image, patient).toFixed(3);
     s.log(
-      `${s.control("case").selectedOptions[0].text}, one line in ${s.value("R")}: contrast of the lesion kept ${kept(done.x_0)}, ` +
+      `${s.control("case").selectedOptions[0].text}, one line in ${s.value("R")}: ${kept(done.x_0)} of the lesion's contrast left, ` +
         `with zeros ${kept(scanned.zeroFilled)}; error ${away(done.x_0)}, with zeros ${away(scanned.zeroFilled)}`,
     );
     return "Reconstructed in";
@@ -372,7 +393,7 @@ async function start() {
   drawStation(lab);
   lookStation(lab, pieces(drawn, DRAWN_SIDE ** 2).map(toImage));
   guideStation(lab);
-  fillStation(lab, patients);
+  fillStation(patients);
   healStation(lab, patients);
   scanStation(lab, patients);
   document.getElementById("keep").addEventListener("click", () => keepAll(lab));
