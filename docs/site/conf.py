@@ -1,7 +1,8 @@
 """Sphinx settings of the web site: *.md, docs/*.md, notebooks with their stored outputs. `python3 start.py site`.
 
 The folder of the course itself is the source, so that every link of README.md and of the notebooks holds on the site.
-Nothing is executed and nothing is fetched: MathJax comes with the package sphinx-mathjax-offline.
+No notebook is executed and nothing is fetched: MathJax comes with the package sphinx-mathjax-offline. Beside the pages
+stands the lab, in the folder lab; docs/lab.md says how it is made.
 """
 
 import base64
@@ -52,6 +53,8 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_js_files = ["code.js"]
 html_favicon = "static/icon.svg"
+templates_path = ["templates"]
+html_sidebars = {"**": ["navbar-logo.html", "lab-link.html", "search-button-field.html", "sbt-sidebar-nav.html"]}
 html_context = {"default_mode": "light"}  # a dark one would alter the grey values of the pictures
 html_copy_source = False
 html_use_index = False
@@ -204,6 +207,14 @@ def write_qr_page(app, error):
         Path(app.outdir, "qr.html").write_text(serve.qr_page(address, project), encoding="utf-8")
 
 
+def add_lab(app, error):
+    """The lab, in which the reader's browser computes."""
+    if error is None:
+        import web_lab  # loads PyTorch
+
+        web_lab.write(Path(app.outdir, "lab"))
+
+
 def setup(app):
     app.connect("source-read", make_front_page)
     app.connect("source-read", fold_code)
@@ -212,5 +223,6 @@ def setup(app):
     app.connect("html-page-context", store_figures)
     app.connect("build-finished", copy_front_page)
     app.connect("build-finished", write_qr_page)
+    app.connect("build-finished", add_lab)
     app.add_transform(NoForeignPictures)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
