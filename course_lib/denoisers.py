@@ -72,7 +72,8 @@ class GaussianDenoiser(Denoiser):
         _dimension(x_t, self.mean)
         total = alpha**2 * self.variances + sigma**2  # (d,) or (B, d); zero where neither data nor noise vary
         gain = torch.where(total > 0, alpha * self.variances / total, 0.0)
-        return self.mean + ((x_t - alpha * self.mean) @ self.axes * gain) @ self.axes.T
+        axes = self.axes.to(torch.promote_types(x_t.dtype, self.mean.dtype))
+        return self.mean + ((x_t - alpha * self.mean) @ axes * gain.to(axes)) @ axes.T
 
 
 class MixtureDenoiser(Denoiser):

@@ -73,7 +73,11 @@ def draw_along(denoiser, y, times, step, seed=0, size=64, batch_size=100):
 
 def draw_latents(denoiser, autoencoder, n, nfe=25, seed=0, size=128, batch_size=100):
     """n scaled latents (n, C, size / f, size / f), by :func:`generate` from the noise of ``seed``, and the images (n,
-    size, size) in [-1, 1] that the autoencoder decodes them to. denoiser : of latents, without clipping."""
+    size, size) in [-1, 1] that the autoencoder decodes them to. denoiser : of latents, without clipping. Raises
+    ValueError for a size that the factor f does not divide."""
+    whole(n=n, size=size)
+    if size % autoencoder.factor:
+        raise ValueError(f"size must be a multiple of {autoencoder.factor}, the factor of the autoencoder, got {size}")
     side = size // autoencoder.factor
     noise = torch.randn(n, autoencoder.latent_channels, side, side, generator=runtime.seeded(seed))
     z = generate(denoiser, noise, nfe=nfe, batch_size=batch_size)

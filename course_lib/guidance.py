@@ -127,11 +127,13 @@ def log_prob_gradient(logits, x_t, t, y):
     with torch.enable_grad():
         x = x_t.detach().requires_grad_(True)
         log_p = logits(x, t).log_softmax(1)  # leaves log-probabilities as they are
-        if y.shape != log_p.shape[:1] or not ((y >= 0) & (y < log_p.shape[1])).all():
+        whole = not y.is_floating_point() and y.dtype != torch.bool
+        if not whole or y.shape != log_p.shape[:1] or not ((y >= 0) & (y < log_p.shape[1])).all():
             raise ValueError(
-                f"y must hold a class from 0 to {log_p.shape[1] - 1} for each of {len(log_p)} images; got {y.tolist()}"
+                f"y must hold a class from 0 to {log_p.shape[1] - 1} for each of {len(log_p)} images, as whole numbers;"
+                f" got {y.tolist()}"
             )
-        return torch.autograd.grad(log_p.gather(1, y[:, None]).sum(), x)[0]
+        return torch.autograd.grad(log_p.gather(1, y.long()[:, None]).sum(), x)[0]
 
 
 class Clipped(Denoiser):

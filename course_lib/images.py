@@ -16,7 +16,7 @@ def to_tensor(images):
     Floats a little beyond, such as latents of unit variance, are taken as they are. Raises ValueError for other whole
     numbers, for a single image, for NaN, and for floats that are not scaled.
     """
-    x = torch.as_tensor(np.asarray(images))
+    x = images if torch.is_tensor(images) else torch.as_tensor(np.ascontiguousarray(images))  # torch takes no flips
     if x.ndim < 3:
         raise ValueError(
             f"images must be (N, H, W) or (N, C, ...); got shape {tuple(x.shape)}: one alone is image[None]"
@@ -90,6 +90,7 @@ def save_images(images, folder, labels=None, classes=()):
     from PIL import Image
 
     images = np.asarray(images)
+    images = images.astype(np.float32) if images.dtype.kind == "f" else images
     finite(images)
     without_pictures(folder)
     if images.ndim != 3:

@@ -30,9 +30,11 @@ training, none knows the network. dps, dps_step and pigdm differentiate the deno
 give them one that does not clip its answer, since a clipped pixel has no gradient.
 """
 
+import math
+
 import torch
 
-from course_lib.arguments import positive, whole, within
+from course_lib.arguments import floating, positive, shaped, whole, within
 from course_lib.denoisers import FunctionDenoiser
 from course_lib.operators import conjugate_gradients, operator_norm, require
 from course_lib.predictions import eps_from_x0
@@ -85,6 +87,8 @@ def repaint_times(times, rounds=10, jump=1):
     is below 1.
     """
     whole(rounds=rounds, jump=jump)
+    floating(times=times)
+    shaped("n", times=times)
     if not (times.diff() < 0).all():
         raise ValueError("times must fall, as uniform_times(50) does: turning back is what repaint_times adds")
     walk = [times[:1]]
@@ -152,19 +156,25 @@ def _noisy(noise):
         raise ValueError(f"noise must be positive, got {noise!r}; for a measurement without noise use ddnm")
 
 
+def _one_time(t):
+    if torch.as_tensor(t).numel() != 1:
+        raise ValueError(f"t must be one time for the whole batch, got {tuple(t.shape)}: pass it as a number")
+
+
 def dps(denoiser, operator, y, noise):
     """Diffusion posterior sampling as a denoiser: D + (sigma_t^2 / alpha_t) J^T A^T (y - A D) / sigma_y^2.
 
     The gradient of log p(y | x_t), if x_0 were known to be D: the covariance of x_0 given x_t is left out. So it is
     :func:`pigdm` with r_t = 0. It trusts the measurement too much, and with strong data (A^T A / sigma_y^2 large) needs
     very many steps; on images use :func:`dps_step`. noise : sigma_y > 0. Raises ValueError otherwise, and where
-    alpha_t = 0: start a little later, as log_snr_times does.
+    alpha_t = 0: start a little later, as log_snr_times does. It asks for one t for the whole batch.
     """
     schedule = schedule_of(denoiser)
     require(operator, "dps", "adjoint")
     _noisy(noise)
 
     def guided(x_t, t, **cond):
+        _one_time(t)
         if has_no_signal(schedule, t):
             raise ValueError(f"no signal at t = {float(t):g}: DPS starts a little later, as log_snr_times does")
         x_0, transposed = _with_gradient(denoiser, x_t, t, cond)
@@ -196,7 +206,8 @@ def dps_step(operator, y, scale, step=ddpm_step):
         size, measured = (_norms(v, x_t.ndim).to(x_0) for v in (rest, y))
         met = size <= 10 * torch.finfo(x_0.dtype).eps * measured
         uphill = torch.where(met, 0.0, transposed(operator.adjoint(rest)) / torch.where(met, 1.0, size))
-        asked = FunctionDenoiser(lambda *_: x_0, schedule_of(denoiser))  # the step need not ask again
+        # what was asked need not be asked again; a step of two evaluations asks for more
+        asked = FunctionDenoiser(lambda x, u: x_0 if x is x_t else denoiser(x, u), schedule_of(denoiser))
         x_s, _ = step(asked, x_t, t, s, generator=generator)
         return x_s + scale * uphill.to(x_s), x_0
 
@@ -210,7 +221,9 @@ def pigdm(denoiser, operator, y, noise, spread=1.0):
     sigma_t^2), which is its variance for data N(0, c^2 I); the paper has c = 1. Exact for such data. Where alpha_t = 0
     J is zero too, and (sigma_t^2 / alpha_t) J^T, the covariance of x_0 given x_t, is taken at the same word: r_t^2 I.
 
-    noise : sigma_y > 0. spread : c > 0. Raises ValueError otherwise.
+    Without noise at t it is D.
+
+    noise : sigma_y > 0. spread : c > 0. Raises ValueError otherwise, and unless there is one t for the whole batch.
     """
     schedule = schedule_of(denoiser)
     require(operator, "pigdm", "adjoint")
@@ -218,9 +231,12 @@ def pigdm(denoiser, operator, y, noise, spread=1.0):
     positive(spread=spread)
 
     def guided(x_t, t, **cond):
+        _one_time(t)
         x_0, transposed = _with_gradient(denoiser, x_t, t, cond)
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         r2 = float(spread**2 * sigma**2 / (spread**2 * alpha**2 + sigma**2))
+        if r2 == 0:
+            return x_0
         # A^T (r2 A A^T + sigma_y^2 I)^-1 = (A^T A + (sigma_y^2 / r2) I)^-1 A^T / r2
         pull = _fit(operator, _rest(operator, y, x_0), noise**2 / r2) / r2
         if has_no_signal(schedule, t):
@@ -237,9 +253,10 @@ def diffpir(denoiser, operator, y, noise, weight=1.0):
         rho = weight sigma_y^2 alpha_t^2 / sigma_t^2
 
     That is the posterior mean if x_0 given x_t were N(D, sigma_t^2 / (weight alpha_t^2) I). Where alpha_t = 0 it is the
-    limit for rho -> 0, D + A^+ (y - A D): of all images that fit y best, the nearest to D.
+    limit for rho -> 0, D + A^+ (y - A D): of all images that fit y best, the nearest to D. Where sigma_t = 0 it is D.
 
-    noise : sigma_y > 0. weight : lambda of the paper, > 0. Raises ValueError otherwise.
+    noise : sigma_y > 0. weight : lambda of the paper, > 0. Raises ValueError otherwise, and unless there is one t for
+    the whole batch.
     """
     schedule = schedule_of(denoiser)
     require(operator, "diffpir", "adjoint")
@@ -247,11 +264,14 @@ def diffpir(denoiser, operator, y, noise, weight=1.0):
     positive(weight=weight)
 
     def fitted(x_t, t, **cond):
+        _one_time(t)
         x_0 = denoiser(x_t, t, **cond)
         if has_no_signal(schedule, t):
             require(operator, "diffpir at t = 1", "pinv")
             return x_0 + operator.pinv(_rest(operator, y, x_0)).to(x_0)
         rho = float(weight * noise**2 * schedule.alpha(t) ** 2 / schedule.sigma(t) ** 2)
+        if math.isinf(rho):
+            return x_0
         # the same, written as a change of D: float rounding then scales with what changes
         return x_0 + _fit(operator, _rest(operator, y, x_0), rho).to(x_0)
 

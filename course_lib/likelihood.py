@@ -3,7 +3,7 @@
 =========================  =====================================================================================
 function                   gives
 =========================  =====================================================================================
-reverse_moments            the step x_t -> x_s: mean of q(x_s | x_t, x_0), and its variance
+model_variance             the variance of the step x_t -> x_s: "small", "large", or a function of t and s
 gaussian_kl                divergence of two Gaussians
 elbo_terms                 the terms of the negative ELBO, one a step, for any denoiser
 optimal_variance           the variance of the reverse step that makes Gaussian data's bound tight
@@ -44,6 +44,11 @@ def standard_normal(x):
     return -(x.square() + LOG_2PI).flatten(1).sum(1) / 2
 
 
+def _centred_normal(x, variance):
+    """log N(x; 0, variance I) in nats; x (B, ...), variance a scalar -> (B,)."""
+    return -(x.square() / variance + variance.log() + LOG_2PI).flatten(1).sum(1) / 2
+
+
 # ---- the evidence lower bound ----------------------------------------------------------------------------------------
 
 
@@ -78,19 +83,25 @@ def model_variance(schedule, t, s, variance="small"):
     "small" is zero at s = 0, where the model must say how sharp its last answer is; there "large" stands in.
     """
     if callable(variance):
-        return variance(t, s)
+        v = variance(t, s)
+        return v if torch.is_tensor(v) else torch.tensor(v, dtype=torch.float64)
     if variance not in ("small", "large"):
         raise ValueError(f'variance must be "small", "large" or a function of (t, s), got {variance!r}')
     _, _, small, large = reverse_moments(schedule, t, s)
     return torch.where(torch.as_tensor(s) > 0, small, large) if variance == "small" else large
 
 
-def _check_times(times):
-    """Raises ValueError unless times are those of a bound: a tensor (T + 1,) that ends at 0."""
+def _check_times(times, schedule):
+    """Raises ValueError unless times are those of a bound, a tensor (T + 1,) that ends at 0, where no noise is left."""
     if not isinstance(times, torch.Tensor) or times.ndim != 1 or len(times) < 2:
         raise ValueError("times must be a tensor (T + 1,) with T from 1 on, as uniform_times(T) gives")
     if times[-1] != 0:
         raise ValueError(f"the last of the times must be 0, where the bound ends, got {float(times[-1]):g}")
+    if schedule.sigma(times[-1]) > 0:
+        raise ValueError(
+            f"{type(schedule).__name__} keeps noise of {float(schedule.sigma(times[-1])):g} at t = 0: the bound, whose "
+            "last step gives x_0, needs a schedule without"
+        )
 
 
 def elbo_terms(denoiser, x_0, times, variance="small", eps=None, generator=None):
@@ -106,16 +117,16 @@ def elbo_terms(denoiser, x_0, times, variance="small", eps=None, generator=None)
     ----------
     denoiser : D(x_t, t); every one will do, and only the exact one with the right variance makes the bound tight.
     x_0 : (B, ...).
-    times : falling times (T + 1,), the last 0; ValueError otherwise.
+    times : falling times (T + 1,), the last 0; ValueError otherwise, and where the schedule keeps noise at 0.
     variance : v, see :func:`model_variance`.
     eps : noise (B, ...) to use at every step, for quadrature or to compare models; left out, each step draws its own,
         from ``generator``.
 
     Returns (T + 1, B): the prior first, then the steps in the order of ``times``, so the last row is the last step.
     """
-    _check_times(times)
     floating(x_0=x_0)
     schedule = schedule_of(denoiser)
+    _check_times(times, schedule)
     if eps is not None:
         alike(x_0=x_0, eps=eps)
     draw = (lambda: noise_like(x_0, generator)) if eps is None else (lambda: eps)
@@ -140,9 +151,9 @@ def gaussian_elbo_gap(schedule, times, data_variance, variance="small"):
     means agree, so each divergence is one of variances. Prior: r = alpha_1^2 data_variance + sigma_1^2. Step:
     r = optimal_variance / model_variance. It is KL(q(x_0, ..., x_1) || p(x_0, ..., x_1)), by the chain rule.
 
-    Returns (T + 1,), the order of :func:`elbo_terms`.
+    Returns (T + 1,), the order of :func:`elbo_terms`. Raises ValueError as that does.
     """
-    _check_times(times)
+    _check_times(times, schedule)
     positive(data_variance=data_variance)
     t, s = times[:-1], times[1:]
     prior = schedule.alpha(times[:1]) ** 2 * data_variance + schedule.sigma(times[:1]) ** 2
@@ -165,9 +176,7 @@ class OdeLikelihood:
     standard_error: torch.Tensor | None
 
 
-def ode_log_likelihood(
-    denoiser, x, steps=200, t_min=1e-4, t_max=1.0, log_prior=standard_normal, probes=None, generator=None
-):
+def ode_log_likelihood(denoiser, x, steps=200, t_min=1e-4, t_max=1.0, log_prior=None, probes=None, generator=None):
     """log p(x) by the probability-flow ODE (Song et al., ICLR 2021, eq. 39), in the units of x.
 
     In z = x_t / alpha_t and rho = ln(sigma_t / alpha_t) the ODE is dz/drho = z - D(x_t, t), for every schedule, and
@@ -183,8 +192,9 @@ def ode_log_likelihood(
     x : (B, ...), double precision if you want digits.
     steps : a whole number from 1 on.
     t_min, t_max : ends of the path, 0 <= t_min < t_max <= 1, with some noise at t_min and some signal at t_max.
-    log_prior : log density at t_max, (B, ...) -> (B,). The exact log p_t leaves only the solver's error; the standard
-        normal, which a sampler starts from, adds the prior mismatch log p_t(x_end) - log N(x_end; 0, I).
+    log_prior : log density at t_max, (B, ...) -> (B,). The exact log p_t leaves only the solver's error. Left out, that
+        of N(0, (alpha_end^2 + sigma_end^2) I), which a sampler starts from: the standard normal where the schedule
+        preserves the variance. It adds the prior mismatch log p_t(x_end) - log_prior(x_end).
     probes : None for the exact divergence, d backward passes an evaluation; or K for Hutchinson's estimator, the mean
         of K values of v^T J v with random signs v that are kept along the path (Grathwohl et al., ICLR 2019, eq. 8).
     generator : source of the signs.
@@ -213,7 +223,9 @@ def ode_log_likelihood(
     x_end = alpha_end * z
     volume = x[0].numel() * torch.log(alpha_end / alpha_start)
     error = log_det.std(0) / probes**0.5 if probes is not None and probes > 1 else None
-    return OdeLikelihood(log_prior(x_end) + volume + log_det.mean(0), x_end, log_det.mean(0), error)
+    spread = alpha_end**2 + schedule.sigma(ends)[1] ** 2
+    end = _centred_normal(x_end, spread) if log_prior is None else log_prior(x_end)
+    return OdeLikelihood(end + volume + log_det.mean(0), x_end, log_det.mean(0), error)
 
 
 def runge_kutta(slope, x, grid, h):

@@ -17,7 +17,7 @@ from course_lib.schedules import VarianceExploding, match_dims, uniform_times
 
 
 def stratified_times(n, generator):
-    """n times in (0, 1), one in each of n equal strata, in random order: less noise in the loss than n independent
+    """n times in [0, 1], one in each of n equal strata, in random order: less noise in the loss than n independent
     draws.
 
     Kingma et al., Variational diffusion models (NeurIPS 2021), app. I.1.

@@ -24,6 +24,7 @@ def _triple(name, values):
 
 
 def whole_triple(name, values):
+    """Three whole numbers as an int array (3,), one for each axis. Raises ValueError, naming ``name``."""
     found = _triple(name, values)
     if (found != found.astype(int)).any():
         raise ValueError(f"{name} must be three whole numbers of voxels, got {values!r}")
@@ -110,8 +111,9 @@ def _stored_type(path, array):
 def load_nifti(path):
     """Array (X, Y, Z), of the file's whole-number type or float32, and affine float64 (4, 4) of a NIfTI file.
 
-    The affine is the sform's, or the qform's where the sform is none. The checksum of a .nii.gz is checked. Raises
-    ValueError, naming the file, for what is no NIfTI volume; FileNotFoundError where there is none.
+    The bytes are in the order of this machine. The affine is the sform's, or the qform's where the sform is none. The
+    checksum of a .nii.gz is checked. Raises ValueError, naming the file, for what is no NIfTI volume; FileNotFoundError
+    where there is none.
     """
     import nibabel
 
@@ -130,7 +132,7 @@ def load_nifti(path):
     if array.dtype.kind == "f":
         _check_float32(path, array)
         array = array.astype(np.float32)
-    return array, checked_affine(affine, str(path))
+    return array.astype(array.dtype.newbyteorder("="), copy=False), checked_affine(affine, str(path))
 
 
 def _check_float32(path, array):

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from course_lib.arguments import positive, whole, within
+from course_lib.arguments import floating, inside, positive, whole, within
 
 
 def _fits(mask, x, name):
@@ -58,7 +58,8 @@ class Mask:
 
     def __call__(self, x):
         """x (B, ...) -> (B, ...)."""
-        return _fits(self.known, x, "known pixels").to(x) * x
+        known = _fits(self.known, x, "known pixels").to(x.device) > 0
+        return torch.where(known, x, 0)  # no product: NaN may stand in the hole
 
     adjoint = pinv = __call__
 
@@ -77,6 +78,7 @@ class Downsample:
 
     def __call__(self, x):
         """x (B, C, H, W) -> (B, C, H / factor, W / factor)."""
+        floating(x=x)
         if x.shape[-1] % self.factor or x.shape[-2] % self.factor:
             raise ValueError(f"sides {tuple(x.shape[-2:])} do not divide by {self.factor}: crop or pad the image first")
         return F.avg_pool2d(x, self.factor)
@@ -102,8 +104,7 @@ class Blur:
 
     def __init__(self, std, least=0.02):
         positive(std=std)
-        if not 0 < least < 1:
-            raise ValueError(f"least must lie between 0 and 1, got {least!r}")
+        inside(0, 1, least=least)
         self.std, self.least = float(std), float(least)
 
     def _transform(self, n):
@@ -115,6 +116,7 @@ class Blur:
         return torch.fft.fft(kernel).real
 
     def _filter(self, x, gain):
+        floating(x=x)
         k_hat = torch.outer(self._transform(x.shape[-2]), self._transform(x.shape[-1]))  # (H, W)
         return torch.fft.ifft2(torch.fft.fft2(x) * gain(k_hat).to(x)).real
 
@@ -251,7 +253,8 @@ class MultiCoil(ByConjugateGradients):
             raise ValueError(f"maps must be complex (K, H, W), got {maps.dtype} of shape {tuple(maps.shape)}")
         if parts not in (1, 2):
             raise ValueError(f"parts must be 1, a real image, or 2, real and imaginary part; got {parts!r}")
-        self.points, self.maps, self.parts = _fits(points, maps[None], "points"), maps, parts
+        _fits(points[:1] if points.ndim == 4 else points, maps[None], "points")  # one image, or as many as x holds
+        self.points, self.maps, self.parts = points, maps, parts
 
     def _on(self, x):
         """The points and maps on the device and in the precision of x."""
@@ -264,7 +267,8 @@ class MultiCoil(ByConjugateGradients):
             sides = f"{self.maps.shape[1]}, {self.maps.shape[2]}"
             raise ValueError(f"this scanner takes images (B, {self.parts}, {sides}), got {tuple(x.shape)}")
         points, maps = self._on(x)
-        return points * to_kspace(maps * (torch.complex(x[:, :1], x[:, 1:]) if self.parts == 2 else x))
+        y = to_kspace(maps * (torch.complex(x[:, :1], x[:, 1:]) if self.parts == 2 else x))
+        return _fits(points, y, "points") * y
 
     def adjoint(self, y):
         """y (B, K, H, W) complex -> (B, parts, H, W) real: the coils' zero-filled pictures, combined."""
@@ -354,9 +358,11 @@ class Radon(ByConjugateGradients):
         sides = (self.size if name == "forward" else self.angles, self.size)
         if x.ndim != 4 or x.shape[2:] != sides:
             raise ValueError(f"this scanner takes (B, C, {sides[0]}, {sides[1]}), got {tuple(x.shape)}")
-        flat = x.detach().cpu().flatten(2).flatten(0, 1).numpy()
+        floating(x=x)
+        wide = x.detach().cpu().to(torch.promote_types(x.dtype, torch.float32))  # no matrix in half precision
+        flat = wide.flatten(2).flatten(0, 1).numpy()
         found = (self._matrices[name, str(flat.dtype)] @ flat.T).T
-        return torch.as_tensor(np.ascontiguousarray(found)).reshape(*x.shape[:2], *shape).to(x.device)
+        return torch.as_tensor(np.ascontiguousarray(found)).reshape(*x.shape[:2], *shape).to(x)
 
     def __call__(self, x):
         """x (B, C, size, size) -> sinogram (B, C, angles, size). No gradients: A.adjoint is the gradient."""
@@ -406,7 +412,8 @@ def _ramp(n):
 def conjugate_gradients(apply, b, steps, tolerance=1e-6):
     """x with apply(x) = b for a symmetric, positive apply, each image of b (B, ...) on its own, from x = 0.
 
-    Stops before ``steps`` once all residuals are below ``tolerance`` of ||b||. Hestenes & Stiefel (1952).
+    Stops before ``steps`` once all residuals are below ``tolerance`` of ||b||. Hestenes & Stiefel (1952). Raises
+    ValueError for a b that is NaN, or too large for its ||b||^2 to be finite.
     """
     axes = tuple(range(1, b.ndim))
 
@@ -415,6 +422,8 @@ def conjugate_gradients(apply, b, steps, tolerance=1e-6):
 
     x, r = torch.zeros_like(b), b.clone()
     p, old = r, dot(r, r)
+    if not old.isfinite().all():
+        raise ValueError("b must be finite, and so must ||b||^2: some values are NaN, infinite or too large")
     enough = tolerance**2 * old
     for _ in range(steps):
         if (old <= enough).all():
@@ -454,10 +463,11 @@ def fitted(operator, y, x, weight):
 
     operator : one that can ``solve``. weight : > 0, a number or a tensor of one. Gradients reach x and weight, by one
     more solve, as exact as ``solve`` is (Aggarwal et al., MoDL, IEEE TMI 2019); for Radon, too, though its calls give
-    none. Raises ValueError for an operator that cannot solve.
+    none. Raises ValueError for an operator that cannot solve, and for another weight.
     """
     require(operator, "fitted", "adjoint", "solve")
-    return _Fitted.apply(x, torch.as_tensor(weight, dtype=x.dtype, device=x.device), operator, y)
+    positive(weight=weight)
+    return _Fitted.apply(x, torch.as_tensor(weight, dtype=x.dtype, device=x.device).reshape(()), operator, y)
 
 
 def check_adjoint(operator, x, seed=0):
@@ -516,10 +526,15 @@ def require(operator, method, *names):
 
 def operator_norm(operator, x, iterations=15):
     """The largest singular value of an operator, the root of the largest eigenvalue of A^T A: power iteration from
-    random images x (B, C, H, W). Where A differs from image to image, the largest of all. It comes from below."""
+    random images x (B, C, H, W). Where A differs from image to image, the largest of all. It comes from below; of an A
+    that sees nothing it is 0. Raises ValueError unless iterations is a whole number from 1 on."""
+    whole(iterations=iterations)
+    x = x / x.flatten(1).norm(dim=1).max()
     for _ in range(iterations):
         x = operator.adjoint(operator(x))
         length = x.flatten(1).norm(dim=1).max()
+        if length == 0:
+            break
         x = x / length
     return float(length.sqrt())
 

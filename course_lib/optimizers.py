@@ -30,8 +30,9 @@ def orthogonalised(matrix):
 
 class Muon(torch.optim.Optimizer):
     """Each weight matrix moves along its orthogonalised momentum, so that all directions are learnt at one pace (Jordan
-    et al., 2024); a convolution's is (outputs, inputs times pixels). The rest, biases, norms, embeddings, the first and
-    the last layer, by AdamW.
+    et al., 2024); a convolution's is (outputs, inputs times pixels). The rest, by AdamW:
+    biases, norms, and what has fewer than 16 inputs or outputs, as the first and the last layer of images have, and an
+    embedding of fewer than 16 classes. A larger embedding counts as a matrix.
 
     Of either, a weight moves by about 0.2 lr a step: the step of a matrix is scaled so (Liu et al., Muon is scalable
     for LLM training, 2025, eq. 4), and AdamW has the rate 0.2 lr. So lr is larger than for AdamW alone.

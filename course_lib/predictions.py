@@ -27,7 +27,7 @@ KINDS = ("x0", "eps", "v", "score", "flow")
 
 def _signal(alpha, kind):
     """alpha, to divide by. Raises ValueError where it is zero."""
-    if (torch.as_tensor(alpha) < NO_SIGNAL).any():
+    if (torch.as_tensor(alpha) <= NO_SIGNAL).any():
         raise ValueError(
             f"no signal where alpha = 0 (t = 1): {kind} gives no x_0 there; start later, as log_snr_times does"
         )

@@ -8,9 +8,9 @@ import math
 
 import torch
 
-from course_lib.arguments import positive, rising, whole
+from course_lib.arguments import floating, positive, rising, whole
 
-NO_SIGNAL = 1e-8  # an alpha_t below it is rounding: nothing may be divided by it
+NO_SIGNAL = 1e-8  # an alpha_t up to it is rounding: nothing may be divided by it
 _SLACK = 1e-5  # in log-SNR: what the rounding of single precision may add to the ends of a schedule
 
 
@@ -68,17 +68,22 @@ class Schedule:
         return (low + high) / 2
 
     def noisy(self, x_0, eps, t):
-        """The forward process x_t = alpha_t x_0 + sigma_t eps; x_0 and eps (B, ...), t scalar or (B,)."""
+        """The forward process x_t = alpha_t x_0 + sigma_t eps; x_0 and eps (B, ...), t scalar or (B,). Raises
+        ValueError for another t, and for whole numbers x_0."""
+        floating(x_0=x_0)
+        shape = tuple(getattr(t, "shape", ()))
+        if shape not in ((), (1,), tuple(x_0.shape[:1])):
+            raise ValueError(f"t must be one time, or one for each of the {len(x_0)} of x_0, got shape {shape}")
         return match_dims(self.alpha(t), x_0) * x_0 + match_dims(self.sigma(t), x_0) * eps
 
 
 def has_no_signal(schedule, t):
     """Whether alpha_t is zero, up to rounding, for any t: formulas that divide by alpha_t have no value there."""
-    return bool((schedule.alpha(t) < NO_SIGNAL).any())
+    return bool((schedule.alpha(t) <= NO_SIGNAL).any())  # in half precision, NO_SIGNAL itself is 0
 
 
 def _time(t):
-    """t as a tensor: float64 unless it is one of floats. Raises ValueError outside [0, 1], beyond rounding."""
+    """t as a tensor in [0, 1]: float64 unless it is one of floats. Raises ValueError outside, beyond rounding."""
     if t is None or isinstance(t, str):
         raise ValueError(f"t must be a number or tensor in [0, 1], where 1 is noise, got {t!r}")
     t = t if torch.is_tensor(t) else torch.as_tensor(t, dtype=torch.float64)
@@ -89,7 +94,7 @@ def _time(t):
             f"t must lie in [0, 1], where 1 is noise, got {float(wrong.flatten()[0]):g}: index k of a table of T "
             "steps, as MONAI and diffusers count, is t = (k + 1) / T"
         )
-    return t
+    return t.clamp(0, 1)  # rounding beyond the ends would be the root or the log of a number below 0
 
 
 class VariancePreserving(Schedule):
@@ -145,7 +150,9 @@ class Cosine(Schedule):
     """
 
     def alpha(self, t):
-        return torch.cos(_time(t) * (math.pi / 2)).clamp(min=0)  # rounding makes cos(pi / 2) negative
+        t = _time(t)
+        wide = t.to(torch.promote_types(t.dtype, torch.float32))  # in half precision cos(pi / 2) is 5e-4
+        return torch.cos(wide * (math.pi / 2)).clamp(min=0).to(t.dtype)  # rounding makes cos(pi / 2) negative
 
     def sigma(self, t):
         return torch.sin(_time(t) * (math.pi / 2))

@@ -31,13 +31,18 @@ class Batches:
     """batches(k) gives batch k: random order without replacement, epoch after epoch, a function of (seed, k) alone.
 
     images : (N, H, W), or (N, C, ...) with channels; uint8 in 0..255, or floats, taken as they are.
-    labels : (N,) or maps (N, H, W) of integers, or None.
+    labels : (N,) or maps (N, H, W) of integers, or None. Both are arrays or tensors.
     A batch is x_0 (B, C, ...) float32, in [-1, 1] if the images are, and y int64 or None.
     Raises ValueError for images or labels of another kind, and for labels that do not belong to the images.
     """
 
     def __init__(self, images, labels=None, batch_size=64, seed=0):
         whole(batch_size=batch_size)
+        for name, values in (("images", images), ("labels", labels)):
+            if isinstance(values, (list, tuple)):
+                raise ValueError(
+                    f"{name} must be an array or tensor, got a {type(values).__name__}: np.stack makes one"
+                )
         if len(images) < batch_size:
             raise ValueError(
                 f"{len(images)} images are fewer than one batch of {batch_size}: give more images, or a smaller "
@@ -77,12 +82,12 @@ def _check_labels(images, labels):
 
 def learning_rate(step, steps, peak, warmup=200, decay=0.3):
     """Rises linearly for ``warmup`` steps, stays at ``peak``, and falls linearly to zero over the last ``decay`` of
-    all steps.
+    all steps. With ``warmup`` or ``decay`` 0 it does not rise or does not fall.
 
     The fall to zero is where most of the visible quality comes from (Hägele et al., NeurIPS 2024, on this shape).
     """
-    warm = min(1.0, (step + 1) / warmup)
-    cool = min(1.0, (steps - step) / (decay * steps))
+    warm = min(1.0, (step + 1) / max(1, warmup))
+    cool = min(1.0, (steps - step) / (decay * steps)) if decay else 1.0
     return peak * warm * cool
 
 

@@ -14,7 +14,7 @@ Images are (B, 1, H, W) in [-1, 1], background -1.
 import numpy as np
 import torch
 
-from course_lib.arguments import alike, positive, shaped, whole
+from course_lib.arguments import alike, images, positive, shaped, whole
 
 
 def _each(function, y):
@@ -93,6 +93,11 @@ def mirrored(x, reach=6, like=None):
 
 
 def mirror_fill(x, hole):
-    """The hole filled with what the mirror image shows there. x, hole (bool) (B, 1, H, W)."""
+    """The hole filled with what the mirror image shows there. x, hole (bool) (B, 1, H, W).
+
+    How far the mirror image is moved is fitted to the whole image, with what stands in the hole; where the hole meets
+    its own mirror image, that is also what fills it. Raises ValueError for NaN, in the hole too.
+    """
     _check_hole(x, hole)
+    images(x=x)
     return torch.where(hole, mirrored(x), x)

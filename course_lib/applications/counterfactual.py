@@ -81,7 +81,8 @@ def _each_map(labels, asked):
 
 def grown(labels, asked):
     """The maps with the pixels nearest to the ventricles turned into CSF, until these have the area ``asked`` (B,) in
-    mm^2: the tissue is eaten, not moved. Where no ventricle is found nothing grows."""
+    mm^2: the tissue is eaten, not moved. Where no ventricle is found nothing grows. Raises ValueError where an area
+    exceeds that of the brain."""
     from scipy.ndimage import gaussian_filter
 
     labels, asked = torch.as_tensor(labels), _each_map(labels, asked)
@@ -92,6 +93,9 @@ def grown(labels, asked):
             continue
         order = _distance(region) - 0.1 * gaussian_filter(region.astype(float), 1.5)  # ties: bays are filled first
         order[region | (out[k].numpy() == 0)] = np.inf
+        if more > np.isfinite(order).sum():
+            largest = (out[k] > 0).sum() * pixel(labels) ** 2
+            raise ValueError(f"asked must be at most the brain's {largest:g} mm^2 in map {k}, got {float(asked[k]):g}")
         nearest = np.argsort(order, axis=None, kind="stable")[:more]
         out[k].view(-1)[torch.as_tensor(nearest)] = CSF
     return out.to(labels.device)

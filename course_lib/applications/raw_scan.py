@@ -49,10 +49,12 @@ class RawScan:
 
 def outermost(kspace, share=0.9):
     """Root mean square of |y| at the measured points of kspace (K, H, W) beyond ``share`` of the way to the edge: the
-    noise, or a little more, since hardly any signal is left there."""
+    noise, or a little more, since hardly any signal is left there. Raises ValueError where none was measured there."""
     within(0, 1, share=share)
     row, column = (2 * (torch.arange(n) - n // 2) / n for n in kspace.shape[-2:])
     far = (row[:, None].square() + column.square() > share**2) & (kspace.abs().sum(0) > 0)
+    if not far.any():
+        raise ValueError(f"no point beyond a share of {share} was measured: take a smaller share")
     return float(kspace[:, far].abs().square().mean().sqrt())
 
 

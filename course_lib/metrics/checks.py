@@ -3,7 +3,7 @@ wrong with it and what to do."""
 
 import torch
 
-from course_lib.arguments import alike
+from course_lib.arguments import alike, shaped
 
 
 def masks(values, name):
@@ -54,10 +54,12 @@ def chances(values, n, name="chances"):
 
 
 def images(x, reference):
-    """Images x and reference (N, C, H, W) in [-1, 1]; x may leave the range, since a reconstruction overshoots. Raises
-    ValueError for other shapes, integers, and a reference of another range such as 0 to 255."""
+    """Images x and reference (N, C, H, W) in [-1, 1], in single precision at least; x may leave the range, since a
+    reconstruction overshoots. Raises ValueError for other shapes, integers, and a reference of another range such as 0
+    to 255."""
     x, reference = torch.as_tensor(x), torch.as_tensor(reference)
     alike(x=x, reference=reference)
+    shaped("N, C, H, W", x=x)
     if not (x.is_floating_point() and reference.is_floating_point()):
         raise ValueError(
             f"images must be floats in [-1, 1], not {x.dtype} and {reference.dtype}; to_tensor makes them of 0 to 255"
@@ -67,4 +69,4 @@ def images(x, reference):
         raise ValueError(
             f"the reference must lie in [-1, 1], and reaches from {low:g} to {high:g}: of 0 to 255 make x / 127.5 - 1"
         )
-    return x, reference
+    return tuple(image.to(torch.promote_types(image.dtype, torch.float32)) for image in (x, reference))

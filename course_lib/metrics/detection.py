@@ -11,8 +11,16 @@ from course_lib.metrics import checks
 
 
 def _checked(scores, truth):
-    """Scores and truth as arrays, the truth bool."""
-    return checks.finite(np.asarray(scores), "scores").numpy(), checks.masks(np.asarray(truth), "truth").numpy()
+    """Scores and truth as arrays, the scores floats, the truth bool."""
+    scores = np.ascontiguousarray(scores)  # torch takes no reversed views
+    if scores.dtype.kind != "f":
+        scores = scores.astype(float)  # minus a whole number without a sign is a large one
+    return checks.finite(scores, "scores").numpy(), _mask(truth, "truth")
+
+
+def _mask(values, name):
+    """A mask as a bool array."""
+    return checks.masks(np.ascontiguousarray(values), name).numpy()
 
 
 def _descending(scores, truth):
@@ -39,12 +47,14 @@ def auroc(scores, truth):
     """Area under the ROC curve: how often a positive scores above a negative, ties counting half. Chance level 0.5."""
     true, positives = _descending(scores, truth)
     false = positives - true
-    return float(np.trapezoid(true, false) / (true[-1] * false[-1]))
+    return float(np.trapezoid(np.r_[0, true], np.r_[0, false]) / (true[-1] * false[-1]))  # from (0, 0) on
 
 
 def in_region(statistic, scores, truth, inside):
     """statistic(scores, truth) over the region of each image, such as :func:`average_precision`: a list of N. All
-    arrays (N, H, W), inside bool."""
+    arrays (N, H, W), inside a mask. Raises ValueError for other shapes."""
+    inside = _mask(inside, "inside")
+    alike(scores=scores, truth=truth, inside=inside)
     return [statistic(s[i], m[i]) for s, m, i in zip(scores, truth, inside)]
 
 
@@ -59,7 +69,9 @@ def counts(scores, truth, thresholds):
 
 
 def dice(true, positives, size):
-    """Dice overlap 2 TP / (positives + size) of counts of any shape; size is the number of true pixels."""
+    """Dice overlap 2 TP / (positives + size) of counts of any shape; size is the number of true pixels. Where there are
+    neither positives nor true pixels it is 0, as nothing was found; of two empty masks
+    :func:`course_lib.metrics.segmentation.dice` is 1."""
     return 2 * np.asarray(true) / np.maximum(np.asarray(positives) + np.asarray(size), 1)
 
 
@@ -67,7 +79,7 @@ def _pieces(mask):
     """The connected pieces (corners touch) of a mask (H, W), numbered from 1, and the number of pixels of each."""
     from scipy.ndimage import label
 
-    pieces, _ = label(checks.masks(np.asarray(mask), "mask").numpy(), np.ones((3, 3)))
+    pieces, _ = label(_mask(mask, "mask"), np.ones((3, 3)))
     return pieces, np.bincount(pieces.ravel())
 
 
@@ -77,9 +89,11 @@ def false_alarms(mask, smallest=3):
 
 
 def touched(mask, lesion, smallest=3):
-    """Whether a connected piece of at least ``smallest`` pixels of a mask (H, W) touches a lesion (H, W)."""
+    """Whether a connected piece of at least ``smallest`` pixels of a mask (H, W) touches a lesion, a mask (H, W)."""
+    mask, lesion = _mask(mask, "mask"), _mask(lesion, "lesion")
+    alike(mask=mask, lesion=lesion)
     pieces, sizes = _pieces(mask)
-    return bool((sizes[np.unique(pieces[np.asarray(mask, bool) & lesion])] >= smallest).any())
+    return bool((sizes[np.unique(pieces[mask & lesion])] >= smallest).any())
 
 
 def findings(scores, truth, thresholds, smallest=3):

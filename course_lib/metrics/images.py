@@ -21,6 +21,10 @@ def ssim(x, reference):
     from skimage.metrics import structural_similarity
 
     x, reference = checks.images(x, reference)
+    if x.shape[1] != 1:
+        raise ValueError(
+            f"x must be images of one channel, (N, 1, H, W), got shape {tuple(x.shape)}: take one at a time"
+        )
     pairs = zip(x.clamp(-1, 1)[:, 0].cpu().double().numpy(), reference[:, 0].cpu().double().numpy())
     return torch.tensor([structural_similarity(a, b, data_range=2.0) for a, b in pairs]).to(x.device)
 
@@ -49,13 +53,15 @@ def coverage(samples, truth, inside, level=0.9):
     inside = _not_empty(inside, "inside")
     alike(sample=samples[0], truth=truth)
     low, high = prediction_interval(samples, level)
-    hit = ((truth >= low) & (truth <= high) & inside).flatten(1).sum(1)
-    return hit / inside.flatten(1).sum(1)
+    hit = ((truth >= low) & (truth <= high)).float()
+    return mean_inside(hit.masked_fill((low + truth).isnan(), torch.nan), inside)
 
 
 def mean_inside(values, mask):
-    """Mean of values over the pixels of a mask of each image; bool values give a share. Both (N, 1, H, W)."""
-    return (values * mask).flatten(1).sum(1) / mask.flatten(1).sum(1)
+    """Mean of values over the pixels of a mask of each image; bool values give a share. Both (N, 1, H, W). Raises
+    ValueError for a mask without a pixel."""
+    mask = _not_empty(mask, "mask")
+    return torch.where(mask, values, 0).flatten(1).sum(1) / mask.flatten(1).sum(1)
 
 
 def energy_score(squared_error, variance):

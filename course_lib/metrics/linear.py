@@ -29,15 +29,20 @@ class Directions:
 
 
 def principal_directions(x, K):
-    """The first K :class:`Directions` of training images x (N, ..., H, W), 1 <= K < N. Raises ValueError for others."""
+    """The first K :class:`Directions` of training images x (N, ..., H, W), 1 <= K < N. Raises ValueError for others,
+    and where the images vary in fewer than K directions, beyond rounding."""
     check_images(x=x)
     whole(K=K)
     if len(x) <= K:
         raise ValueError(f"K must be below the number of images, {len(x)}; got {K}")
     mean = x.flatten(1).mean(0)
     centred = x.flatten(1) - mean
-    gram = (centred @ centred.T).double() / len(x)  # N x N: there are fewer images than pixels
+    gram = centred.double() @ centred.double().T / len(x)  # N x N: there are fewer images than pixels
     values, vectors = torch.linalg.eigh(gram)
+    rounding = max(torch.finfo(x.dtype).eps, len(x) * torch.finfo(gram.dtype).eps)
+    rank = int((values > rounding * values[-1]).sum())
+    if rank < K:
+        raise ValueError(f"K must be at most {rank}, the number of directions in which the images vary; got {K}")
     values, vectors = values.flip(0)[:K].clamp_min(0), vectors.flip(1)[:, :K].to(x)
     directions = torch.nn.functional.normalize(centred.T @ vectors, dim=0)
     return Directions(mean, directions, values.to(x))

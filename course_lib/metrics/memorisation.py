@@ -2,7 +2,7 @@
 
 import torch
 
-from course_lib.arguments import inside
+from course_lib.arguments import inside, shaped
 from course_lib.metrics import checks
 
 _BLOCK = 4096  # of the others at a time, so that float64 needs no second copy of a data set
@@ -66,6 +66,7 @@ def threshold(null, level=0.05):
     rank among n + 1 is uniform). Raises ValueError where n is too small for the level.
     """
     null = checks.finite(null, "held-out values")
+    shaped("n", null=null)
     inside(0, 1, level=level)
     rank = int(level * (len(null) + 1) + 1e-9)
     if rank < 1:

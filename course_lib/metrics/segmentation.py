@@ -38,7 +38,8 @@ def label_counts(found, truth):
 
 
 def volume_dice(counted, volume):
-    """Dice of anterior and posterior in each volume, (V, 2), from the counts (N, 2, 3) of its slices; volume (N,)."""
+    """Dice of anterior and posterior in each volume, (V, 2), from the counts (N, 2, 3) of its slices; volume (N,). NaN
+    where a label is neither found nor true in a volume."""
     total = torch.zeros(int(volume.max()) + 1, 2, 3).index_add_(0, volume.long(), counted.float())
     return 2 * total[..., 0] / (total[..., 1] + total[..., 2])
 
@@ -135,16 +136,16 @@ def brier_score(predicted, outcomes):
 
     Brier (Monthly Weather Review 1950). Its expectation is (predicted - p)^2 + p (1 - p): what it exceeds
     :func:`disagreement` by is an unbiased estimate of the squared error of the probability, at any R from 2 on, for
-    outcomes that are independent given the case. Raises ValueError for what are no probabilities.
+    outcomes that are independent given the case. Raises ValueError for what are no probabilities, or no outcomes.
     """
-    predicted, outcomes = checks.probabilities(predicted, "predicted"), checks.probabilities(outcomes, "outcomes")
+    predicted, outcomes = checks.probabilities(predicted, "predicted"), checks.masks(outcomes, "outcomes").double()
     return (predicted - outcomes).square().mean(0)
 
 
 def disagreement(outcomes):
     """k (R - k) / (R (R - 1)) of outcomes (R, ...) of 0 and 1, of which k are 1: float64 (...), an unbiased estimate of
-    p (1 - p), half the chance that two of them differ. Raises ValueError for fewer than two."""
-    outcomes = checks.probabilities(outcomes, "outcomes")
+    p (1 - p), half the chance that two of them differ. Raises ValueError for fewer than two, and for other values."""
+    outcomes = checks.masks(outcomes, "outcomes").double()
     R = len(outcomes)
     if R < 2:
         raise ValueError(f"one outcome cannot disagree: give at least 2 outcomes of each case, not {R}")
@@ -165,10 +166,12 @@ def reliability(predicted, truth, bins=10):
     in each bin, float64 (3, bins); an empty bin has nan and share 0.
 
     predicted, truth : of one shape, in [0, 1]; truth may be exact probabilities, or 0 and 1 drawn from them. Raises
-    ValueError otherwise.
+    ValueError otherwise, and for none.
     """
     predicted, truth = checks.probabilities(predicted, "predicted"), checks.probabilities(truth, "truth")
     alike(predicted=predicted, truth=truth)
+    if not predicted.numel():
+        raise ValueError("predicted is empty: leave out cases without a pixel that counts")
     whole(bins=bins)
     predicted, truth = predicted.flatten(), truth.flatten()
     which = (predicted * bins).long().clamp(0, bins - 1)

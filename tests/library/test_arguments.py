@@ -175,6 +175,10 @@ def test_edits_of_maps():
     for asked in ([100.0], 100.0, [float("nan"), 1.0], [-5.0, 5.0]):
         refused("asked", counterfactual.grown, MAPS, asked)
         refused("asked", counterfactual.amount, MAPS, asked, 6.0)
+    round_brain = torch.zeros(1, 96, 96, dtype=torch.long)
+    round_brain[:, 8:88, 8:88], round_brain[:, 44:52, 44:52] = 3, 1  # 80 x 80 pixels of 4 mm^2
+    refused("asked must be at most the brain's 25600 mm", counterfactual.grown, round_brain, [25601.9 + 1])
+    assert ((counterfactual.grown(round_brain, [25600.0]) == 1) == (round_brain > 0)).all()
     for reach in (0, -6.0):
         refused("reach", counterfactual.push, MAPS, 2.0, reach)
     for by in ([1.0, 2.0, 3.0], float("nan")):
@@ -205,6 +209,9 @@ def test_restoration():
     for wrong in (hole, hole[:1] > 0, hole == 0):
         refused("hole", classical.biharmonic, X, wrong)
         refused("hole", classical.mirror_fill, X, wrong)
+    small = torch.zeros(2, 1, 16, 16, dtype=torch.bool)
+    small[..., 4:6, 4:6] = True
+    refused("x", classical.mirror_fill, torch.where(small, float("nan"), X), small)
     refused("reach", classical.mirrored, X, 16)
     refused("like", classical.mirrored, X, like=X[:1])
 

@@ -369,3 +369,17 @@ def test_distributions_that_are_none_are_refused():
     ):
         with pytest.raises(ValueError, match=sentence):
             MixtureDenoiser(torch.tensor(weights), eye, std, schedule)
+
+
+@pytest.mark.parametrize("of", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("t", [0.5, torch.tensor([0.5, 0.5, 0.5])])
+def test_the_exact_denoiser_of_a_gaussian_takes_points_of_either_precision(of, kind, t):
+    """Against alpha cov (alpha^2 cov + sigma^2 I)^-1 (x_t - alpha mean)."""
+    mean, cov = torch.tensor([0.3, -0.2], dtype=of), torch.tensor([[1.0, 0.6], [0.6, 0.8]], dtype=of)
+    x_t = unit_noise(6).reshape(3, 2).to(kind)
+    level = 0.5**0.5
+    gain = level * cov.double() @ torch.linalg.inv(0.5 * cov.double() + 0.5 * torch.eye(2).double())
+    expected = mean.double() + (x_t.double() - level * mean.double()) @ gain.T
+    found = GaussianDenoiser(mean, cov, ALL["cosine"])(x_t, t)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)

@@ -94,6 +94,11 @@ def test_what_guidance_cannot_be_told():
     for y in ([0, 1, 2, 0], [0, -1, 1, 0], [0, 1]):
         with pytest.raises(ValueError, match="y must hold a class from 0 to 1 for each of 4 images"):
             guided(points(4), 0.3, y=torch.tensor(y))
+    for y in ([0.0, 1.0, 1.0, 0.0], [False, True, True, False]):
+        with pytest.raises(ValueError, match="y must hold a class from 0 to 1 for each of 4 images, as whole numbers"):
+            guided(points(4), 0.3, y=torch.tensor(y))
+    small, classes = torch.tensor([0, 1, 1, 0], dtype=torch.uint8), torch.tensor([0, 1, 1, 0])
+    assert torch.equal(guided(points(4), 0.3, y=small), guided(points(4), 0.3, y=classes))
     for w in (float("nan"), float("inf"), lambda t: float("nan")):
         with pytest.raises(ValueError, match="scale w must be a finite number"):
             guidance.Autoguidance(whole, parts[0], w)(points(4), 0.3)

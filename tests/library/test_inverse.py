@@ -20,7 +20,7 @@ from course_lib.inverse import (
     tv,
 )
 from course_lib.operators import Downsample, KSpace, Mask, sampled_lines
-from course_lib.samplers import ddim_step, ddpm_step, reverse_moments, sample
+from course_lib.samplers import ddim_step, ddpm_step, heun_step, reverse_moments, sample
 from course_lib.schedules import Cosine, Discrete, Linear, RectifiedFlow, log_snr_times, uniform_times
 
 RHO, KNOWN = 0.9, 1.5
@@ -481,3 +481,54 @@ def test_what_an_operator_lacks_is_named_by_the_method_that_needs_it():
     }.items():
         with pytest.raises(ValueError, match=f"{name} needs operator.adjoint, A.T y; Seen has none: write it"):
             make(Seen())
+
+
+# ---- at the edges ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [dps, pigdm, diffpir])
+def test_guidance_by_a_measurement_wants_one_time_for_the_batch(method):
+    D, x_t = method(Smooth(Cosine()), Mask(torch.ones(4)), noise(4, 4, 1), SIGMA_Y), noise(4, 4)
+    with pytest.raises(ValueError, match=r"t must be one time for the whole batch, got \(4,\)"):
+        D(x_t, torch.full((4,), 0.5))
+    torch.testing.assert_close(D(x_t, 0.5), D(x_t, torch.tensor([0.5], dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("method", [dps, pigdm, diffpir])
+@pytest.mark.parametrize("schedule", [Cosine(), RectifiedFlow(), Linear()], ids=["cosine", "flow", "linear"])
+def test_without_noise_the_denoiser_is_right_and_stays(method, schedule):
+    D, A, x = standard(schedule), Mask(torch.ones(1)), noise(5, 1)
+    torch.testing.assert_close(method(D, A, Y, SIGMA_Y)(x, 0.0), x, rtol=0, atol=1e-12)
+    almost = method(D, A, Y, SIGMA_Y)(x, 1e-6)  # the limit
+    torch.testing.assert_close(almost, x, rtol=0, atol=1e-3)
+
+
+def test_dps_lets_a_step_of_second_order_ask_again():
+    """With scale 0 it is Heun's step itself; with another, that less the gradient by automatic differentiation."""
+    D, A, x_t = Counted(Smooth(Cosine())), Mask(torch.arange(4) % 2), noise(3, 4)
+    y, plain = noise(3, 4, 1), heun_step(D, x_t, 0.6, 0.4)[0]
+    D.evaluations = 0
+    torch.testing.assert_close(dps_step(A, y, 0.0, heun_step)(D, x_t, 0.6, 0.4)[0], plain, rtol=0, atol=1e-12)
+    assert D.evaluations == 2
+    found = dps_step(A, A(y), 0.3, heun_step)(D, x_t, 0.6, 0.4)[0]
+    x = x_t.clone().requires_grad_()
+    uphill = torch.autograd.grad((A(y) - A(D(x, 0.6))).norm(dim=1).sum(), x)[0]
+    torch.testing.assert_close(found, plain - 0.3 * uphill, rtol=0, atol=1e-10)
+
+
+def test_what_stands_in_the_hole_of_a_measurement_may_be_nan():
+    D, x, g = Smooth(Cosine()), noise(3, 2), lambda: torch.Generator().manual_seed(1)
+    for fill in (0.0, float("nan")):
+        y = torch.tensor([[KNOWN, fill]]).double()
+        found = sample(D, x, uniform_times(5), replacement(MASK, y), g())
+        consistent = ddnm(D, MASK, y)(x, 0.5)
+        assert found.isfinite().all() and (consistent[:, 0] == KNOWN).all() and consistent.isfinite().all()
+        if fill == 0:
+            plain = found, consistent
+    assert torch.equal(found, plain[0]) and torch.equal(consistent, plain[1])
+
+
+def test_a_grid_that_turns_back_is_made_of_one():
+    for times in ([1.0, 0.5, 0.0], uniform_times(3)[None]):
+        with pytest.raises(ValueError, match="times must be"):
+            repaint_times(times)

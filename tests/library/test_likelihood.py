@@ -24,6 +24,7 @@ from course_lib.schedules import uniform_times
 
 DOUBLE = torch.float64
 VARIANCE = 0.09
+EXPLODING = schedules.VarianceExploding()
 
 
 def gaussian(schedule):
@@ -152,6 +153,29 @@ def test_ode_likelihood_is_the_density_when_the_end_is_exact(schedule, t_max):
     torch.testing.assert_close(result.log_p, denoiser.log_density(x, t_min), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "t_max"), [(EXPLODING, 1.0), (schedules.Linear(), 1.0), (schedules.RectifiedFlow(), 0.999)]
+)
+def test_the_prior_of_every_schedule_is_what_a_sampler_starts_from(schedule, t_max):
+    """Pixels N(0, 0.09): N(0, (alpha^2 + sigma^2) I) is right for pixels N(0, 1), which hardly matters there."""
+    x = torch.tensor([[-0.6], [0.0], [0.2], [0.9]], dtype=DOUBLE)
+    t_min = 1e-3
+    result = ode_log_likelihood(gaussian(schedule), x, 400, t_min, t_max)
+    spread = schedule.alpha(t_min) ** 2 * VARIANCE + schedule.sigma(t_min) ** 2
+    expected = torch.distributions.Normal(0.0, spread.sqrt()).log_prob(x)[:, 0]
+    torch.testing.assert_close(result.log_p, expected, rtol=0, atol=2e-3)
+
+
+def test_a_variance_of_the_model_may_be_a_plain_number():
+    schedule, times, x = schedules.Cosine(), uniform_times(4), torch.zeros(2, 1, dtype=DOUBLE)
+    tensor = lambda t, s: torch.full_like(torch.as_tensor(t), 0.01)  # noqa: E731
+    eps = torch.ones(2, 1, dtype=DOUBLE)
+    found, expected = (elbo_terms(gaussian(schedule), x, times, v, eps) for v in (lambda t, s: 0.01, tensor))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    found, expected = (gaussian_elbo_gap(schedule, times, VARIANCE, v) for v in (lambda t, s: 0.01, tensor))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 def test_prior_mismatch_is_the_rest():
     """From N(0, I) the answer is off by log N(x_end) - log p_t(x_end), to the solver's digits."""
     schedule = schedules.ScaledLinear()
@@ -221,6 +245,8 @@ def test_likelihood_names_what_does_not_fit():
         "t_min < t_max": lambda: ode_log_likelihood(D, x, 5, 0.9, 0.1),
         "the last of the times must be 0": lambda: elbo_terms(D, x, uniform_times(5)[:-1]),
         "let the times fall": lambda: elbo_terms(D, x, torch.tensor([0.5, 0.7, 0.0])),
+        "VarianceExploding keeps noise of 0.002 at t = 0": lambda: elbo_terms(gaussian(EXPLODING), x, uniform_times(5)),
+        "needs a schedule without": lambda: gaussian_elbo_gap(EXPLODING, uniform_times(5), VARIANCE),
         "dims must be a whole number from 1 on": lambda: bits_per_dim(1.0, 0),
         "levels must be a whole number from 1 on": lambda: bits_per_dim(1.0, 4, levels=0),
     }.items():

@@ -67,3 +67,16 @@ def test_at_pure_noise_all_is_open_and_without_noise_nothing():
 def test_too_many_directions_are_named(x, K, message):
     with pytest.raises(ValueError, match=message):
         principal_directions(x, K)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rank", [1, 3])
+def test_no_direction_is_made_of_rounding(kind, rank):
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(50, rank, dtype=torch.float64, generator=generator)
+    pictures = torch.linalg.qr(torch.randn(64, rank, dtype=torch.float64, generator=generator)).Q.T
+    x = (0.3 + weights @ pictures).reshape(50, 1, 8, 8).to(kind)
+    found = principal_directions(x, rank)
+    torch.testing.assert_close((found.vectors.T @ found.vectors).double(), torch.eye(rank).double(), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match=f"K must be at most {rank}, the number of directions"):
+        principal_directions(x, rank + 1)

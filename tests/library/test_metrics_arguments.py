@@ -78,7 +78,7 @@ def test_reliability_takes_probabilities_alone():
     refused("NaN", segmentation.calibration_error, torch.tensor([0.1, float("nan")]), p)
     refused("one shape", segmentation.calibration_error, p[:, None], p)
     refused(r"predicted must lie in \[0, 1\]", segmentation.brier_score, torch.tensor([-3.0, 4.0]), p[None])
-    refused(r"outcomes must lie in \[0, 1\]", segmentation.disagreement, torch.tensor([[2.0], [0.0]]))
+    refused("outcomes must hold 0 and 1 only", segmentation.disagreement, torch.tensor([[2.0], [0.0]]))
     refused("bins", segmentation.reliability, p, p, bins=0)
     sums = torch.tensor([1 / 3] * 3, dtype=torch.float32).sum().expand(2) * (1 + 1e-7)  # 1, up to rounding
     assert segmentation.calibration_error(sums, torch.ones(2)) < 1e-6
@@ -163,3 +163,113 @@ def test_nearest_of_pictures_in_whole_numbers():
     refused("no others", memorisation.nearest_rms, pictures, pictures[:0])
     refused("NaN", memorisation.nearest_rms, torch.full((1, 2), float("nan")), torch.zeros(4, 2))
     refused("NaN", memorisation.nearest_rms, torch.zeros(1, 2), torch.full((4, 2), float("nan")))
+
+
+# ---- detection: ties, types and regions ------------------------------------------------------------------------------
+
+
+def mann_whitney(scores, truth):
+    """How often a positive scores above a negative, ties counting half, over all pairs."""
+    above = np.subtract.outer(scores[truth == 1].astype(float), scores[truth == 0].astype(float))
+    return float(((above > 0) + (above == 0) / 2).mean())
+
+
+@pytest.mark.parametrize(
+    ("scores", "area"), [([1, 1, 1, 1], 0.5), ([1.0, 1, 0, 0], 0.5), ([2, 2, 1, 0], 0.375), ([0, 2, 2, 1], 0.625)]
+)
+def test_auroc_of_ties_at_the_top(scores, area):
+    scores, truth = np.array(scores), np.array([0, 1, 0, 1])
+    assert mann_whitney(scores, truth) == area
+    assert detection.auroc(scores, truth) == pytest.approx(area, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, bool, np.uint16, np.int64, np.float16, np.float32, np.float64])
+def test_scores_of_every_type_rank_alike(kind):
+    """Whole numbers have no minus, or a least one without its opposite; reversed views are arrays too."""
+    rng = np.random.default_rng(0)
+    truth = rng.random(200) < 0.3
+    low, high = (0, 2) if kind is bool else (-128, 128) if kind is np.int8 else (0, 6)
+    scores = rng.integers(low, high, 200).astype(kind)
+    scores[0] = low
+    assert detection.auroc(scores, truth) == pytest.approx(mann_whitney(scores, truth), abs=1e-12)
+    assert detection.auroc(scores[::-1], truth[::-1]) == pytest.approx(mann_whitney(scores, truth), abs=1e-12)
+    found = detection.average_precision(scores, truth)
+    assert found == detection.average_precision(scores.astype(float), truth)
+
+
+def test_a_region_and_a_lesion_are_masks_of_one_shape():
+    scores, truth = np.arange(8.0).reshape(2, 2, 2), np.arange(8).reshape(2, 2, 2) % 2
+    region = np.array([[[1, 1], [0, 0]], [[0, 1], [1, 1]]])
+    take = lambda s, m: (s.tolist(), m.tolist())  # noqa: E731
+    assert detection.in_region(take, scores, truth, region)[0] == ([0.0, 1.0], [0, 1])
+    refused("must have one shape", detection.in_region, take, scores, truth, region[:1])
+    refused("inside must hold 0 and 1", detection.in_region, take, scores, truth, region * 2)
+
+    mask, lesion = np.zeros((2, 6, 6), int)
+    mask[1:3, 1:4] = 1
+    assert not detection.touched(mask, lesion)
+    lesion[2, 3] = 1
+    assert detection.touched(mask, lesion) and detection.touched(mask[::-1], lesion[::-1])
+    lesion[2, 3], lesion[5, 5] = 0, 1
+    assert not detection.touched(mask, lesion)
+    refused("lesion must hold 0 and 1", detection.touched, mask, lesion * 3)
+    refused("mask and lesion must have one shape", detection.touched, mask, lesion[:1])
+
+
+# ---- images ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_nan_where_it_counts_scores_nan_and_elsewhere_does_not():
+    draws = torch.randn(6, 2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    samples, truth, inside = draws[:5], draws[5], torch.zeros(2, 1, 4, 4, dtype=torch.bool)
+    inside[..., :2] = True
+    right = images.coverage(samples, truth, inside)
+    for values in (samples.clone(), truth.clone()):
+        of = lambda x: (x, truth) if values.ndim == 5 else (samples, x)  # noqa: B023, E731
+        values[..., 1, 0, 0, 3] = float("nan")  # beside the region, in image 1
+        assert images.coverage(*of(values), inside).equal(right)
+        values[..., 1, 0, 0, 0] = float("nan")
+        found = images.coverage(*of(values), inside)
+        assert found[0] == right[0] and found[1].isnan()
+    values = torch.tensor([[1.0, 2, float("nan"), float("inf")]]).reshape(1, 1, 2, 2)
+    region = torch.tensor([1, 1, 0, 0]).reshape(1, 1, 2, 2)
+    assert images.mean_inside(values, region).tolist() == [1.5]
+    assert images.mean_inside(values > 1, region).tolist() == [0.5]
+    refused("mask is empty in image 0", images.mean_inside, values, region * 0)
+    refused("mask must hold 0 and 1", images.mean_inside, values, region * 2)
+
+
+def test_images_have_four_axes_and_one_channel_where_it_matters():
+    x = torch.rand(2, 3, 16, 16) * 2 - 1
+    refused("one channel", images.ssim, x, x)
+    for measure in (images.psnr, images.ssim):
+        refused("N, C, H, W", measure, x[:, 0], x[:, 0])
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_psnr_of_half_precision_is_finite(kind):
+    """An error of 2^-10 everywhere: 10 log10(4 * 2^20) dB. Its square is beyond half precision."""
+    reference = torch.zeros(1, 1, 8, 8, dtype=kind)
+    assert float(images.psnr(reference + 2**-10, reference)) == pytest.approx(10 * np.log10(4 * 2**20), abs=1e-4)
+
+
+# ---- probabilities, outcomes and thresholds --------------------------------------------------------------------------
+
+
+def test_no_pixels_have_no_calibration():
+    nothing = torch.zeros(0)
+    refused("predicted is empty", segmentation.calibration_error, nothing, nothing)
+
+
+def test_outcomes_are_0_or_1():
+    p = torch.tensor([0.2, 0.8])
+    shares = torch.tensor([[0.5, 1.0], [0.5, 0.0]])
+    refused("outcomes must hold 0 and 1 only", segmentation.disagreement, shares)
+    refused("outcomes must hold 0 and 1 only", segmentation.brier_score, p, shares)
+    drawn = torch.tensor([[True, True], [False, True]])
+    torch.testing.assert_close(segmentation.brier_score(p, drawn), torch.tensor([(0.64 + 0.04) / 2, 0.04]).double())
+    assert segmentation.disagreement(drawn).tolist() == [0.5, 0.0]
+
+
+def test_held_out_values_stand_in_a_line():
+    refused("null must be an array or tensor", memorisation.threshold, torch.rand(40, 2))

@@ -527,3 +527,69 @@ def test_the_base_class_gives_solve_and_pinv_of_the_matrix():
     torch.testing.assert_close(A.solve(b, weight), torch.linalg.solve(gram, b.T).T, rtol=0, atol=1e-5)
     y = A(b)
     torch.testing.assert_close(A.pinv(y), y @ torch.linalg.pinv(WIDE).T, rtol=0, atol=1e-5)
+
+
+# ---- at the edges ----------------------------------------------------------------------------------------------------
+
+
+def test_what_stands_in_a_hole_is_ignored_even_if_it_is_no_number():
+    x = random((2, 1, 3, 4), 0)
+    x[..., 1:] = float("nan")
+    x[0, 0, 0, 1] = float("inf")
+    x.requires_grad_()
+    y = Mask(torch.tensor([1, 0, 0, 0]))(x)
+    assert torch.equal(y[..., :1], x[..., :1]) and not y[..., 1:].any()
+    y.sum().backward()
+    assert torch.equal(x.grad, torch.tensor([1.0, 0, 0, 0]).double().expand_as(x))
+
+
+@pytest.mark.parametrize("A", [Blur(1.0), Downsample(2), Radon(8, 5)], ids=["blur", "mean", "rays"])
+def test_images_of_whole_numbers_are_refused(A):
+    with pytest.raises(ValueError, match="x must be a tensor of floats, got int64"):
+        A(torch.arange(64).reshape(1, 1, 8, 8))
+
+
+def test_rays_of_half_precision_are_those_of_single():
+    A, x = Radon(8, 5), random((2, 1, 8, 8), 0).half()
+    assert A(x).dtype == torch.float16
+    torch.testing.assert_close(A(x).float(), A(x.float()), rtol=1e-3, atol=1e-3)
+
+
+def test_each_image_may_have_its_own_points_of_k_space():
+    several = random((2, 1, 6, 7), 3) > 0
+    whole, x = coils(2), random((2, 2, 6, 7), 4)
+    A = MultiCoil(several, whole.maps)
+    each = [MultiCoil(points, whole.maps) for points in several]
+    torch.testing.assert_close(A(x), torch.cat([one(x[k : k + 1]) for k, one in enumerate(each)]))
+    torch.testing.assert_close(A.adjoint(A(x)), torch.cat([e.adjoint(e(x[k : k + 1])) for k, e in enumerate(each)]))
+    with pytest.raises(ValueError, match=r"points of shape \(2, 1, 6, 7\) do not fit"):
+        A(random((3, 2, 6, 7), 5))
+
+
+def test_the_norm_of_nothing_and_after_one_iteration():
+    x = 100 * random((2, 1, 4, 4), 0)
+    assert operator_norm(Mask(torch.zeros(4, 4)), x) == 0
+    assert operator_norm(Mask(torch.ones(4, 4)), x, iterations=1) == pytest.approx(1, rel=1e-12)
+    with pytest.raises(ValueError, match="iterations must be a whole number from 1 on"):
+        operator_norm(Mask(torch.ones(4, 4)), x, iterations=0)
+
+
+def test_the_weight_of_a_fitted_image_is_one_positive_number():
+    A, x = Matrix(WIDE), random((5, 6), 1)
+    y, weight = A(random((5, 6), 0)), torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
+    found = fitted(A, y, x, weight)
+    gram = WIDE.T @ WIDE + 0.3 * torch.eye(6, dtype=torch.float64)
+    torch.testing.assert_close(found, torch.linalg.solve(gram, (y @ WIDE + 0.3 * x).T).T, rtol=0, atol=1e-5)
+    found.sum().backward()
+    assert weight.grad.shape == (1,) and weight.grad.isfinite().all()
+    for wrong in (0.0, -0.1, float("nan"), torch.ones(2)):
+        with pytest.raises(ValueError, match="weight must be positive"):
+            fitted(A, y, x, wrong)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e200])
+def test_conjugate_gradients_refuse_what_has_no_norm(value):
+    b = random((3, 4), 0)
+    b[1, 2] = value
+    with pytest.raises(ValueError, match="b must be finite"):
+        conjugate_gradients(lambda x: 2 * x, b, 10)

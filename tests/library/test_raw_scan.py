@@ -133,6 +133,8 @@ def test_noise_is_read_where_no_signal_is_left():
     signal = torch.zeros(64, 64)
     signal[16:48, 16:48] = 100
     assert outermost(noise + signal) == pytest.approx(1, rel=0.03)
+    with pytest.raises(ValueError, match="no point beyond a share of 0.9 was measured"):
+        outermost(signal * noise)
 
 
 def test_a_coarser_picture_is_made_of_the_middle_of_k_space(made):

@@ -78,6 +78,8 @@ def test_latents_are_decoded_with_their_scale():
     denoiser, autoencoder = pretrained.load_denoiser("latent", clip=False), pretrained.load("brain_autoencoder")
     z, images = generate.draw_latents(denoiser, autoencoder, 3, nfe=2, seed=4, size=32)
     assert z.shape == (3, 4, 4, 4) and images.shape == (3, 32, 32)
+    with pytest.raises(ValueError, match="size must be a multiple of 8, the factor of the autoencoder, got 33"):
+        generate.draw_latents(denoiser, autoencoder, 3, nfe=2, size=33)
     noise = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(4))
     torch.testing.assert_close(z, generate.generate(denoiser, noise, nfe=2, batch_size=1), rtol=0, atol=0.1)
     by_hand = autoencoder.autoencoder.decode(z / 0.5)

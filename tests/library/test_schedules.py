@@ -135,3 +135,37 @@ def test_unknown_kind_is_named():
     for function in (to_x0, from_x0):
         with pytest.raises(ValueError, match="kind must be one of 'x0', 'eps', 'v', 'score', 'flow', got 'mu'"):
             function("mu", torch.ones(1), torch.ones(1), 0.5, 0.5)
+
+
+# ---- at the edges ----------------------------------------------------------------------------------------------------
+
+
+def test_noisy_images_are_floats_with_one_time_or_one_each():
+    schedule, x_0 = schedules.Cosine(), torch.ones(3, 1, 2, 2)
+    with pytest.raises(ValueError, match="x_0 must be a tensor of floats, got int64"):
+        schedule.noisy(x_0.long(), torch.zeros(3, 1, 2, 2), torch.tensor([0.1, 0.2, 0.3]))
+    for t in (torch.tensor([0.1, 0.2]), torch.full((3, 1), 0.1)):
+        with pytest.raises(ValueError, match="t must be one time, or one for each of the 3"):
+            schedule.noisy(x_0, x_0, t)
+    for t in (0.5, torch.tensor(0.5), torch.tensor([0.5]), torch.full((3,), 0.5)):
+        torch.testing.assert_close(schedule.noisy(x_0, 0 * x_0, t), 0.5**0.5 * x_0)
+
+
+@pytest.mark.parametrize("schedule", ALL, ids=ids)
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_times_beyond_the_ends_by_rounding_are_the_ends(schedule, kind):
+    """What a sum of steps misses 0 or 1 by: the levels are those of 0 and 1, and numbers."""
+    beyond = torch.tensor([-5e-7, 1 + 5e-7], dtype=kind)
+    for level in (schedule.alpha, schedule.sigma):
+        torch.testing.assert_close(level(beyond), level(torch.tensor([0.0, 1.0], dtype=kind)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_end_without_signal_is_seen_in_every_precision(kind):
+    end = torch.tensor(1.0, dtype=kind)
+    for schedule in (schedules.Cosine(), schedules.RectifiedFlow()):
+        assert schedule.alpha(end).dtype == kind and schedules.has_no_signal(schedule, end)
+        with pytest.raises(ValueError, match="no signal where alpha = 0"):
+            to_x0("eps", torch.ones(2, dtype=kind), torch.ones(2, dtype=kind), schedule.alpha(end), schedule.sigma(end))
+    half = schedules.Cosine().alpha(torch.tensor(0.5, dtype=kind))
+    assert float(half) == pytest.approx(0.5**0.5, rel=2 * torch.finfo(kind).eps)

@@ -540,6 +540,14 @@ def test_training_that_is_killed_again_and_again_ends_the_same(tmp_path):
         (lambda: Batches(np.zeros((4, 2, 2), np.uint8), np.arange(5), batch_size=2), "as many as there are images, 4"),
         (lambda: Batches(np.zeros((4, 2, 2), np.uint8), np.zeros(4), batch_size=2), "whole numbers.*got float64"),
         (lambda: Batches(np.zeros((4, 2, 2), np.uint8), np.arange(4) - 1, batch_size=2), "of at least 0"),
+        (
+            lambda: Batches([np.zeros((2, 2), np.uint8)] * 4, batch_size=2),
+            "images must be an array or tensor, got a list",
+        ),
+        (
+            lambda: Batches(np.zeros((4, 2, 2), np.uint8), [0, 1, 2, 3], 2),
+            "labels must be an array or tensor, got a list",
+        ),
         (lambda: to_tensor(np.array([[[0.0, np.nan]]])), "images .* some values are NaN or infinite"),
         (lambda: to_tensor(np.zeros((2, 2), np.uint8)), r"got shape \(2, 2\): one alone is image\[None\]"),
         (lambda: to_tensor(np.zeros((2, 2, 2), bool)), "got bool"),
@@ -551,6 +559,19 @@ def test_training_that_is_killed_again_and_again_ends_the_same(tmp_path):
 def test_arguments_beyond_their_range_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_rate_without_a_rise_or_a_fall():
+    assert learning_rate(0, 10, 2.0, warmup=0, decay=0.5) == 2.0
+    assert [learning_rate(k, 10, 2.0, warmup=2, decay=0) for k in range(10)] == [1.0] + [2.0] * 9
+
+
+def test_arrays_of_every_kind_are_images():
+    x = torch.linspace(-1, 1, 24).reshape(2, 3, 4)
+    torch.testing.assert_close(to_tensor(x.bfloat16())[:, 0], x, rtol=0, atol=2**-8)
+    assert torch.equal(to_tensor(x.numpy()[:, ::-1])[:, 0], x.flip(1))
+    to_tensor(x.requires_grad_()).sum().backward()
+    assert torch.equal(x.grad, torch.ones_like(x))
 
 
 def test_ends_of_the_ranges_are_fine():

@@ -170,6 +170,18 @@ def test_numbers_beyond_float32_are_not_turned_into_infinity(tmp_path):
         load_nifti(tmp_path / "a.nii")
 
 
+@pytest.mark.parametrize("kind", [">i2", ">f4", "<i2", "<i4"])
+def test_bytes_of_either_order_become_tensors(tmp_path, kind):
+    values = np.arange(-12, 12).reshape(2, 3, 4)
+    header = nibabel.Nifti1Header(endianness=kind[0])
+    header.set_data_dtype(np.dtype(kind))
+    nibabel.save(nibabel.Nifti1Image(values.astype(kind), np.eye(4), header), tmp_path / "a.nii")
+    stored = nibabel.load(tmp_path / "a.nii")
+    assert stored.header.endianness == kind[0]
+    array, _ = load_nifti(tmp_path / "a.nii")
+    assert array.dtype == np.dtype(kind).newbyteorder("=") and torch.as_tensor(array).tolist() == values.tolist()
+
+
 # ---- hippocampi as channels ------------------------------------------------------------------------------------------
 
 
