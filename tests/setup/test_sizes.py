@@ -6,7 +6,8 @@ import pytest
 
 LIBRARY = Path(__file__).resolve().parents[2] / "course_lib"
 MEGABYTE = 1_000_000
-BUDGETS = {"weights": (80, 20), "experiments/records": (9, 3.5)}  # folder: megabytes together, and of one file
+# Of the records 0.2 are the tests on real lesions, real readers and real tumours, case by case, without pictures.
+BUDGETS = {"weights": (80, 20), "experiments/records": (9.2, 3.5)}  # folder: megabytes together, and of one file
 
 
 @pytest.mark.parametrize("folder", BUDGETS)
