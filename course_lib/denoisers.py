@@ -82,7 +82,7 @@ class MixtureDenoiser(Denoiser):
     Given component k, E[x_0 | x_t, k] is the Gaussian answer; D averages it over p(k | x_t).
 
     weights (K,), none negative, summing to 1; means (K, d); std a number or (K,), not negative; x_t is (B, d). Raises
-    ValueError otherwise.
+    ValueError otherwise. D has the widest of the types of x_t, the means and a single t: double if t is a number.
     """
 
     def __init__(self, weights, means, std, schedule):

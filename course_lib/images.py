@@ -97,7 +97,9 @@ def save_images(images, folder, labels=None, classes=()):
         raise ValueError(f"images must be (N, H, W); got shape {images.shape}")
     if labels is not None and (len(labels) != len(images) or not all(0 <= label < len(classes) for label in labels)):
         raise ValueError(f"labels must be {len(images)} numbers in 0..{len(classes) - 1}, one an image")
-    folder, arrays = Path(folder), {"images": images} if labels is None else {"images": images, "labels": labels}
+    folder, arrays = Path(folder), {"images": images}
+    if labels is not None:
+        arrays["labels"] = np.asarray(labels, np.int64)
     for k, image in enumerate(to_uint8(images)):
         ending = "" if labels is None else f"_{classes[labels[k]]}"
         png = io.BytesIO()

@@ -354,12 +354,12 @@ class MaskedLoss(_OfAnother):
             )
 
     def __call__(self, net, batch, generator):
-        """Loss of each example (B,), and its time (B,) or None. batch: images (B, C, H, W), and which of their pixels
-        count, bool or 0 and 1 (B, H, W)."""
+        """Loss of each example (B,), and its time (B,) or None. batch: images (B, C, H, W), finite in what does not
+        count too, since the network sees it; and which of their pixels count, bool or 0 and 1 (B, H, W)."""
         x_0, counted = batch
         error, t = self.loss.error(net, (x_0, None), generator)
         counted = (counted != 0)[:, None].expand_as(error)
-        kept = error.where(counted, 0).flatten(1).sum(1)  # no product: what does not count may be infinite
+        kept = error.where(counted, 0).flatten(1).sum(1)  # no product: an error that does not count may be infinite
         return kept / counted.flatten(1).sum(1).clamp_min(1), t
 
 

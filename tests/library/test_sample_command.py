@@ -160,6 +160,13 @@ def test_pictures_beyond_the_range_are_clipped_and_not_wrapped(tmp_path):
     assert np.asarray(Image.open(tmp_path / "000.png")).tolist() == [[0, 0, 255, 255]]
 
 
+def test_what_is_kept_beside_the_pictures_has_the_types_that_are_said(tmp_path):
+    save_images(np.full((2, 4, 4), 0.25), tmp_path, np.array([0, 1], np.int8), ("A", "B"))
+    with np.load(tmp_path / "samples.npz") as npz:
+        assert npz["images"].dtype == np.float32 and npz["labels"].dtype == np.int64
+        assert (npz["images"] == 0.25).all() and npz["labels"].tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
