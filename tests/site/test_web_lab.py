@@ -244,6 +244,18 @@ def test_what_fits_scan_and_prior_is_that_of_the_library(page, name):
     np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-5)  # single precision in the transform
 
 
+def test_the_contrast_that_is_left_is_that_of_the_library(page):
+    from course_lib.metrics.images import contrast_kept
+
+    generator = torch.Generator().manual_seed(0)
+    found, without, change = torch.randn(3, 1, 64, generator=generator, dtype=torch.float64)
+    mask = torch.arange(64)[None] < 20
+    theirs = call(
+        page, "return d.contrastKept(...given.map(f))", *map(numbers, (found, without, change, mask.double()))
+    )
+    assert theirs == pytest.approx(float(contrast_kept(found, without, change, mask)), abs=1e-12)
+
+
 # The networks: same seed, same image -------------------------------------------------------------------------------
 
 CLOSE = 1e-3
