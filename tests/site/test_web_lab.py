@@ -421,6 +421,26 @@ def test_a_file_that_does_not_load_is_named_and_can_be_tried_again(chromium, lab
         tab.locator("#trouble:has-text('lab.json did not load')").wait_for()
 
 
+def test_a_runtime_that_does_not_load_is_told_and_can_be_tried_again(chromium, lab):
+    with chromium.new_context(service_workers="block") as context:
+        tab = context.new_page()
+        context.route("**/ort.wasm.bundle.min.mjs", lambda route: route.fulfill(status=404))
+        tab.goto(lab[1])
+        tab.wait_for_function(STARTED)
+        tab.locator("#heal .go").click()
+        tab.locator("#heal [role=status]:has-text('a file did not load')").wait_for(timeout=PATIENCE)
+        context.unroute("**/ort.wasm.bundle.min.mjs")
+        tab.locator("#heal .go").click()
+        tab.locator("#heal [role=status]:has-text('Preparing')").wait_for(timeout=PATIENCE)
+
+
+def test_a_job_that_was_stopped_says_so(page):
+    page.locator("#guide .go").click()
+    page.locator("#guide .stop").click()
+    page.locator("#guide [role=status]:has-text('Stopped')").wait_for()
+    assert not page.locator("#guide .take").is_visible()
+
+
 def test_what_was_kept_opens_without_a_network(chromium, lab):
     with chromium.new_context() as context:
         tab = context.new_page()
