@@ -362,6 +362,7 @@ def test_a_station_is_used_by_keyboard_and_says_what_it_does(page):
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelector('#draw [role=status]').textContent.startsWith('Drawn with 3')")
     assert station.locator(".take").is_visible()
+    assert page.evaluate("document.activeElement.className") == "go"  # a second Enter draws again
     film = station.get_by_label("The film of it")
     assert film.get_attribute("max") == "3"
     looks = "document.querySelector('#draw canvas').toDataURL()"

@@ -72,7 +72,7 @@ class Station {
     const begin = performance.now();
     this.running = nextId();
     this.find(".stop").hidden = false;
-    button.disabled = true;
+    button.ariaDisabled = "true"; // not disabled: it would lose the keyboard's focus
     try {
       const said = await work(this.running);
       const seconds = ((performance.now() - begin) / 1000).toFixed(1);
@@ -83,7 +83,7 @@ class Station {
     }
     this.running = 0;
     this.find(".stop").hidden = true;
-    button.disabled = false;
+    button.ariaDisabled = null;
   }
 
   go = (work) => this.find(".go").addEventListener("click", () => this.run(work));
