@@ -14,7 +14,6 @@ import hashlib
 import io
 import json
 import lzma
-import shutil
 import sys
 import tarfile
 import warnings
@@ -259,12 +258,10 @@ def contents():
 
 
 def write(folder):
-    """Write the lab into a folder, anew."""
+    """Write the lab into a folder, which is made; what else lies there stays."""
     from course_lib.files import write_atomically
 
-    files = contents()
-    shutil.rmtree(folder, ignore_errors=True)
-    for name, content in files.items():
+    for name, content in contents().items():
         write_atomically(Path(folder, name), content)
 
 

@@ -244,6 +244,18 @@ def test_what_fits_scan_and_prior_is_that_of_the_library(page, name):
     np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-5)  # single precision in the transform
 
 
+def test_the_contrast_that_is_left_is_that_of_the_library(page):
+    from course_lib.metrics.images import contrast_kept
+
+    generator = torch.Generator().manual_seed(0)
+    found, without, change = torch.randn(3, 1, 64, generator=generator, dtype=torch.float64)
+    mask = torch.arange(64)[None] < 20
+    theirs = call(
+        page, "return d.contrastKept(...given.map(f))", *map(numbers, (found, without, change, mask.double()))
+    )
+    assert theirs == pytest.approx(float(contrast_kept(found, without, change, mask)), abs=1e-12)
+
+
 # The networks: same seed, same image -------------------------------------------------------------------------------
 
 CLOSE = 1e-3
@@ -350,6 +362,7 @@ def test_a_station_is_used_by_keyboard_and_says_what_it_does(page):
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelector('#draw [role=status]').textContent.startsWith('Drawn with 3')")
     assert station.locator(".take").is_visible()
+    assert page.evaluate("document.activeElement.className") == "go"  # a second Enter draws again
     film = station.get_by_label("The film of it")
     assert film.get_attribute("max") == "3"
     looks = "document.querySelector('#draw canvas').toDataURL()"
@@ -407,6 +420,26 @@ def test_a_file_that_does_not_load_is_named_and_can_be_tried_again(chromium, lab
         context.route("**/lab.json", lambda route: route.abort())
         tab.reload()
         tab.locator("#trouble:has-text('lab.json did not load')").wait_for()
+
+
+def test_a_runtime_that_does_not_load_is_told_and_can_be_tried_again(chromium, lab):
+    with chromium.new_context(service_workers="block") as context:
+        tab = context.new_page()
+        context.route("**/ort.wasm.bundle.min.mjs", lambda route: route.fulfill(status=404))
+        tab.goto(lab[1])
+        tab.wait_for_function(STARTED)
+        tab.locator("#heal .go").click()
+        tab.locator("#heal [role=status]:has-text('a file did not load')").wait_for(timeout=PATIENCE)
+        context.unroute("**/ort.wasm.bundle.min.mjs")
+        tab.locator("#heal .go").click()
+        tab.locator("#heal [role=status]:has-text('Preparing')").wait_for(timeout=PATIENCE)
+
+
+def test_a_job_that_was_stopped_says_so(page):
+    page.locator("#guide .go").click()
+    page.locator("#guide .stop").click()
+    page.locator("#guide [role=status]:has-text('Stopped')").wait_for()
+    assert not page.locator("#guide .take").is_visible()
 
 
 def test_what_was_kept_opens_without_a_network(chromium, lab):

@@ -32,22 +32,11 @@ export function distance(x, y, mask = x.map(() => 1)) {
 }
 /** The forward process: alpha_t x_0 + sigma_t eps. */
 export const noisy = (x_0, eps, t) => mix(alpha(t), x_0, sigma(t), eps);
-/**
- * How much of a lesion is left in an image: its contrast, the mean inside the mask less that of the three pixels around, on a
- * scale from 0, the healthy twin's, to 1, the patient's.
- */
-export function lesionLeft(x, patient, healthy, mask, side) {
-  const near = (i) => {
-    const [row, column] = [Math.floor(i / side), i % side];
-    for (let r = row - 3; r <= row + 3; r++) {
-      for (let c = column - 3; c <= column + 3; c++) if (mask[r * side + c]) return true;
-    }
-    return false;
-  };
-  const ring = mask.map((v, i) => (!v && near(i) ? 1 : 0));
-  const over = (image, region) => mean(image.filter((_, i) => region[i]));
-  const contrast = (image) => over(image, mask) - over(image, ring);
-  return (contrast(x) - contrast(healthy)) / (contrast(patient) - contrast(healthy));
+/** How much of a lesion's contrast is left: <with - without, change> / <change, change> in the mask, of two images made alike
+ * from a subject with and without the lesion; change is that of the true images. */
+export function contrastKept(withLesion, without, change, mask) {
+  const along = (x) => x.reduce((sum, v, i) => sum + mask[i] * v * change[i], 0);
+  return along(mix(1, withLesion, -1, without)) / along(change);
 }
 
 // ---- Noise: Philox4x32-10 (Salmon et al., SC 2011), then Box-Muller; tools/web_lab.py has the same ----------------------

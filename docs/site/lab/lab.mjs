@@ -1,7 +1,7 @@
 /** The page of the lab: six stations, what they show and what they say. What is computed stands in diffusion.mjs. */
 
 import { ask, nextId, stop } from "./client.mjs";
-import { distance, lesionLeft, mean, mix, noisy, normal } from "./diffusion.mjs";
+import { contrastKept, distance, mean, mix, noisy, normal } from "./diffusion.mjs";
 
 const SIDE = 96;
 const DRAWN_SIDE = 64;
@@ -72,18 +72,18 @@ class Station {
     const begin = performance.now();
     this.running = nextId();
     this.find(".stop").hidden = false;
-    button.disabled = true;
+    button.ariaDisabled = "true"; // not disabled: it would lose the keyboard's focus
     try {
       const said = await work(this.running);
       const seconds = ((performance.now() - begin) / 1000).toFixed(1);
-      this.status.textContent = said ? `${said} ${seconds} s.` : "Stopped.";
+      this.say(said ? `${said} ${seconds} s.` : "Stopped.");
       this.find(".take").hidden = !said && this.find(".take").hidden;
     } catch (error) {
-      this.status.textContent = error.message;
+      this.say(error.message);
     }
     this.running = 0;
     this.find(".stop").hidden = true;
-    button.disabled = false;
+    button.ariaDisabled = null;
   }
 
   go = (work) => this.find(".go").addEventListener("click", () => this.run(work));
@@ -91,10 +91,14 @@ class Station {
   /** Ask for a job: its words of progress are shown, its steps given to paint(state). */
   ask(job, given, paint = () => {}) {
     const tell = ({ text, state }) => {
-      this.status.textContent = text;
+      this.say(text);
       if (state) paint(state);
     };
     return ask(job, given, tell);
+  }
+
+  say(text) {
+    this.status.textContent = text;
   }
 
   log(text) {
@@ -160,7 +164,7 @@ function lookStation(lab, pictures) {
         s.status.textContent = `At t = ${t}, |D − x₀| is ${distance(answer.x_0, x_0).toFixed(2)} on average (−1 black, 1 white).`;
         s.find(".take").hidden = false;
       } catch (error) {
-        s.status.textContent = error.message;
+        s.say(error.message);
       }
     }
     busy = false;
@@ -286,19 +290,20 @@ function healStation(lab, patients) {
   s.control("case").addEventListener("change", first);
   first();
   s.go(async (id) => {
-    const { patient, healthy, mask } = patients[s.value("case")];
-    const given = { id, x: patient, t_0: s.value("t_0"), seed: 1, n: s.value("n") };
-    const done = await s.ask("heal", given, ({ x_0 }) => show(s.canvas("healed"), x_0));
-    if (!done) return null;
+    const { patient, healthy, mask, change } = patients[s.value("case")];
+    const given = { id, t_0: s.value("t_0"), seed: 1, n: s.value("n") };
+    const done = await s.ask("heal", { ...given, x: patient }, ({ x_0 }) => show(s.canvas("healed"), x_0));
+    const twin = done && (await s.ask("heal", { ...given, x: healthy }));
+    if (!twin) return null;
     const rest = healthy.map((v, i) => (v > -0.9 && !mask[i] ? 1 : 0));
-    show(s.canvas("healed"), done.x_0);
     show(s.canvas("error"), mix(1, done.x_0, -1, healthy).map(Math.abs), { colour: heat });
-    const left = Math.round(100 * lesionLeft(done.x_0, patient, healthy, mask, SIDE));
-    const [name, elsewhere] = [s.control("case").selectedOptions[0].text, distance(done.x_0, healthy, rest).toFixed(2)];
+    const left = Math.round(100 * contrastKept(done.x_0, twin.x_0, change, mask));
+    const name = s.control("case").selectedOptions[0].text;
+    const elsewhere = distance(done.x_0, healthy, rest).toFixed(2);
     s.log(
       `${name}, t₀ = ${given.t_0}: ${left} % of the lesion's contrast left, error in the rest of the brain ${elsewhere}`,
     );
-    return "Done in";
+    return "Done, and the same for the twin, in";
   });
 }
 
@@ -314,33 +319,39 @@ function scanStation(lab, patients) {
     const apart = mix(1, image, -1, patient).map((v, i) => (edge[i] ? -1 : Math.abs(v)));
     show(s.canvas("error"), apart, { colour: heat });
   };
-  /** The scan and what zeros for the missing lines give: at once. */
-  const scan = async () => {
+  /** The scan of a head, and what zeros for the missing lines give: at once. */
+  const scan = (x) => ask("scan", { x, lines: lab.lines[s.value("R")], sigma_y: lab.sigma_y });
+  const atOnce = async () => {
     const { patient } = patients[s.value("case")];
     show(s.canvas("truth"), patient);
-    const given = { x: patient, lines: lab.lines[s.value("R")], sigma_y: lab.sigma_y };
-    const { y, zeroFilled } = await ask("scan", given);
+    blank(s.canvas("found"));
+    const { zeroFilled } = await scan(patient);
     show(s.canvas("zero"), zeroFilled);
     error(zeroFilled);
-    return { ...given, y, zeroFilled };
   };
-  for (const name of ["case", "R"]) s.control(name).addEventListener("change", scan);
+  const tried = () => atOnce().catch((problem) => s.say(problem.message));
+  for (const name of ["case", "R"]) s.control(name).addEventListener("change", tried);
   show(s.canvas("truth"), patients[0].patient);
   s.go(async (id) => {
-    const scanned = await scan();
-    const { patient, healthy, mask } = patients[s.value("case")];
-    const given = { ...scanned, id, seed: 1, n: s.value("n") };
-    const done = await s.ask("reconstruct", given, ({ x_0 }) => show(s.canvas("found"), x_0));
-    if (!done) return null;
-    show(s.canvas("found"), done.x_0);
-    error(done.x_0);
-    const kept = (image) => `${Math.round(100 * lesionLeft(image, patient, healthy, mask, SIDE))} %`;
-    const away = (image) => distance(image, patient).toFixed(3);
+    await atOnce();
+    const { patient, healthy, mask, change } = patients[s.value("case")];
+    const scans = [await scan(patient), await scan(healthy)];
+    const found = [];
+    for (const { y } of scans) {
+      const given = { id, y, lines: lab.lines[s.value("R")], sigma_y: lab.sigma_y, seed: 1, n: s.value("n") };
+      const done = await s.ask("reconstruct", given, ({ x_0 }) => found.length || show(s.canvas("found"), x_0));
+      if (!done) return null;
+      found.push(done.x_0);
+    }
+    error(found[0]);
+    const kept = (images) => `${Math.round(100 * contrastKept(...images, change, mask))} %`;
+    const away = (image) => distance(image, patient).toFixed(2);
+    const zeros = scans.map((scanned) => scanned.zeroFilled);
     s.log(
-      `${s.control("case").selectedOptions[0].text}, one line in ${s.value("R")}: ${kept(done.x_0)} of the lesion's contrast left, ` +
-        `with zeros ${kept(scanned.zeroFilled)}; error ${away(done.x_0)}, with zeros ${away(scanned.zeroFilled)}`,
+      `${s.control("case").selectedOptions[0].text}, one line in ${s.value("R")}: ${kept(found)} of the lesion's contrast ` +
+        `left, with zeros ${kept(zeros)}; error ${away(found[0])}, with zeros ${away(zeros[0])}`,
     );
-    return "Reconstructed in";
+    return "Reconstructed, and the same for the twin, in";
   });
 }
 
@@ -388,7 +399,8 @@ async function start() {
   const [drawn, cases] = await Promise.all([bytesOf("drawn.bin"), bytesOf("patients.bin")]);
   const patients = pieces(cases, 3 * SIDE * SIDE).map((bytes) => {
     const [patient, healthy, mask] = pieces(bytes, SIDE * SIDE);
-    return { patient: toImage(patient), healthy: toImage(healthy), mask: Float32Array.from(mask) };
+    const [x, twin] = [toImage(patient), toImage(healthy)];
+    return { patient: x, healthy: twin, mask: Float32Array.from(mask), change: mix(1, x, -1, twin) };
   });
   drawStation(lab);
   lookStation(lab, pieces(drawn, DRAWN_SIDE ** 2).map(toImage));
