@@ -54,7 +54,7 @@ def test_network_ships_whole_and_within_its_budget(name):
     assert path.stat().st_size == card["bytes"] <= 16 * MEGABYTE
     assert hashlib.sha256(path.read_bytes()).hexdigest() == card["sha256"]
     share_alike = {"mednist": "Mayo Clinic", "trend": "Mayo Clinic", "hippocampus": "Vanderbilt"}
-    owners = share_alike | {"brain": "Louis Collins", "lesion": "Louis Collins", "lidc": "Armato"}
+    owners = share_alike | {"brain": "Louis Collins", "lesion": "Louis Collins", "lidc": "Armato", "tumour": "J. Cheng"}
     data = name.split("_")[0]
     assert card["licence"].startswith("CC BY") and owners[data] in card["licence"]
     assert ("BY-SA" in card["licence"]) == (data in share_alike)  # as the data ask
