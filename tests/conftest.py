@@ -1,16 +1,14 @@
 """What several tests of the course share: one Chromium, and the web site built once."""
 
-import functools
-import http.server
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import lab_server
 import pytest
+from helpers.served import served
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,13 +36,6 @@ def tab(chromium):
     tab.close()
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """A file server that does not print its requests between the tests' dots."""
-
-    def log_message(self, *args):
-        pass
-
-
 class Site:
     """The built web site: its folder, its address on this machine, and what the build took and said."""
 
@@ -70,9 +61,5 @@ def site(tmp_path_factory):
     wall, after = time.perf_counter() - wall, os.times()
     assert built.returncode == 0, built.stderr
     processor = after.children_user + after.children_system - before.children_user - before.children_system
-    handler = functools.partial(Quiet, directory=folder / "html")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}/"
+    with served(folder / "html") as address:
         yield Site(folder / "html", address, wall, processor, built.stdout + built.stderr)
-        server.shutdown()

@@ -5,15 +5,13 @@ Needs Chromium or Chrome on the PATH; without one the tests of the page are skip
 """
 
 import functools
-import http.server
-import threading
 
 import numpy as np
 import pytest
 import torch
 import web_lab
+from helpers.served import served
 
-from conftest import Quiet
 from course_lib import guidance, inverse, pretrained, samplers, schedules
 from course_lib.denoisers import FunctionDenoiser, GaussianDenoiser
 from course_lib.operators import KSpace, Mask
@@ -28,11 +26,8 @@ def lab(tmp_path_factory):
     """The lab as `start.py site` writes it, in a temporary folder; served on 127.0.0.1. Gives folder and address."""
     folder = tmp_path_factory.mktemp("lab")
     web_lab.write(folder)
-    handler = functools.partial(Quiet, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield folder, f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with served(folder) as address:
+        yield folder, address
 
 
 @pytest.fixture(scope="module")
