@@ -8,7 +8,6 @@ from pathlib import Path
 
 import lab_server
 import pytest
-from helpers.served import served
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,5 +60,5 @@ def site(tmp_path_factory):
     wall, after = time.perf_counter() - wall, os.times()
     assert built.returncode == 0, built.stderr
     processor = after.children_user + after.children_system - before.children_user - before.children_system
-    with served(folder / "html") as address:
+    with lab_server.served(folder / "html") as address:
         yield Site(folder / "html", address, wall, processor, built.stdout + built.stderr)

@@ -4,6 +4,8 @@ Nothing of the machine's own Jupyter settings is read or written: they live in a
 """
 
 import contextlib
+import functools
+import http.server
 import json
 import os
 import secrets
@@ -11,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -138,6 +141,23 @@ def serve(folder, css="", extra=()):
         finally:
             process.terminate()
             process.wait(timeout=30)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """A file server that does not print its requests between the tests' dots."""
+
+    def log_message(self, *args):
+        pass
+
+
+@contextlib.contextmanager
+def served(folder):
+    """The address, on 127.0.0.1, at which the files of a folder are served in the meantime."""
+    handler = functools.partial(Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 @contextlib.contextmanager

@@ -7,12 +7,8 @@ work they say more than seconds. A phone is taken to be four times as slow.
 """
 
 import argparse
-import contextlib
-import functools
-import http.server
 import os
 import sys
-import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,22 +47,6 @@ ASK = """async () => {
 }"""
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """A file server that prints nothing."""
-
-    def log_message(self, *args):
-        pass
-
-
-@contextlib.contextmanager
-def served(folder):
-    """The address of a folder on this machine."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
 def renderer(browser):
     """Process number and processor seconds of the page's process, the busiest of its kind."""
     processes = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
@@ -99,7 +79,7 @@ def measure(folder):
     """Print the table."""
     print("| what | evaluations | seconds | processor seconds | on a phone |\n|---|---:|---:|---:|---:|")
     images = {}
-    with served(folder) as address, lab_server.chromium(390, 844) as page:
+    with lab_server.served(folder) as address, lab_server.chromium(390, 844) as page:
         page.set_default_timeout(lab_server.PATIENCE)
         page.goto(address)
         page.wait_for_function("document.getElementById('trouble').hidden")

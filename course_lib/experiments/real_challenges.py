@@ -34,7 +34,6 @@ SLICES = real_persons.LEVELS[:16]  # mm; a whole number of the groups that are s
 METHODS, TRUTH = challenges.METHODS, challenges.TRUTH
 ACCELERATIONS = (4, 8)
 SAMPLES = 4
-REACH = real_persons.RIM + real_persons.RING  # pixels around a lesion: its surroundings
 SMALL = 9  # pixels (36 mm^2): a piece of fewer is a small one
 CUTS = tuple(round(1.2 + 0.03 * k, 2) for k in range(27))  # grey levels above black, of the brightness reader, to 1.98
 
@@ -66,22 +65,15 @@ def kept(found, contrast):
     rows = []
     for k, person in enumerate(real_persons.persons(real_persons.REAL)):
         x, y = (images[whose == k][:, 0].double().numpy() for images in (found, truth))
-        steps = [(piece.sum(), *_steps(piece, person.white[n], x[n], y[n])) for n, piece in _judged(person)]
+        there = real_persons.judged(person.lesions[: len(SLICES)], person.white)
+        steps = [(lesion.sum(), *_steps(lesion, ring, x[n], y[n])) for n, lesion, ring in there]
         rows.append(np.array(steps))
     parts = {"kept": lambda size: size > 0, "kept_small": lambda size: size < SMALL, "kept_large": lambda s: s >= SMALL}
     return {name: [_slope(row[chosen(row[:, 0])]) for row in rows] for name, chosen in parts.items()}
 
 
-def _judged(person):
-    """The pieces of a person's lesions that are large enough and have white matter around them."""
-    found = real_persons.pieces(person.lesions[: len(SLICES)])
-    large = ((n, piece) for n, piece in found if piece.sum() >= real_persons.LEAST)
-    return [(n, piece) for n, piece in large if real_persons.ring_around(piece, REACH, person.white[n]) is not None]
-
-
-def _steps(piece, white, *images):
+def _steps(piece, ring, *images):
     """The contrast of a piece in each of the images (H, W)."""
-    ring = real_persons.ring_around(piece, REACH, white)
     return [real_persons.contrast(image, piece, ring)[0] for image in images]
 
 

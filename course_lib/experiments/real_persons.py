@@ -115,6 +115,15 @@ def ring_around(piece, pixels, among):
     return ring if ring.sum() >= LEAST_RING else None
 
 
+def judged(lesions, white):
+    """The pieces of lesions (S, H, W) of at least ``LEAST`` pixels with white matter (S, H, W) around them, which they
+    are compared with: yields (slice, piece, ring), the last two bool (H, W)."""
+    for k, piece in pieces(lesions):
+        ring = ring_around(piece, RIM + RING, white[k])
+        if piece.sum() >= LEAST and ring is not None:
+            yield k, piece, ring
+
+
 def contrast(image, inside, ring):
     """The mean of an image inside a piece minus that of its ring, and the standard deviation in the ring."""
     around = image[ring]
@@ -190,11 +199,10 @@ def translated(found, slices):
     }
     if not slices.lesions.any():
         return scores
-    rows = []
-    for k, piece in pieces(slices.lesions):
-        ring = ring_around(piece, RIM + RING, slices.white[k])
-        if piece.sum() >= LEAST and ring is not None:
-            rows.append([piece.sum(), *(contrast(z[k], piece, ring) for z in (a * x, y, slices.t1))])
+    rows = [
+        [piece.sum(), *(contrast(z[k], piece, ring) for z in (a * x, y, slices.t1))]
+        for k, piece, ring in judged(slices.lesions, slices.white)
+    ]
     area, ours, true, given = (np.array(column) for column in zip(*rows))
     steps, faint = ours[:, 0] / ours[:, 1], np.abs(given[:, 0]) < given[:, 1]
     scores |= {"lesions": len(area), "contrast": np.average(steps, weights=area), "bright": np.mean(steps > 0)}

@@ -119,15 +119,12 @@ def shown_by(notebook, cell):
 
 
 def show_cells(app, docname, source):
-    """In place of a comment, what it names: what the cell of a notebook shows, the station of the lab if the site has a
-    lab, the quiz."""
+    """In place of a comment, what it names: what the cell of a notebook shows, a station of the lab, the quiz."""
 
     def cell(match):
         return f"{FENCE}{{raw}} html\n{shown_by(*match.groups())}\n{FENCE}"
 
     def station(match):
-        if not (ROOT / "docs" / "site" / "lab").exists():
-            return ""
         links = [f'<a href="../lab/index.html#{name}">{name}</a>' for name in match[1].split(", ")]
         return f"Try it in the lab: {', or '.join(links)}."
 

@@ -427,6 +427,18 @@ def test_a_build_that_was_asked_for_comes_at_a_later_update_too(asked_late, cour
     assert not any(start.CPU_INDEX in call for call in course)
 
 
+def cut_off(monkeypatch, build=None):
+    """A set-up without a network."""
+
+    def fail(python, arguments, log):
+        raise start.SetupError("no network.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(start, "run_pip", fail)
+        with pytest.raises(start.SetupError):
+            start.set_up(build)
+
+
 def test_the_cpu_build_that_was_asked_for_comes_at_a_later_update_too(course, tmp_path, monkeypatch):
     """On a machine with a GPU, where the update would take the large build by itself; the last word counts."""
     monkeypatch.setattr(start.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
@@ -441,13 +453,7 @@ def test_the_cpu_build_that_was_asked_for_comes_at_a_later_update_too(course, tm
 
 
 def test_a_set_up_that_was_cut_off_goes_on_with_the_build_that_was_asked_for(course, monkeypatch):
-    def fail(python, arguments, log):
-        raise start.SetupError("no network.")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(start, "run_pip", fail)
-        with pytest.raises(start.SetupError):
-            start.set_up("cpu")
+    cut_off(monkeypatch, "cpu")
     course.clear()
     start.set_up()
     assert course[0] == "venv"
@@ -474,13 +480,7 @@ def test_changed_pins_update_in_place(course, tmp_path):
 
 
 def test_a_set_up_that_was_cut_off_is_made_anew(course, monkeypatch):
-    def fail(python, arguments, log):
-        raise start.SetupError("no network.")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(start, "run_pip", fail)
-        with pytest.raises(start.SetupError):
-            start.set_up()
+    cut_off(monkeypatch)
     course.clear()
     start.set_up()
     assert course[0] == "venv"

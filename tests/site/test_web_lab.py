@@ -6,11 +6,11 @@ Needs Chromium or Chrome on the PATH; without one the tests of the page are skip
 
 import functools
 
+import lab_server
 import numpy as np
 import pytest
 import torch
 import web_lab
-from helpers.served import served
 
 from course_lib import guidance, inverse, pretrained, samplers, schedules
 from course_lib.denoisers import FunctionDenoiser, GaussianDenoiser
@@ -26,7 +26,7 @@ def lab(tmp_path_factory):
     """The lab as `start.py site` writes it, in a temporary folder; served on 127.0.0.1. Gives folder and address."""
     folder = tmp_path_factory.mktemp("lab")
     web_lab.write(folder)
-    with served(folder) as address:
+    with lab_server.served(folder) as address:
         yield folder, address
 
 
@@ -401,17 +401,21 @@ def test_without_webassembly_it_says_so(tab, lab):
     tab.locator("#trouble:has-text('lacks WebAssembly')").wait_for()
 
 
+def fails_and_goes_on(context, tab, lab, file, station, said):
+    """A station whose file is missing says so; once it is there, a second try begins anew."""
+    context.route(f"**/{file}", lambda route: route.fulfill(status=404))
+    tab.goto(lab[1])
+    tab.wait_for_function(STARTED)
+    for says in (said, "Preparing"):
+        tab.locator(f"#{station} .go").click()
+        tab.locator(f"#{station} [role=status]:has-text('{says}')").wait_for(timeout=PATIENCE)
+        context.unroute(f"**/{file}")
+
+
 def test_a_file_that_does_not_load_is_named_and_can_be_tried_again(chromium, lab):
     with chromium.new_context(service_workers="block") as context:
         tab = context.new_page()
-        context.route("**/mednist.onnx", lambda route: route.fulfill(status=404))
-        tab.goto(lab[1])
-        tab.wait_for_function(STARTED)
-        tab.locator("#draw .go").click()
-        tab.locator("#draw [role=status]:has-text('mednist.onnx did not load (404')").wait_for(timeout=PATIENCE)
-        context.unroute("**/mednist.onnx")
-        tab.locator("#draw .go").click()
-        tab.locator("#draw [role=status]:has-text('Preparing')").wait_for(timeout=PATIENCE)
+        fails_and_goes_on(context, tab, lab, "mednist.onnx", "draw", "mednist.onnx did not load (404")
         context.route("**/lab.json", lambda route: route.abort())
         tab.reload()
         tab.locator("#trouble:has-text('lab.json did not load')").wait_for()
@@ -419,15 +423,7 @@ def test_a_file_that_does_not_load_is_named_and_can_be_tried_again(chromium, lab
 
 def test_a_runtime_that_does_not_load_is_told_and_can_be_tried_again(chromium, lab):
     with chromium.new_context(service_workers="block") as context:
-        tab = context.new_page()
-        context.route("**/ort.wasm.bundle.min.mjs", lambda route: route.fulfill(status=404))
-        tab.goto(lab[1])
-        tab.wait_for_function(STARTED)
-        tab.locator("#heal .go").click()
-        tab.locator("#heal [role=status]:has-text('a file did not load')").wait_for(timeout=PATIENCE)
-        context.unroute("**/ort.wasm.bundle.min.mjs")
-        tab.locator("#heal .go").click()
-        tab.locator("#heal [role=status]:has-text('Preparing')").wait_for(timeout=PATIENCE)
+        fails_and_goes_on(context, context.new_page(), lab, "ort.wasm.bundle.min.mjs", "heal", "a file did not load")
 
 
 def test_a_job_that_was_stopped_says_so(page):
