@@ -25,7 +25,7 @@ PICTURES = (
     (1, "03_ddpm", "c41-e02024", "A network learns: noise, grey noise, dim heads, heads."),
     (2, "04_fast_sampling", "c51-a41383", "Fifteen evaluations of 2M are no worse than a thousand of DDPM."),
     (2, "05_guidance", "c46-ae2a11", "More guidance is not more of the right: variety goes first."),
-    (2, "06_conditioning", "c27-400243", "A hole, filled: which of these rows is true? Ask before you point."),
+    (2, "06_conditioning", "c27-400243", "A hole, filled: which of these columns is true? Ask before you point."),
     (
         2,
         "07_latent_and_3d",
