@@ -558,7 +558,8 @@ def show(fig, alt, *, dpi=DPI):
 
 
 def picture(fig, alt, *, dpi=DPI):
-    """What `show` displays, as an object: Figure and alt text -> Page. The lines of an alt text are joined."""
+    """What `show` displays, as an object: Figure and alt text -> Page. The lines of an alt text are joined. The
+    stored output says how many images are in the figure, {"pictures": number}."""
     if not isinstance(alt, str) or len(alt.strip()) < 10:
         raise ValueError("alt: say in a sentence what the figure shows, for those who cannot see it")
     if not isinstance(fig, Figure):
@@ -567,7 +568,8 @@ def picture(fig, alt, *, dpi=DPI):
     alt = prose(alt)
     content = png_bytes(fig, dpi=dpi)
     width, height = Image.open(io.BytesIO(content)).size
-    return Page(image_tag(content, "image/png", alt, width, height), f"[figure: {alt}]")
+    counted = {"pictures": sum(len(ax.images) for ax in fig.axes)}
+    return Page(image_tag(content, "image/png", alt, width, height), f"[figure: {alt}]", counted)
 
 
 def check_labelled(fig):

@@ -12,16 +12,18 @@ __all__ = ["Page", "data_uri", "image_tag", "inline", "prose", "rich", "unique_i
 class Page:
     """A piece of HTML that displays itself as the last line of a cell, or by `display(page)`.
 
-    `text` is what a terminal, a test or a text-only reader gets instead; it must say the same in words.
+    `text` is what a terminal, a test or a text-only reader gets instead; it must say the same in words. `metadata`:
+    what the stored output says about itself, {name: value}.
     """
 
-    def __init__(self, markup, text):
+    def __init__(self, markup, text, metadata=None):
         if not text or not text.strip():
             raise ValueError("a page needs a plain-text twin that says the same in words")
-        self.markup, self.text = markup, text
+        self.markup, self.text, self.metadata = markup, text, metadata or {}
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        return {"text/html": self.markup, "text/plain": self.text}
+        bundle = {"text/html": self.markup, "text/plain": self.text}
+        return (bundle, self.metadata) if self.metadata else bundle
 
     def __repr__(self):
         return self.text

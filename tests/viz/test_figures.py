@@ -43,6 +43,12 @@ def test_each_figure_is_labelled_small_and_shown_with_its_alt_text(name):
     assert len(page.markup) < 80_000
 
 
+def test_the_stored_output_says_how_many_pictures_it_has():
+    rows = figures.image_rows({"seen": IMAGES[:3], "error": IMAGES[3:]}, cmap=["gray", "magma"], title="Two")
+    for fig, number in ((rows, 6), (figures.image_grid(IMAGES[:5], title="Five"), 5), (DRAWN["curves"](), 0)):
+        assert figures.picture(fig, ALT)._repr_mimebundle_()[1] == {"pictures": number}
+
+
 def test_a_histogram_marks_values():
     fig = figures.histogram(RANDOM.normal(size=99), xlabel="x", title="Samples", marks={"mean": 0, "three sigma": 3})
     assert [(line.get_label(), line.get_xdata()[0]) for line in fig.axes[0].get_lines()] == [
