@@ -1,8 +1,10 @@
 """How sure is a number that was measured on few cases?"""
 
+import math
+
 import torch
 
-from course_lib.arguments import alike, inside, whole
+from course_lib.arguments import alike, inside, shaped, whole
 from course_lib.metrics import checks
 
 BLOCKS = 10
@@ -68,3 +70,46 @@ def bootstrap(values, group=1, level=0.95, repeats=2000, seed=0):
     means = sums[drawn].sum(1) / sizes[drawn].sum(1)
     low, high = torch.quantile(means, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
     return float(values.mean()), low, high
+
+
+def bootstrap_auroc(positives, negatives, level=0.95, repeats=2000, seed=0):
+    """AUROC of the scores of positive cases (P,) against those of negative ones (N,), ties counting half, and the ends
+    of its percentile interval: three floats. Cases of either kind are drawn with replacement, each kind for itself.
+    Raises ValueError for a kind without a case, for scores that are NaN, and for a level that is not between 0 and 1.
+    """
+    scores = {"positives": checks.finite(positives, "positives"), "negatives": checks.finite(negatives, "negatives")}
+    inside(0, 1, level=level)
+    whole(repeats=repeats)
+    for name, values in scores.items():
+        shaped("n", **{name: values})
+        if not len(values):
+            raise ValueError(f"{name} are empty: an AUROC compares two kinds of cases, give one of each at least")
+    high, low = (values.double() for values in scores.values())
+    wins = (torch.sign(high[:, None] - low) + 1) / 2  # (P, N): 1, or 1/2 for a tie
+    generator = torch.Generator().manual_seed(seed)
+    share = []  # of the draws that each case has: (repeats, P) and (repeats, N)
+    for n in wins.shape:
+        drawn = torch.randint(n, (repeats, n), generator=generator)
+        count = torch.zeros(repeats, n, dtype=torch.float64).scatter_add_(1, drawn, torch.ones(repeats, n).double())
+        share.append(count / n)
+    areas = ((share[0] @ wins) * share[1]).sum(1)
+    ends = torch.quantile(areas, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
+    return float(wins.mean()), *ends.tolist()
+
+
+def conformal_quantile(scores, level=0.9):
+    """The ceil((n + 1) level)-th smallest of the calibration scores (n,), the bound of split conformal prediction.
+
+    A new score that is exchangeable with the n lies at or below it with probability at least ``level``, and at most
+    level + 1 / (n + 1) where no two scores are equal, for every distribution: its rank among the n + 1 is uniform. The
+    probability is over both, the calibration cases and the new one; it says nothing of a group of cases, nor of any
+    that are not exchangeable with these (Angelopoulos & Bates, Foundations and Trends in Machine Learning, 2023).
+
+    inf where n is too small for the level, n < level / (1 - level): then only an infinite bound keeps the promise.
+    Raises ValueError for scores that are NaN, and for a level that is not between 0 and 1.
+    """
+    scores = checks.finite(scores, "scores").double()
+    shaped("n", scores=scores)
+    inside(0, 1, level=level)
+    rank = math.ceil((len(scores) + 1) * float(level) - 1e-9)
+    return float(scores.sort().values[rank - 1]) if rank <= len(scores) else math.inf

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
+from course_lib.metrics.detection import auroc
 from course_lib.metrics.distribution import Moments, density_coverage, frechet_distance, moments, precision_recall
+from course_lib.metrics.intervals import bootstrap_auroc, conformal_quantile
 
 
 def test_moments_are_the_textbooks():
@@ -107,3 +109,80 @@ def test_ball_counts_refuse_what_they_cannot_count():
         density_coverage(torch.randn(5, 3), torch.randn(9, 3))
     with pytest.raises(ValueError, match="got"):
         precision_recall(torch.randn(9, 3), torch.randn(9, 4))
+
+
+# ---- intervals -------------------------------------------------------------------------------------------------------
+
+
+def hanley_mcneil(area, positives, negatives):
+    """Standard error of an AUROC by the closed form of Hanley & McNeil (Radiology 1982)."""
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    variance = area * (1 - area) + (positives - 1) * (q1 - area**2) + (negatives - 1) * (q2 - area**2)
+    return math.sqrt(variance / (positives * negatives))
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.8])
+def test_interval_of_an_auroc_is_as_wide_as_the_closed_form_says(shift):
+    generator = torch.Generator().manual_seed(1)
+    positives, negatives = torch.randn(120, generator=generator) + shift, torch.randn(200, generator=generator)
+    area, low, high = bootstrap_auroc(positives, negatives)
+    truth = torch.cat([torch.ones(120), torch.zeros(200)]).bool()
+    assert area == pytest.approx(auroc(torch.cat([positives, negatives]).numpy(), truth.numpy()), abs=1e-12)
+    assert (high - low) / (2 * 1.96) == pytest.approx(hanley_mcneil(area, 120, 200), rel=0.15)
+    assert low < area < high
+
+
+def test_an_auroc_of_ties_and_of_kinds_that_never_mix():
+    assert bootstrap_auroc([1.0, 1.0], [1.0, 1.0, 1.0]) == pytest.approx((0.5, 0.5, 0.5), abs=1e-6)
+    assert bootstrap_auroc([2.0, 3.0], [0.0, 1.0]) == pytest.approx((1, 1, 1), abs=1e-6)
+    assert bootstrap_auroc([1.0], [0.0, 1.0])[0] == 0.75
+    for positives, negatives, said in (([], [1.0], "positives are empty"), ([math.nan], [1.0], "NaN")):
+        with pytest.raises(ValueError, match=said):
+            bootstrap_auroc(positives, negatives)
+
+
+@pytest.mark.parametrize("n", [*range(1, 25), 39, 99])
+@pytest.mark.parametrize("tenths", range(1, 10))
+def test_conformal_bound_is_the_least_that_keeps_the_promise(n, tenths):
+    """By brute force: each of n + 1 cases is the new one in turn. Its rank among the others says whether a bound at the
+    k-th smallest of them covers it, so k of the n + 1 are covered; the bound must be the least k that is enough."""
+    scores = torch.randperm(n + 1, generator=torch.Generator().manual_seed(n)).double()
+    others = [torch.cat([scores[:new], scores[new + 1 :]]) for new in range(n + 1)]
+    covered = sum(float(scores[new]) <= conformal_quantile(rest, tenths / 10) for new, rest in enumerate(others))
+    assert 10 * covered >= tenths * (n + 1), "whole numbers: no rounding"
+    if any(math.isinf(conformal_quantile(rest, tenths / 10)) for rest in others):
+        assert 10 * n < tenths * (n + 1), "infinite only where the largest score is not enough"
+    else:
+        assert 10 * (covered - 1) < tenths * (n + 1), "one rank less is not enough"
+
+
+@pytest.mark.parametrize(
+    ("n", "level", "rank"),
+    [
+        *((9, 0.9, 9), (8, 0.9, None), (19, 0.9, 18), (29, 0.9, 27), (1, 0.5, 1), (1, 0.51, None)),
+        *((99, 0.99, 99), (98, 0.99, None), (5, 1e-6, 1), (1000, 1 - 1e-9, None)),
+    ],
+)
+def test_conformal_bound_at_the_ends_of_its_range(n, level, rank):
+    scores = torch.arange(n, 0, -1).double()
+    assert conformal_quantile(scores, level) == (math.inf if rank is None else rank)
+
+
+def test_conformal_bound_of_ties_of_none_and_of_what_is_no_level():
+    assert conformal_quantile([3.0] * 12) == 3
+    assert conformal_quantile([]) == math.inf
+    for level in (0, 1, -0.1, 90, math.nan):
+        with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+            conformal_quantile([1.0, 2.0], level)
+    with pytest.raises(ValueError, match="NaN"):
+        conformal_quantile([1.0, math.nan])
+
+
+def test_conformal_promise_holds_over_calibration_sets_and_not_for_a_shifted_group():
+    """Scores |x| of a normal: 39 calibrate, one is new. Coverage over many repeats is 36 / 40; with twice the spread
+    it is P(|2 z| <= bound), far less."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(4000, 40, generator=generator).double().abs()
+    bounds = torch.tensor([conformal_quantile(row[:39], 0.9) for row in scores])
+    assert float((scores[:, 39] <= bounds).double().mean()) == pytest.approx(0.9, abs=4 * math.sqrt(0.09 / 4000))
+    assert float((2 * scores[:, 39] <= bounds).double().mean()) < 0.7
