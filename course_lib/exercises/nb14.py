@@ -1,4 +1,5 @@
-"""Exercises of notebook 14: invention in a band, copies, a missing class, error bars under shift, energy, a report."""
+"""Exercises of notebook 14: invention in a band, copies, what epsilon bounds, a missing class, error bars under shift,
+the bound of conformal prediction, energy, a report."""
 
 import math
 from fractions import Fraction
@@ -143,9 +144,37 @@ q2 = function(
 )
 
 
-# ---- q3: a class that is missing -------------------------------------------------------------------------------------
+# ---- q3: what epsilon bounds -----------------------------------------------------------------------------------------
 
 q3 = number(
+    r"""A network was trained with differential privacy, $\varepsilon = 1$ and $\delta = 0$: with any one patient or
+    without, no outcome of the training becomes more than $e^{\varepsilon}$ times as likely. An attack calls 1 % of the
+    patients who were **not** in the training members. What share of the members can it call, at most?""",
+    solution="math.exp(1) * 0.01",
+    rtol=0.01,
+    share=True,
+    mistakes=[
+        (0.01, "That is epsilon = 0: the network would not depend on any patient, and the attack would be guessing."),
+        (1, "Nothing is bounded then. The definition bounds the ratio of two probabilities by e^epsilon."),
+        (0.0368, "Turn the exponent round: the members may be called more often, by the factor e^epsilon."),
+        (0.02, "The bound is a factor e^epsilon, not 1 + epsilon."),
+        (0.1, "e^epsilon is 2.72 at epsilon = 1; 10 would be epsilon = 2.3."),
+        (0.0739, "That is epsilon = 2."),
+    ],
+    also_right=["2.72 %", "0,0272", math.e / 100],
+    hints=[
+        "'Called a member' is one of the outcomes that the definition bounds.",
+        "The members' share is at most e^1 times the others'.",
+    ],
+    explanation="""0.027: of a hundred members not three, whatever the attack knows besides. At epsilon = 8 the same
+    bound is above 1 and excludes nothing. It holds for each patient, not on average, which no AUROC does.
+    No network of this course was trained so.""",
+)
+
+
+# ---- q4: a class that is missing -------------------------------------------------------------------------------------
+
+q4 = number(
     """A finding is in 2 % of the patients. A generator never draws it. **How many samples without the finding** must
     you see, at least, before you may say, with an error of at most 5 %, that it draws less than 2 %?""",
     solution="math.ceil(math.log(0.05) / math.log(1 - 0.02))",
@@ -166,9 +195,9 @@ q3 = number(
 )
 
 
-# ---- q4: error bars under shift --------------------------------------------------------------------------------------
+# ---- q5: error bars under shift --------------------------------------------------------------------------------------
 
-q4 = number(
+q5 = number(
     r"""A sampler's spread is right (standard deviation 1), but under a shift its mean is off by **2** of these standard
     deviations. The truth is distributed as $\mathcal N(2, 1)$, the 90 % interval is $0 \mp 1.645$.
     What share of the truths does it cover?""",
@@ -194,14 +223,103 @@ q4 = number(
 )
 
 
-# ---- q5: energy ------------------------------------------------------------------------------------------------------
+# ---- q6: the bound of conformal prediction ---------------------------------------------------------------------------
+
+
+def conformal_bound(scores, level):
+    rank = math.ceil(level * (len(scores) + 1))
+    ends_in_infinity = torch.cat([scores, torch.tensor([math.inf])]).sort().values
+    return ends_in_infinity[rank - 1]
+
+
+def _bound(rank_of, otherwise=math.inf):
+    """A wrong answer: the value at rank_of(n, level), counted from 1; ``otherwise`` where there are not so many."""
+
+    def wrong(scores, level):
+        rank = int(rank_of(len(scores), float(level)))
+        return scores.sort().values[max(rank, 1) - 1] if rank <= len(scores) else otherwise
+
+    return wrong
+
+
+def _right_rank(n, level):
+    return math.ceil(level * (n + 1) - 1e-9)
+
+
+def _mixed(n):
+    """1 to n, in no order."""
+    return 1.0 + torch.randperm(n, generator=torch.Generator().manual_seed(n))
+
+
+q6 = function(
+    r"""Write `conformal_bound(scores, level)`: `scores` (n,) of the calibration cases; the bound is the score of rank
+    $\lceil \text{level}\,(n + 1)\rceil$, counted from the smallest as 1. Where n is too small for such a rank, no
+    finite bound keeps the promise: return `math.inf`.""",
+    solution=conformal_bound,
+    tests=[
+        case("nineteen", (_mixed(19), 0.9), "Of 1 to 19, in no order, the rank is 0.9 * 20 = 18, and so is the bound."),
+        case(
+            "rounded up",
+            (_mixed(30), 0.9),
+            """n = 30: 0.9 * 31 is 27.9, and the rank 28. Round up, and count the new case: n + 1.""",
+        ),
+        case("the largest", (_mixed(9), 0.9), "n = 9: the rank is 9, the largest of them. It is there."),
+        case("half", (_mixed(5), 0.5), "n = 5 at a level of one half: the rank is 3."),
+        prop(
+            "too few",
+            lambda f: f(_mixed(8), 0.9) == math.inf and f(_mixed(98), 0.99) == math.inf,
+            """Eight cases cannot promise 90 %: the rank would be 9. What bound holds then, whatever the new case?""",
+        ),
+    ],
+    mistakes=[
+        mistake(_bound(lambda n, level: math.ceil(level * n - 1e-9)), "rounded up", "n, not n + 1"),
+        mistake(_bound(lambda n, level: level * (n + 1)), "rounded up", "rounded down"),
+        mistake(lambda scores, level: scores.quantile(float(level)), "nineteen", "a quantile between two scores"),
+        mistake(_bound(lambda n, level: _right_rank(n, level) + 1), "nineteen", "one rank too far"),
+        mistake(lambda scores, level: scores.max(), "nineteen", "the largest"),
+        mistake(lambda scores, level: scores[_right_rank(len(scores), level) - 1], "nineteen", "not sorted"),
+        mistake(_bound(lambda n, level: _right_rank(n, 1 - level)), "nineteen", "the other tail"),
+        mistake(
+            _bound(lambda n, level: n if level > 0.6 and n < 10 else _right_rank(n, level) - (level < 0.6)), "half"
+        ),
+        mistake(
+            lambda scores, level: math.inf if len(scores) < 10 and level > 0.5 else conformal_bound(scores, level),
+            "the largest",
+            "infinite one case too early",
+        ),
+        mistake(
+            lambda scores, level: scores.sort().values[min(_right_rank(len(scores), level), len(scores)) - 1],
+            "too few",
+            "the largest, where that promises less",
+        ),
+        mistake(_bound(_right_rank, otherwise=0.0), "too few", "nothing"),
+    ],
+    also_right=[
+        lambda scores, level: np.append(np.sort(scores.numpy()), np.inf)[_right_rank(len(scores), float(level)) - 1],
+        lambda scores, level: sorted([*scores.tolist(), math.inf])[_right_rank(len(scores), level) - 1],
+        lambda scores, level: next(
+            (s for k, s in enumerate(sorted(scores.tolist()), 1) if k >= float(level) * (len(scores) + 1) - 1e-9),
+            math.inf,
+        ),
+    ],
+    hints=[
+        "Sort; Python counts from 0.",
+        "rank = math.ceil(level * (n + 1)); append infinity to the scores, sort them, and take the value at rank - 1.",
+    ],
+    explanation="""Put the new case among the n: if they are exchangeable, its rank is any of 1 to n + 1 with the same
+    probability, so it lies at or below this score with probability rank / (n + 1), at least the level. Nothing was said
+    of the network, of the distribution, or of what the score is. Nothing is said of a lesion, either.""",
+)
+
+
+# ---- q7: energy ------------------------------------------------------------------------------------------------------
 
 
 def kilowatt_hours(seconds, watts, images):
     return seconds * watts * images / 3.6e6
 
 
-q5 = function(
+q7 = function(
     """Write `kilowatt_hours(seconds, watts, images)`: the energy of `images` images that take `seconds` of a processor
     each, which draws `watts`. One kilowatt-hour is 1000 watts for an hour.""",
     solution=kilowatt_hours,
@@ -235,9 +353,9 @@ q5 = function(
 )
 
 
-# ---- q6: what was shown ----------------------------------------------------------------------------------------------
+# ---- q8: what was shown ----------------------------------------------------------------------------------------------
 
-q6 = choices(
+q8 = choices(
     """An abstract: "Our diffusion model reconstructs at R = 8 with 2 dB more PSNR than TV (p < 0.001, 200 patients).
     FID is at the real-vs-real floor, so no anatomy is missing and no patient is reproduced. Its 90 % intervals cover 90
     % on the test set." Which sentences follow from what it reports? Give all letters that are true.""",
