@@ -179,26 +179,37 @@ def misfit(A, y, x):
 
 
 def shift_row(shift, method):
-    """A row "shift": PSNR, misfit and, of a method that draws, its error bars."""
-    truth = images_of(shift)
+    """A row "shift"."""
+    return reconstructed(images_of(shift), method)
+
+
+def reconstructed(truth, method):
+    """PSNR, misfit and, of a method that draws, its error bars, for images (N, 1, 96, 96) from scans at R = 4."""
     samples, scans = lab.drawn_of_all(problem_of(SHIFT_R), method, truth, SAMPLES if method == "DiffPIR" else 1)
     misfits = [misfit(A, y, x) for (A, y), x in zip(scans, samples[0].split(GROUP))]
     found = {"psnr": rounded(psnr(samples[0], truth), 3), "misfit": rounded(torch.cat(misfits), 3)}
     if len(samples) > 1:
         inside, mean = brain(truth), samples.mean(0)
         low, high = prediction_interval(samples)
-        middle, half = (low + high) / 2, (high - low) / 2
-        wider = [mean_inside((truth - middle).abs() <= f * half, inside) for f in WIDER]
         found |= {
             "psnr_of_mean": rounded(psnr(mean, truth), 3),
             "coverage": rounded(coverage(samples, truth, inside), 3),
             "width": rounded(mean_inside(high - low, inside)),
-            "coverage_if_wider": rounded(torch.stack(wider, 1), 3),
+            "coverage_if_wider": rounded(covered_if_wider(samples, truth, inside), 3),
             "sharpness": rounded(sharpness(samples[0], truth), 3),
             "sharpness_of_mean": rounded(sharpness(mean, truth), 3),
         }
     kept = {"truth": truth[:SHOWN]} if method == METHODS[0] else {}
     return found, kept | {"sample": samples[0, :SHOWN]}
+
+
+def covered_if_wider(samples, truth, where):
+    """Share of the pixels ``where`` (N, 1, H, W) that the 90 % intervals of samples (K, N, 1, H, W) cover, widened by
+    each of the factors WIDER: (N, factors)."""
+    low, high = prediction_interval(samples)
+    middle, half = (low + high) / 2, (high - low) / 2
+    shares = [mean_inside((truth - middle).abs() <= factor * half, where) for factor in WIDER]
+    return torch.stack(shares, 1)
 
 
 def band_row(name, method):
