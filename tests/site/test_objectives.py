@@ -52,7 +52,7 @@ def test_every_exercise_stands_once_in_the_map(number):
 @pytest.mark.parametrize("number", NOTEBOOKS)
 def test_exercises_come_in_the_order_of_their_numbers(number):
     cells = [c.source.strip() for c in nbformat.read(NOTEBOOKS[number], 4).cells if c.cell_type == "code"]
-    shown = [match[1] for cell in cells if (match := re.search(r"^ex\.(q\d)$", cell, re.M))]
+    shown = [match[1] for cell in cells if (match := re.search(r"^(?:display\()?ex\.(q\d)\)?$", cell, re.M))]
     assert shown == names(importlib.import_module(f"course_lib.exercises.nb{number}"))
 
 
