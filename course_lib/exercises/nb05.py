@@ -1,4 +1,4 @@
-"""Exercises of notebook 05: guidance, its variance, its cost, and the flipped label."""
+"""Exercises of notebook 05: guidance, label dropout, the variance, and the flipped label."""
 
 from fractions import Fraction
 
@@ -116,9 +116,81 @@ q2 = function(
 )
 
 
-# ---- q3: not the tilted density --------------------------------------------------------------------------------------
+# ---- q3: label dropout ----------------------------------------------------------------------------------------------
 
-q3 = number(
+
+def drop_labels(y, u, p, none):
+    return torch.where(u < p, none, y)
+
+
+CLASSES = torch.tensor([0, 3, 5, 1, 4, 2])
+DRAWS = torch.tensor([0.05, 0.30, 0.92, 0.15, 0.60, 0.08])
+MANY = torch.rand(20_000, generator=torch.Generator().manual_seed(0))
+
+q3 = function(
+    """Write `drop_labels(y, u, p, none)`, the line that makes a network ready for classifier-free guidance: the classes
+    that it is told in one step of training. `y` (B,) are the true classes, whole numbers; `u` (B,) was drawn uniformly
+    from [0, 1), a number for each image; `p` is the probability of being told nothing, and `none` the class that stands
+    for it.""",
+    solution=drop_labels,
+    tests=[
+        case("p = 0", (CLASSES, DRAWS, 0.0, 6), "With p = 0 nothing is dropped: every image keeps its own class."),
+        case("p = 1", (CLASSES, DRAWS, 1.0, 6), "With p = 1 the network is told nothing, of any image."),
+        prop(
+            "the share",
+            lambda f: (
+                abs(float((f(torch.zeros(20_000, dtype=torch.long), MANY, 0.1, 6) == 6).double().mean()) - 0.1) < 0.01
+            ),
+            "With p = 0.1 a tenth of the images must be told nothing. Which side of p is that?",
+        ),
+        case(
+            "each for itself",
+            (CLASSES, DRAWS, 0.2, 6),
+            "Images are dropped one by one, each by its own number u: not the batch as a whole, nor its first images.",
+        ),
+        case(
+            "another none",
+            (CLASSES, DRAWS, 0.5, 9),
+            "What stands for nothing is the argument `none`; a network of nine classes has another one.",
+        ),
+    ],
+    mistakes=[
+        mistake(lambda y, u, p, none: torch.where(u < p, y, none), "p = 0", "the two answers swapped"),
+        mistake(lambda y, u, p, none: torch.where(u > p, none, y), "p = 0", "the share that is kept"),
+        mistake(lambda y, u, p, none: torch.where(u < 0.1, none, y), "p = 0", "p as a constant"),
+        mistake(
+            lambda y, u, p, none: torch.where(u[0] < p, torch.full_like(y, int(none)), y), "the share", "all or none"
+        ),
+        mistake(lambda y, u, p, none: y * (u >= p), "p = 1", "class 0 for none"),
+        mistake(lambda y, u, p, none: torch.where(u < p, -1, y), "p = 1", "minus one for none"),
+        mistake(lambda y, u, p, none: torch.where(u < p, 6, y), "another none", "six for none"),
+        mistake(lambda y, u, p, none: torch.where(u < p, none, y.sort().values), "p = 0", "labels in another order"),
+        mistake(
+            lambda y, u, p, none: torch.where(torch.arange(len(y)) < p * len(y), none, y),
+            "each for itself",
+            "the first images of each batch",
+        ),
+        mistake(lambda y, u, p, none: torch.where(u < p**2, none, y), "the share", "p squared"),
+        mistake(lambda y, u, p, none: y[u >= p], "p = 1", "images left out"),
+    ],
+    also_right=[
+        lambda y, u, p, none: torch.where(u >= p, y, none),
+        lambda y, u, p, none: y.masked_fill(u < p, int(none)),
+        lambda y, u, p, none: (u < p) * none + (u >= p) * y,
+        lambda y, u, p, none: [int(none) if draw < p else int(label) for label, draw in zip(y, u)],
+    ],
+    hints=[
+        "An event of probability p: u < p.",
+        "torch.where(condition, where true, where false) chooses for each image.",
+    ],
+    explanation="""Ho & Salimans (2022), Algorithm 1, line 3. In the loop u is `torch.rand(len(y))`. They tried p = 0.1,
+    0.2 and 0.5, and 0.5 was the worst; the course's networks take 0.1.""",
+)
+
+
+# ---- q4: not the tilted density --------------------------------------------------------------------------------------
+
+q4 = number(
     r"""A wider population. Class: $p(x \mid y) = \mathcal N(0, 1)$. All: $p(x) = \mathcal N(0, 3)$. Variance-exploding
     noise, both denoisers exact, the deterministic path (the ODE). Which **variance** do samples with w = 3 have?""",
     solution="3 ** (1 - 3)",
@@ -140,26 +212,6 @@ q3 = number(
     ],
     explanation="""d log x / d sigma = w sigma / (1 + sigma^2) + (1 - w) sigma / (3 + sigma^2). Integrated from infinity
     to 0, the variance is 1^w 3^(1 - w): 1/9 at w = 3. The tilted density has 3 / (2 w + 1) = 3/7.""",
-)
-
-
-# ---- q4: what an interval costs --------------------------------------------------------------------------------------
-
-q4 = number(
-    """A sampler of 25 steps, one evaluation each. Classifier-free guidance with w = 4 acts in an interval that holds 8
-    of the 25 times; outside it w = 1. How many evaluations of the network does one image cost?""",
-    solution="25 + 8",
-    mistakes=[
-        (50, "That is guidance at every step. Outside the interval D_y alone is enough."),
-        (16, "Those are the guided steps alone; the other 17 steps cost one evaluation each."),
-        (25, "A doubled batch is one call, but twice the work: the 8 guided steps cost two each."),
-        (41, "17 unguided steps cost one each, 8 guided ones two each: 25 were counted once too often."),
-        (8, "The interval says where guidance acts; sampling goes on outside it."),
-    ],
-    also_right=[17 * 1 + 8 * 2, "33"],
-    hints=["Guided: D_none and D_y. Not guided, w = 1: D_y only.", "17 times 1, plus 8 times 2."],
-    explanation="""17 + 16 = 33 instead of 50: the interval saves a third of the time, besides what it does to the
-    images.""",
 )
 
 
