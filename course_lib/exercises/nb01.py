@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from course_lib.exercises.engine import Exercises, case, choice, choices, function, mistake, number, prop
+from course_lib.exercises.engine import Exercises, case, choice, function, mistake, number, prop
 
 LOG_2PI = math.log(2 * math.pi)
 ZERO = torch.zeros(3, 2)
@@ -217,31 +217,109 @@ q3 = function(
 
 # ---- q4, q5, q6: what each can tell ----------------------------------------------------------------------------------
 
-q4 = choices(
-    """For which of these can you compute log p(x) of a given point itself: exactly, or to the accuracy of a solver, and
-    not merely a bound?""",
-    {
-        "a": "VAE for 64 x 64 images, 32 numbers in the code",
-        "b": "GAN",
-        "c": "normalising flow",
-        "d": "diffusion model, through its probability-flow ODE",
-        "e": "autoregressive model",
-        "f": "kernel density estimate",
-    },
-    answers="cdef",
-    feedback={
-        "a": """A VAE gives a lower bound. The integral over the code was possible here on a grid of 400 x 400;
-        with 32 numbers the grid would need 400^32 points.""",
-        "b": "A GAN's generator only makes samples; the density of what it makes is never written down.",
-        "c": "The flow's change of variables is exact.",
-        "d": """The differential equation is a flow of infinitely many thin layers: exact up to the solver's error,
-        which the notebook measured.""",
-        "e": "log p(x) is the sum of log p(x_i | all before i), each given by the network.",
-        "f": "A kernel density estimate is a formula: the log of a mean of Gaussians. Being simple is no hindrance.",
-    },
-    hints=["Implicit models only sample. Which one here is implicit?", "Which of them had a gap to its own log p(x)?"],
-    explanation="""Exact: flow, autoregressive, kernel density; exact to a solver: diffusion by its ODE (its stochastic
-    form gives a bound). Bound: VAE. Only samples: GAN, the implicit model.""",
+IMPLICIT, BOUND, EXPLICIT = np.arange(3)
+
+
+def kind(family):
+    return {
+        "VAE": BOUND,
+        "GAN": IMPLICIT,
+        "normalising flow": EXPLICIT,
+        "autoregressive model": EXPLICIT,
+        "kernel density estimate": EXPLICIT,
+        "diffusion, as a chain of random steps": BOUND,
+        "diffusion, by its probability-flow ODE": EXPLICIT,
+        "generator trained on the energy distance": IMPLICIT,
+    }[family]
+
+
+def _kind(**changed):
+    """`kind` with another answer for one family, named by its initial letters."""
+    changed = {_INITIALS[initials]: answer for initials, answer in changed.items()}
+    return lambda family: changed.get(family, kind(family))
+
+
+_INITIALS = {
+    "vae": "VAE",
+    "gan": "GAN",
+    "flow": "normalising flow",
+    "auto": "autoregressive model",
+    "kde": "kernel density estimate",
+    "chain": "diffusion, as a chain of random steps",
+    "ode": "diffusion, by its probability-flow ODE",
+    "energy": "generator trained on the energy distance",
+}
+
+q4 = function(
+    """Eight families. For a given point x, which of them gives log p(x) itself, exactly or to the accuracy of a solver
+    (EXPLICIT, 2)? Which gives a lower bound of it alone (BOUND, 1)? Which can only be sampled (IMPLICIT, 0)? Fill in
+    the table of `kind(family)`. The images have 64 x 64 pixels, and the code of the VAE has 32 numbers.""",
+    solution=kind,
+    tests=[
+        case(
+            "GAN", ("GAN",), "A GAN's generator only makes samples; the density of what it makes is never written down."
+        ),
+        case(
+            "VAE",
+            ("VAE",),
+            """A VAE gives a lower bound. The integral over the code was possible here on a grid of 400 x 400; with 32
+            numbers the grid would need 400^32 points.""",
+        ),
+        case("normalising flow", ("normalising flow",), "The flow's change of variables is exact."),
+        case(
+            "autoregressive model",
+            ("autoregressive model",),
+            "log p(x) is the sum of log p(x_i | all before i), each given by the network.",
+        ),
+        case(
+            "kernel density estimate",
+            ("kernel density estimate",),
+            "A kernel density estimate is a formula: the log of a mean of Gaussians. Being simple is no hindrance.",
+        ),
+        case(
+            "the chain",
+            ("diffusion, as a chain of random steps",),
+            """Read as a chain of random steps, a diffusion model is a VAE with many layers: the integral over all paths
+            to x cannot be done, and the ELBO is a bound (notebook 02).""",
+        ),
+        case(
+            "the ODE",
+            ("diffusion, by its probability-flow ODE",),
+            """The differential equation is a flow of infinitely many thin layers: exact up to the solver's error, which
+            the notebook measured.""",
+        ),
+        case(
+            "the energy distance",
+            ("generator trained on the energy distance",),
+            """What a model is trained on does not give it a density. The energy distance compares samples with samples;
+            the generator can be drawn from, and no more.""",
+        ),
+    ],
+    mistakes=[
+        mistake(_kind(gan=BOUND), "GAN"),
+        mistake(lambda family: EXPLICIT, "GAN", "all explicit"),
+        mistake(_kind(vae=EXPLICIT), "VAE"),
+        mistake(_kind(vae=IMPLICIT), "VAE"),
+        mistake(_kind(flow=BOUND), "normalising flow"),
+        mistake(_kind(auto=BOUND), "autoregressive model"),
+        mistake(_kind(kde=IMPLICIT), "kernel density estimate"),
+        mistake(_kind(chain=EXPLICIT), "the chain"),
+        mistake(_kind(chain=IMPLICIT), "the chain"),
+        mistake(_kind(ode=BOUND), "the ODE"),
+        mistake(_kind(energy=EXPLICIT), "the energy distance"),
+        mistake(_kind(energy=BOUND), "the energy distance"),
+    ],
+    also_right=[
+        lambda family: 0 if "GAN" in family or "energy" in family else 1 if "VAE" in family or "chain" in family else 2,
+        lambda family: float(kind(family)),
+    ],
+    hints=[
+        "Implicit models only sample. Which two here are implicit?",
+        "Which of them had a gap to its own log p(x)? The chain of a diffusion model is of the same kind.",
+    ],
+    explanation="""Explicit: flow, autoregressive, kernel density, and diffusion by its ODE, to the accuracy of a
+    solver. Bound: VAE, and diffusion as a chain. Implicit, only samples: GAN, and any generator that is trained on
+    samples alone. One network can be of two kinds: diffusion is, by what one computes with it.""",
 )
 
 q5 = choice(
