@@ -23,8 +23,9 @@ class Denoiser:
     schedule = None
 
     def given(self, y):
-        """This denoiser with its condition bound: ``denoiser.given(y)(x_t, t)`` is ``denoiser(x_t, t, y=y)``."""
-        return FunctionDenoiser(lambda x_t, t: self(x_t, t, y=y), self.schedule)
+        """This denoiser with its condition bound: ``denoiser.given(y)(x_t, t)`` is ``denoiser(x_t, t, y=y)``; what else
+        it may be told, it may still be told."""
+        return FunctionDenoiser(lambda x_t, t, **told: self(x_t, t, y=y, **told), self.schedule)
 
 
 class FunctionDenoiser(Denoiser):
@@ -164,21 +165,21 @@ class NetworkDenoiser(Denoiser):
 
     x_t and y may lie on any device, and x_t may have any floating type: the network runs where its weights are and in
     their type, and D has the device and type of x_t. Gradients are kept only where x_t asks for them
-    (``x_t.requires_grad``).
+    (``x_t.requires_grad``). What ``told`` holds goes on to the network: s, to a ``MeanFlowUNet``.
     """
 
     def __init__(self, net, schedule, kind="v", clip=False, precision=torch.float32):
         one_of(KINDS, kind=kind)
         self.net, self.schedule, self.kind, self.clip, self.precision = net, schedule, kind, clip, precision
 
-    def __call__(self, x_t, t, y=None):
+    def __call__(self, x_t, t, y=None, **told):
         floating(x_t=x_t)
         x = x_t.to(self._weight(x_t))
         y = y.to(x.device) if torch.is_tensor(y) else y
         alpha, sigma = (match_dims(c, x) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
         faster = torch.autocast(x.device.type, dtype=self.precision, enabled=self.precision != torch.float32)
         with torch.set_grad_enabled(torch.is_grad_enabled() and x_t.requires_grad), faster:
-            x_0 = to_x0(self.kind, self.net(x, t, y), x, alpha, sigma)
+            x_0 = to_x0(self.kind, self.net(x, t, y, **told), x, alpha, sigma)
         return (x_0.clamp(-1, 1) if self.clip else x_0).to(x_t)
 
     def _weight(self, x_t):

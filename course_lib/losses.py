@@ -13,7 +13,7 @@ from course_lib.networks import normal_logits
 from course_lib.operators import Blur
 from course_lib.predictions import KINDS, preconditioning, target, to_x0
 from course_lib.samplers import dpmpp_2m_step, noise_like, trajectory
-from course_lib.schedules import VarianceExploding, match_dims, uniform_times
+from course_lib.schedules import RectifiedFlow, VarianceExploding, match_dims, uniform_times
 
 
 def stratified_times(n, generator):
@@ -115,6 +115,61 @@ class EDMLoss:
         x_t = self.schedule.noisy(x_0, noise_like(x_0, generator), t)
         _, c_out, _ = preconditioning(match_dims(self.schedule.sigma(t), x_0), self.sigma_data)
         return ((net(x_t, t, y) - x_0) / c_out).square().flatten(1).mean(1), t
+
+
+@dataclass(frozen=True)
+class MeanFlowLoss:
+    """L = E [ || u(x_t, s, t) - target ||^2 ], the mean over pixels, in the schedule ``RectifiedFlow``, with
+
+        target = velocity - (t - s) du/dt,    velocity = eps - x_0,
+
+    where du/dt = velocity . grad_x u + d u / d t follows the line through x_t, and no gradient flows through the target
+    (Geng et al., NeurIPS 2025, eq. 10 and 11). u is net(x_t, t, y, s), a ``MeanFlowUNet``. Where s = t the target is
+    the velocity, and u that of flow matching; where s < t, for a share ``apart`` of the examples, it takes one
+    derivative along a direction besides (forward mode).
+
+    t and s are the larger and the smaller of two logistic normal times, ln(t / (1 - t)) ~ N(mean, std^2). Each
+    example's loss is divided by its own value + 1e-3, as constants (eq. 22 with p = 1), so that none outweighs the
+    others.
+    """
+
+    apart: float = 0.25
+    mean: float = -0.4
+    std: float = 1.0
+    schedule: object = RectifiedFlow()
+    kind = "flow"
+
+    def __post_init__(self):
+        within(0, 1, apart=self.apart)
+        positive(std=self.std)
+
+    def times(self, n, generator):
+        """n pairs t, s with s <= t, two tensors (n,)."""
+        strata = (stratified_times(n, generator) for _ in range(2))
+        first, second = ((self.mean + self.std * torch.special.ndtri(part)).sigmoid() for part in strata)
+        t = torch.maximum(first, second)
+        return t, torch.where(torch.rand(n, generator=generator) < self.apart, torch.minimum(first, second), t)
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and its time (B,). batch: x_0 (B, C, H, W), and classes y (B,) or None."""
+        x_0, y = batch
+        t, s = (time.to(x_0.device) for time in self.times(len(x_0), generator))
+        eps = noise_like(x_0, generator)
+        x_t, target = self.schedule.noisy(x_0, eps, t), eps - x_0
+        apart = s < t
+        if apart.any():
+            its_y = None if y is None else y[apart]
+            target[apart] = self.target(net, x_t[apart], t[apart], s[apart], its_y, target[apart])
+        error = (net(x_t, t, y, s) - target).square().flatten(1).mean(1)
+        return error / (error.detach() + 1e-3), t
+
+    @staticmethod
+    @torch.no_grad()
+    def target(net, x_t, t, s, y, velocity):
+        """velocity - (t - s) du/dt (B, C, ...), for t and s (B,), along the velocity (B, C, ...); in float32."""
+        with torch.autocast(x_t.device.type, enabled=False):
+            _, change = torch.func.jvp(lambda x, time: net(x, time, y, s), (x_t, t), (velocity, torch.ones_like(t)))
+        return velocity - match_dims(t - s, x_t) * change.to(velocity)
 
 
 @dataclass(frozen=True)

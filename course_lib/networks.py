@@ -52,6 +52,30 @@ def _times(t, x):
     return 1000 * torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))
 
 
+def _embedded(times, width):
+    """Sines and cosines of times (B,), as MONAI's U-Net takes them: (B, width)."""
+    from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
+
+    return get_timestep_embedding(times, width)
+
+
+def _classes(y, n, known):
+    """Classes of n images, of which there are ``known`` and "none": y, or "none" for all where y is None.
+
+    Raises ValueError unless y holds n known classes, or one for all. On a GPU, and where the network is compiled, only
+    the shape is looked at: a value would have to be waited for.
+    """
+    y = torch.full((n,), known) if y is None else torch.as_tensor(y)
+    fits = y.shape in ((n,), (1,), ()) and not y.is_floating_point()
+    looks = y.device.type == "cpu" and n and not torch.compiler.is_compiling()
+    if not fits or (looks and not 0 <= int(y.min()) <= int(y.max()) <= known):
+        raise ValueError(
+            f"y must be {n} whole numbers, one an image, or one for all, in 0..{known - 1} or {known} for none; "
+            f"got {y.tolist() if y.numel() <= 8 else tuple(y.shape)}"
+        )
+    return y
+
+
 class DiffusionUNet(nn.Module):
     """MONAI's ``DiffusionModelUNet`` behind a pixel-unshuffle: net(x_t, t, y) predicts an array of the shape of x_t.
 
@@ -135,9 +159,7 @@ class DiffusionUNet(nn.Module):
                 )
             x_t = torch.cat([x_t, y], 1)
         elif self.num_classes:
-            y = torch.full((len(x_t),), self.num_classes) if y is None else torch.as_tensor(y)
-            self._check_classes(y, len(x_t))
-            classes = y.to(x_t.device)
+            classes = _classes(y, len(x_t), self.num_classes).to(x_t.device)
         skips, middle = control or (None, None)
         out = self.unet(
             pixel_unshuffle(x_t, self.patch),  # (B, C p^2, H/p, W/p)
@@ -147,17 +169,6 @@ class DiffusionUNet(nn.Module):
             mid_block_additional_residual=middle,
         )
         return pixel_shuffle(out, self.patch)
-
-    def _check_classes(self, y, n):
-        """Raises ValueError unless y holds n known classes, or one for all. On a GPU, and where the network is
-        compiled, only the shape is looked at: a value would have to be waited for."""
-        fits = y.shape in ((n,), (1,), ()) and not y.is_floating_point()
-        known, looks = self.num_classes, y.device.type == "cpu" and n and not torch.compiler.is_compiling()
-        if not fits or (looks and not 0 <= int(y.min()) <= int(y.max()) <= known):
-            raise ValueError(
-                f"y must be {n} whole numbers, one an image, or one for all, in 0..{known - 1} or {known} for none; "
-                f"got {y.tolist() if y.numel() <= 8 else tuple(y.shape)}"
-            )
 
 
 def level_maps(unet, x, timesteps):
@@ -202,6 +213,113 @@ class PreconditionedUNet(DiffusionUNet):
         """x_t (B, C, H, W) = x_0 + sigma_t eps; t (B,) or scalar in [0, 1]; D, the shape of x_t. y as in the base."""
         c_skip, c_out, c_in = preconditioning(match_dims(self.schedule.sigma(t), x_t), self.sigma_data)
         return c_skip * x_t + c_out * super().forward(c_in * x_t, t, y)
+
+
+class MeanFlowUNet(DiffusionUNet):
+    """MeanFlow: net(x_t, t, y, s) is the mean velocity u(x_t, s, t) on the way from time t to an earlier s, in the
+    schedule :class:`~course_lib.schedules.RectifiedFlow`: the way ends at x_s = x_t - (t - s) u.
+
+    A :class:`DiffusionUNet` of the same parameters that is told the length t - s of the way beside t, each through a
+    small network, and both are added up. Geng et al., Mean flows for one-step generative modeling (NeurIPS 2025).
+    """
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        first, silu, last = self.unet.time_embed
+        self.span = nn.Sequential(
+            nn.Linear(first.in_features, first.out_features), silu, nn.Linear(last.in_features, last.out_features)
+        )
+        self._length = None  # (B,) of the call that is going on
+        self.unet.time_embed.register_forward_hook(lambda module, told, embedded: embedded + self._embedded_length())
+
+    def _embedded_length(self):
+        return self.span(_embedded(self._length, self.span[0].in_features))
+
+    def forward(self, x_t, t, y=None, s=None):
+        """x_t (B, C, H, W); t and s (B,) or scalars, 0 <= s <= t <= 1; u, the shape of x_t. Without s, s = 0: the whole
+        way to the image. With s = t, the velocity at t itself. y as in the base."""
+        self._length = _times(t, x_t) - _times(0.0 if s is None else s, x_t)
+        return super().forward(x_t, t, y)
+
+
+class DiTBlock(nn.Module):
+    """A block of a :class:`DiT`: attention, then an MLP, each on normalised tokens that the condition shifts and
+    scales, and weighs before they are added. The weights begin at zero, so that a fresh block passes its input on."""
+
+    def __init__(self, width, num_heads):
+        super().__init__()
+        self.num_heads = num_heads
+        self.to_qkv, self.to_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
+        self.modulation = nn.Linear(width, 6 * width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, tokens, condition):
+        """tokens (B, N, width) and condition (B, width) -> tokens (B, N, width)."""
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.modulation(F.silu(condition))[:, None].chunk(6, -1)
+        tokens = tokens + gate_1 * self.attention(_modulated(tokens, shift_1, scale_1))
+        return tokens + gate_2 * self.mlp(_modulated(tokens, shift_2, scale_2))
+
+    def attention(self, tokens):
+        """Each token asks all others: (B, N, width) -> (B, N, width)."""
+        q, k, v = (
+            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in self.to_qkv(tokens).chunk(3, -1)
+        )
+        return self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class DiT(nn.Module):
+    """A diffusion transformer: net(x_t, t, y) predicts an array of the shape of x_t.
+
+    The picture becomes a row of tokens, one a patch x patch square, each with a number of its own for its place;
+    ``depth`` blocks let all tokens ask all others. Peebles & Xie, Scalable diffusion models with transformers (ICCV
+    2023), with adaLN-Zero.
+
+    Parameters: width of a token, a multiple of num_heads; depth; patch, side of a square; num_classes as in
+    :class:`DiffusionUNet`; image_size, the one side that it knows, a multiple of patch; in_channels.
+    """
+
+    def __init__(self, width=96, depth=4, num_heads=3, patch=4, num_classes=0, image_size=32, in_channels=1):
+        super().__init__()
+        if width % num_heads or image_size % patch:
+            raise ValueError(
+                f"width must divide by num_heads, and image_size by patch; got {width} by {num_heads}, {image_size} by "
+                f"{patch}"
+            )
+        self.patch, self.num_classes, self.image_size, self.in_channels = patch, num_classes, image_size, in_channels
+        values, tokens = in_channels * patch**2, (image_size // patch) ** 2
+        self.to_tokens, self.from_tokens = nn.Linear(values, width), nn.Linear(width, values)
+        self.places = nn.Parameter(0.02 * torch.randn(tokens, width))
+        self.time_embed = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.class_embedding = nn.Embedding(num_classes + 1, width) if num_classes else None
+        self.blocks = nn.ModuleList(DiTBlock(width, num_heads) for _ in range(depth))
+        self.modulation = nn.Linear(width, 2 * width)
+        for last in (self.modulation, self.from_tokens):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, x_t, t, y=None):
+        """x_t (B, C, H, W) of sides image_size; t (B,) or scalar in [0, 1]; y (B,) integer classes, num_classes or None
+        for "none". Raises ValueError for other shapes and unknown classes."""
+        if x_t.shape[1:] != (self.in_channels, self.image_size, self.image_size):
+            expected = (self.in_channels, self.image_size, self.image_size)
+            raise ValueError(f"x_t must be (B, C, H, W) with C, H, W = {expected}; got shape {tuple(x_t.shape)}")
+        condition = self.time_embed(_embedded(_times(t, x_t), self.time_embed[0].in_features))
+        if self.num_classes:
+            condition = condition + self.class_embedding(_classes(y, len(x_t), self.num_classes).to(x_t.device))
+        tokens = self.to_tokens(pixel_unshuffle(x_t, self.patch).flatten(2).transpose(1, 2)) + self.places
+        for block in self.blocks:
+            tokens = block(tokens, condition)
+        shift, scale = self.modulation(F.silu(condition))[:, None].chunk(2, -1)
+        out = self.from_tokens(_modulated(tokens, shift, scale)).transpose(1, 2)
+        side = self.image_size // self.patch
+        return pixel_shuffle(out.unflatten(2, (side, side)), self.patch)
+
+
+def _modulated(tokens, shift, scale):
+    """Tokens (B, N, width), normalised, then scaled and shifted."""
+    return (1 + scale) * F.layer_norm(tokens, tokens.shape[-1:]) + shift
 
 
 class Unrolled(nn.Module):
@@ -563,6 +681,8 @@ NETWORKS = {
     for network in (
         DiffusionUNet,
         PreconditionedUNet,
+        MeanFlowUNet,
+        DiT,
         Unrolled,
         ControlledUNet,
         NoisyClassifier,

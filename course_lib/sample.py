@@ -38,7 +38,7 @@ def _card_to_sample(name):
     """The card of a network that can draw from noise alone. Raises ValueError for any other."""
     about = pretrained.card(name)
     loss = about.get("loss")
-    if loss in ("EDMLoss", "DistillationLoss"):
+    if loss in ("EDMLoss", "DistillationLoss", "MeanFlowLoss"):
         raise ValueError(f"{name} has a sampler of its own: notebook 13_trends shows it")
     if loss != "DiffusionLoss":
         raise ValueError(f"{name} is not a diffusion network: it cannot be sampled from")

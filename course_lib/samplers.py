@@ -10,6 +10,7 @@ euler_step             none         1      Karras et al. (NeurIPS 2022), Algorit
 heun_step              none         2      Karras et al. (NeurIPS 2022), Algorithm 1
 dpmpp_2m_step          none         2      Lu et al. (2022), DPM-Solver++, Algorithm 2
 consistency_step       yes          -      Song et al. (ICML 2023), Algorithm 1; for few-step students
+meanflow_step          none         -      Geng et al. (NeurIPS 2025), eq. 12; for mean velocities
 =====================  ===========  =====  ====================================================
 
 Every step, one's own too, is a function
@@ -191,6 +192,20 @@ def consistency_step(denoiser, x_t, t, s, previous=None, generator=None):
     falls(t, s)
     x_0 = denoiser(x_t, t)
     return schedule.alpha(s) * x_0 + schedule.sigma(s) * noise_like(x_t, generator), x_0
+
+
+def meanflow_step(denoiser, x_t, t, s, previous=None, generator=None):
+    """MeanFlow: x_s = x_t - (t - s) u(x_t, s, t), the end at s of the path through x_t, however far it is.
+
+    For a ``denoiser`` of the schedule ``RectifiedFlow`` that is told where the step ends, and answers x_t - t u, where
+    a mean velocity u that held on to 0 would lead; for s = 0, the end of the path. With that in place of D, DDIM's
+    step. Geng et al. (NeurIPS 2025), eq. 12.
+    """
+    schedule = schedule_of(denoiser)
+    falls(t, s)
+    x_0 = denoiser(x_t, t, s=s)
+    eps = eps_from_x0(x_t, x_0, schedule.alpha(t), schedule.sigma(t))
+    return schedule.alpha(s) * x_0 + schedule.sigma(s) * eps, x_0
 
 
 STEPS = {

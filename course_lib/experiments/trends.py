@@ -1,5 +1,5 @@
-"""The record ``13_trends``: four networks of one size and one length of training on MedNIST at 32 x 32, each with the
-sampler it was made for and with one sampler for all, by number of evaluations.
+"""The record ``13_trends``: networks of one size, or of as much computation, that saw as many images of MedNIST at
+32 x 32, each with the sampler it was made for and with one sampler for all, by number of evaluations.
 
 It takes about 6 minutes on one free core, with MedNIST in the cache for the reference.
 """
@@ -23,14 +23,15 @@ from course_lib.metrics.distribution import Moments, frechet_distance, moments
 from course_lib.metrics.intervals import jackknife
 from course_lib.recipes.mednist import FD_IMAGES
 from course_lib.recipes.trends import TREND_SIZE, small_judged, small_reference
-from course_lib.samplers import consistency_step, ddim_step, ddpm_step, dpmpp_2m_step, heun_step
+from course_lib.samplers import consistency_step, ddim_step, ddpm_step, dpmpp_2m_step, heun_step, meanflow_step
 from course_lib.schedules import karras_levels, uniform_times
 
 EVALUATIONS = (1, 2, 4, 8, 15, 50)
 ODD = (1, 3, 7, 15, 49)  # Heun takes two evaluations a step, and one at the last time
 STUDENT = (1, 2, 4, 8)  # more steps than its teacher took, it does not know
-SHOWN = 12  # the first images of a set, which are in the record themselves
+SHOWN = 6  # the first images of a set, which are in the record themselves
 NETWORKS = {"DDPM": "trend_ddpm", "EDM": "trend_edm", "flow": "trend_flow", "student": "trend_student"}
+NETWORKS |= {"MeanFlow": "trend_meanflow", "DiT": "trend_dit"}
 CUT = -4.0  # log-SNR below which the flow answers for DDPM
 MENDED = f"DDPM, flow below {CUT:.0f}"
 
@@ -92,6 +93,8 @@ WAYS = {
     ("EDM", "Heun"): Way("trend_edm", heun_step, lambda schedule, nfe: karras_levels(schedule, heun_steps(nfe)), ODD),
     ("flow", "Euler"): Way("trend_flow", ddim_step, even_times),  # in this schedule DDIM is Euler's step along u
     ("student", "consistency"): Way("trend_student", consistency_step, even_times, STUDENT),
+    ("MeanFlow", "MeanFlow"): Way("trend_meanflow", meanflow_step, even_times),
+    ("DiT", "2M"): Way("trend_dit", dpmpp_2m_step, karras_levels),
     ("DDPM", "2M"): Way("trend_ddpm", dpmpp_2m_step, karras_levels),
     ("EDM", "2M"): Way("trend_edm", dpmpp_2m_step, karras_levels),
     ("flow", "2M"): Way("trend_flow", dpmpp_2m_step, karras_levels),
@@ -124,7 +127,7 @@ def reference():
 
 
 def measure(method, sampler, nfe):
-    """A row, and the first images of its set, uint8 (12, 32, 32)."""
+    """A row, and the first images of its set, uint8 (6, 32, 32)."""
     images, seconds = draw_set(method, sampler, nfe)
     features, logits = small_judged(images)
     real = reference()

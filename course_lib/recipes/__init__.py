@@ -14,6 +14,7 @@ from course_lib.losses import (
     DistillationLoss,
     EDMLoss,
     MaskedLoss,
+    MeanFlowLoss,
     RegressionLoss,
     SegmentationLoss,
     StochasticSegmentationLoss,
@@ -49,7 +50,7 @@ from course_lib.recipes.lesions import PAIRS, RATED, measure_raters
 from course_lib.recipes.mednist import MEDNIST, measure_classifier, measure_diffusion, measure_noisy_classifier
 from course_lib.recipes.nodules import MASKS_BESIDE, READINGS, measure_lidc
 from course_lib.recipes.recipe import MUON, classifier, entry, guide, segmenter, unet, unrolled, vector_autoencoder
-from course_lib.recipes.trends import EDM, SIGMA_DATA, SMALL_MEDNIST, TREND, flow_teacher, measure_trend
+from course_lib.recipes.trends import EDM, SIGMA_DATA, SMALL_DIT, SMALL_MEDNIST, TREND, flow_teacher, measure_trend
 from course_lib.recipes.tumours import TUMOURS, measure_tissue
 from course_lib.scans import back_projected_scan, scan_ct, scan_mri_by_chance, zero_filled_scan
 from course_lib.schedules import Cosine, Linear, RectifiedFlow
@@ -57,6 +58,7 @@ from course_lib.schedules import Cosine, Linear, RectifiedFlow
 V = partial(DiffusionLoss, Cosine(), "v")
 OF_MASKS = V(concat=1, time_shift=6.0)  # at much noise it must look at the image
 COARSE_NOISE = RegressionLoss(with_coarse_noise, drawn=True)
+FLOW = DiffusionLoss(RectifiedFlow(), "flow", 0.0)
 DISTILLED = DistillationLoss(flow_teacher, RectifiedFlow())
 
 SMALLER = {"channels": (32, 64), "num_res_blocks": 1, "patch": 2}
@@ -162,7 +164,9 @@ ENTRIES = (
     ),
     unet("trend_ddpm", TREND, DiffusionLoss(Linear(), "eps", 0.0), SMALL_MEDNIST, measure_trend, steps=5000),
     entry("trend_edm", "PreconditionedUNet", EDM, EDMLoss(SIGMA_DATA), SMALL_MEDNIST, measure_trend, steps=5000),
-    unet("trend_flow", TREND, DiffusionLoss(RectifiedFlow(), "flow", 0.0), SMALL_MEDNIST, measure_trend, steps=5000),
+    unet("trend_flow", TREND, FLOW, SMALL_MEDNIST, measure_trend, steps=5000),
+    entry("trend_meanflow", "MeanFlowUNet", TREND, MeanFlowLoss(), SMALL_MEDNIST, measure_trend, steps=5000),
+    entry("trend_dit", "DiT", SMALL_DIT, FLOW, SMALL_MEDNIST, measure_trend, steps=5000),
     # four paths of eight states; as long as the others, since the teacher works, too
     unet(
         "trend_student", TREND, DISTILLED, SMALL_MEDNIST, measure_trend, start="trend_flow", steps=1700, batch_size=32

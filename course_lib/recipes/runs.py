@@ -34,12 +34,14 @@ def _placed(net, precision, compiled):
 
 
 def _start(recipe, start, precision, compiled):
-    """The recipe's network with freshly drawn weights, or with those of the shipped network ``start``."""
+    """The recipe's network with freshly drawn weights, or with those of ``start``, a network or the name of one that
+    ships."""
     torch.manual_seed(recipe.seed)
     net = _placed(recipe.fresh(), precision, compiled)
     if start:
+        first = pretrained.load(start) if isinstance(start, str) else start
         try:
-            getattr(net, "start_from", net.load_state_dict)(pretrained.load(start).state_dict())
+            getattr(net, "start_from", net.load_state_dict)(first.state_dict())
         except RuntimeError as error:
             raise ValueError(
                 f"{start} has another architecture than {recipe.name}: start from one of the same"

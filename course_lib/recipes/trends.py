@@ -1,4 +1,4 @@
-"""Four networks of one size, trained for one length of time on the same images: MedNIST at 32 x 32."""
+"""Networks of one size, or of one amount of computation, that see as many of the same images: MedNIST at 32 x 32."""
 
 import functools
 
@@ -7,15 +7,19 @@ from torch.nn import functional as F
 
 from course_lib import datasets, generate, pretrained, runtime, schedules
 from course_lib.images import in_batches, to_tensor
-from course_lib.losses import DistillationLoss
+from course_lib.losses import DistillationLoss, MeanFlowLoss
 from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.recipes import mednist, quality
-from course_lib.samplers import consistency_step, dpmpp_2m_step
+from course_lib.samplers import consistency_step, dpmpp_2m_step, meanflow_step
 
 TREND = {"channels": (32, 32), "num_res_blocks": 1, "patch": 2, "num_classes": 6, "norm_groups": 8}
+#: About as many multiplications an image as the U-Net.
+SMALL_DIT = {"width": 96, "depth": 4, "num_heads": 3, "patch": 4, "num_classes": 6, "image_size": 32}
 SIGMA_DATA = 0.55  # standard deviation of all pixels of the training images
 EDM = TREND | {"sigma_data": SIGMA_DATA}
-STUDENT_NFE = 4
+#: Losses of networks for few steps: name and step of their own sampler, at FEW evaluations.
+OF_FEW_STEPS = {DistillationLoss: ("consistency", consistency_step), MeanFlowLoss: ("meanflow", meanflow_step)}
+FEW = 4
 TREND_SIZE = 32
 SMALL_MEDNIST = mednist.MEDNIST | {
     "load_data": lambda: datasets.mednist_small("train"),
@@ -62,12 +66,12 @@ def small_reference():
 
 def measure_trend(recipe, net):
     """Fréchet distance of 600 samples beside the floor: at 25 evaluations of 2M at noise levels after Karras et al., or
-    for a student at 4 of its own; and the share of samples recognised as their class."""
+    at 4 of its own for a network of few steps; and the share of samples recognised as their class."""
     y, sampling = torch.arange(mednist.FD_IMAGES) % len(recipe.classes), quality.sampling()
     times, step = schedules.karras_levels(recipe.loss.schedule, quality.FD_NFE), dpmpp_2m_step
-    if isinstance(recipe.loss, DistillationLoss):
-        times, step = schedules.uniform_times(STUDENT_NFE)[:-1], consistency_step
-        sampling |= {"network_evaluations": STUDENT_NFE, "sampler": "consistency"}
+    if own := OF_FEW_STEPS.get(type(recipe.loss)):
+        name, step = own
+        times, sampling = schedules.uniform_times(FEW)[:-1], sampling | {"network_evaluations": FEW, "sampler": name}
     drawn = generate.draw_along(recipe.denoiser(net), y, times, step, size=recipe.image_size)
     features, logits = small_judged(drawn)
     reference, floor = small_reference()

@@ -395,7 +395,7 @@ def test_each_recipe_trains_ships_and_is_measured(few_images, monkeypatch):
         assert card["standard_deviation_of_the_data"] == pytest.approx(0.289, abs=0.01)  # of means of 4 uniform bytes
         x_0 = pretrained.load_denoiser(name)(noise(2, 1, 32, 32).float(), 0.5, y=torch.tensor([0, 5]))
         assert x_0.shape == (2, 1, 32, 32) and x_0.abs().max() <= 1
-    assert card["network_evaluations"] == entries.STUDENT_NFE and card["sampler"] == "consistency"
+    assert card["network_evaluations"] == entries.FEW and card["sampler"] == "consistency"
     edm = pretrained.card("trend_edm")
     assert edm["schedule"] == "VarianceExploding" and edm["kind"] == "x0"
     with pytest.raises(ValueError, match="sampler of its own"):

@@ -1,0 +1,84 @@
+"""The record ``13_seeds``: the recipes of ``13_trends`` trained anew with other seeds, so that one can see how far two
+trainings of one recipe lie apart.
+
+Each row is a training of minutes on one core: about two hours in all, with MedNIST in the cache. Checkpoints go to
+``runs/seeds``, and a study that was interrupted goes on from them.
+"""
+
+import dataclasses
+
+from course_lib import pretrained, runtime
+from course_lib.experiments.mednist_sets import JUDGE, classes_in_turn
+from course_lib.experiments.record import rounded
+from course_lib.experiments.study import Study
+from course_lib.experiments.trends import NETWORKS, WAYS, reference
+from course_lib.generate import draw_along
+from course_lib.losses import DistillationLoss
+from course_lib.metrics.distribution import frechet_distance, moments
+from course_lib.recipes import RECIPES
+from course_lib.recipes.mednist import FD_IMAGES
+from course_lib.recipes.runs import precision_of, run, trained
+from course_lib.recipes.trends import TREND_SIZE, small_judged
+
+SEEDS = (0, 1, 2)  # 0 is that of the networks that ship
+FOLDER = "runs/seeds"
+#: The sampler of each method: one for all denoisers but DDPM, whose network fails it, and for few steps its own.
+SAMPLERS = {
+    "flow": "2M",
+    "student": "consistency",
+    "MeanFlow": "MeanFlow",
+    "DiT": "2M",
+    "EDM": "2M",
+    "DDPM": "ancestral",
+}
+
+
+def recipe_of(method, seed, folder=FOLDER):
+    """The recipe of a method with another seed. A student learns from the flow network of its own seed."""
+    shipped = RECIPES[NETWORKS[method]]
+    recipe = dataclasses.replace(shipped, name=f"{shipped.name}_{seed}", seed=seed, start=None)
+    if isinstance(recipe.loss, DistillationLoss):
+        teacher = network_of("flow", seed, folder)
+        loss = dataclasses.replace(recipe.loss, teacher=lambda: RECIPES["trend_flow"].denoiser(teacher))
+        recipe = dataclasses.replace(recipe, loss=loss, start=teacher)
+    return recipe
+
+
+def network_of(method, seed, folder=FOLDER):
+    """The network of a method and a seed: that which ships, or one that is trained here, or was."""
+    if seed == 0:
+        return pretrained.load(NETWORKS[method])
+    recipe = recipe_of(method, seed, folder)
+    for _ in run(recipe, folder, precision_of(recipe)):
+        pass
+    return trained(recipe, folder)[0]
+
+
+def measure(method, seed):
+    """A row: Fréchet distances of 600 images by number of evaluations, and the share recognised as their class."""
+    way, real = WAYS[method, SAMPLERS[method]], reference()
+    denoiser = RECIPES[NETWORKS[method]].denoiser(runtime.placed(network_of(method, seed)))
+    row = {"nfe": [], "frechet_distance": [], "recognised": []}
+    for nfe in way.evaluations:
+        times = way.times(denoiser.schedule, nfe)
+        images = draw_along(denoiser, classes_in_turn(FD_IMAGES), times, way.step, seed, TREND_SIZE)
+        features, logits = small_judged(images)
+        row["nfe"].append(nfe)
+        row["frechet_distance"].append(rounded(frechet_distance(moments(features), real), 3))
+        row["recognised"].append(rounded((logits.argmax(1) == classes_in_turn(FD_IMAGES)).float().mean()))
+    return row, {}
+
+
+def plan(record=None):
+    """The rows, the first seed of all methods first."""
+    return [{"method": method, "seed": seed} for seed in SEEDS for method in SAMPLERS]
+
+
+STUDY = Study(
+    "13_seeds",
+    plan,
+    measure,
+    lambda: ({"images": FD_IMAGES, "precision": runtime.precision_name()}, {}),
+    (JUDGE,),
+    networks=lambda key: [NETWORKS[key["method"]]] if key["seed"] == 0 else [],
+)
