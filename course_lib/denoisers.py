@@ -10,7 +10,7 @@ import torch
 
 from course_lib.arguments import floating, one_of, whole
 from course_lib.predictions import KINDS, to_x0
-from course_lib.schedules import match_dims, schedule_of
+from course_lib.schedules import RectifiedFlow, match_dims, schedule_of
 
 
 class Denoiser:
@@ -186,6 +186,27 @@ class NetworkDenoiser(Denoiser):
         """One of the network's weights, of its type and device; of a function, which has none, x_t."""
         weights = self.net.parameters() if isinstance(self.net, torch.nn.Module) else ()
         return next(iter(weights), x_t)
+
+
+class MaskedDenoiser(Denoiser):
+    """Masked diffusion of labels: D = E[x_0 | x_t], the probabilities of the K labels at each place.
+
+    net : net(x_t, t) -> logits (B, K + 1, ...), of which the last, of "hidden", is left out. x_t (B, K + 1, ...) is as
+    :func:`~course_lib.samplers.unmask_step` has it; a place that is shown keeps its label. The schedule is
+    ``RectifiedFlow``, where the share that is shown is alpha_t = 1 - t.
+    """
+
+    schedule = RectifiedFlow()
+
+    def __init__(self, net):
+        self.net = net
+
+    def __call__(self, x_t, t):
+        floating(x_t=x_t)
+        with torch.no_grad():
+            p = self.net(x_t, t)[:, :-1].softmax(1)
+        hidden = x_t[:, -1:]
+        return torch.cat([hidden * p + x_t[:, :-1], torch.zeros_like(hidden)], 1)
 
 
 class Counted(Denoiser):

@@ -13,7 +13,7 @@ from course_lib.networks import normal_logits
 from course_lib.operators import Blur
 from course_lib.predictions import KINDS, preconditioning, target, to_x0
 from course_lib.samplers import dpmpp_2m_step, noise_like, trajectory
-from course_lib.schedules import RectifiedFlow, VarianceExploding, match_dims, uniform_times
+from course_lib.schedules import BrownianBridge, RectifiedFlow, VarianceExploding, match_dims, uniform_times
 
 
 def stratified_times(n, generator):
@@ -170,6 +170,56 @@ class MeanFlowLoss:
         with torch.autocast(x_t.device.type, enabled=False):
             _, change = torch.func.jvp(lambda x, time: net(x, time, y, s), (x_t, t), (velocity, torch.ones_like(t)))
         return velocity - match_dims(t - s, x_t) * change.to(velocity)
+
+
+@dataclass(frozen=True)
+class BridgeLoss:
+    """L = E || net(x_t, t, y) - x_0 ||^2, the mean over pixels, with x_t = (1 - t) x_0 + t y + sigma_t eps on a bridge
+    between x_0 and the image y; t uniform in [0, 1].
+
+    concat : the last so many channels of the images are y, and the others x_0, as many. Liu et al., I2SB (ICML 2023).
+    """
+
+    schedule: BrownianBridge
+    concat: int = 1
+    kind = "x0"
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and its time (B,). batch: images (B, C, H, W) and anything."""
+        x_0, y = _apart(batch, self.concat)
+        t = stratified_times(len(x_0), generator)
+        x_t = self.schedule.noisy(x_0, noise_like(x_0, generator), t) + match_dims(t, x_0) * y
+        return (net(x_t, t, y) - x_0).square().flatten(1).mean(1), t
+
+
+@dataclass(frozen=True)
+class MaskingLoss:
+    """L = E [ 1/t sum over hidden places of -log p(x_0 | x_t) ] / places, each place hidden with probability t:
+    an upper bound of -log p(x_0) in nats a place, tight for the exact p. Sahoo et al. (NeurIPS 2024), eq. 10, with the
+    share that is shown alpha_t = 1 - t.
+
+    net is as a ``MaskedDenoiser`` takes it.
+    """
+
+    schedule: object = RectifiedFlow()
+
+    def __call__(self, net, batch, generator):
+        """Loss of each example (B,) and its time (B,). batch: labels, 1 in their channel and -1 elsewhere, (B, K, H,
+        W), and anything."""
+        labels = batch[0].argmax(1)
+        t = stratified_times(len(labels), generator).clamp(min=1e-3)
+        x_t, hidden = masked(labels, t, batch[0].shape[1], generator)
+        wrong = torch.nn.functional.cross_entropy(net(x_t, t)[:, :-1].float(), labels, reduction="none")
+        return ((wrong * hidden).flatten(1).mean(1) / t.to(wrong)), t
+
+
+def masked(labels, t, known, generator):
+    """Labels (B, ...) in 0..known - 1, each place hidden with probability t (B,): x_t (B, known + 1, ...) as
+    :func:`~course_lib.samplers.unmask_step` has it, and what is hidden, bool (B, ...)."""
+    uniform = torch.rand(labels.shape, generator=generator)
+    hidden = (uniform < match_dims(t, uniform)).to(labels.device)
+    x_t = torch.nn.functional.one_hot(torch.where(hidden, known, labels), known + 1)
+    return x_t.movedim(-1, 1).float(), hidden
 
 
 @dataclass(frozen=True)

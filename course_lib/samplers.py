@@ -11,6 +11,8 @@ heun_step              none         2      Karras et al. (NeurIPS 2022), Algorit
 dpmpp_2m_step          none         2      Lu et al. (2022), DPM-Solver++, Algorithm 2
 consistency_step       yes          -      Song et al. (ICML 2023), Algorithm 1; for few-step students
 meanflow_step          none         -      Geng et al. (NeurIPS 2025), eq. 12; for mean velocities
+bridge_step            yes          1      Liu et al. (ICML 2023), eq. 4; from an image to an image
+unmask_step            yes          1      Sahoo et al. (NeurIPS 2024), eq. 7; for labels
 =====================  ===========  =====  ====================================================
 
 Every step, one's own too, is a function
@@ -206,6 +208,40 @@ def meanflow_step(denoiser, x_t, t, s, previous=None, generator=None):
     x_0 = denoiser(x_t, t, s=s)
     eps = eps_from_x0(x_t, x_0, schedule.alpha(t), schedule.sigma(t))
     return schedule.alpha(s) * x_0 + schedule.sigma(s) * eps, x_0
+
+
+def bridge_step(denoiser, x_t, t, s, previous=None, generator=None):
+    """One step of a bridge: x_s = (s / t) x_t + (1 - s / t) D + std sqrt(s (t - s) / t) z, the law of a Brownian bridge
+    between D at 0 and x_t at t.
+
+    For a ``denoiser`` of the schedule :class:`~course_lib.schedules.BrownianBridge`; the walk begins at t = 1 with the
+    image y itself. It is :func:`ddpm_step` for x_t - t y, which does not depend on y; so y is not asked for. Liu et
+    al., I2SB (ICML 2023), eq. 4.
+    """
+    schedule = schedule_of(denoiser)
+    falls(t, s)
+    x_0, left = denoiser(x_t, t), s / t
+    std = schedule.std * (s * (1 - left)) ** 0.5
+    return left * x_t + (1 - left) * x_0 + std * noise_like(x_t, generator), x_0
+
+
+def unmask_step(denoiser, x_t, t, s, previous=None, generator=None):
+    """One step of masked diffusion: of the places that are hidden at t each is shown with probability (alpha_s -
+    alpha_t) / (1 - alpha_t), as a label drawn from D there, all independently of each other.
+
+    x_t (B, K + 1, ...) is 1 in the channel of each place's label, or in the last one where it is hidden; D has the
+    probabilities of the labels, E[x_0 | x_t]. alpha_t is the share that is shown at t. Sahoo et al., Simple and
+    effective masked diffusion language models (NeurIPS 2024), eq. 7.
+    """
+    schedule = schedule_of(denoiser)
+    falls(t, s)
+    x_0 = denoiser(x_t, t)
+    chance = (schedule.alpha(s) - schedule.alpha(t)) / (1 - schedule.alpha(t))
+    uniform = torch.rand(2, *x_t[:, :1].shape, generator=generator).to(x_t)
+    label = (x_0.cumsum(1) < uniform[0] * x_0.sum(1, keepdim=True)).sum(1)
+    drawn = torch.nn.functional.one_hot(label, x_t.shape[1]).movedim(-1, 1).to(x_t)
+    shown = (x_t[:, -1:] == 1) & (uniform[1] < chance)
+    return torch.where(shown, drawn, x_t), x_0
 
 
 STEPS = {

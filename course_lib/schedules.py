@@ -169,6 +169,25 @@ class RectifiedFlow(Schedule):
         return _time(t)
 
 
+class BrownianBridge(Schedule):
+    """alpha = 1 - t, sigma = std sqrt(t (1 - t)): of x_t - t y, for bridges from an image x_0 at t = 0 to another, y,
+    at t = 1, where x_t = (1 - t) x_0 + t y + sigma_t eps.
+
+    It has noise at neither end. Li et al., BBDM (CVPR 2023), eq. 4 with their variance; Liu et al., I2SB (ICML 2023).
+    """
+
+    def __init__(self, std=0.5):
+        positive(std=std)
+        self.std = std
+
+    def alpha(self, t):
+        return 1 - _time(t)
+
+    def sigma(self, t):
+        t = _time(t)
+        return self.std * (t * (1 - t)).sqrt()
+
+
 class VarianceExploding(Schedule):
     """alpha_t = 1, sigma_t = sigma_min^(1 - t) sigma_max^t (Song et al., ICLR 2021, sec. 3.4; range of Karras et al.,
     2022)."""

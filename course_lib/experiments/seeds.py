@@ -38,26 +38,28 @@ def recipe_of(method, seed, folder=FOLDER):
     shipped = RECIPES[NETWORKS[method]]
     recipe = dataclasses.replace(shipped, name=f"{shipped.name}_{seed}", seed=seed, start=None)
     if isinstance(recipe.loss, DistillationLoss):
-        teacher = network_of("flow", seed, folder)
+        teacher = shipped_or_trained("flow", seed, folder)
         loss = dataclasses.replace(recipe.loss, teacher=lambda: RECIPES["trend_flow"].denoiser(teacher))
         recipe = dataclasses.replace(recipe, loss=loss, start=teacher)
     return recipe
 
 
-def network_of(method, seed, folder=FOLDER):
-    """The network of a method and a seed: that which ships, or one that is trained here, or was."""
-    if seed == 0:
-        return pretrained.load(NETWORKS[method])
-    recipe = recipe_of(method, seed, folder)
+def network_of(recipe, folder=FOLDER):
+    """The network that a recipe gives: trained here, or from the checkpoint of an earlier call."""
     for _ in run(recipe, folder, precision_of(recipe)):
         pass
     return trained(recipe, folder)[0]
 
 
+def shipped_or_trained(method, seed, folder=FOLDER):
+    """The network of a method and a seed."""
+    return network_of(recipe_of(method, seed, folder), folder) if seed else pretrained.load(NETWORKS[method])
+
+
 def measure(method, seed):
     """A row: Fréchet distances of 600 images by number of evaluations, and the share recognised as their class."""
     way, real = WAYS[method, SAMPLERS[method]], reference()
-    denoiser = RECIPES[NETWORKS[method]].denoiser(runtime.placed(network_of(method, seed)))
+    denoiser = RECIPES[NETWORKS[method]].denoiser(runtime.placed(shipped_or_trained(method, seed)))
     row = {"nfe": [], "frechet_distance": [], "recognised": []}
     for nfe in way.evaluations:
         times = way.times(denoiser.schedule, nfe)
