@@ -49,11 +49,10 @@ def noise_like(x, generator):
 
 
 def falls(t, s):
-    """Raises ValueError unless s < t, for scalars or tensors of one shape: the way of every random step."""
+    """Raises ValueError unless s < t, for scalars or tensors of one shape: the way of every random step, and of
+    MeanFlow's."""
     if not torch.as_tensor(s < t).all():
-        raise ValueError(
-            "a random step goes down, from a time t to an earlier s < t: let the times fall, as from 1 to 0"
-        )
+        raise ValueError("this step goes down, from a time t to an earlier s < t: let the times fall, as from 1 to 0")
 
 
 def _has_signal(schedule, t):
