@@ -17,14 +17,17 @@ from course_lib.applications import classical
 from course_lib.datasets import REAL_FAMILY, rater_chances
 from course_lib.experiments import (
     anomaly,
+    bridge,
     challenges,
     image_to_image,
+    labels,
     lidc,
     persons,
     raw_scan,
     real_challenges,
     real_persons,
     reconstruction,
+    seeds,
     segmentation,
     synthesis,
     trends,
@@ -798,7 +801,7 @@ def of_real_persons(record, tensors):
 
 
 def of_trends(record, tensors):
-    """Four networks of one size and one length of training, by number of evaluations."""
+    """Networks of one size and one length of training, by number of evaluations."""
     rows = {(row["method"], row["sampler"], row["nfe"]): row for row in record["rows"]}
     blocks = []
     single = [way for way in trends.WAYS if way[0] in trends.NETWORKS]
@@ -829,6 +832,61 @@ def of_trends(record, tensors):
         tables="\n\n".join(blocks),
         missing=missing(["{} with {} at {}".format(*which) for which in wanted if which not in rows]),
     )
+
+
+def over_seeds(values, digits=2):
+    """Mean of a value of several trainings, its least and its largest, as text."""
+    ends = (number(end, digits) for end in (min(values), max(values)))
+    return f"{average(values, digits)} ({' to '.join(ends)})" if len(values) > 1 else number(values[0], digits)
+
+
+def by_evaluations(record, key, digits=2):
+    """A table of a value of methods trained several times, by number of evaluations."""
+    methods = list(dict.fromkeys(row["method"] for row in record["rows"]))
+    rows = {method: [row for row in record["rows"] if row["method"] == method] for method in methods}
+    counts = sorted({nfe for row in record["rows"] for nfe in row["nfe"]})
+    lines = [
+        [method]
+        + [
+            over_seeds([row[key][row["nfe"].index(nfe)] for row in rows[method]], digits)
+            if nfe in rows[method][0]["nfe"]
+            else NONE
+            for nfe in counts
+        ]
+        for method in methods
+    ]
+    return table(["", *counts], lines)
+
+
+def absent(study, record):
+    """What to say of the rows of methods and seeds that a record lacks."""
+    there = {(row["method"], row["seed"]) for row in record["rows"]}
+    wanted = [(key["method"], key["seed"]) for key in study.plan()]
+    return missing(["{}, seed {}".format(*which) for which in wanted if which not in there])
+
+
+def of_seeds(record, tensors):
+    """The same recipes, trained anew."""
+    distances, missing = by_evaluations(record, "frechet_distance"), absent(seeds.STUDY, record)
+    return filled("seeds", record=record, distances=distances, missing=missing)
+
+
+def of_bridge(record, tensors):
+    """Low dose to full dose on real CT."""
+    keys = {"psnr": 2, "detail": 2, "frechet_distance": 1}
+    tables = {key: by_evaluations(record, key, digits) for key, digits in keys.items()}
+    low = {key: number(record["low dose"][key], digits) for key, digits in keys.items()}
+    return filled("bridge", record=record, low=low, **tables, missing=absent(bridge.STUDY, record))
+
+
+def of_labels(record, tensors):
+    """Maps of labels by masked and by Gaussian diffusion."""
+    keys = {"frechet_distance": 3, "in_one_piece": 2, "area_spread": 0}
+    tables = {key: by_evaluations(record, key, digits) for key, digits in keys.items()}
+    real = {key: number(record["real"][key], digits) for key, digits in keys.items()}
+    nats = [row["nats"] for row in record["rows"] if "nats" in row]
+    nats = over_seeds(nats, 0) if nats else NONE
+    return filled("labels", record=record, real=real, nats=nats, **tables, missing=absent(labels.STUDY, record))
 
 
 # ---- Notebook 14 -----------------------------------------------------------------------------------------------------
@@ -960,6 +1018,9 @@ REPORTS = {
     "12_image_to_image": ("More applications", of_image_to_image),
     "12_real_persons": ("More applications: three real persons", of_real_persons),
     "13_trends": ("Trends", of_trends),
+    "13_seeds": ("Trends: other seeds", of_seeds),
+    "13_bridge": ("Trends: a bridge from low dose to full dose", of_bridge),
+    "13_labels": ("Trends: maps of labels", of_labels),
     "14_challenges": ("Open challenges", of_challenges),
     "14_real_challenges": ("Open challenges: real lesions, real readers", of_real_challenges),
 }

@@ -10,14 +10,17 @@ import torch
 from course_lib import experiments
 from course_lib.experiments import (
     anomaly,
+    bridge,
     challenges,
     image_to_image,
+    labels,
     lidc,
     persons,
     raw_scan,
     real_persons,
     reconstruction,
     report,
+    seeds,
     segmentation,
     synthesis,
     trends,
@@ -550,6 +553,50 @@ def test_trends():
     assert len(lines) == len(plan) - 1 and "Floor: 0.40 to 0.60, 3 sets" in blocks[1]
     assert "Unseen images, of the test split: 1.90 to 2.10." in blocks[1]
     assert blocks[-1] == f"*Not in the record yet: {trends.MENDED} with ancestral at 15.*"
+
+
+def of_seeds(study, nfe, **values):
+    """A record of a study of methods and seeds, but for its last row: value + seed at the first number of evaluations,
+    and twice that at the second; of a method that was only asked once, that."""
+    rows = []
+    for key in study.plan()[:-1]:
+        counts = [1] if key["method"] == "regression" else nfe
+        found = {name: [(value + key["seed"]) * (k + 1) for k in range(len(counts))] for name, value in values.items()}
+        rows.append(key | {"nfe": counts} | found)
+    return {"rows": rows, "images": 600}
+
+
+def test_seeds():
+    blocks = blocks_of(report.of_seeds(of_seeds(seeds.STUDY, [1, 4], frechet_distance=2.0), {}))
+    (found,) = tables(blocks)
+    assert set(found) == set(seeds.SAMPLERS)
+    assert found["flow"] == {"": "flow", "1": "3.00 (2.00 to 4.00)", "4": "6.00 (4.00 to 8.00)"}
+    assert found["DDPM"]["1"] == "2.50 (2.00 to 3.00)", "its last seed is missing"
+    assert blocks[-1] == "*Not in the record yet: DDPM, seed 2.*"
+
+
+def test_bridge():
+    record = of_seeds(bridge.STUDY, [1, 50], psnr=20.0, detail=0.5, frechet_distance=7.0)
+    record |= {"persons": 81, "noise": 0.3, "unseen": 4.8}
+    record["low dose"] = {"psnr": 17.715, "detail": 9.0456, "frechet_distance": 136.02}
+    text = report.of_bridge(record, {})
+    psnr, detail, distance = tables(blocks_of(text))
+    assert psnr["regression"] == {"": "regression", "1": "21.00 (20.00 to 22.00)", "50": report.NONE}
+    assert detail["bridge"]["50"] == "2.00 (1.00 to 3.00)" and distance["beside"]["1"] == "8.0 (7.0 to 9.0)"
+    assert "low-dose images have 17.7" in text and "the low-dose images 136.0" in text and "81 persons" in text
+
+
+def test_labels():
+    record = of_seeds(labels.STUDY, [1, 8], frechet_distance=0.5, in_one_piece=0.25, area_spread=80.0)
+    for row in record["rows"]:
+        row |= {"nats": 100.0 + row["seed"]} if row["method"] == "masked" else {}
+    record["real"] = {"frechet_distance": 0.029, "in_one_piece": 0.81, "area_spread": 81.7}
+    record["nats"] = {"place by place": 284.0, "uniform": 1687.5}
+    text = report.of_labels(record, {})
+    distance, pieces, spread = tables(blocks_of(text))
+    assert distance["masked"]["8"] == "3.000 (1.000 to 5.000)" and pieces["Gaussian"]["1"] == "0.75 (0.25 to 1.25)"
+    assert spread["masked"]["1"] == "81 (80 to 82)" and "network: 101 (100 to 102) nats" in text
+    assert text.endswith("*Not in the record yet: Gaussian, seed 2.*")
 
 
 def test_challenges():
