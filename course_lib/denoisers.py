@@ -193,18 +193,19 @@ class MaskedDenoiser(Denoiser):
 
     net : net(x_t, t) -> logits (B, K + 1, ...), of which the last, of "hidden", is left out. x_t (B, K + 1, ...) is as
     :func:`~course_lib.samplers.unmask_step` has it; a place that is shown keeps its label. The schedule is
-    ``RectifiedFlow``, where the share that is shown is alpha_t = 1 - t.
+    ``RectifiedFlow``, where the share that is shown is alpha_t = 1 - t. precision : as for :class:`NetworkDenoiser`.
     """
 
     schedule = RectifiedFlow()
 
-    def __init__(self, net):
-        self.net = net
+    def __init__(self, net, precision=torch.float32):
+        self.net, self.precision = net, precision
 
     def __call__(self, x_t, t):
         floating(x_t=x_t)
-        with torch.no_grad():
-            p = self.net(x_t, t)[:, :-1].softmax(1)
+        faster = torch.autocast(x_t.device.type, dtype=self.precision, enabled=self.precision != torch.float32)
+        with torch.no_grad(), faster:
+            p = self.net(x_t, t)[:, :-1].to(x_t).softmax(1)
         hidden = x_t[:, -1:]
         return torch.cat([hidden * p + x_t[:, :-1], torch.zeros_like(hidden)], 1)
 

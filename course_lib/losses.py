@@ -129,8 +129,8 @@ class MeanFlowLoss:
     derivative along a direction besides (forward mode).
 
     t and s are the larger and the smaller of two logistic normal times, ln(t / (1 - t)) ~ N(mean, std^2); the paper's
-    share of s < t is a quarter on ImageNet, three quarters on CIFAR-10. Each example's loss is divided by its own value + 1e-3, as constants (eq. 22 with p = 1), so that none outweighs the
-    others.
+    share of s < t is a quarter on ImageNet, three quarters on CIFAR-10. Each example's loss is divided by its own value
+    + 1e-3, as constants (eq. 22 with p = 1), so that none outweighs the others.
     """
 
     apart: float = 0.75

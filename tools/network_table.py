@@ -79,6 +79,8 @@ NETWORKS = {
     "trend_edm": ("the same by EDM", OF_TRENDS),
     "trend_flow": ("the same by flow matching", OF_TRENDS),
     "trend_student": ("the student of `trend_flow`, for few evaluations", OF_TRENDS),
+    "trend_meanflow": ("the same by MeanFlow, for few evaluations", OF_TRENDS),
+    "trend_dit": ("the same by flow matching, with a transformer", OF_TRENDS),
     "brain": (
         "unconditional diffusion of healthy T1 slices, 96 x 96",
         OF_BRAINS + "; mean areas of CSF, grey and white matter "

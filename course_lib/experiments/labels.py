@@ -26,7 +26,7 @@ from course_lib.recipes.recipe import MUON, unet
 from course_lib.samplers import sample, unmask_step
 from course_lib.schedules import Cosine, uniform_times
 
-EVALUATIONS = (1, 2, 4, 8, 15, 50, 200)
+EVALUATIONS = {"masked": (1, 2, 4, 8, 15, 50, 200), "Gaussian": (1, 2, 4, 8, 15, 50)}
 LABELS = ("background", "anterior", "posterior")
 IMAGES, SHOWN = 525, 6  # as many as there are real maps for a test
 LOSSES = {"masked": MaskingLoss(), "Gaussian": DiffusionLoss(Cosine(), "v")}
@@ -54,7 +54,8 @@ def drawn(method, net, n, nfe, seed=0):
         return generate(denoiser, noise, nfe=nfe).argmax(1)
     hidden = torch.zeros(n, 4, 48, 32)
     hidden[:, -1] = 1
-    return sample(MaskedDenoiser(net), hidden, uniform_times(nfe), unmask_step, generator).argmax(1)
+    denoiser = MaskedDenoiser(net, runtime.precision())
+    return sample(denoiser, hidden, uniform_times(nfe), unmask_step, generator).argmax(1)
 
 
 def shares(labels):
@@ -80,7 +81,7 @@ def judged(labels):
     }
 
 
-def nats(net, repeats=8):
+def nats(net, repeats=4):
     """The bound of -log p of the test maps, in nats a map, by a masked network: mean over ``repeats`` times a map."""
     generator, x = runtime.seeded(0), maps("test")
     with torch.no_grad():
@@ -97,7 +98,7 @@ def place_by_place():
 def measure(method, seed):
     """A row: what :func:`judged` says, by number of evaluations; nats; and the first maps of the first seed."""
     net = runtime.placed(network_of(recipe_of(method, seed), FOLDER))
-    sets = {nfe: drawn(method, net, IMAGES, nfe, seed) for nfe in EVALUATIONS}
+    sets = {nfe: drawn(method, net, IMAGES, nfe, seed) for nfe in EVALUATIONS[method]}
     found = {nfe: judged(labels) for nfe, labels in sets.items()}
     row = {"nfe": list(found)} | {key: [of[key] for of in found.values()] for key in found[1]}
     row |= {"nats": nats(net)} if method == "masked" else {}

@@ -1,7 +1,7 @@
 """The record ``13_seeds``: the recipes of ``13_trends`` trained anew with other seeds, so that one can see how far two
 trainings of one recipe lie apart.
 
-Each row is a training of minutes on one core: about two hours in all, with MedNIST in the cache. Checkpoints go to
+Each row is a training of minutes on one core: about an hour in all, with MedNIST in the cache. Checkpoints go to
 ``runs/seeds``, and a study that was interrupted goes on from them.
 """
 
@@ -22,15 +22,8 @@ from course_lib.recipes.trends import TREND_SIZE, small_judged
 
 SEEDS = (0, 1, 2)  # 0 is that of the networks that ship
 FOLDER = "runs/seeds"
-#: The sampler of each method: one for all denoisers but DDPM, whose network fails it, and for few steps its own.
-SAMPLERS = {
-    "flow": "2M",
-    "student": "consistency",
-    "MeanFlow": "MeanFlow",
-    "DiT": "2M",
-    "EDM": "2M",
-    "DDPM": "ancestral",
-}
+#: The methods and their samplers: one for all denoisers, and for few steps its own.
+SAMPLERS = {"flow": "2M", "DiT": "2M", "student": "consistency", "MeanFlow": "MeanFlow"}
 
 
 def recipe_of(method, seed, folder=FOLDER):

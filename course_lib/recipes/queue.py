@@ -161,7 +161,7 @@ QUEUE = (
     ),
     Entry("mednist_noisy_classifier", 200_000, 1_000_000, start="mednist_noisy_classifier", share=0.5),
     *(Entry(f"lesion_unet_{k}", 300_000, 2_000_000, share=0.2) for k in range(5)),  # as many as lesion_raters
-    *(Entry(f"trend_{name}", 400_000, 3_000_000, share=0.5) for name in ("ddpm", "edm", "flow")),
+    *(Entry(f"trend_{name}", 400_000, 3_000_000, share=0.5) for name in ("ddpm", "edm", "flow", "meanflow", "dit")),
     Entry("trend_student", 300_000, 2_000_000, after=("trend_flow",), share=0.5),
     # the rest at the end, since their data are optional
     # equally many readings for all; other persons' readings are at an energy distance of 0.29

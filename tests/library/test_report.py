@@ -571,8 +571,8 @@ def test_seeds():
     (found,) = tables(blocks)
     assert set(found) == set(seeds.SAMPLERS)
     assert found["flow"] == {"": "flow", "1": "3.00 (2.00 to 4.00)", "4": "6.00 (4.00 to 8.00)"}
-    assert found["DDPM"]["1"] == "2.50 (2.00 to 3.00)", "its last seed is missing"
-    assert blocks[-1] == "*Not in the record yet: DDPM, seed 2.*"
+    assert found["MeanFlow"]["1"] == "2.50 (2.00 to 3.00)", "its last seed is missing"
+    assert blocks[-1] == "*Not in the record yet: MeanFlow, seed 2.*"
 
 
 def test_bridge():
