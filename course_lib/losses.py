@@ -124,13 +124,13 @@ class MeanFlowLoss:
         target = velocity - (t - s) du/dt,    velocity = eps - x_0,
 
     where du/dt = velocity . grad_x u + d u / d t follows the line through x_t, and no gradient flows through the target
-    (Geng et al., NeurIPS 2025, eq. 10 and 11). u is net(x_t, t, y, s), a ``MeanFlowUNet``. Where s = t the target is
+    (Geng et al., NeurIPS 2025). u is net(x_t, t, y, s), a ``MeanFlowUNet``. Where s = t the target is
     the velocity, and u that of flow matching; where s < t, for a share ``apart`` of the examples, it takes one
     derivative along a direction besides (forward mode).
 
     t and s are the larger and the smaller of two logistic normal times, ln(t / (1 - t)) ~ N(mean, std^2); the paper's
     share of s < t is a quarter on ImageNet, three quarters on CIFAR-10. Each example's loss is divided by its own value
-    + 1e-3, as constants (eq. 22 with p = 1), so that none outweighs the others.
+    + 1e-3, as constants (their adaptive weight with p = 1), so that none outweighs the others.
     """
 
     apart: float = 0.75
@@ -195,7 +195,7 @@ class BridgeLoss:
 @dataclass(frozen=True)
 class MaskingLoss:
     """L = E [ 1/t sum over hidden places of -log p(x_0 | x_t) ] / places, each place hidden with probability t:
-    an upper bound of -log p(x_0) in nats a place, tight for the exact p. Sahoo et al. (NeurIPS 2024), eq. 10, with the
+    an upper bound of -log p(x_0) in nats a place, tight for the exact p. Sahoo et al. (NeurIPS 2024), with the
     share that is shown alpha_t = 1 - t.
 
     net is as a ``MaskedDenoiser`` takes it.

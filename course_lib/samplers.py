@@ -10,9 +10,9 @@ euler_step             none         1      Karras et al. (NeurIPS 2022), Algorit
 heun_step              none         2      Karras et al. (NeurIPS 2022), Algorithm 1
 dpmpp_2m_step          none         2      Lu et al. (2022), DPM-Solver++, Algorithm 2
 consistency_step       yes          -      Song et al. (ICML 2023), Algorithm 1; for few-step students
-meanflow_step          none         -      Geng et al. (NeurIPS 2025), eq. 12; for mean velocities
-bridge_step            yes          1      Liu et al. (ICML 2023), eq. 4; from an image to an image
-unmask_step            yes          1      Sahoo et al. (NeurIPS 2024), eq. 7; for labels
+meanflow_step          none         -      Geng et al. (NeurIPS 2025); for mean velocities
+bridge_step            yes          1      Liu et al. (ICML 2023); from an image to an image
+unmask_step            yes          1      Sahoo et al. (NeurIPS 2024); for labels
 =====================  ===========  =====  ====================================================
 
 Every step, one's own too, is a function
@@ -200,7 +200,7 @@ def meanflow_step(denoiser, x_t, t, s, previous=None, generator=None):
 
     For a ``denoiser`` of the schedule ``RectifiedFlow`` that is told where the step ends, and answers x_t - t u, where
     a mean velocity u that held on to 0 would lead; for s = 0, the end of the path. With that in place of D, DDIM's
-    step. Geng et al. (NeurIPS 2025), eq. 12.
+    step. Geng et al. (NeurIPS 2025).
     """
     schedule = schedule_of(denoiser)
     falls(t, s)
@@ -215,7 +215,7 @@ def bridge_step(denoiser, x_t, t, s, previous=None, generator=None):
 
     For a ``denoiser`` of the schedule :class:`~course_lib.schedules.BrownianBridge`; the walk begins at t = 1 with the
     image y itself. It is :func:`ddpm_step` for x_t - t y, which does not depend on y; so y is not asked for. Liu et
-    al., I2SB (ICML 2023), eq. 4.
+    al., I2SB (ICML 2023).
     """
     schedule = schedule_of(denoiser)
     falls(t, s)
@@ -230,7 +230,7 @@ def unmask_step(denoiser, x_t, t, s, previous=None, generator=None):
 
     x_t (B, K + 1, ...) is 1 in the channel of each place's label, or in the last one where it is hidden; D has the
     probabilities of the labels, E[x_0 | x_t]. alpha_t is the share that is shown at t. Sahoo et al., Simple and
-    effective masked diffusion language models (NeurIPS 2024), eq. 7.
+    effective masked diffusion language models (NeurIPS 2024).
     """
     schedule = schedule_of(denoiser)
     falls(t, s)

@@ -173,7 +173,7 @@ class BrownianBridge(Schedule):
     """alpha = 1 - t, sigma = std sqrt(t (1 - t)): of x_t - t y, for bridges from an image x_0 at t = 0 to another, y,
     at t = 1, where x_t = (1 - t) x_0 + t y + sigma_t eps.
 
-    It has noise at neither end. Li et al., BBDM (CVPR 2023), eq. 4 with their variance; Liu et al., I2SB (ICML 2023).
+    It has noise at neither end. Li et al., BBDM (CVPR 2023); Liu et al., I2SB (ICML 2023).
     """
 
     def __init__(self, std=0.5):
