@@ -17,6 +17,7 @@ from course_lib.applications import classical
 from course_lib.datasets import REAL_FAMILY, rater_chances
 from course_lib.experiments import (
     anomaly,
+    audits,
     bridge,
     challenges,
     image_to_image,
@@ -1003,6 +1004,36 @@ def of_real_challenges(record, tensors):
     )
 
 
+def of_audits(record, tensors):
+    """Made scanners, error bars in lesions, and membership inference."""
+    rows = {(row["kind"], row["name"], row["method"]): row for row in audits.STUDY.fresh(record)}
+    keys = [tuple(key.values()) for key in audits.plan()]
+    there = [key for key in keys if key in rows]
+    scanners = [
+        [f"{name}: {method}", interval(rows["scanner", name, method]["psnr"]), covered(rows["scanner", name, method])]
+        for kind, name, method in there
+        if kind == "scanner"
+    ]
+    members = []
+    for kind, name, method in there:
+        if kind == "membership":
+            known, others = (-np.array(rows[kind, name, method][key]) for key in ("members", "others"))
+            members.append([name, *(number(of_two(k, o)) for k, o in zip(known, others))])
+    at = [f"log-SNR {level:g}" for level in record["log_snr"]]
+    return filled(
+        "audits",
+        record=record,
+        scanners=table(["", "PSNR, dB ↑", "coverage, %"], scanners),
+        members=table(["", *at], members),
+        missing=missing(["; ".join(filter(None, key)) for key in keys if key not in rows]),
+    )
+
+
+def of_two(known, others):
+    """AUROC of scores (N,) of those known against (M,) of others."""
+    return auroc(np.concatenate([known, others]), np.arange(len(known) + len(others)) < len(known))
+
+
 # ---- The page --------------------------------------------------------------------------------------------------------
 
 #: name of a record -> title of its section, report (record, tensors) -> its text.
@@ -1022,6 +1053,7 @@ REPORTS = {
     "13_bridge": ("Trends: a bridge from low dose to full dose", of_bridge),
     "13_labels": ("Trends: maps of labels", of_labels),
     "14_challenges": ("Open challenges", of_challenges),
+    "14_audits": ("Open challenges: two made scanners, members", of_audits),
     "14_real_challenges": ("Open challenges: real lesions, real readers", of_real_challenges),
 }
 

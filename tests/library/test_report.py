@@ -10,6 +10,7 @@ import torch
 from course_lib import experiments
 from course_lib.experiments import (
     anomaly,
+    audits,
     bridge,
     challenges,
     image_to_image,
@@ -581,8 +582,8 @@ def test_bridge():
     record["low dose"] = {"psnr": 17.715, "detail": 9.0456, "frechet_distance": 136.02}
     text = report.of_bridge(record, {})
     psnr, detail, distance = tables(blocks_of(text))
-    assert psnr["regression"] == {"": "regression", "1": "21.00 (20.00 to 22.00)", "50": report.NONE}
-    assert detail["bridge"]["50"] == "2.00 (1.00 to 3.00)" and distance["beside"]["1"] == "8.0 (7.0 to 9.0)"
+    assert psnr["regression"] == {"": "regression", "1": "20.50 (20.00 to 21.00)", "50": report.NONE}
+    assert detail["bridge"]["50"] == "1.00" and distance["beside"]["1"] == "7.5 (7.0 to 8.0)"
     assert "low-dose images have 17.7" in text and "the low-dose images 136.0" in text and "81 persons" in text
 
 
@@ -597,6 +598,22 @@ def test_labels():
     assert distance["masked"]["8"] == "3.000 (1.000 to 5.000)" and pieces["Gaussian"]["1"] == "0.75 (0.25 to 1.25)"
     assert spread["masked"]["1"] == "81 (80 to 82)" and "network: 101 (100 to 102) nats" in text
     assert text.endswith("*Not in the record yet: Gaussian, seed 2.*")
+
+
+def test_audits():
+    rows = []
+    for key in audits.plan()[:-1]:
+        of = {"scanner": {"psnr": [20.0, 22.0]}, "lesion": {}}
+        # two of three pairs of a member and another in the right order, then all, then none
+        of["membership"] = {"members": [[1.0, 3.0], [1.0, 1.0], [2.0, 2.0]], "others": [[2.0], [3.0], [1.0]]}
+        found = of[key["kind"]] | ({"coverage": [0.5, 0.7]} if key["method"] == "DiffPIR" else {})
+        rows.append(key | found | {"needs": audits.STUDY.needs(key)})
+    record = {"rows": rows, "subjects": 2, "samples": 4, "log_snr": [2.0, 0.0, -2.0]}
+    scanners, members = tables(blocks_of(report.of_audits(record, {})))
+    assert first(scanners["softer: TV"]["PSNR, dB ↑"]) == 21 and scanners["softer: TV"]["coverage, %"] == report.NONE
+    assert first(scanners["noisier: DiffPIR"]["coverage, %"]) == 60
+    found = {name: list(line.values())[1:] for name, line in members.items()}
+    assert set(map(tuple, found.values())) == {("0.50", "1.00", "0.00")}
 
 
 def test_challenges():
