@@ -10,6 +10,7 @@ import torch
 from course_lib import pretrained, runtime
 from course_lib.checkpoints import core_seconds, load_checkpoint, read_checkpoint, save_checkpoint
 from course_lib.eight_bits import rounded
+from course_lib.networks import MeanFlowUNet
 from course_lib.training import Batches, progress, train
 
 CHECKPOINT_SECONDS = 120
@@ -27,10 +28,11 @@ def is_main_process():
 
 def _placed(net, precision, compiled):
     """net on this machine's device, its weights in the order in which it trains fastest: on a CPU in bfloat16 the plain
-    one, since PyTorch's group normalisation goes backward twenty times slower in channels-last order."""
+    one, since PyTorch's group normalisation goes backward twenty times slower in channels-last order; so are a MeanFlow's, as
+    derivatives in forward mode do not know that order."""
     net = runtime.placed(net)
-    plain = runtime.device() == "cpu" and precision == torch.bfloat16 and not compiled
-    return net.to(memory_format=torch.contiguous_format) if plain else net
+    slow = runtime.device() == "cpu" and precision == torch.bfloat16 and not compiled
+    return net.to(memory_format=torch.contiguous_format) if slow or isinstance(net, MeanFlowUNet) else net
 
 
 def _start(recipe, start, precision, compiled):
@@ -62,6 +64,7 @@ def run(recipe, folder, precision, start=None, compiled=False):
     a folder that cannot be written, and as :func:`~course_lib.training.train`.
     """
     _check_folder(folder)
+    compiled = compiled and recipe.network != MeanFlowUNet.__name__  # nor can derivatives in forward mode be compiled
     net = _start(recipe, start or recipe.start, precision, compiled)
     about = {"recipe": recipe.name, "network_args": recipe.network_args}
     if recipe.base:

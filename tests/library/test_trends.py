@@ -41,7 +41,7 @@ class Pixels(Denoiser):
     def levels(self, x_t, t):
         return (schedules.match_dims(c, x_t) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
 
-    def __call__(self, x_t, t, y=None):
+    def __call__(self, x_t, t, y=None, **told):
         alpha, sigma = self.levels(x_t, t)
         gain = alpha * self.std**2 / (alpha**2 * self.std**2 + sigma**2)
         return self.mean + gain * (x_t - alpha * self.mean)
@@ -383,8 +383,8 @@ def test_each_recipe_trains_ships_and_is_measured(few_images, monkeypatch):
     """One after the other, as the student needs its teacher."""
     for name in trends.NETWORKS.values():
         recipe = RECIPES[name]
-        assert {k: recipe.network_args[k] for k in entries.TREND} == entries.TREND
-        args = recipe.network_args | TINY
+        args = recipe.network_args | ({"width": 12, "depth": 1} if name == "trend_dit" else TINY)
+        assert name == "trend_dit" or {k: recipe.network_args[k] for k in entries.TREND} == entries.TREND
         recipe = dataclasses.replace(recipe, network_args=args, batch_size=16, steps=2)
         for _ in runs.run(recipe, few_images, torch.float32):
             pass
@@ -395,7 +395,8 @@ def test_each_recipe_trains_ships_and_is_measured(few_images, monkeypatch):
         assert card["standard_deviation_of_the_data"] == pytest.approx(0.289, abs=0.01)  # of means of 4 uniform bytes
         x_0 = pretrained.load_denoiser(name)(noise(2, 1, 32, 32).float(), 0.5, y=torch.tensor([0, 5]))
         assert x_0.shape == (2, 1, 32, 32) and x_0.abs().max() <= 1
-    assert card["network_evaluations"] == entries.FEW and card["sampler"] == "consistency"
+        few = {"trend_student": "consistency", "trend_meanflow": "meanflow"}.get(name)
+        assert not few or (card["network_evaluations"] == entries.FEW and card["sampler"] == few)
     edm = pretrained.card("trend_edm")
     assert edm["schedule"] == "VarianceExploding" and edm["kind"] == "x0"
     with pytest.raises(ValueError, match="sampler of its own"):
@@ -416,7 +417,7 @@ def resumed_record(folder, monkeypatch):
     run(few)
     record = experiments.load("13_trends")
     assert [{key: row[key] for key in wanted[0]} for row in record["rows"]] == wanted
-    assert experiments.tensors("13_trends")["EDM, Heun, 3"].shape == (12, 32, 32)
+    assert experiments.tensors("13_trends")["EDM, Heun, 3"].shape == (6, 32, 32)
     assert len(record["test_split"]) == 5 and all(math.isfinite(value) for value in record["test_split"])
     record["rows"][1]["needs"] = {"trend_edm": "another"}
     experiments.record.path("13_trends").write_text(json.dumps(record))
@@ -478,9 +479,11 @@ def test_record_is_whole_and_of_the_networks_that_are_here():
         assert row["needs"] == pretrained.sha256_of(trends.WAYS[row["method"], row["sampler"]].networks)
 
 
-@pytest.mark.parametrize("which", [("flow", "Euler", 4), ("student", "consistency", 1), ("EDM", "2M", 4)])
+@pytest.mark.parametrize(
+    "which", [("flow", "Euler", 4), ("student", "consistency", 1), ("EDM", "2M", 4), ("DiT", "2M", 2)]
+)
 def test_images_of_a_row_can_be_drawn_again(which):
-    """The first twelve of its six hundred, but for the precision of this machine."""
+    """The first six of its six hundred, but for the precision of this machine."""
     images, _ = trends.draw_set(*which, n=trends.SHOWN)
     stored = experiments.tensors("13_trends")["{}, {}, {}".format(*which)].float() / 127.5 - 1
     assert float((images - stored).abs().mean()) < 0.03
