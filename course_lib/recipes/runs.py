@@ -28,8 +28,8 @@ def is_main_process():
 
 def _placed(net, precision, compiled):
     """net on this machine's device, its weights in the order in which it trains fastest: on a CPU in bfloat16 the plain
-    one, since PyTorch's group normalisation goes backward twenty times slower in channels-last order; so are a MeanFlow's, as
-    derivatives in forward mode do not know that order."""
+    one, since PyTorch's group normalisation goes backward twenty times slower in channels-last order; and so for a
+    MeanFlow, as derivatives in forward mode do not know that order."""
     net = runtime.placed(net)
     slow = runtime.device() == "cpu" and precision == torch.bfloat16 and not compiled
     return net.to(memory_format=torch.contiguous_format) if slow or isinstance(net, MeanFlowUNet) else net

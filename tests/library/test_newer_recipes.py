@@ -199,7 +199,10 @@ def test_u_net_and_transformer_compute_about_as_much():
         with FlopCounterMode(display=False) as counter:
             build(name, **arguments)(torch.zeros(1, 1, 32, 32), 0.5, torch.tensor([1]))
         counts[name] = counter.get_total_flops()
-    assert counts["DiT"] == pytest.approx(counts["DiffusionUNet"], rel=0.15)
+    # the counter passes over PyTorch's fused attention: two products of all pairs of tokens a block, 2 flops each
+    tokens = (SMALL_DIT["image_size"] // SMALL_DIT["patch"]) ** 2
+    counts["DiT"] += SMALL_DIT["depth"] * 2 * 2 * tokens**2 * SMALL_DIT["width"]
+    assert [round(count / 1e6) for count in counts.values()] == [66, 64], "as notebook 13 states"
 
 
 # ---- Bridges ---------------------------------------------------------------------------------------------------------
