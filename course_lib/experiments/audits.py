@@ -94,9 +94,7 @@ def denoiser_of(name, folder="runs"):
     if name == SHIPPED:
         return pretrained.load_denoiser(name, clip=False), datasets.BRAIN_SIZE
     recipe = RECIPES[name]
-    for _ in runs.run(recipe, folder, runtime.precision()):
-        pass
-    net, _ = runs.trained(recipe, folder)
+    net, _ = runs.finished(recipe, folder)
     return recipe.denoiser(runtime.placed(net), clip=False), copies.SIZE
 
 

@@ -10,23 +10,25 @@ import functools
 import numpy as np
 import torch
 
-from course_lib import datasets, pretrained, runtime
-from course_lib.experiments.mednist_sets import JUDGE
+from course_lib import datasets, runtime
+from course_lib.experiments.mednist_sets import JUDGE, features_of
 from course_lib.experiments.record import as_bytes, rounded
-from course_lib.experiments.seeds import FOLDER, network_of
+from course_lib.experiments.seeds import FOLDER
 from course_lib.experiments.study import Study
+from course_lib.experiments.trends import EVALUATIONS
 from course_lib.images import in_batches, to_tensor
 from course_lib.losses import BridgeLoss, DiffusionLoss, RegressionLoss
 from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.metrics.images import psnr
 from course_lib.metrics.intervals import means_of
 from course_lib.operators import Blur
+from course_lib.recipes import SMALLER
 from course_lib.recipes.nodules import READINGS
 from course_lib.recipes.recipe import MUON, unet
+from course_lib.recipes.runs import finished
 from course_lib.samplers import bridge_step, dpmpp_2m_step, noise_like, sample
 from course_lib.schedules import BrownianBridge, RectifiedFlow, karras_levels, uniform_times
 
-EVALUATIONS = (1, 2, 4, 8, 15, 50)
 NOISE = 0.3  # standard deviation of the low dose's noise, where the grey values of a crop reach from -1 to 1
 SEEDS = (0, 1)
 SHOWN = 2
@@ -62,7 +64,7 @@ def recipe_of(method, seed):
     """What is trained for a row: one U-Net for all, told the low-dose image beside x_t, or in its place, and 48,000
     images."""
     data = READINGS | {"load_data": lambda: (pairs("train")[0].numpy(), None), "batch_size": 32}
-    network = {"channels": (32, 64), "num_res_blocks": 1, "patch": 2, "concat": int(method != "regression")}
+    network = SMALLER | {"concat": int(method != "regression")}
     return unet(f"bridge_{method}_{seed}", network, LOSSES[method], data, None, steps=1500, seed=seed, **MUON)
 
 
@@ -89,26 +91,21 @@ def judged(x, x_0, persons):
         "psnr": rounded(by_person.mean()),
         "psnr_error": rounded(by_person.std() / len(by_person) ** 0.5),
         "detail": rounded(fine / real),
-        "frechet_distance": rounded(frechet_distance(moments(features(x)), reference()), 3),
+        "frechet_distance": rounded(frechet_distance(moments(features_of(x)), reference()), 3),
     }
-
-
-def features(x):
-    """Features (N, F) of images (N, 1, H, W), by the course's judge of MedNIST."""
-    return in_batches(pretrained.load(JUDGE).features, x)
 
 
 @functools.cache
 def reference():
     """Moments of the features of the training images at full dose."""
-    return moments(features(pairs("train")[0][:, :1]))
+    return moments(features_of(pairs("train")[0][:, :1]))
 
 
 def measure(method, seed):
     """A row: what :func:`judged` says, by number of evaluations; and the first images of the first seed."""
     images, persons = pairs("test")
     x_0, y = images.split(1, 1)
-    net = runtime.placed(network_of(recipe_of(method, seed), FOLDER))
+    net = runtime.placed(finished(recipe_of(method, seed), FOLDER)[0])
     found = {}
     for nfe in EVALUATIONS if method != "regression" else (1,):
         x = restored(method, net, y, nfe, seed)
@@ -123,7 +120,7 @@ def begin():
     x_0, y = images.split(1, 1)
     above = {"images": len(x_0), "persons": len(np.unique(persons)), "noise": NOISE}
     above |= {"low dose": judged(y, x_0, persons), "precision": runtime.precision_name()}
-    above |= {"unseen": rounded(frechet_distance(moments(features(x_0)), reference()), 3)}
+    above |= {"unseen": rounded(frechet_distance(moments(features_of(x_0)), reference()), 3)}
     return above, {"full dose": as_bytes(x_0[:SHOWN, 0]), "low dose": as_bytes(y[:SHOWN, 0])}
 
 

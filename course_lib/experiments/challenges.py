@@ -239,9 +239,7 @@ def copies_row(n, steps, folder="runs"):
     """A row "copies": a network trained on n brains for so many steps, measured by
     :func:`~course_lib.recipes.copies.measure_copies`."""
     recipe = RECIPES[f"copies_{n}_{steps}"]
-    for _ in runs.run(recipe, folder, runtime.precision()):
-        pass
-    net, steps = runs.trained(recipe, folder)
+    net, steps = runs.finished(recipe, folder)
     quality, tensors = recipe.measure(recipe, runtime.placed(net))
     weights = sum(parameter.numel() for parameter in net.parameters())
     shown = {key: tensors[f"reference.{key}"] for key in ("samples", "nearest")}

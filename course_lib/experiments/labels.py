@@ -16,17 +16,19 @@ from torch.nn import functional as F
 from course_lib import datasets, runtime
 from course_lib.denoisers import MaskedDenoiser
 from course_lib.experiments.record import rounded
-from course_lib.experiments.seeds import FOLDER, SEEDS, network_of
+from course_lib.experiments.seeds import FOLDER, SEEDS
 from course_lib.experiments.study import Study
+from course_lib.experiments.trends import EVALUATIONS
 from course_lib.generate import generate
 from course_lib.losses import DiffusionLoss, MaskingLoss
 from course_lib.metrics.distribution import frechet_distance, moments
+from course_lib.recipes import SMALLER
 from course_lib.recipes.hippocampus import SLICES
 from course_lib.recipes.recipe import MUON, unet
+from course_lib.recipes.runs import finished
 from course_lib.samplers import sample, unmask_step
 from course_lib.schedules import Cosine, uniform_times
 
-EVALUATIONS = (1, 2, 4, 8, 15, 50)
 LABELS = ("background", "anterior", "posterior")
 IMAGES, SHOWN = 525, 6  # as many as there are real maps for a test
 LOSSES = {"masked": MaskingLoss(), "Gaussian": DiffusionLoss(Cosine(), "v")}
@@ -41,7 +43,7 @@ def maps(split):
 
 def recipe_of(method, seed):
     """What is trained for a row: one U-Net for both, but for the channel of what is hidden, and 48,000 maps."""
-    network = {"channels": (32, 64), "num_res_blocks": 1, "patch": 2, "in_channels": 3 + (method == "masked")}
+    network = SMALLER | {"in_channels": 3 + (method == "masked")}
     data = SLICES | {"load_data": lambda: (maps("train").numpy(), None), "batch_size": 32}
     return unet(f"labels_{method}_{seed}", network, LOSSES[method], data, None, steps=1500, seed=seed, **MUON)
 
@@ -63,6 +65,12 @@ def shares(labels):
     return F.avg_pool2d(F.one_hot(labels, 3).movedim(-1, 1).float(), 8).flatten(1)
 
 
+@functools.cache
+def reference():
+    """Moments of the shares of the training maps."""
+    return moments(shares(maps("train").argmax(1)))
+
+
 def in_one_piece(labels):
     """The share of maps (N, 48, 32) in which each part that is there is one connected piece."""
     return np.mean([all(ndimage.label(one == part)[1] <= 1 for part in (1, 2)) for one in labels.numpy()])
@@ -72,9 +80,8 @@ def judged(labels):
     """What is measured of maps (N, 48, 32): the Fréchet distance of their shares to those of the training maps, how
     many are in one piece, and mean and spread of the area of both parts, in pixels."""
     area = (labels > 0).sum((1, 2)).float()
-    real = moments(shares(maps("train").argmax(1)))
     return {
-        "frechet_distance": rounded(frechet_distance(moments(shares(labels)), real), 5),
+        "frechet_distance": rounded(frechet_distance(moments(shares(labels)), reference()), 5),
         "in_one_piece": rounded(in_one_piece(labels)),
         "area": rounded(area.mean(), 1),
         "area_spread": rounded(area.std(), 1),
@@ -97,7 +104,7 @@ def place_by_place():
 
 def measure(method, seed):
     """A row: what :func:`judged` says, by number of evaluations; nats; and the first maps of the first seed."""
-    net = runtime.placed(network_of(recipe_of(method, seed), FOLDER))
+    net = runtime.placed(finished(recipe_of(method, seed), FOLDER)[0])
     sets = {nfe: drawn(method, net, IMAGES, nfe, seed) for nfe in EVALUATIONS}
     found = {nfe: judged(labels) for nfe, labels in sets.items()}
     row = {"nfe": list(found)} | {key: [of[key] for of in found.values()] for key in found[1]}

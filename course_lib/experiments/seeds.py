@@ -17,7 +17,7 @@ from course_lib.losses import DistillationLoss
 from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.recipes import RECIPES
 from course_lib.recipes.mednist import FD_IMAGES
-from course_lib.recipes.runs import precision_of, run, trained
+from course_lib.recipes.runs import finished
 from course_lib.recipes.trends import TREND_SIZE, small_judged
 
 SEEDS = (0, 1, 2)  # 0 is that of the networks that ship
@@ -37,16 +37,9 @@ def recipe_of(method, seed, folder=FOLDER):
     return recipe
 
 
-def network_of(recipe, folder=FOLDER):
-    """The network that a recipe gives: trained here, or from the checkpoint of an earlier call."""
-    for _ in run(recipe, folder, precision_of(recipe)):
-        pass
-    return trained(recipe, folder)[0]
-
-
 def shipped_or_trained(method, seed, folder=FOLDER):
     """The network of a method and a seed."""
-    return network_of(recipe_of(method, seed, folder), folder) if seed else pretrained.load(NETWORKS[method])
+    return finished(recipe_of(method, seed, folder), folder)[0] if seed else pretrained.load(NETWORKS[method])
 
 
 def measure(method, seed):

@@ -106,6 +106,13 @@ def _check_folder(folder):
         raise OSError(f"checkpoints cannot be written to {folder} {why}: give another with --folder") from error
 
 
+def finished(recipe, folder):
+    """What :func:`trained` gives, after the run of a recipe, or the rest of it, has been made here."""
+    for _ in run(recipe, folder, precision_of(recipe)):
+        pass
+    return trained(recipe, folder)
+
+
 def trained(recipe, folder):
     """The averaged network of a recipe's checkpoint and the number of steps that it was trained for."""
     net, ema = recipe.fresh(), recipe.fresh().eval().requires_grad_(False)
