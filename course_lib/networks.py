@@ -233,19 +233,18 @@ class MeanFlowUNet(DiffusionUNet):
         self.span = nn.Sequential(
             nn.Linear(first.in_features, first.out_features), silu, nn.Linear(last.in_features, last.out_features)
         )
-        self._length = None  # (B,) of the call that is going on
-        self.unet.time_embed.register_forward_hook(lambda module, told, embedded: embedded + self._embedded_length())
-
-    def _embedded_length(self):
-        first = self.span[0]
-        return self.span(_embedded(self._length, first.in_features).to(first.weight))
 
     def forward(self, x_t, t, y=None, s=None):
         """x_t (B, C, H, W); t and s (B,) or scalars, 0 <= s <= t <= 1; u, the shape of x_t. Without s, s = 0: the whole
         way to the image. With s = t, the velocity at t itself. y as in the base."""
         t, s = (self.CLOCK * torch.as_tensor(time) for time in (t, 0.0 if s is None else s))
-        self._length = _times(t, x_t) - _times(s, x_t)
-        return super().forward(x_t, t, y)
+        first = self.span[0]
+        span = self.span(_embedded(_times(t, x_t) - _times(s, x_t), first.in_features).to(first.weight))
+        hook = self.unet.time_embed.register_forward_hook(lambda module, told, embedded: embedded + span)
+        try:
+            return super().forward(x_t, t, y)
+        finally:
+            hook.remove()
 
 
 class DiTBlock(nn.Module):

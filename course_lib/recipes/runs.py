@@ -64,7 +64,6 @@ def run(recipe, folder, precision, start=None, compiled=False):
     a folder that cannot be written, and as :func:`~course_lib.training.train`.
     """
     _check_folder(folder)
-    compiled = compiled and recipe.network != MeanFlowUNet.__name__  # nor can derivatives in forward mode be compiled
     net = _start(recipe, start or recipe.start, precision, compiled)
     about = {"recipe": recipe.name, "network_args": recipe.network_args}
     if recipe.base:

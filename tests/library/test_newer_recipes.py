@@ -1,6 +1,7 @@
 """MeanFlow, a small transformer, bridges and masked diffusion: against closed forms of a Gaussian, finite differences,
 PyTorch's own attention, and enumeration of all maps of a few places."""
 
+import copy
 import itertools
 import math
 
@@ -140,6 +141,19 @@ def test_meanflow_network_is_told_both_times_and_the_class():
         torch.testing.assert_close(net(x_t, 0.8, y), net(x_t, 0.8, y, 0.0))
     denoiser = NetworkDenoiser(net, RectifiedFlow(), "flow").given(y)
     torch.testing.assert_close(denoiser(x_t, 0.8, s=0.2), x_t - 0.8 * first, rtol=0, atol=1e-5)
+
+
+def test_a_copy_of_a_meanflow_network_answers_by_its_own_weights():
+    """As an average of weights does, which begins as a copy."""
+    net = of_random_weights(build("MeanFlowUNet", **TINY))
+    twin, x_t, y = copy.deepcopy(net), noise(2, 1, 32, 32, dtype=torch.float32), torch.tensor([0, 1])
+    with torch.no_grad():
+        first = net(x_t, 0.8, y, 0.2)
+        torch.testing.assert_close(twin(x_t, 0.8, y, 0.2), first, rtol=0, atol=0)
+        for weight in net.span.parameters():
+            weight.zero_()
+        torch.testing.assert_close(twin(x_t, 0.8, y, 0.2), first, rtol=0, atol=0)
+        assert float((net(x_t, 0.8, y, 0.2) - first).std()) > 1e-3 * float(first.std())
 
 
 # ---- The transformer -------------------------------------------------------------------------------------------------

@@ -480,7 +480,14 @@ def test_record_is_whole_and_of_the_networks_that_are_here():
 
 
 @pytest.mark.parametrize(
-    "which", [("flow", "Euler", 4), ("student", "consistency", 1), ("EDM", "2M", 4), ("DiT", "2M", 2)]
+    "which",
+    [
+        ("flow", "Euler", 4),
+        ("student", "consistency", 1),
+        ("EDM", "2M", 4),
+        ("DiT", "2M", 2),
+        ("MeanFlow", "MeanFlow", 2),
+    ],
 )
 def test_images_of_a_row_can_be_drawn_again(which):
     """The first six of its six hundred, but for the precision of this machine."""
