@@ -8,6 +8,7 @@ guidance and inverse problems take a denoiser alone.
 
 import torch
 
+from course_lib import runtime
 from course_lib.arguments import floating, one_of, whole
 from course_lib.predictions import KINDS, to_x0
 from course_lib.schedules import RectifiedFlow, match_dims, schedule_of
@@ -177,8 +178,8 @@ class NetworkDenoiser(Denoiser):
         x = x_t.to(self._weight(x_t))
         y = y.to(x.device) if torch.is_tensor(y) else y
         alpha, sigma = (match_dims(c, x) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
-        faster = torch.autocast(x.device.type, dtype=self.precision, enabled=self.precision != torch.float32)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and x_t.requires_grad), faster:
+        wanted = torch.is_grad_enabled() and x_t.requires_grad
+        with torch.set_grad_enabled(wanted), runtime.autocast(x.device.type, self.precision):
             x_0 = to_x0(self.kind, self.net(x, t, y, **told), x, alpha, sigma)
         return (x_0.clamp(-1, 1) if self.clip else x_0).to(x_t)
 
@@ -203,8 +204,7 @@ class MaskedDenoiser(Denoiser):
 
     def __call__(self, x_t, t):
         floating(x_t=x_t)
-        faster = torch.autocast(x_t.device.type, dtype=self.precision, enabled=self.precision != torch.float32)
-        with torch.no_grad(), faster:
+        with torch.no_grad(), runtime.autocast(x_t.device.type, self.precision):
             p = self.net(x_t, t)[:, :-1].to(x_t).softmax(1)
         hidden = x_t[:, -1:]
         return torch.cat([hidden * p + x_t[:, :-1], torch.zeros_like(hidden)], 1)

@@ -224,7 +224,7 @@ def load_classifier(name, precision=None, folder=None):
 
     def logits(x_t, t):
         x, told = x_t.to(next(net.parameters())), () if isinstance(net, Classifier) else (t,)
-        with torch.autocast(x.device.type, dtype=precision, enabled=precision != torch.float32):
+        with runtime.autocast(x.device.type, precision):
             return net(x, *told).to(x_t)
 
     return logits

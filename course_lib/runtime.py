@@ -48,6 +48,12 @@ def placed(net):
     return net.to(device(), memory_format=torch.channels_last_3d if in_3d else torch.channels_last)
 
 
+def autocast(where, precision):
+    """A context in which networks on a device of the kind `where`, such as "cpu", compute in `precision`, a dtype; with
+    torch.float32 in the one of their weights."""
+    return torch.autocast(where, dtype=precision, enabled=precision != torch.float32)
+
+
 @functools.cache
 def precision():
     """torch.bfloat16 where a convolution is clearly faster with it, else torch.float32; measured once, in about 0.1 s.
@@ -59,7 +65,7 @@ def precision():
     x = torch.randn(16, 64, 32, 32, device=where).to(memory_format=torch.channels_last)
 
     def seconds(dtype):
-        with torch.no_grad(), torch.autocast(where, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with torch.no_grad(), autocast(where, dtype):
             times = []
             for _ in range(8):  # the fastest of several: the machine may be busy
                 start = time.perf_counter()
@@ -73,7 +79,7 @@ def precision():
 @contextlib.contextmanager
 def fast():
     """Run networks without gradients in the faster precision: ``with fast(): x = net(y)``."""
-    with torch.no_grad(), torch.autocast(device(), dtype=torch.bfloat16, enabled=precision() == torch.bfloat16):
+    with torch.no_grad(), autocast(device(), precision()):
         yield
 
 

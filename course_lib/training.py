@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-from course_lib import compiling, optimizers
+from course_lib import compiling, optimizers, runtime
 from course_lib.arguments import positive, whole
 from course_lib.checkpoints import core_seconds, identity, load_checkpoint
 from course_lib.images import to_tensor
@@ -207,7 +207,7 @@ def train(
         batch = [None if part is None else part[rank::world].to(device) for part in everyone]
         share = len(batch[0]) / len(everyone[0])
         if share:
-            with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
+            with runtime.autocast(device.type, precision):
                 per_example, t = loss(called, batch, step_generator(seed, step, rank))
             mean = per_example.mean()
             mean.backward()

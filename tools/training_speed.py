@@ -74,7 +74,7 @@ def monai_loop(recipe, images, precision):
     for batch in itertools.chain.from_iterable(itertools.repeat(loader)):
         x = batch["image"].to(runtime.device())
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(runtime.device(), dtype=precision, enabled=precision != torch.float32):
+        with runtime.autocast(runtime.device(), precision):
             noise = torch.randn_like(x)
             timesteps = torch.randint(0, 1000, (len(x),), device=x.device).long()
             guessed = inferer(inputs=x, diffusion_model=net, noise=noise, timesteps=timesteps)
