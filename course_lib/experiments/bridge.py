@@ -1,5 +1,5 @@
 """The record ``13_bridge``: real CT at a low dose and at full dose, restored by a regression, by a diffusion network
-that sees the low-dose image beside x_t, and by a bridge that begins at the low-dose image; two seeds each.
+that sees the low-dose image beside x_t, and by a bridge that begins at the low-dose image; three seeds each.
 
 The images are real (lung nodules of LIDC-IDRI), the noise of the low dose is made. Each row is a training of minutes on
 one core; checkpoints go to ``runs/seeds``. Needs LIDC in the cache.
@@ -13,7 +13,7 @@ import torch
 from course_lib import datasets, runtime
 from course_lib.experiments.mednist_sets import JUDGE, features_of
 from course_lib.experiments.record import as_bytes, rounded
-from course_lib.experiments.seeds import FOLDER
+from course_lib.experiments.seeds import FOLDER, SEEDS
 from course_lib.experiments.study import Study
 from course_lib.experiments.trends import EVALUATIONS
 from course_lib.images import in_batches, to_tensor
@@ -30,7 +30,6 @@ from course_lib.samplers import bridge_step, dpmpp_2m_step, noise_like, sample
 from course_lib.schedules import BrownianBridge, RectifiedFlow, karras_levels, uniform_times
 
 NOISE = 0.3  # standard deviation of the low dose's noise, where the grey values of a crop reach from -1 to 1
-SEEDS = (0, 1)
 SHOWN = 2
 LOSSES = {
     "regression": RegressionLoss(concat=1),

@@ -23,7 +23,7 @@ from course_lib.recipes.trends import TREND_SIZE, small_judged
 SEEDS = (0, 1, 2)  # 0 is that of the networks that ship
 FOLDER = "runs/seeds"
 #: The methods and their samplers: one for all denoisers, and for few steps its own.
-SAMPLERS = {"flow": "2M", "DiT": "2M", "student": "consistency", "MeanFlow": "MeanFlow"}
+SAMPLERS = {"DDPM": "2M", "EDM": "2M", "flow": "2M", "DiT": "2M", "student": "consistency", "MeanFlow": "MeanFlow"}
 
 
 def recipe_of(method, seed, folder=FOLDER):
