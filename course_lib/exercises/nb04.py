@@ -1,14 +1,17 @@
-"""Exercises of notebook 04: DDIM with eta, DPM-Solver++(2M), evaluations, order, a fault of MONAI's."""
+"""Exercises of notebook 04: DDIM with eta, DPM-Solver++(2M), evaluations, order, a fault of MONAI's, a call to mend."""
 
 import functools
+import inspect
 import math
+import textwrap
 
 import torch
 
 from course_lib.denoisers import FunctionDenoiser, MixtureDenoiser
 from course_lib.exercises.engine import Exercises, case, choice, function, mistake, number, prop
+from course_lib.monai_bridge import from_monai
 from course_lib.samplers import dpmpp_2m_step, heun_step, sample
-from course_lib.schedules import Cosine
+from course_lib.schedules import Cosine, uniform_times
 
 DOUBLE = torch.float64
 RAMP = torch.linspace(-1, 1, 16, dtype=DOUBLE).reshape(1, 1, 4, 4)
@@ -367,6 +370,158 @@ q5 = choice(
     },
     hints=["The values that are missing are those above 1.", "Read the list of default arguments of the scheduler."],
     explanation="`clip_sample=False`, or `clip_sample_max=3`, or training on labels scaled to [-1, 1].",
+)
+
+
+# ---- q6: a call of MONAI's to mend -----------------------------------------------------------------------------------
+
+
+def as_found(net, noise):
+    from monai.inferers import DiffusionInferer
+    from monai.networks.schedulers import DDIMScheduler
+
+    scheduler = DDIMScheduler(num_train_timesteps=1000)
+    scheduler.set_timesteps(250)
+    return DiffusionInferer(scheduler).sample(noise, net, scheduler, verbose=False)
+
+
+def mended_call(net, noise):
+    from monai.inferers import DiffusionInferer
+    from monai.networks.schedulers import DDIMScheduler
+
+    scheduler = DDIMScheduler(
+        num_train_timesteps=1000, schedule="cosine", prediction_type="v_prediction", clip_sample=False
+    )
+    scheduler.set_timesteps(250)
+    return DiffusionInferer(scheduler).sample(noise, net, scheduler, verbose=False)
+
+
+def _trained():
+    """The scheduler that the network of q6 was trained with."""
+    from monai.networks.schedulers import DDPMScheduler
+
+    return DDPMScheduler(num_train_timesteps=1000, schedule="cosine", prediction_type="v_prediction", clip_sample=False)
+
+
+@functools.cache
+def exact_network(std):
+    """The network of q6 for images (B, 1, H, W) of independent pixels N(0, std^2), net(x, timesteps): their exact v,
+
+    E[alpha eps - sigma x_0 | x] = alpha sigma (1 - std^2) / (alpha^2 std^2 + sigma^2) x.
+
+    MONAI, which takes seconds to import, is imported here, where they do not count against an answer.
+    """
+    from monai.inferers import DiffusionInferer  # noqa: F401
+
+    abar = _trained().alphas_cumprod.double()  # alpha^2; sigma^2 is 1 - abar
+    gain = (abar * (1 - abar)).sqrt() * (1 - std**2) / (abar * std**2 + 1 - abar)
+
+    def net(x, timesteps, context=None):
+        return gain[timesteps.round().long()].reshape(-1, 1, 1, 1).to(x) * x
+
+    return net
+
+
+_NOISE = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+_NOISE = (_NOISE - _NOISE.mean()) / _NOISE.std()
+
+
+def _is_clamped(x):
+    """Whether more than 2 % of the values are the largest or the smallest, of images that are not all of one grey."""
+    at_an_end = (x == x.max()) | (x == x.min())
+    return x.std() > 0.1 and at_an_end.double().mean() > 0.02
+
+
+def _call(kind="DDIMScheduler", steps=250, **settings):
+    """`mended_call` with another scheduler, number of steps or settings."""
+
+    def call(net, noise):
+        from monai import inferers
+        from monai.networks import schedulers
+
+        right = {"schedule": "cosine", "prediction_type": "v_prediction"}
+        right |= {} if kind == "PNDMScheduler" else {"clip_sample": False}
+        scheduler = getattr(schedulers, kind)(num_train_timesteps=1000, **right | settings)
+        scheduler.set_timesteps(steps)
+        return inferers.DiffusionInferer(scheduler).sample(noise, net, scheduler, verbose=False)
+
+    return call
+
+
+_BETAS, _EPSILON, _CLIP = {"schedule": "linear_beta"}, {"prediction_type": "epsilon"}, {"clip_sample": True}
+
+q6 = function(
+    f"""A network was trained on standardised images (mean 0, standard deviation 1) to predict v, with MONAI's
+    `DDPMScheduler(1000, schedule="cosine")`. A colleague samples from it like this:
+
+    ```python
+{textwrap.indent(inspect.getsource(as_found), "    ").rstrip()}
+    ```
+
+    No error, and wrong images: three settings of the scheduler are not the network's. Mend the call, as
+    `mended_call(net, noise)`. The check hands it networks that are exact for data that it knows.""",
+    solution=mended_call,
+    tests=[
+        prop(
+            "the clamp",
+            lambda f: not _is_clamped(f(exact_network(1.0), _NOISE)),
+            """The values pile up at two ends: of images with standard deviation 1 a third of all values lie outside
+            [-1, 1], and in yours they are cut off there. The images are flat, their brightest and darkest parts one
+            grey. Which default clamps the denoised image?""",
+        ),
+        prop(
+            "the prediction type",
+            lambda f: 0.5 < f(exact_network(1.0), _NOISE).std() < 2,
+            """Images of standard deviation 1 come out hundreds of times too large, or all one grey: what the network
+            answers is taken for something else. It predicts v; taken for the noise, it lets the image grow at every
+            step, and taken for the image it leaves nothing.""",
+        ),
+        prop(
+            "the noise",
+            lambda f: f(exact_network(0.3), _NOISE).std() < 0.45,
+            """Noise is left in the images: pixels of standard deviation 0.3 come out much wider. Does the scheduler go
+            the whole way from noise to image in the steps that it is given (Case 1), and is the network asked?""",
+        ),
+        prop(
+            "the schedule",
+            lambda f: abs(f(exact_network(0.3), _NOISE).std() / 0.3 - 1) < 0.05,
+            """Too smooth: pixels of standard deviation 0.3 come out with less, while those of standard deviation 1 are
+            right, so that fine detail is lost. The scheduler goes down another table of betas than the network's, so
+            that at each index the network takes the image for noisier than it is. (With the right table: did you take
+            fewer steps?)""",
+        ),
+    ],
+    mistakes=[
+        mistake(as_found, "the clamp", "as it was found"),
+        mistake(_call(**_CLIP), "the clamp", "schedule and prediction type are mended"),
+        mistake(_call(**_CLIP, **_BETAS), "the clamp", "the prediction type alone is mended"),
+        mistake(_call(**_CLIP, **_EPSILON), "the clamp", "the schedule alone is mended"),
+        mistake(_call(clip_sample=True, clip_sample_min=-2.0, clip_sample_max=2.0), "the clamp", "a wider clamp"),
+        mistake(_call(**_EPSILON), "the prediction type", "schedule and clamp are mended"),
+        mistake(_call(**_EPSILON, **_BETAS), "the prediction type", "the clamp alone is mended"),
+        mistake(_call(prediction_type="sample"), "the prediction type", "v for the image"),
+        mistake(_call("DDPMScheduler"), "the noise", "250 steps of DDPM's table of 1000"),
+        mistake(lambda net, noise: noise, "the noise", "the noise handed back"),
+        mistake(_call(**_BETAS), "the schedule", "prediction type and clamp are mended"),
+        mistake(_call(schedule="scaled_linear_beta"), "the schedule", "another table"),
+        mistake(_call(steps=10), "the schedule", "ten steps"),
+    ],
+    also_right=[
+        _call(steps=1000),
+        _call("DDPMScheduler", 1000),
+        _call("PNDMScheduler", skip_prk_steps=True),
+        _call(clip_sample=True, clip_sample_min=-8.0, clip_sample_max=8.0),
+        lambda net, noise: sample(from_monai(net, _trained()), noise, uniform_times(250), dpmpp_2m_step),
+    ],
+    hints=[
+        "A scheduler knows nothing of the network: what is not said is a default. Read those of `DDIMScheduler`.",
+        "Which betas was the network trained with, what does it predict, and in which range are its images?",
+        '`schedule="cosine"`, `prediction_type="v_prediction"`, and no clamp: `clip_sample=False`.',
+    ],
+    explanation="""Each of the three alone spoils the images: the clamp makes standard deviation 1 into 0.71, v taken
+    for the noise into 20,000, and the linear betas leave 1 as it is but make 0.3 into 0.19. Two exact networks tell
+    them apart: for pixels N(0, 1) the exact v is 0 at every t, whatever the betas, so that only the clamp and the
+    prediction type show; 0.3 shows the betas.""",
 )
 
 summary = Exercises(vars()).summary

@@ -46,7 +46,7 @@ LESSONS = {
     "01": Lesson("Generative models", {"LO1": "q1 q3 q4 q5", "LO4": "q2 q6"}),
     "02": Lesson("Diffusion theory", {"LO1": "q4 q6", "LO2": "q1 q2 q3 q5"}),
     "03": Lesson("DDPM", {"LO2": "q1 q2 q3 q4 q5", "LO4": "", "LO5": "q6"}),
-    "04": Lesson("Schedulers and fast sampling", {"LO2": "q1 q2 q3 q4", "LO5": "q5"}),
+    "04": Lesson("Schedulers and fast sampling", {"LO2": "q1 q2 q3 q4", "LO5": "q5 q6"}),
     "05": Lesson("Guidance", {"LO2": "q1 q2", "LO4": "q4 q5 q6", "LO5": "q3"}),
     "06": Lesson("Conditioning", {"LO2": "q1 q2 q3", "LO3": "q4", "LO4": "q5", "LO5": "q6"}),
     "07": Lesson("Latent and 3-D diffusion", {"LO2": "q1 q2", "LO3": "q6", "LO4": "", "LO5": "q3 q4 q5"}),

@@ -3,10 +3,13 @@
 When a new MONAI has mended a fault itself, the test of the fault fails: then the notebook wants a new sentence.
 """
 
+import itertools
+
 import pytest
 import torch
 
 from course_lib.denoisers import GaussianDenoiser
+from course_lib.exercises import nb04
 from course_lib.samplers import ddim_step, ddpm_step, sample
 from course_lib.schedules import Discrete, uniform_times
 
@@ -118,3 +121,95 @@ def test_clip_sample_is_the_default_and_cuts_unit_variance(start):
     clamped, free = (float(drawn(ddim(clip_sample=clip), noise_prediction(1.0), start).std()) for clip in (True, False))
     assert abs(clamped - 0.72) < 0.02
     assert abs(free - 1) < 0.01
+
+
+# ---- exercise 6: the network predicts v of standardised images, by MONAI's cosine table ------------------------------
+
+RIGHT = {"schedule": "cosine", "prediction_type": "v_prediction", "clip_sample": False}
+SETTINGS = {"the schedule": "schedule", "the prediction type": "prediction_type", "the clamp": "clip_sample"}
+
+
+def call(net, noise, **settings):
+    """Images by the call of exercise 6, mended but for these settings."""
+    from monai.inferers import DiffusionInferer
+    from monai.networks.schedulers import DDIMScheduler
+
+    scheduler = DDIMScheduler(num_train_timesteps=T, **RIGHT | settings)
+    scheduler.set_timesteps(250)
+    return DiffusionInferer(scheduler).sample(noise, net, scheduler, verbose=False)
+
+
+def abar(schedule):
+    from monai.networks.schedulers import DDIMScheduler
+
+    return DDIMScheduler(num_train_timesteps=T, schedule=schedule).alphas_cumprod.double()
+
+
+@pytest.fixture
+def images(start):
+    return start[:4096].reshape(64, 1, 8, 8) / start[:4096].std()
+
+
+def spread(images, std, **settings):
+    return float(call(nb04.exact_network(std), images, **settings).std())
+
+
+@pytest.mark.parametrize("std", [1.0, 0.3])
+def test_exact_network_of_exercise_6_is_the_denoiser_s_v(images, std):
+    """Against `GaussianDenoiser`, on MONAI's table: D = alpha x - sigma v, to float32's rounding."""
+    for k in (0, 400, 900):
+        schedule = Discrete(1 - abar("cosine") / torch.cat([torch.ones(1), abar("cosine")[:-1]]))
+        t = torch.tensor((k + 1) / T, dtype=torch.float64)
+        v = nb04.exact_network(std)(images, torch.tensor([k]))
+        pixels = GaussianDenoiser(torch.zeros(1), torch.tensor([[std**2]]), schedule)(images.reshape(-1, 1), t)
+        D = schedule.alpha(t) * images - schedule.sigma(t) * v
+        torch.testing.assert_close(D.reshape(-1, 1).double(), pixels.double(), rtol=1e-4, atol=1e-5)
+
+
+def test_mended_call_of_exercise_6_draws_the_data(images):
+    assert abs(spread(images, 1.0) - 1) < 0.01
+    assert abs(spread(images, 0.3) - 0.3) < 0.003
+
+
+def test_the_clamp_alone_clamps_a_normal_distribution(images):
+    """std of min(max(z, -1), 1), z ~ N(0, 1): the root of P(|z| > 1) + E[z^2; |z| < 1] = 0.718."""
+    normal = torch.distributions.Normal(0.0, 1.0)
+    inside = float(normal.cdf(torch.tensor(1.0)) - normal.cdf(torch.tensor(-1.0)))
+    density = float(normal.log_prob(torch.tensor(1.0)).exp())
+    wanted = ((1 - inside) + (inside - 2 * density)) ** 0.5
+    drawn = call(nb04.exact_network(1.0), images, clip_sample=True)
+    assert drawn.abs().max() <= 1
+    assert abs(float(drawn.std()) / wanted - 1) < 0.02
+    assert "standard deviation 1 into 0.71" in nb04.q6.explanation and abs(float(drawn.std()) - 0.71) < 0.01
+
+
+def test_the_prediction_type_alone_divides_by_all_of_alpha(images):
+    """The exact v of N(0, 1) is 0; taken for the noise it makes D = x / alpha, at the end noise / alpha_T."""
+    drawn = spread(images, 1.0, prediction_type="epsilon")
+    assert abs(drawn * float(abar("cosine")[-1].sqrt()) - 1) < 0.02
+    assert "into 20,000" in nb04.q6.explanation and abs(drawn / 20_000 - 1) < 0.02
+    assert spread(images, 1.0, prediction_type="sample") < 1e-6
+
+
+def test_the_schedule_alone_makes_images_too_smooth(images):
+    """The path is dx = v d(angle) on the scheduler's angles, v = gain x at the network's: exp of the integral."""
+    cosine, linear = abar("cosine"), abar("linear_beta")
+    gain = (cosine * (1 - cosine)).sqrt() * (1 - 0.3**2) / (cosine * 0.3**2 + 1 - cosine)
+    angle = torch.cat([torch.zeros(1, dtype=torch.float64), linear.sqrt().acos()])
+    wanted = float((-(gain * angle.diff()).sum()).exp())
+    drawn = spread(images, 0.3, schedule="linear_beta")
+    assert abs(drawn / wanted - 1) < 0.05
+    assert "make 0.3 into 0.19" in nb04.q6.explanation and abs(drawn - 0.19) < 0.005
+    assert abs(spread(images, 1.0, schedule="linear_beta") - 1) < 0.01, "the other network shows nothing of it"
+
+
+SCHEDULES = ("cosine", "linear_beta", "scaled_linear_beta", "sigmoid_beta")
+PREDICTIONS = ("v_prediction", "epsilon", "sample")
+
+
+@pytest.mark.parametrize("values", list(itertools.product(SCHEDULES, PREDICTIONS, (False, True))), ids=str)
+def test_exercise_6_names_a_setting_that_is_wrong(values):
+    settings = dict(zip(SETTINGS.values(), values, strict=True))
+    wrong = [name for name, key in SETTINGS.items() if settings[key] != RIGHT[key]]
+    verdict = nb04.q6.grade(lambda net, noise: call(net, noise, **settings))
+    assert verdict.test in wrong if wrong else verdict.status == "right"
