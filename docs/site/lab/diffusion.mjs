@@ -162,11 +162,9 @@ export class Mask {
 export class KSpace {
   constructor(lines) {
     const n = lines.length;
-    const angles = Array.from({ length: n * n }, (_, i) => {
-      const turns = (Math.floor(i / n) - n / 2) * ((i % n) - n / 2);
-      return (-2 * Math.PI * (turns % n)) / n;
-    });
-    const scaled = (f) => Float64Array.from(angles, (angle) => f(angle) / Math.sqrt(n));
+    const turns = (i) => ((Math.floor(i / n) - n / 2) * ((i % n) - n / 2)) % n;
+    const scaled = (f) =>
+      Float64Array.from({ length: n * n }, (_, i) => f((-2 * Math.PI * turns(i)) / n) / Math.sqrt(n));
     [this.lines, this.n, this.cos, this.sin] = [lines, n, scaled(Math.cos), scaled(Math.sin)];
   }
 

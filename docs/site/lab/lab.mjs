@@ -98,13 +98,13 @@ class Station {
 
   go = (work) => this.find(".go").addEventListener("click", () => this.run(work));
 
-  /** Ask for a job: its words of progress are shown, its steps given to paint(state). */
-  ask(job, given, paint = () => {}) {
+  /** The image x_0 that a job gives: its words of progress are shown, its steps given to paint(state). */
+  async ask(job, given, paint = () => {}) {
     const tell = ({ text, state }) => {
       this.say(text);
       if (state) paint(state);
     };
-    return ask(job, given, tell, this.running.signal);
+    return (await ask(job, given, tell, this.running.signal)).x_0;
   }
 }
 
@@ -141,7 +141,7 @@ function lookStation(pictures) {
   };
   const answer = async () => {
     const given = { ...s.values(), x_0: pictures[s.value("y")] };
-    const { x_0 } = await s.ask("look", given);
+    const x_0 = await s.ask("look", given);
     s.show("x_0", x_0);
     const apart = distance(x_0, given.x_0).toFixed(2);
     return `At t = ${given.t} the answer differs from the clean picture by ${apart} on average (black to white is 2); it took`;
@@ -171,12 +171,15 @@ function guideStation() {
         s.show("grid", x_0, grey, at);
         s.say(`Picture ${seed + 1} of ${TWELVE}`);
       };
-      drawn.push((await s.ask("draw", { ...given, seed }, paint)).x_0);
+      drawn.push(await s.ask("draw", { ...given, seed }, paint));
     }
     const middle = drawn[0].map((_, i) => mean(drawn.map((x) => x[i])));
     const spread = mean(drawn.map((x) => distance(x, middle)));
     const loud = mean(drawn.map((x) => mean(x.map((v) => (Math.abs(v) > 0.98 ? 1 : 0)))));
-    s.log(`${name}, w = ${given.w}: spread ${spread.toFixed(2)}, pixels at full black or white ${percent(loud)}`);
+    s.log(
+      `${name}, w = ${given.w}: the twelve differ from their mean by ${spread.toFixed(2)} (black to white is 2); ` +
+        `${percent(loud)} of the pixels are full black or white`,
+    );
     return "Twelve drawn, in";
   });
 }
@@ -236,9 +239,8 @@ function fillStation(patients) {
     const wiped = m.map((v) => 1 - v);
     if (!wiped.some(Boolean)) throw new Error("There is no hole yet: wipe something out first.");
     const given = { x, m, seed: 1 + fills.length, n: s.value("n") };
-    const { x_0 } = await s.ask("fill", given, (state) => s.show("filled", inHole(state.x_0)));
     const before = fills.at(-1);
-    const last = inHole(x_0);
+    const last = inHole(await s.ask("fill", given, ({ x_0 }) => s.show("filled", inHole(x_0))));
     fills.push(last);
     s.show("truth", x);
     s.show("before", before);
@@ -256,14 +258,14 @@ function healStation(patients) {
   s.go(async () => {
     const { patient, twin, mask, change } = patients[s.value("case")];
     const [given, name] = [{ ...s.values(), seed: 1 }, s.chosen("case")];
-    const healed = (await s.ask("heal", { ...given, x: patient }, ({ x_0 }) => s.show("healed", x_0))).x_0;
-    const healedTwin = (await s.ask("heal", { ...given, x: twin })).x_0;
+    const healed = await s.ask("heal", { ...given, x: patient }, ({ x_0 }) => s.show("healed", x_0));
+    const healedTwin = await s.ask("heal", { ...given, x: twin });
     s.show("error", mix(1, healed, -1, twin).map(Math.abs), heat);
     const rest = twin.map((v, i) => (v > -0.9 && !mask[i] ? 1 : 0));
     const kept = percent(contrastKept(healed, healedTwin, change, mask));
     const elsewhere = distance(healed, twin, rest).toFixed(2);
     s.log(
-      `${name}, t₀ = ${given.t_0}: ${kept} of the lesion's contrast left, error in the rest of the brain ${elsewhere}`,
+      `${name}, t₀ = ${given.t_0}: ${kept} of the lesion's contrast left; the rest of the brain differs from the twin by ${elsewhere}`,
     );
     return "Done, and the same for the twin, in";
   });
@@ -295,9 +297,8 @@ function scanStation(lab, patients) {
     const { patient, twin, mask, change } = patients[s.value("case")];
     const [given, name] = [{ ...s.values(), ...scanner(), seed: 1 }, s.chosen("case")];
     const scans = [await scan(), await ask("scan", { x: twin, ...scanner() })];
-    const paint = ({ x_0 }) => s.show("found", x_0);
-    const found = (await s.ask("reconstruct", { ...given, y: scans[0].y }, paint)).x_0;
-    const foundTwin = (await s.ask("reconstruct", { ...given, y: scans[1].y })).x_0;
+    const found = await s.ask("reconstruct", { ...given, y: scans[0].y }, ({ x_0 }) => s.show("found", x_0));
+    const foundTwin = await s.ask("reconstruct", { ...given, y: scans[1].y });
     error(found, { patient, mask });
     const judged = (image, ofTwin) => [
       percent(contrastKept(image, ofTwin, change, mask)),

@@ -49,11 +49,11 @@ async function sessionOf(runtime, binary, { size, none, loading }, options, tell
   };
 }
 
-async function onProcessor(net, tell) {
+async function onProcessor(net, why, tell) {
   // Optimising the graph takes longer than it saves in the pictures of one visit.
   const options = { graphOptimizationLevel: "disabled" };
   const evaluate = await sessionOf(processor, "ort-wasm-simd-threaded.wasm", net, options, tell);
-  self.postMessage(`Computes on the processor of this device (WebAssembly), not on a graphics processor: ${refused}.`);
+  self.postMessage(`Computes on the processor of this device (WebAssembly), not on a graphics processor: ${why}.`);
   return evaluate;
 }
 
@@ -68,8 +68,9 @@ async function onGraphics(net, tell) {
   // Optimised, since else each evaluation would turn float16 weights to float32, which not every device can.
   const options = { executionProviders: ["webgpu"], graphOptimizationLevel: "basic" };
   const evaluate = await sessionOf(runtime, "ort-wasm-simd-threaded.jspi.wasm", net, options, tell);
-  const lost = (await runtime.env.webgpu.device).lost.then(() => Promise.reject(new Error("it was lost")));
-  const guarded = (...given) => Promise.race([evaluate(...given), lost]);
+  const { lost } = await runtime.env.webgpu.device;
+  const fail = () => Promise.reject(new Error("it was lost"));
+  const guarded = (...given) => Promise.race([evaluate(...given), lost.then(fail)]);
   const x_t = normal(0, 0, net.size ** 2);
   const v = await guarded(x_t, 0.5); // the first evaluation prepares the device, the second shows how quick it is
   const answer = new Float32Array((await loadTold(net.answer, tell)).buffer);
@@ -88,9 +89,11 @@ export function network(name, tell) {
   return once(name, async () => {
     const net = { ...(await about()).networks[name] };
     net.loading = loadTold(net.file, tell);
-    const fallBack = (error) => {
-      refused ??= error.message;
-      return once(`${name} on the processor`, () => onProcessor(net, tell));
+    const fallBack = async ({ message }) => {
+      const evaluate = await once(`${name} on the processor`, () => onProcessor(net, refused ?? message, tell));
+      refused ??= message; // only now: where the network did not load, that was no fault of the graphics processor
+      net.loading = null; // its bytes were kept for this case alone
+      return evaluate;
     };
     let evaluate = await onGraphics(net, tell).catch(fallBack);
     return async (...given) => {
