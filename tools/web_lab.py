@@ -26,16 +26,30 @@ sys.path.insert(0, str(ROOT))
 
 SOURCE = ROOT / "docs" / "site" / "lab"
 CACHE = ROOT / "build" / "lab-cache"
-SHELL = ("index.html", "lab.css", "lab.mjs", "client.mjs", "worker.mjs", "diffusion.mjs")
+SHELL = (
+    "index.html",
+    "lab.css",
+    "lab.mjs",
+    "client.mjs",
+    "files.mjs",
+    "worker.mjs",
+    "networks.mjs",
+    "diffusion.mjs",
+)
 RUNTIME = {
     "version": "1.30.0",
     "integrity": "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
     "files": {
         "ort.wasm.bundle.min.mjs": "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
         "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
+        "ort.jspi.bundle.min.mjs": "07ec090355e11b342c95436db54da2d0c2bd5b1d319745bfd3337e6bdcf170ac",
+        "ort-wasm-simd-threaded.jspi.wasm": "a54c76f86b0f0d9572380cf1c6292a7b3903716ffcbcd6b0e5c7050bf430eb93",
     },
 }
-PACKED = SOURCE / "runtime.tar.xz"
+PACKED = {  # for the processor, for the graphics processor
+    SOURCE / "runtime.tar.xz": ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"),
+    SOURCE / "runtime-webgpu.tar.xz": ("ort.jspi.bundle.min.mjs", "ort-wasm-simd-threaded.jspi.wasm"),
+}
 NETWORKS = ("mednist", "brain")
 FAMILIES = ("hyper", "hypo", "mass", "tiny")
 ACCELERATIONS = (2, 4, 8)
@@ -139,6 +153,20 @@ def shrink(model, in_eight_bits):
         model.graph.node.insert(0, node)
 
 
+def answer(name):
+    """What a network says of normal(0, 0, n) at t = 0.5, without a class, by PyTorch: v, float32 (n,). The page asks a
+    graphics processor the same before it trusts it."""
+    import torch
+
+    from course_lib import pretrained
+
+    net, size = pretrained.load(name).cpu().float(), pretrained.card(name)["image_size"]
+    x_t = torch.tensor(normal(0, 0, size * size)).reshape(1, 1, size, size)
+    none = [torch.tensor([net.num_classes])] if net.num_classes else []
+    with torch.no_grad():
+        return net(x_t, torch.tensor([0.5]), *none).flatten().numpy()
+
+
 # Pictures ----------------------------------------------------------------------------------------------------------
 
 
@@ -207,16 +235,14 @@ def kept(name, make):
 def runtime_files():
     """{name: bytes} of the runtime as it is served, its WebAssembly by gzip, and its licence. Raises ValueError where a
     file is not the one of RUNTIME."""
-    found = {}
-    with tarfile.open(fileobj=io.BytesIO(lzma.decompress(PACKED.read_bytes()))) as archive:
-        for name, checksum in RUNTIME["files"].items():
-            content = archive.extractfile(name).read()
-            if hashlib.sha256(content).hexdigest() != checksum:
-                raise ValueError(f"{PACKED} holds another {name} than RUNTIME: get it back with git checkout")
-            found[name] = content
-    wasm = "ort-wasm-simd-threaded.wasm"
-    found[wasm + ".gz"] = gzip.compress(found.pop(wasm), 9, mtime=0)
-    found["LICENSE.txt"] = (SOURCE / "LICENSE-onnxruntime.txt").read_bytes()
+    found = {"LICENSE.txt": (SOURCE / "LICENSE-onnxruntime.txt").read_bytes()}
+    for packed, names in PACKED.items():
+        with tarfile.open(fileobj=io.BytesIO(lzma.decompress(packed.read_bytes()))) as archive:
+            module, wasm = (archive.extractfile(name).read() for name in names)
+        for name, content in zip(names, (module, wasm), strict=True):
+            if hashlib.sha256(content).hexdigest() != RUNTIME["files"][name]:
+                raise ValueError(f"{packed} holds another {name} than RUNTIME: get it back with git checkout")
+        found |= {names[0]: module, names[1] + ".gz": gzip.compress(wasm, 9, mtime=0)}
     return found
 
 
@@ -227,8 +253,8 @@ def about_networks():
     found = {}
     for name in NETWORKS:
         card = pretrained.card(name)
-        found[name] = {"file": f"{name}.onnx", "size": card["image_size"], "classes": card["classes"]}
-        found[name] |= {"none": len(card["classes"]), "licence": card["licence"]}
+        found[name] = {"file": f"{name}.onnx", "answer": f"{name}.answer.bin"}
+        found[name] |= {"size": card["image_size"], "none": len(card["classes"])}
     return found
 
 
@@ -240,11 +266,11 @@ def contents():
     files = {name: (SOURCE / name).read_bytes() for name in SHELL}
     files |= {f"runtime/{name}": content for name, content in runtime_files().items()}
     files |= {f"{name}.onnx": kept(f"{name}.onnx", lambda name=name: onnx_of(name)) for name in NETWORKS}
+    files |= {f"{name}.answer.bin": answer(name).tobytes() for name in NETWORKS}
     files["drawn.bin"] = kept("drawn.bin", lambda: drawn().tobytes())
     files["patients.bin"] = kept("patients.bin", lambda: patients().tobytes())
     about = {
         "networks": about_networks(),
-        "families": FAMILIES,
         "lines": {R: sampled(BRAIN_SIZE, R) for R in ACCELERATIONS},
         "sigma_y": MRI_NOISE,
         "files": {name: len(content) for name, content in files.items()},
@@ -273,14 +299,16 @@ def pack_runtime(tarball):
     integrity = "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
     if integrity != RUNTIME["integrity"]:
         raise ValueError(f"{tarball} is not version {RUNTIME['version']}: its integrity is {integrity}")
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=io.BytesIO(content)) as source, tarfile.open(fileobj=packed, mode="w") as target:
-        for name in RUNTIME["files"]:
-            inside = source.extractfile(f"package/dist/{name}").read()
-            entry = tarfile.TarInfo(name)
-            entry.size = len(inside)
-            target.addfile(entry, io.BytesIO(inside))
-    write_atomically(PACKED, lzma.compress(packed.getvalue(), preset=9 | lzma.PRESET_EXTREME))
+    with tarfile.open(fileobj=io.BytesIO(content)) as source:
+        for path, names in PACKED.items():
+            packed = io.BytesIO()
+            with tarfile.open(fileobj=packed, mode="w") as target:
+                for name in names:
+                    inside = source.extractfile(f"package/dist/{name}").read()
+                    entry = tarfile.TarInfo(name)
+                    entry.size = len(inside)
+                    target.addfile(entry, io.BytesIO(inside))
+            write_atomically(path, lzma.compress(packed.getvalue(), preset=9 | lzma.PRESET_EXTREME))
 
 
 def main(arguments):

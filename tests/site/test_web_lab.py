@@ -5,6 +5,7 @@ Needs Chromium or Chrome on the PATH; without one the tests of the page are skip
 """
 
 import functools
+import re
 
 import lab_server
 import numpy as np
@@ -93,6 +94,22 @@ def test_another_runtime_than_the_pinned_one_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(web_lab.RUNTIME["files"], name, "0" * 64)
     with pytest.raises(ValueError, match=name):
         web_lab.runtime_files()
+
+
+def test_the_page_lists_classes_and_lesions_as_the_networks_and_the_heads_have_them():
+    """The options are written in index.html, in a reader's words, in the order of classes and families."""
+    page = (web_lab.SOURCE / "index.html").read_text(encoding="utf-8")
+    words = {"ChestCT": "Chest (CT)", "CXR": "Chest (X-ray)", "Hand": "Hand (X-ray)", "HeadCT": "Head (CT)"}
+    words |= {"AbdomenCT": "Abdomen (CT)", "BreastMRI": "Breast (MRI)"}
+    words |= {"hyper": "bright", "hypo": "dark", "mass": "a mass that pushes", "tiny": "tiny, bright"}
+    for names, times in ((pretrained.card("mednist")["classes"], 3), (web_lab.FAMILIES, 2)):
+        lists = [re.sub(r"\n|<option value=\"\d\"( selected)?>", "", found) for found in lists_of(page)]
+        assert lists.count("".join(f"{words[name]}</option>" for name in names)) == times
+
+
+def lists_of(page):
+    """What stands between <select> and </select>, each time."""
+    return re.findall(r"<select[^>]*>(.*?)</select>", page, re.DOTALL)
 
 
 # Noise -------------------------------------------------------------------------------------------------------------
@@ -342,6 +359,92 @@ def test_a_reconstruction_is_that_of_the_library(page, patient, monkeypatch):
     ours = samplers.sample(fitted, stream(6, 0, 96), times, STEPS["diffpirStep"])
     theirs = asked(page, "reconstruct", y=scanned.tolist(), lines=lines, sigma_y=MRI_NOISE, seed=6, n=4)
     assert float((theirs - ours.flatten()).abs().max()) < CLOSE
+
+
+# The graphics processor -----------------------------------------------------------------------------------------
+
+SOFTWARE = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]  # WebGPU without a graphics processor
+# A runtime that answers as the real one does, but for what `run` makes of the stored answer in the k-th evaluation.
+RUNTIME = """
+let lose, k = 0;
+const answer = async () => new Float32Array(await (await fetch("mednist.answer.bin")).arrayBuffer());
+export const env = { wasm: {}, webgpu: { device: { lost: new Promise((resolve) => { lose = resolve; }) } } };
+export class Tensor {}
+export const InferenceSession = { create: async () => {
+    const run = async () => { k += 1; %s };
+    return { inputNames: ["x_t", "t", "y"], outputNames: ["v"], run };
+} };
+"""
+RIGHT = "return { v: { data: await answer() } };"
+ADAPTER = "{ info: { isFallbackAdapter: false } }"
+FAULTS = {  # what the browser offers, what an evaluation does there, what the page says
+    "no adapter": ("null", RIGHT, "offers none"),
+    "a software adapter": ("{ info: { isFallbackAdapter: true } }", RIGHT, "offers none"),
+    "an evaluation that fails": (ADAPTER, "throw new Error('out of memory')", "out of memory"),
+    "a wrong answer": (ADAPTER, "return { v: { data: (await answer()).map((v) => v + 0.01) } };", "wrong by 0.010"),
+    "no numbers": (ADAPTER, "return { v: { data: (await answer()).fill(NaN) } };", "wrong by"),
+    "slow": (ADAPTER, f"await new Promise((end) => setTimeout(end, 1200)); {RIGHT}", "an evaluation took 1."),
+    "lost on the way": (ADAPTER, f"if (k > 2) {{ lose({{}}); await new Promise(() => {{}}); }} {RIGHT}", "it was lost"),
+}
+
+
+def networks_with(context, *changes, before=""):
+    """Have the page load another networks.mjs: with (old, new) texts, and something before."""
+    source = (web_lab.SOURCE / "networks.mjs").read_text(encoding="utf-8")
+    for old, new in changes:
+        assert source.count(old) == 1
+        source = source.replace(old, new)
+    javascript = {"body": before + source, "content_type": "text/javascript"}
+    context.route("**/networks.mjs", lambda route: route.fulfill(**javascript))
+
+
+def two_steps():
+    """A hand in two evaluations, by PyTorch, (4096,)."""
+    hands = pretrained.load_denoiser("mednist", precision=torch.float32).given(torch.tensor([4]))
+    return samplers.sample(
+        hands, stream(3, 0, 64), schedules.log_snr_times(COSINE, 2), samplers.dpmpp_2m_step
+    ).flatten()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_where_the_graphics_processor_fails_the_processor_computes(chromium, lab, fault):
+    adapter, run, says = FAULTS[fault]
+    offered = f"Object.defineProperty(navigator, 'gpu', {{ value: {{ requestAdapter: async () => ({adapter}) }} }});"
+    with chromium.new_context(service_workers="block") as context:
+        networks_with(context, before=f"WebAssembly.Suspending ??= Object; {offered}")
+        javascript = {"body": RUNTIME % run, "content_type": "text/javascript"}
+        context.route("**/ort.jspi.bundle.min.mjs", lambda route: route.fulfill(**javascript))
+        page = context.new_page()
+        page.goto(lab[1])
+        page.wait_for_function(STARTED)
+        theirs = asked(page, "draw", seed=3, y=4, w=1, n=2)
+        assert float((theirs - two_steps()).abs().max()) < CLOSE
+        said = page.locator("#processor").inner_text()
+        assert says in said and said.startswith("Computes on the processor of this device (WebAssembly)")
+
+
+def test_without_a_graphics_processor_its_runtime_is_not_loaded(page):
+    asked(page, "look", x_0=[0.0] * 4096, seed=0, t=0.5)
+    assert [url for url in page.asked if "jspi" in url or "answer" in url] == []
+    assert "WebAssembly" in page.locator("#processor").inner_text()
+
+
+def test_webgpu_draws_the_picture_of_the_library(chromium, lab):
+    """On an adapter in software, which the page itself would refuse, and find too slow."""
+    flags = [flag for flag in lab_server.FLAGS if flag != "--disable-gpu"] + SOFTWARE
+    browser = chromium.browser_type.launch(executable_path=lab_server.browser_path(), args=flags)
+    with browser, browser.new_context(service_workers="block") as context:
+        networks_with(context, ("isFallbackAdapter", "isOfNoInterest"), ("SLOW = 1000", "SLOW = 1e9"))
+        page = context.new_page()
+        page.goto(lab[1])
+        page.wait_for_function(STARTED)
+        if not page.evaluate("async () => !!(await navigator.gpu?.requestAdapter()) && !!WebAssembly.Suspending"):
+            pytest.skip("this Chromium has no WebGPU in software, or no JSPI")
+        theirs = asked(page, "draw", seed=3, y=4, w=1, n=2)
+        assert page.locator("#processor").inner_text() == "Computes on the graphics processor of this device (WebGPU)."
+        apart = float((theirs - two_steps()).abs().max())
+        print(f"largest difference from PyTorch {apart:.1e}")
+        assert apart < CLOSE
 
 
 # The page ----------------------------------------------------------------------------------------------------------

@@ -41,23 +41,17 @@ export function contrastKept(withLesion, without, change, mask) {
 
 // ---- Noise: Philox4x32-10 (Salmon et al., SC 2011), then Box-Muller; tools/web_lab.py has the same ----------------------
 
-/** High and low half of the product of two 32-bit numbers. */
-function product(a, b) {
-  const [a1, a0, b1, b0] = [a >>> 16, a & 0xffff, b >>> 16, b & 0xffff];
-  const middle = a1 * b0 + ((a0 * b0) >>> 16);
-  const cross = a0 * b1 + (middle & 0xffff);
-  const high = a1 * b1 + Math.floor(middle / 65536) + Math.floor(cross / 65536);
-  return [high >>> 0, Math.imul(a, b) >>> 0];
-}
+/** The high half of the product of two 32-bit numbers; Math.imul gives the low one. Both terms are exact in a double. */
+const high = (a, b) => Math.floor((a * (b >>> 16) + Math.floor((a * (b & 0xffff)) / 65536)) / 65536);
 
 /** Ten rounds of Philox4x32: four random 32-bit numbers of a counter of four and a key of two. */
 export function philox(counter, key) {
   let [c0, c1, c2, c3] = counter;
   let [k0, k1] = key;
   for (let round = 0; round < 10; round++) {
-    const [high0, low0] = product(0xd2511f53, c0);
-    const [high1, low1] = product(0xcd9e8d57, c2);
-    [c0, c1, c2, c3] = [(high1 ^ c1 ^ k0) >>> 0, low1, (high0 ^ c3 ^ k1) >>> 0, low0];
+    const [high0, high2] = [high(0xd2511f53, c0), high(0xcd9e8d57, c2)];
+    const [low0, low2] = [Math.imul(0xd2511f53, c0) >>> 0, Math.imul(0xcd9e8d57, c2) >>> 0];
+    [c0, c1, c2, c3] = [(high2 ^ c1 ^ k0) >>> 0, low2, (high0 ^ c3 ^ k1) >>> 0, low0];
     [k0, k1] = [(k0 + 0x9e3779b9) >>> 0, (k1 + 0xbb67ae85) >>> 0];
   }
   return [c0, c1, c2, c3];
@@ -168,11 +162,9 @@ export class Mask {
 export class KSpace {
   constructor(lines) {
     const n = lines.length;
-    const angles = Array.from({ length: n * n }, (_, i) => {
-      const turns = (Math.floor(i / n) - n / 2) * ((i % n) - n / 2);
-      return (-2 * Math.PI * (turns % n)) / n;
-    });
-    const scaled = (f) => Float64Array.from(angles, (angle) => f(angle) / Math.sqrt(n));
+    const turns = (i) => ((Math.floor(i / n) - n / 2) * ((i % n) - n / 2)) % n;
+    const scaled = (f) =>
+      Float64Array.from({ length: n * n }, (_, i) => f((-2 * Math.PI * turns(i)) / n) / Math.sqrt(n));
     [this.lines, this.n, this.cos, this.sin] = [lines, n, scaled(Math.cos), scaled(Math.sin)];
   }
 
