@@ -27,8 +27,8 @@ NETWORKS = {
     "latent": ("DiffusionUNet", TINY | {"patch": 1, "in_channels": 4}, {}),
     "volume": ("DiffusionUNet", TINY | {"patch": 2, "in_channels": 3, "spatial_dims": 3}, {}),
     "concat": ("DiffusionUNet", TINY | {"patch": 2, "concat": 1}, {}),
-    "volume_latent": ("DiffusionUNet", TINY | {"patch": 1, "in_channels": 4, "spatial_dims": 3}, {}),
     "brain_autoencoder": ("Autoencoder", {"channels": (32, 32, 32), "latent_channels": 4}, {"loss": "AutoencoderLoss"}),
+    "volume_latent": ("DiffusionUNet", TINY | {"patch": 1, "in_channels": 4, "spatial_dims": 3}, {}),
     "hippocampus_autoencoder": (
         "Autoencoder",
         {"channels": (32, 32), "latent_channels": 4, "in_channels": 3, "spatial_dims": 3},
