@@ -73,17 +73,22 @@ def draw_along(denoiser, y, times, step, seed=0, size=64, batch_size=100):
 
 def draw_latents(denoiser, autoencoder, n, nfe=25, seed=0, size=128, batch_size=100):
     """n scaled latents (n, C, size / f, size / f), by :func:`generate` from the noise of ``seed``, and the images (n,
-    size, size) in [-1, 1] that the autoencoder decodes them to. denoiser : of latents, without clipping. Raises
-    ValueError for a size that the factor f does not divide."""
-    whole(n=n, size=size)
-    if size % autoencoder.factor:
+    size, size) in [-1, 1] that the autoencoder decodes them to; of volumes, with ``size`` the three sides, latents (n,
+    C, X / f, Y / f, Z / f) and channels (n, 3, X, Y, Z). denoiser : of latents, without clipping. Raises ValueError for
+    a size that the factor f does not divide, and for another number of sides than the autoencoder's."""
+    sides = (size,) * autoencoder.spatial_dims if isinstance(size, Integral) else tuple(size)
+    for side in sides:
+        whole(n=n, size=side)
+    if len(sides) != autoencoder.spatial_dims:
+        raise ValueError(f"size must be {autoencoder.spatial_dims} sides, those of the autoencoder, or one; got {size}")
+    if any(side % autoencoder.factor for side in sides):
         raise ValueError(f"size must be a multiple of {autoencoder.factor}, the factor of the autoencoder, got {size}")
-    side = size // autoencoder.factor
-    noise = torch.randn(n, autoencoder.latent_channels, side, side, generator=runtime.seeded(seed))
+    small = [side // autoencoder.factor for side in sides]
+    noise = torch.randn(n, autoencoder.latent_channels, *small, generator=runtime.seeded(seed))
     z = generate(denoiser, noise, nfe=nfe, batch_size=batch_size)
     with runtime.fast():
         parts = [autoencoder.decode(part.to(runtime.device())).float().cpu() for part in z.split(50)]
-    return z, torch.cat(parts)[:, 0].clamp(-1, 1)
+    return z, torch.cat(parts).squeeze(1).clamp(-1, 1)
 
 
 def draw_volumes(denoiser, n, nfe=25, seed=0, shape=HIPPOCAMPUS_SHAPE, batch_size=10):

@@ -482,27 +482,37 @@ class NoisyFromClean(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """MONAI's ``AutoencoderKL`` behind a pixel-unshuffle: images to latents of about unit variance, and back.
+    """MONAI's ``AutoencoderKL`` behind a pixel-unshuffle: images, or volumes (B, C, X, Y, Z) with ``spatial_dims`` 3,
+    to latents of about unit variance, and back.
 
     The scale of the latents is a buffer of the network and is saved with its weights: a latent diffusion model is
-    wrong without it. Rombach et al. (CVPR 2022), sec. 3.1 and app. G.
+    wrong without it. Rombach et al. (CVPR 2022), sec. 3.1 and app. G. ``norm_groups`` as in :class:`DiffusionUNet`.
     """
 
-    def __init__(self, channels=(32, 64, 64), latent_channels=8, patch=2, in_channels=1, num_res_blocks=1):
+    def __init__(
+        self,
+        channels=(32, 64, 64),
+        latent_channels=8,
+        patch=2,
+        in_channels=1,
+        num_res_blocks=1,
+        spatial_dims=2,
+        norm_groups=32,
+    ):
         super().__init__()
         from monai.networks.nets import AutoencoderKL
 
-        self.patch, self.latent_channels = patch, latent_channels
+        self.patch, self.latent_channels, self.spatial_dims = patch, latent_channels, spatial_dims
         self.factor = patch * 2 ** (len(channels) - 1)  # pixels a side to each latent
         self.autoencoder = AutoencoderKL(
-            spatial_dims=2,
-            in_channels=in_channels * patch**2,
-            out_channels=in_channels * patch**2,
+            spatial_dims=spatial_dims,
+            in_channels=in_channels * patch**spatial_dims,
+            out_channels=in_channels * patch**spatial_dims,
             channels=tuple(channels),
             num_res_blocks=num_res_blocks,
             attention_levels=(False,) * len(channels),
             latent_channels=latent_channels,
-            norm_num_groups=32,
+            norm_num_groups=norm_groups,
             with_encoder_nonlocal_attn=False,
             with_decoder_nonlocal_attn=False,
         )
@@ -510,7 +520,7 @@ class Autoencoder(nn.Module):
 
     def forward(self, x, generator):
         """x (B, C, H, W) in [-1, 1] -> reconstruction of a draw of the latents, their mean and standard deviation."""
-        _check_sides(x, self.factor)
+        _check_sides(x, self.factor, self.spatial_dims)
         mu, sigma = self.autoencoder.encode(pixel_unshuffle(x, self.patch))
         z = mu + sigma * torch.randn(mu.shape, generator=generator).to(mu.device)
         return pixel_shuffle(self.autoencoder.decode(z), self.patch), mu, sigma
@@ -518,7 +528,7 @@ class Autoencoder(nn.Module):
     def encode(self, x):
         """x (B, C, H, W) in [-1, 1] -> mean latents times scale, (B, latent_channels, H/f, W/f), without randomness.
         Raises ValueError unless the sides divide by f, ``factor``."""
-        _check_sides(x, self.factor)
+        _check_sides(x, self.factor, self.spatial_dims)
         return self.autoencoder.encode(pixel_unshuffle(x, self.patch))[0] * self.scale
 
     def decode(self, z):

@@ -10,11 +10,12 @@ import torch
 
 from course_lib import pretrained
 from course_lib.generate import draw, draw_latents, draw_volumes
-from course_lib.hippocampus import HIPPOCAMPUS_AFFINE, labels_of
+from course_lib.hippocampus import HIPPOCAMPUS_AFFINE, HIPPOCAMPUS_SHAPE, labels_of
 from course_lib.images import finite, save_images, without_pictures
 from course_lib.nifti import save_nifti
 
-AUTOENCODER = "brain_autoencoder"  # of the networks that draw latents
+CHANNELS = {2: 1, 3: 3}  # of images and of volumes, by their sides; a network of more draws latents
+AUTOENCODERS = {2: "brain_autoencoder", 3: "hippocampus_autoencoder"}  # of the networks that do
 
 
 def save_volumes(x, folder):
@@ -48,25 +49,34 @@ def _card_to_sample(name):
     return about
 
 
+def _drawn(args, about):
+    """What a network without classes draws: images (N, H, W), or channels of volumes (N, 3, X, Y, Z)."""
+    arguments, size = about["network_args"], about.get("image_size", 64)
+    dims, channels = arguments.get("spatial_dims", 2), arguments.get("in_channels", 1)
+    how = {"n": args.n, "nfe": args.nfe, "seed": args.seed}
+    if channels > CHANNELS[dims]:
+        denoiser, autoencoder = pretrained.load_denoiser(args.name, clip=False), pretrained.load(AUTOENCODERS[dims])
+        return draw_latents(denoiser, autoencoder, **how, size=HIPPOCAMPUS_SHAPE if dims == 3 else size)[1]
+    denoiser = pretrained.load_denoiser(args.name)
+    return draw_volumes(denoiser, **how) if dims == 3 else draw(denoiser, args.n, args.nfe, args.seed, size)
+
+
 def _draw_and_save(args, about):
     """Draw what the card says and write it; returns the word for what was drawn."""
-    arguments, classes, size = about["network_args"], about.get("classes"), about.get("image_size", 64)
+    classes = about.get("classes")
     if args.wanted and not classes:
         raise ValueError(f"{args.name} knows no classes; leave --class out")
-    if arguments.get("spatial_dims") == 3:
-        save_volumes(draw_volumes(pretrained.load_denoiser(args.name), args.n, args.nfe, args.seed), args.out)
-        return "volumes"
-    if arguments.get("in_channels", 1) > 1:
-        denoiser, autoencoder = pretrained.load_denoiser(args.name, clip=False), pretrained.load(AUTOENCODER)
-        _, images = draw_latents(denoiser, autoencoder, args.n, args.nfe, args.seed, size)
-        save_images(images.numpy(), args.out)
+    if classes:
+        wanted = _class_index(args.wanted, classes) if args.wanted else None
+        y = torch.arange(args.n) % len(classes) if wanted is None else torch.full((args.n,), wanted)
+        images = draw(pretrained.load_denoiser(args.name), y, args.nfe, args.seed, about.get("image_size", 64))
+        save_images(images.numpy(), args.out, y.numpy(), classes)
         return "images"
-    if args.wanted:
-        y = torch.full((args.n,), _class_index(args.wanted, classes))
-    else:
-        y = torch.arange(args.n) % len(classes) if classes else args.n
-    images = draw(pretrained.load_denoiser(args.name), y, args.nfe, args.seed, size)
-    save_images(images.numpy(), args.out, y.numpy() if classes else None, classes)
+    x = _drawn(args, about)
+    if x.ndim == 5:
+        save_volumes(x, args.out)
+        return "volumes"
+    save_images(x.numpy(), args.out)
     return "images"
 
 

@@ -58,6 +58,14 @@ OF_TUMOURS = (
     "brightness {average_precision_of_brightness:.2f}, chance level {prevalence:.2f}; RMS error on healthy tissue "
     "{rms_of_healthy:.3f}"
 )
+OF_VOLUMES = (
+    "{images} samples: volume {volume_mm3_mean_and_std[sample][anterior][0]:,.0f} ± "
+    "{volume_mm3_mean_and_std[sample][anterior][1]:.0f} mm³ anterior, "
+    "{volume_mm3_mean_and_std[sample][posterior][0]:,.0f} ± {volume_mm3_mean_and_std[sample][posterior][1]:.0f} "
+    "posterior; the {training_volumes} real ones {volume_mm3_mean_and_std[train][anterior][0]:,.0f} ± "
+    "{volume_mm3_mean_and_std[train][anterior][1]:.0f} and {volume_mm3_mean_and_std[train][posterior][0]:,.0f} ± "
+    "{volume_mm3_mean_and_std[train][posterior][1]:.0f}; no whole copies"
+)
 # name: what it is, and its quality, filled in from the card
 NETWORKS = {
     "mednist": (
@@ -175,15 +183,15 @@ NETWORKS = {
     "tumour_tissue": ("unconditional diffusion of head slices, tumours left out of the loss, 128 x 128", OF_TUMOURS),
     "tumour_dae": ("regression that takes coarse noise from such slices", OF_TUMOURS),
     "tumour_ae": ("autoencoder of such slices through a vector of 128 numbers", OF_TUMOURS),
-    "hippocampus": (
-        "diffusion of labelled volumes, 32 x 48 x 32 mm",
-        "{images} samples: volume {volume_mm3_mean_and_std[sample][anterior][0]:,.0f} ± "
-        "{volume_mm3_mean_and_std[sample][anterior][1]:.0f} mm³ anterior, "
-        "{volume_mm3_mean_and_std[sample][posterior][0]:,.0f} ± {volume_mm3_mean_and_std[sample][posterior][1]:.0f} "
-        "posterior; the {training_volumes} real ones {volume_mm3_mean_and_std[train][anterior][0]:,.0f} ± "
-        "{volume_mm3_mean_and_std[train][anterior][1]:.0f} and {volume_mm3_mean_and_std[train][posterior][0]:,.0f} ± "
-        "{volume_mm3_mean_and_std[train][posterior][1]:.0f}; no whole copies",
+    "hippocampus": ("diffusion of labelled volumes, 32 x 48 x 32 mm", OF_VOLUMES),
+    "hippocampus_autoencoder": (
+        "autoencoder of these volumes, 8 x 8 x 12 x 8 latents",
+        "{images} volumes of test persons: {psnr:.1f} dB PSNR, Dice of the labels {test_dice[anterior]:.2f} anterior, "
+        "{test_dice[posterior]:.2f} posterior; the U-Net below finds {judge[decoded][anterior]:.2f} and "
+        "{judge[decoded][posterior]:.2f} in the decoded images, {judge[real][anterior]:.2f} and "
+        "{judge[real][posterior]:.2f} in the real ones",
     ),
+    "hippocampus_latent": ("diffusion among these latents", OF_VOLUMES),
     "hippocampus_unet": ("U-Net of anterior and posterior part, sagittal slices of 48 x 32 mm", OF_LABELS),
     "hippocampus_masks": ("diffusion of these labels beside the slice", OF_LABELS + " (one sample)"),
 }

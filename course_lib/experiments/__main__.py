@@ -12,7 +12,8 @@ from course_lib.experiments.study import run
 
 #: The records; each is named for the notebook that reads it and for the module of its study.
 NAMES = (
-    *("03_targets", "04_samplers", "05_guidance", "06_conditioning", "08_synthesis"),
+    *("03_targets", "04_samplers", "05_guidance", "06_conditioning"),
+    *("07_volumes", "08_synthesis"),
     *("09_reconstruction", "09_raw_scan"),
     *("10_segmentation", "10_lidc", "11_anomaly", "11_tumours", "11_persons", "12_image_to_image"),
     *("12_real_persons", "13_trends", "13_seeds", "13_bridge", "13_labels"),

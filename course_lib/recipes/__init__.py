@@ -45,7 +45,16 @@ from course_lib.recipes.brain import (
     measure_two_classes,
 )
 from course_lib.recipes.copies import COPIES, few_brains, measure_copies
-from course_lib.recipes.hippocampus import MAPS, SLICES, VOLUMES, measure_hippocampus, measure_slices
+from course_lib.recipes.hippocampus import (
+    MAPS,
+    SLICES,
+    VOLUME_LATENTS,
+    VOLUMES,
+    among_latents,
+    measure_hippocampus,
+    measure_slices,
+    measure_volume_autoencoder,
+)
 from course_lib.recipes.lesions import PAIRS, RATED, measure_raters
 from course_lib.recipes.mednist import MEDNIST, measure_classifier, measure_diffusion, measure_noisy_classifier
 from course_lib.recipes.nodules import MASKS_BESIDE, READINGS, measure_lidc
@@ -68,6 +77,7 @@ DEEP = SMALLER | {"channels": (64, 96, 128, 160)}
 OF_LATENTS = SMALLER | {"channels": (64, 96, 128), "patch": 1, "in_channels": 8}
 OF_COPIES = SMALLER | {"norm_groups": 8}
 CONCAT = {"concat": 1}
+OF_VOLUMES = {"spatial_dims": 3}
 SIX = {"num_classes": 6}
 SPOTS = SIX | {"pool": "max"}
 IN_NOISE = SIX | {"channels": (32, 64, 96), "patch": 4}
@@ -193,6 +203,24 @@ ENTRIES = (
         steps=3907,
         **MUON,
     ),
-    unet("hippocampus", SMALL | {"in_channels": 3, "spatial_dims": 3}, V(), VOLUMES, measure_hippocampus, steps=1400),
+    unet("hippocampus", SMALL | OF_VOLUMES | {"in_channels": 3}, V(), VOLUMES, measure_hippocampus, steps=1400),
+    entry(
+        "hippocampus_autoencoder",
+        "Autoencoder",
+        OF_VOLUMES | {"in_channels": 3, "channels": (24, 32), "norm_groups": 8},
+        AutoencoderLoss(),
+        VOLUMES | FEW | MUON,
+        measure_volume_autoencoder,
+        steps=1500,
+    ),
+    unet(
+        "hippocampus_latent",
+        OF_VOLUMES | {"in_channels": 8, "channels": (16, 32), "patch": 1, "norm_groups": 8},
+        V(),
+        VOLUME_LATENTS,
+        partial(measure_hippocampus, drawn=among_latents),
+        steps=1400,  # as many images as the network of voxels has seen
+        **MUON,
+    ),
 )
 RECIPES = {recipe.name: recipe for recipe in ENTRIES}

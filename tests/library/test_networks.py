@@ -125,6 +125,20 @@ def test_autoencoder_scales_latents_there_and_back():
     assert "scale" in net.state_dict()
 
 
+def test_autoencoder_of_volumes_keeps_the_sides_and_takes_no_slices():
+    net = Autoencoder((16, 32), latent_channels=8, in_channels=3, spatial_dims=3, norm_groups=8).eval()
+    x = noise(2, 3, 8, 12, 16)
+    z = net.encode(x)
+    assert z.shape == (2, 8, 2, 3, 4) and net.decode(z).shape == x.shape and net.factor == 4
+    torch.testing.assert_close(z[1:], net.encode(x[1:]), rtol=1e-4, atol=1e-5)  # each volume alone
+    net.scale.fill_(2.5)
+    torch.testing.assert_close(net.encode(x), 2.5 * z)
+    with pytest.raises(ValueError, match="x must have 5 axes"):
+        net.encode(x[..., 0])
+    with pytest.raises(ValueError, match="must divide by 4"):
+        net.encode(x[..., :10])
+
+
 def test_loss_of_the_autoencoder_against_torch_distributions():
     net = Autoencoder(channels=(32, 32), latent_channels=4, patch=2).eval()
     x = noise(3, 1, 16, 16)

@@ -28,6 +28,12 @@ NETWORKS = {
     "volume": ("DiffusionUNet", TINY | {"patch": 2, "in_channels": 3, "spatial_dims": 3}, {}),
     "concat": ("DiffusionUNet", TINY | {"patch": 2, "concat": 1}, {}),
     "brain_autoencoder": ("Autoencoder", {"channels": (32, 32, 32), "latent_channels": 4}, {"loss": "AutoencoderLoss"}),
+    "volume_latent": ("DiffusionUNet", TINY | {"patch": 1, "in_channels": 4, "spatial_dims": 3}, {}),
+    "hippocampus_autoencoder": (
+        "Autoencoder",
+        {"channels": (32, 32), "latent_channels": 4, "in_channels": 3, "spatial_dims": 3},
+        {"loss": "AutoencoderLoss"},
+    ),
 }
 
 
@@ -39,7 +45,7 @@ def weights(tmp_path_factory):
     torch.manual_seed(0)
     for name, (network, arguments, more) in NETWORKS.items():
         net = build(network, **arguments)
-        if name == "brain_autoencoder":
+        if network == "Autoencoder":
             net.scale.fill_(0.5)
         pretrained.save(name, net, ABOUT | {"network": network, "network_args": arguments} | more, folder=folder)
     pretrained.write_card("control", ABOUT | {"network": "ControlledUNet", "network_args": {}, "sha256": ""})
@@ -87,6 +93,35 @@ def test_latents_are_decoded_with_their_scale():
     without_scale = torch.nn.functional.pixel_shuffle(autoencoder.autoencoder.decode(z), 2)[:, 0].clamp(-1, 1)
     assert (images - expected).abs().mean() < 0.02  # bfloat16 at most
     assert (images - without_scale).abs().mean() > 0.05
+
+
+def test_latents_of_volumes_are_decoded_with_their_scale():
+    """By MONAI's own decoder; the cubes of its channels put in place by hand."""
+    denoiser = pretrained.load_denoiser("volume_latent", clip=False)
+    autoencoder = pretrained.load("hippocampus_autoencoder")
+    z, x = generate.draw_latents(denoiser, autoencoder, 2, nfe=2, seed=4, size=(8, 16, 8))
+    assert z.shape == (2, 4, 2, 4, 2) and x.shape == (2, 3, 8, 16, 8) and x.abs().max() <= 1
+    noise = torch.randn(2, 4, 2, 4, 2, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(z, generate.generate(denoiser, noise, nfe=2), rtol=0, atol=0.1)
+    folded = autoencoder.autoencoder.decode(z / 0.5)  # (2, 24, 4, 8, 4): of each channel a cube of 2 x 2 x 2
+    expected = torch.zeros_like(x)
+    for channel, (i, j, k) in enumerate(np.ndindex(2, 2, 2)):
+        expected[:, :, i::2, j::2, k::2] = folded[:, channel::8].clamp(-1, 1)
+    assert (x - expected).abs().mean() < 0.02  # bfloat16 at most
+    for size, message in (((8, 16), "size must be 3 sides"), ((8, 16, 6), "size must be a multiple of 4")):
+        with pytest.raises(ValueError, match=message):
+            generate.draw_latents(denoiser, autoencoder, 2, nfe=2, size=size)
+
+
+def test_volumes_of_latents_are_written_as_pairs(tmp_path):
+    assert run("volume_latent", tmp_path, n=1) == 0
+    assert names_in(tmp_path) == ["000_image.nii.gz", "000_label.nii.gz"]
+    image, label = (load_nifti(tmp_path / name)[0] for name in names_in(tmp_path))
+    denoiser = pretrained.load_denoiser("volume_latent", clip=False)
+    autoencoder = pretrained.load("hippocampus_autoencoder")
+    _, x = generate.draw_latents(denoiser, autoencoder, 1, nfe=2, seed=0, size=HIPPOCAMPUS_SHAPE)
+    np.testing.assert_array_equal(image, x[0, 0])
+    assert (label > 0).sum() == int((x[0, 1:] > 0).any(0).sum())
 
 
 def test_volumes_are_written_as_pairs(tmp_path, capsys):

@@ -6,10 +6,15 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
+from torch import nn
 
-from course_lib import hippocampus
+from course_lib import datasets, experiments, hippocampus, pretrained
+from course_lib.experiments import volumes as study
 from course_lib.hippocampus import hippocampus_box
 from course_lib.nifti import box_affine, cut_out, load_nifti, save_nifti
+from course_lib.recipes import RECIPES
+from course_lib.recipes import hippocampus as recipes
 
 
 def oblique(spacing=(0.5, 1.0, 2.0), degrees=20, origin=(-30.5, 12.25, 7.0)):
@@ -220,3 +225,106 @@ def test_largest_share_by_hand():
     labels[0, 0, 0, :3] = 1
     labels[0, 1, 1, 0] = 1  # touches the row only at an edge
     assert hippocampus.largest_shares(labels).tolist() == [[0.75, 0.0]]
+
+
+# ---- measures of networks --------------------------------------------------------------------------------------------
+
+
+class ByBrightness:
+    """A judge that reads the labels off the image: background -0.8, anterior 0, posterior 0.8."""
+
+    def labels(self, x):
+        return ((x > -0.4).long() + (x > 0.4).long())[:, 0]
+
+
+def bright_as_labelled(n):
+    """n volumes as channels, two blocks of labels that grow from one to the next, the image as the judge wants it."""
+    labels = torch.zeros(n, *hippocampus.HIPPOCAMPUS_SHAPE, dtype=torch.uint8)
+    for k in range(n):
+        labels[k, 10:20, 5 : 15 + k, 8:20], labels[k, 10:20, 20 : 30 + k, 8:20] = 1, 2
+    parts = [torch.where(labels == k, 1.0, -1.0) for k in (1, 2)]
+    return torch.stack([0.8 * labels.float() - 0.8, *parts], 1).numpy(), labels
+
+
+class Loses(nn.Module):
+    """An autoencoder that keeps everything but a share of the contrast of the image, and the posterior label."""
+
+    def __init__(self, kept, posterior):
+        super().__init__()
+        self.kept, self.posterior = kept, posterior
+        self.register_buffer("scale", torch.ones(()))
+
+    def encode(self, x):
+        return x * self.scale
+
+    def decode(self, z):
+        image, anterior, posterior = (z / self.scale).split(1, 1)
+        return torch.cat([self.kept * image, anterior, posterior if self.posterior else -posterior.abs()], 1)
+
+
+def finest_contrast(x):
+    """Local contrast of the finest band of a slice (H, W), by SciPy, 1e-4 under its root."""
+    band = x - ndimage.gaussian_filter(x, 0.8, mode="wrap", truncate=9)
+    return np.sqrt(ndimage.gaussian_filter(band**2, 2.0, mode="wrap", truncate=9) + 1e-4)
+
+
+def measured(net, monkeypatch):
+    monkeypatch.setattr(datasets, "hippocampi", lambda split: bright_as_labelled(3)[0])
+    monkeypatch.setattr(pretrained, "load", lambda name: {"hippocampus_unet": ByBrightness()}[name])
+    return recipes.measure_volume_autoencoder(RECIPES["hippocampus_autoencoder"], net)
+
+
+def test_measures_of_an_autoencoder_that_loses_nothing(monkeypatch):
+    net = Loses(1.0, posterior=True)
+    card, tensors = measured(net, monkeypatch)
+    parts = ("anterior", "posterior")
+    assert all(card["test_dice"][part] == 1 for part in parts) and card["detail"] == 1
+    assert all(judged[part] == 1 for judged in card["judge"].values() for part in parts)
+    sizes = {part: [1320.0, 120.0] for part in parts}  # 10 x 10, 11, 12 x 12 voxels
+    assert card["volume_mm3_mean_and_std"] == {"real": sizes, "decoded": sizes}
+    std = bright_as_labelled(3)[0].std()
+    assert card["scale"] == pytest.approx(1 / std, rel=1e-4) and tensors["scale"] == net.scale
+
+
+def test_measures_of_an_autoencoder_that_loses_contrast_and_a_part(monkeypatch):
+    """Half of the image's contrast, a mean square of a quarter of its own; the judge sees the posterior part no more,
+    and neither is there a label of it."""
+    card, _ = measured(Loses(0.5, posterior=False), monkeypatch)
+    image = bright_as_labelled(3)[0][:, 0]
+    by_hand = np.mean(10 * np.log10(4 / (0.25 * image**2).mean((1, 2, 3))))
+    assert card["psnr"] == pytest.approx(by_hand, abs=1e-3)
+    assert card["test_dice"]["anterior"] == 1 and card["test_dice"]["posterior"] == 0
+    assert card["volume_mm3_mean_and_std"]["decoded"]["posterior"] == [0, 0]
+    assert card["judge"]["real"]["posterior"] == 1 and card["judge"]["decoded"]["posterior"] == 0
+    whole, half = (np.mean([finest_contrast(c * slice) for slice in image.reshape(-1, 48, 32)]) for c in (1, 0.5))
+    assert card["detail"] == pytest.approx(half / whole, abs=2e-3)
+
+
+def test_a_set_of_volumes_described_by_hand(monkeypatch):
+    x, _ = bright_as_labelled(3)
+    monkeypatch.setattr(pretrained, "load", lambda name: ByBrightness())
+    found = study.described(torch.as_tensor(x))
+    assert found["mean"] == [1320, 1320] and found["spread"] == [120, 120] and found["volumes"] == 3
+    assert found["judge"] == [1, 1] and found["largest_share"] == found["in_one_piece"] == 1
+    x[0, 1, 0, 0, 0] = 1  # a speck of one voxel in one part of 1,201
+    found = study.described(torch.as_tensor(x))
+    assert found["largest_share"] == pytest.approx(1 - 1 / 1201 / 6, abs=1e-4) and found["in_one_piece"] == 1
+    x[0, 1, 0, 0, :20] = 1  # and of twenty, one in 61
+    assert study.described(torch.as_tensor(x))["in_one_piece"] == pytest.approx(2 / 3, abs=1e-4)
+
+
+def test_the_record_of_volumes_is_whole_and_agrees_with_the_cards():
+    record = experiments.load("07_volumes")
+    keys = [{key: row[key] for key in ("method", "seed")} for row in record["rows"]]
+    assert keys == study.STUDY.plan() and all(map(study.STUDY.is_fresh, record["rows"]))
+    for row in record["rows"]:
+        if row["seed"] == 0:  # drawn anew from the same noise
+            of_card = pretrained.card(study.METHODS[row["method"]][0])["volume_mm3_mean_and_std"]["sample"]
+            assert row["mean"] == pytest.approx([mean for mean, _ in of_card.values()], rel=0.02)
+            assert row["spread"] == pytest.approx([spread for _, spread in of_card.values()], rel=0.1)
+    # the time of a few steps, against that of the whole training on its card
+    for name, found in (
+        ("hippocampus_autoencoder", record["autoencoder"]),
+        ("hippocampus_latent", next(row for row in record["rows"] if row["method"] == "latents")),
+    ):
+        assert found["training_minutes"] == pytest.approx(60 * pretrained.card(name)["core_hours"], rel=0.5)
