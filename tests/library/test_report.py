@@ -582,8 +582,8 @@ def test_bridge():
     record["low dose"] = {"psnr": 17.715, "detail": 9.0456, "frechet_distance": 136.02}
     text = report.of_bridge(record, {})
     psnr, detail, distance = tables(blocks_of(text))
-    assert psnr["regression"] == {"": "regression", "1": "20.50 (20.00 to 21.00)", "50": report.NONE}
-    assert detail["bridge"]["50"] == "1.00" and distance["beside"]["1"] == "7.5 (7.0 to 8.0)"
+    assert psnr["regression"] == {"": "regression", "1": "21.00 (20.00 to 22.00)", "50": report.NONE}
+    assert detail["bridge"]["50"] == "2.00 (1.00 to 3.00)" and distance["beside"]["1"] == "8.0 (7.0 to 9.0)"
     assert "low-dose images have 17.7" in text and "the low-dose images 136.0" in text and "81 persons" in text
 
 
