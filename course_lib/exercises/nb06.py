@@ -31,9 +31,13 @@ q1 = number(
         (20, "50 is no deviation: it lies 50 below the mean of 100."),
         (50, "That is y itself; noise and a correlation below one both draw the answer back to the mean."),
         (100, "That is the mean before the measurement."),
-        (71.7, "0.8 is the correlation with x_1. With y it is smaller, as y has noise: the slope is 0.8 * 400 / 800."),
+        (
+            71.7,
+            """0.8 is the correlation with x_1. With y it is smaller, as y has noise: the slope is the covariance over the
+            variance of y, which has two parts.""",
+        ),
         (90, "Standard deviations do not add: the variance of y is 20^2 + 20^2."),
-        (87.5, "Weigh with the covariance over the variance of y, 0.8 * 400 / 800."),
+        (87.5, "Weigh with the covariance over the variance of y, which has two parts."),
     ],
     also_right=["80,0", np.float32(80)],
     hints=[
@@ -170,25 +174,28 @@ q3 = function(
     solution=one_round,
     tests=[
         case(
-            "the known part",
-            (_halve, RAMP, WAVE, BUMP, ZEROS, ONES, HIGH, LOW),
-            "After the step the image is at time s, so the known part must have the noise level of s.",
+            "the hole",
+            (_halve, RAMP, WAVE, ZEROS, ZEROS, ZEROS, HIGH, LOW),
+            """The hole comes from step(x_t), and is scaled by alpha_t / alpha_s on the way up. Is the mask
+            the right way round?""",
         ),
         case(
-            "the hole",
-            (_halve, RAMP, WAVE, BUMP, ZEROS, ZEROS, HIGH, LOW),
-            "The hole comes from step(x_t), and is scaled by alpha_t / alpha_s on the way up.",
+            "the known part",
+            (_halve, RAMP, WAVE, BUMP, ZEROS, ONES, HIGH, LOW),
+            """After the step the image is at time s, so the known part must have the noise level of s; its noise is z
+            (w is for the way up).""",
         ),
         case(
             "the noise on the way up",
             (_ignore, RAMP, ZEROS, ZEROS, WAVE, ZEROS, HIGH, LOW),
-            "x_s has noise of its own. Variances add: what is missing is sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2.",
+            """x_s brings noise of its own, scaled by the ratio. Variances add: how much is missing to sigma_t^2? And
+            take its root.""",
         ),
     ],
     mistakes=[
         mistake(_round(known=lambda t, s: t, noise=lambda t, s, ratio: t[1]), "the known part", "both bugs"),
         mistake(_round(known=lambda t, s: t), "the known part", "the level of the known part"),
-        mistake(_round(scale=lambda t, s: 1.0), "the known part", "no factor on the way up"),
+        mistake(_round(scale=lambda t, s: 1.0), "the hole", "no factor on the way up"),
         mistake(lambda step, *others: one_round(lambda x_t: x_t, *others), "the hole", "no step"),
         mistake(_round(noise=lambda t, s, ratio: t[1]), "the noise on the way up", "all the noise of t on top"),
         mistake(
@@ -201,12 +208,10 @@ q3 = function(
             "the known part",
             "the two noises swapped",
         ),
-        mistake(
-            lambda step, x_t, y, z, w, m, t, s: one_round(step, x_t, y, z, w, 1 - m, t, s), "the known part", "mask"
-        ),
+        mistake(lambda step, x_t, y, z, w, m, t, s: one_round(step, x_t, y, z, w, 1 - m, t, s), "the hole", "mask"),
         mistake(
             _round(scale=lambda t, s: s[1] / t[1], noise=lambda t, s, ratio: _missing(t, s, s[1] / t[1])),
-            "the known part",
+            "the hole",
             "sigmas for alphas",
         ),
         mistake(
@@ -309,7 +314,7 @@ q5 = number(
     mistakes=[
         (30 - 10 * math.log10(2), "That is one sample: twice the error. The mean of K has (1 + 1/K) times the least."),
         (30.0, "That takes infinitely many samples."),
-        (29.0, "Close: give two decimals."),
+        (29.0, "Close, but not to two decimals."),
         (30 - 20 * math.log10(1.25), "PSNR goes with 10 log10 of the squared error."),
         (30 + 10 * math.log10(1.25), "No estimate has a smaller squared error than the posterior mean."),
         (24.0, "The error is not multiplied by K but by 1 + 1/K."),
@@ -323,7 +328,7 @@ q5 = number(
     ],
     explanation="""MSE = (1 + 1/K) of the least: 1.25 times for K = 4, which costs 10 log10(1.25) = 0.97 dB.
     One sample costs 3.01 dB.""",
-    rtol=0.001,
+    rtol=0.0004,
 )
 
 

@@ -130,7 +130,7 @@ q2 = function(
         case(
             "reaches 0",
             (HALVE, X, EPS, ONE_STEP),
-            "One step to 0 leaves D(x_t, t) and no noise. Does your walk stop before the last time?",
+            "One step to 0 leaves D(x_t, t) and no noise. Does your walk leave out the first time, or the last?",
         ),
         case(
             "D is told the time",
@@ -141,6 +141,11 @@ q2 = function(
             "every time counts",
             lambda f: not _same(f(SHRINK, X, EPS, TIMES), f(SHRINK, X, EPS, ONE_STEP)),
             "The times in between change nothing: D is asked once. Ask it at each time but the last.",
+        ),
+        prop(
+            "walks on",
+            lambda f: not _same(f(SHRINK, X, EPS, TIMES), f(SHRINK, X, EPS, TIMES[:2])),
+            "Only the first step is made. Does `return` stand inside the loop?",
         ),
         prop(
             "the noise anew",
@@ -167,6 +172,7 @@ q2 = function(
             "D is told 0",
         ),
         mistake(lambda D, x, eps, times: restored(D, x, eps, times[[0, -1]]), "every time counts", "one step only"),
+        mistake(lambda D, x, eps, times: restored(D, x, eps, times[:2]), "walks on", "returns inside the loop"),
         mistake(
             lambda D, x, eps, times: D(D.schedule.noisy(x, eps, times[0]), times[0]),
             "every time counts",
@@ -206,7 +212,11 @@ q3 = number(
     solution="0.02 * 0.90 / (0.02 * 0.90 + 0.98 * 0.05)",
     mistakes=[
         (0.90, "90 % is the recall: the share of the lesion that is flagged. Asked is the share of the flagged."),
-        (0.95, "That is the specificity, one minus the false positive rate. It says nothing of what is flagged."),
+        (
+            0.95,
+            """0.95 is the specificity; 0.90 / (0.90 + 0.05) = 0.947 takes as many lesion pixels as healthy ones. Weigh
+            with 2 % and 98 %.""",
+        ),
         (0.018 / (0.018 + 0.05), "The 5 % are of the healthy pixels, which are 98 % of all."),
         (0.02, "That is the prevalence, the precision of a detector without any information."),
         (0.049 / 0.067, "That is the share of false alarms among the flagged pixels, one minus the precision."),
@@ -254,13 +264,17 @@ q4 = function(
             lambda f: abs(f(Q4[1] + 1.0, Q4[1], Q4[2]) - 1) < 1e-5,
             "Every lesion pixel is off by 1, so the mean is 1: divide by the lesion's pixels, not by all.",
         ),
+        case(
+            "absolute",
+            tuple(of_both[:1] for of_both in Q4),
+            "The mean of absolute differences: no squares, no root, no median or maximum, no errors that cancel.",
+        ),
         prop(
             "every pixel alike",
             lambda f: abs(f(Q4[1] + FIRST, Q4[1], Q4[2]) - COUNTS[0] / sum(COUNTS)) < 1e-5,
             """Only the patient with the larger lesion is off, by 1: the mean over all lesion pixels together is its
             share of them. A mean for each patient, averaged, weighs a small lesion as much as a large one.""",
         ),
-        case("absolute", Q4, "Absolute differences: not squared, and not with errors that cancel."),
     ],
     mistakes=[
         mistake(lambda twin, healthy, mask: twin.abs()[mask > 0].mean(), "perfect", "never looks at the truth"),
@@ -279,9 +293,9 @@ q4 = function(
             "a sum for each patient",
         ),
         mistake(lambda twin, healthy, mask: (twin - healthy).abs()[mask == 0].mean(), "inside only", "outside"),
-        mistake(_inside(lambda error: error.square().mean().sqrt()), "every pixel alike", "root mean square"),
-        mistake(_inside(lambda error: error.abs().max()), "every pixel alike", "the largest"),
-        mistake(_inside(lambda error: error.abs().median()), "every pixel alike", "the median"),
+        mistake(_inside(lambda error: error.square().mean().sqrt()), "absolute", "root mean square"),
+        mistake(_inside(lambda error: error.abs().max()), "absolute", "the largest"),
+        mistake(_inside(lambda error: error.abs().median()), "absolute", "the median"),
     ],
     also_right=[
         lambda twin, healthy, mask: ((twin - healthy).abs() * mask).sum() / mask.sum(),
@@ -316,7 +330,7 @@ VALIDATION = torch.tensor(
         [0.05, 0.35, 0.15, 0.60, 0.25, 0.75],
         [0.70, 0.55, 0.75, 0.15, 0.50, 0.60],
         [0.20, 0.50, 0.70, 0.55, 0.40, 0.60],
-        [0.35, 0.10, 0.15, 0.65, 0.60, 0.45],
+        [0.35, 0.10, 0.15, 0.65, 0.30, 0.45],
     ]
 )
 TEST = torch.tensor(
@@ -328,6 +342,7 @@ TEST = torch.tensor(
     ]
 )
 BEST = int(VALIDATION.mean(0).argmax())
+BEST_ON_TEST = int(TEST.mean(0).argmax())
 
 q5 = function(
     """Write `dice_at_chosen(thresholds, validation, test)`: the mean Dice that an honest report may print.
@@ -344,6 +359,16 @@ q5 = function(
             "reported on test",
             lambda f: abs(f(THRESHOLDS, VALIDATION, TEST) - float(VALIDATION[:, BEST].mean())) > 1e-4,
             "That is the Dice of the validation cases, on which the threshold was chosen: it flatters too.",
+        ),
+        prop(
+            "the two sets in their places",
+            lambda f: abs(f(THRESHOLDS, VALIDATION, TEST) - float(VALIDATION[:, BEST_ON_TEST].mean())) > 1e-4,
+            "You chose on the test cases and reported validation: the two are swapped.",
+        ),
+        prop(
+            "a Dice, no threshold",
+            lambda f: all(abs(f(THRESHOLDS, VALIDATION, TEST) - x) > 1e-4 for x in (float(THRESHOLDS[BEST]), BEST)),
+            "That is the threshold, or its column. Return the mean Dice of the test cases there.",
         ),
         case(
             "one threshold for all",
@@ -373,8 +398,12 @@ q5 = function(
             "the median of the test cases",
         ),
         mistake(
+            lambda thresholds, validation, test: validation[:, test.mean(0).argmax()].mean(),
+            "the two sets in their places",
+        ),
+        mistake(
             lambda thresholds, validation, test: thresholds[validation.mean(0).argmax()],
-            "one threshold for all",
+            "a Dice, no threshold",
             "the threshold itself",
         ),
     ],
@@ -413,7 +442,7 @@ q6 = choices(
         "e": """Bright lesions are not all: over the five families the network tells the ill from the healthy better in
         section 9, where brightness flags 47 % of the healthy. It is the method to beat on its own ground.""",
     },
-    hints=["Three are wrong: b is exercise 3, c is shown with an image of another contrast, e in section 9."],
+    hints=["Two are true.", "For the others look at exercise 3, at the T2 image and at section 9."],
     explanation="""True: a, d. Unusual is not ill, an ROC curve divides by what is common, and a rule that is best at
     one kind of lesion need not be best at telling who is ill.""",
 )
