@@ -33,8 +33,8 @@ q1 = number(
         (100, "That is the mean before the measurement."),
         (
             71.7,
-            """0.8 is the correlation with x_1. With y it is smaller, as y has noise: the slope is the covariance over the
-            variance of y, which has two parts.""",
+            """0.8 is the correlation with x_1. With y it is smaller, as y has noise: the slope is the covariance over
+            the variance of y, which has two parts.""",
         ),
         (90, "Standard deviations do not add: the variance of y is 20^2 + 20^2."),
         (87.5, "Weigh with the covariance over the variance of y, which has two parts."),
