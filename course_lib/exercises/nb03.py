@@ -347,7 +347,7 @@ q5 = number(
 )
 
 q6 = choice(
-    """To save time you build MONAI's `DDPMScheduler(1000)` and call `set_timesteps(50)`.
+    """To save time you build MONAI's `DDPMScheduler(1000, clip_sample=False)` and call `set_timesteps(50)`.
     The denoiser is perfect, the data have standard deviation 0.3. Which standard deviation do the samples have?""",
     {
         "a": "0.30: a perfect denoiser gives the right spread with any number of steps",
@@ -367,7 +367,7 @@ q6 = choice(
         "Fifty steps, each as short as a thousandth of the way: how much noise has been removed at the end?",
     ],
     explanation="""Fifty short steps cover a twentieth of the way, so nearly all the noise is still there:
-    0.89 at 50 steps, 0.60 at 250, 0.295 at 1000, measured with MONAI 1.6.1.
+    0.89 at 50 steps, 0.60 at 250, 0.300 at 1000, measured with MONAI 1.6.1.
     Walk the whole table, or use a sampler that takes any t and s.""",
 )
 
