@@ -40,7 +40,7 @@ RUN_ALL = """async () => {
     const {shell, commands} = window.jupyterapp, panel = shell.currentWidget;
     await panel.sessionContext.ready;
     await commands.execute('editmenu:clear-all');
-    const cells = panel.content.widgets, first = new Map(), begins = new Map(), ends = [];
+    const cells = panel.content.widgets, first = new Map(), begins = new Map();
     cells.forEach((cell, number) => cell.model.type === 'code' && new MutationObserver(() => {
         if (begins.has(number) && !first.has(number)) first.set(number, performance.now());
     }).observe(cell.outputArea.node, {childList: true, subtree: true, characterData: true}));

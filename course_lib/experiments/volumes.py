@@ -12,6 +12,7 @@ import torch
 
 from course_lib import datasets, pretrained, runtime
 from course_lib.experiments.record import rounded
+from course_lib.experiments.seeds import FOLDER
 from course_lib.experiments.study import Study
 from course_lib.hippocampus import label_volumes, labels_of, largest_shares
 from course_lib.images import in_batches, to_tensor
@@ -21,7 +22,6 @@ from course_lib.recipes.hippocampus import among_latents, among_voxels, fine_det
 from course_lib.recipes.runs import finished, precision_of
 from course_lib.training import Batches, train
 
-FOLDER = "runs/seeds"
 #: Networks, how they draw, and the seeds of their trainings; 0 is that of the networks that ship.
 METHODS = {
     "voxels": ("hippocampus", among_voxels, (0,)),
