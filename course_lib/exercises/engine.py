@@ -204,9 +204,9 @@ def function(question, *, solution, tests, mistakes, hints, explanation="", also
     `solution`: a function, or its source as text. Results may be numbers, arrays, tensors or tuples of them; they are
     compared element by element within rtol * |expected| + atol. Floats among the arguments reach the learner's function
     as tensors of no dimensions, and as floats if it stops with an error then. A `prop` gets the function with its
-    results as float64 tensors in the solution's shape, whatever form the learner gave them. An error, a wrong shape or
-    NaN in the first test gets a general message, in a later one that test's own message, for then it is what the test
-    is about.
+    results as float64 tensors in the solution's shape, whatever form the learner gave them. An error or a wrong shape
+    in the first test gets a general message alone; NaN there, and all of them in a later test, that test's own message
+    as well, for then they may be what the test is about.
     """
     code, expected = _source(solution, run=False)
     rtol = max(rtol, 1e-6)  # float32 is precise enough
@@ -225,9 +225,11 @@ def _function_step(test, seen):
         try:
             return seen(answer)
         except reading.Refusal as refusal:
-            if first:
-                raise
-            return refusal.message
+            if not first:
+                return refusal
+            if refusal.test == "finite":
+                raise reading.Refusal("finite", f"{refusal.message}\n\n{prose(test.message)}") from refusal
+            raise
 
     return Step(test.name, run, test.message)
 

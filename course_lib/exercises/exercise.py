@@ -14,7 +14,8 @@ CONTRACT = ("type", "shape", "finite", "error", "time")
 
 @dataclass(frozen=True)
 class Step:
-    """A named test: `run(answer, first)` is false if it holds, else what was seen; `message` names the likely bug."""
+    """A named test: `run(answer, first)` is false if it holds, else what was seen or the Refusal that stopped it;
+    `message` names the likely bug."""
 
     name: str
     run: object
@@ -32,12 +33,14 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `grade` found: status "right", "wrong" or "unanswered", the test that failed, its message, what was seen."""
+    """What `grade` found: status "right", "wrong" or "unanswered", the test that failed, its message, what was seen,
+    and, where the answer stopped with an error of its own in that test, that error, which is told first."""
 
     status: str
     test: str = ""
     message: str = ""
     seen: str = ""
+    stopped: str = ""
 
 
 class Exercise:
@@ -87,7 +90,7 @@ class Exercise:
                 given = self._read(answer)
                 for index, step in enumerate(self._steps):
                     if seen := step.run(given, index == 0):
-                        return Verdict("wrong", step.name, step.message, seen if isinstance(seen, str) else "")
+                        return _failed(step, seen)
         except Unanswered:
             return Verdict("unanswered")
         except Refusal as refusal:
@@ -131,7 +134,7 @@ class Exercise:
             return _note("unanswered", f"{self.name}: not answered yet", text)
         if verdict.status == "right":
             return _note("right", f"{self.name}: right", self.explanation)
-        body = f"{verdict.message}\n\n{verdict.seen}" if verdict.seen else verdict.message
+        body = "\n\n".join(part for part in (verdict.stopped, verdict.message, verdict.seen) if part)
         return _note("wrong", f"{self.name}: not yet", body)
 
     def _repr_mimebundle_(self, include=None, exclude=None):
@@ -141,6 +144,13 @@ class Exercise:
 
     def __repr__(self):
         return self._repr_mimebundle_()["text/plain"]
+
+
+def _failed(step, seen):
+    """The verdict on an answer that fails a step, from what its `run` gave."""
+    if isinstance(seen, Refusal) and seen.test == "error":
+        return Verdict("wrong", step.name, step.message, stopped=seen.message)
+    return Verdict("wrong", step.name, step.message, "" if seen is True else str(seen))
 
 
 _NONE = "`None` counts as no answer. If it came from a function of yours, its `return` is missing.\n\n"

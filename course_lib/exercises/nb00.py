@@ -37,6 +37,7 @@ q1 = function(
             "At alpha = 0.8 the noise must be multiplied by 0.6. The squares add up to 1, so sigma is a square root.",
         ),
         case("pure noise", (RAMP, WAVE, 0.0), "At alpha = 0 nothing of the image may be left, and all of the noise."),
+        case("beyond the range", (3 * RAMP, 3 * WAVE, 0.8), "x_t goes beyond -1 and 1, and must: clamp nothing."),
     ],
     mistakes=[
         mistake(lambda x_0, eps, alpha: alpha * x_0 + (1 - alpha) * eps, "noise", "sigma = 1 - alpha"),
@@ -52,6 +53,7 @@ q1 = function(
         mistake(
             lambda x_0, eps, alpha: alpha * x_0 + (1 - alpha**2) ** 0.5 * torch.ones_like(eps), "signal", "own noise"
         ),
+        mistake(lambda x_0, eps, alpha: noisy(x_0, eps, alpha).clamp(-1, 1), "beyond the range", "clamped"),
     ],
     also_right=[
         lambda x_0, eps, alpha: alpha * x_0 + torch.sqrt(1 - alpha**2) * eps,
@@ -84,6 +86,8 @@ q2 = number(
         (0.75**2, "That is the noise's part alone. The image adds its own."),
         (0.5, "0.5 is the right factor of the image. Which variance has the mix that she made?"),
         (0.75, "That is the noise's variance in the right mix. A factor enters the variance squared."),
+        (0.25, "That is the image's variance in the right mix. She multiplies it by 0.25, which enters squared."),
+        (62.5, "As a variance, not in per cent: divide by 100."),
     ],
     also_right=[Fraction(5, 8), 0.63, "62.5 %"],
     hints=["A factor c multiplies the variance by c squared.", "Variances of independent images add up."],

@@ -30,7 +30,7 @@ q1 = function(
         case(
             "signal",
             (RAMP, ZEROS, 0.64),
-            "The signal is scaled by the square root of abar, not by abar: 0.64 must give 0.8.",
+            "The signal is scaled by the square root of abar: 0.64 must give 0.8. And no noise comes in but eps.",
         ),
         case("noise", (RAMP, WAVE, 0.64), "Use the eps given, scaled by sqrt(1 - abar), and add it: 0.64 gives 0.6."),
     ],
@@ -43,6 +43,7 @@ q1 = function(
         mistake(lambda x_0, eps, abar: abar**0.5 * x_0 + (1 - abar**0.5) * eps, "noise", "1 - alpha"),
         mistake(lambda x_0, eps, abar: x_0 + (1 - abar) ** 0.5 * eps, "signal", "the image in full"),
         mistake(lambda x_0, eps, abar: abar**0.5 * x_0 + (1 - abar**2) ** 0.5 * eps, "noise", "abar taken for alpha"),
+        mistake(lambda x_0, eps, abar: abar**0.5 * x_0 + (1 - abar) ** 0.5 * WAVE, "signal", "noise of its own"),
     ],
     also_right=[
         lambda x_0, eps, abar: abar.sqrt() * x_0 + (1 - abar).sqrt() * eps,
@@ -71,6 +72,11 @@ q2 = function(
     $\bar\alpha_i$ and $\bar\alpha_{i-1}$.""",
     solution=posterior_variance,
     tests=[
+        prop(
+            "below beta",
+            lambda f: f(0.5, 0.45, 0.9) <= 0.5,
+            "Knowing x_0 can only narrow it: below beta. Is the ratio upside down?",
+        ),
         case(
             "first step",
             (0.1, 0.9, 1.0),
@@ -79,24 +85,19 @@ q2 = function(
         case(
             "far from the data",
             (0.02, 1e-9, 1e-9 / 0.98),
-            "Where x_t is pure noise the variance tends to beta itself. A square root too many?",
-        ),
-        prop(
-            "below beta",
-            lambda f: f(0.2, 0.4, 0.5) <= 0.2,
-            "Knowing x_0 can only narrow it: below beta. Is the ratio upside down?",
+            """Where x_t is pure noise the variance tends to beta itself. Is beta a factor, once, and in no root or
+            bracket?""",
         ),
         case(
             "a middle step",
             (0.2, 0.4, 0.5),
-            "Check the factor: (1 - abar_prev) / (1 - abar), times beta. Is the denominator there?",
+            """The factor of beta is a ratio of two variances, those of x_(i-1) and x_i given x_0. Are both there, and
+            is each plain, without a root or a square?""",
         ),
     ],
     mistakes=[
         mistake(lambda beta, abar, abar_prev: beta, "first step", "the forward variance"),
-        mistake(
-            lambda beta, abar, abar_prev: (1 - abar) / (1 - abar_prev) * beta if abar_prev < 1 else 0, "below beta"
-        ),
+        mistake(lambda beta, abar, abar_prev: (1 - abar) / (1 - abar_prev) * beta, "below beta", "upside down"),
         mistake(
             lambda beta, abar, abar_prev: ((1 - abar_prev) / (1 - abar) * beta) ** 0.5,
             "far from the data",
@@ -192,7 +193,8 @@ SAME = torch.tensor([4, 4])
 
 q3 = function(
     """This loss has three bugs. Mend it, as `loss_mended(net, x_0, eps, i, abar)` with images (B, 1, H, W), steps `i`
-    (B,), the table `abar` (T,), and `net(x_t, i)` predicting the noise. It returns the mean over pixels and images.
+    (B,) as indices from 0 into the table `abar` (T,), and `net(x_t, i)` predicting the noise. It returns the mean over
+    pixels and images.
 
     ```python
     def loss(net, x_0, eps, i, abar):
@@ -296,7 +298,8 @@ q4 = function(
         case(
             "the noise's share",
             (RAMP, WAVE, 0.02, 0.3),
-            "Remove beta / sqrt(1 - abar) of the noise, before the division by sqrt(1 - beta).",
+            """beta / sqrt(1 - abar) times the noise is taken away, and the division by sqrt(1 - beta) takes in both
+            terms.""",
         ),
     ],
     mistakes=[
@@ -338,6 +341,9 @@ q5 = number(
             "Half of 1 / (1 - 0.998) would be right for a straight line; the share falls exponentially: 0.998^n = 0.5.",
         ),
         (0.001, "0.998^n = 0.5: solve for n with logarithms."),
+        (math.log(0.998) / math.log(0.5), "That is upside down: one over it is the number of steps."),
+        (math.log(0.5) / -math.log(0.998), "The number of steps is positive: both logarithms are negative."),
+        (math.log(0.5) / math.log(0.98), "Is the decay 0.98 or 0.998? One digit is a factor of ten in memory."),
         (35, "Is the decay 0.98 or 0.998? One digit is a factor of ten in memory."),
     ],
     also_right=[346, 347, math.log(2) / -math.log(0.998)],

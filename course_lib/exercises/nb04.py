@@ -66,9 +66,9 @@ q1 = function(
     tests=[
         case(
             "eta = 0",
-            (RAMP, WAVE, 100 * ONES, 0.0, *LEVELS),
-            """At eta = 0 the step is alpha_s x_0 + sigma_s eps, with eps = (x_t - alpha_t x_0) / sigma_t, and z plays
-            no part. Are t and s in their places?""",
+            (3 * RAMP, 3 * WAVE, 100 * ONES, 0.0, *LEVELS),
+            """At eta = 0 the step is alpha_s x_0 + sigma_s eps, with eps = (x_t - alpha_t x_0) / sigma_t; z plays no
+            part, and nothing is clamped. Are t and s in their places?""",
         ),
         case(
             "the fresh noise",
@@ -108,6 +108,8 @@ q1 = function(
         mistake(_noisy(lambda e, s, f: f), "eta = 0", "noise whatever eta is"),
         mistake(_noisy(lambda e, s, f: e * f, lambda e, s, f: s - e * f), "the old noise", "deviations subtracted"),
         mistake(_noisy(lambda e, s, f: e * f, lambda e, s, f: (1 - (e * f) ** 2) ** 0.5), "eta = 0", "from 1"),
+        mistake(lambda *args: ddim(*args).clamp(-1, 1), "eta = 0", "x_s clamped"),
+        mistake(lambda x_t, x_0, *others: ddim(x_t, x_0.clamp(-1, 1), *others), "eta = 0", "the image clamped"),
     ],
     also_right=[
         lambda x_t, x_0, z, eta, alpha_t, sigma_t, alpha_s, sigma_s: (
@@ -236,7 +238,7 @@ q2 = function(
             "no change",
             _at(_EVEN, WAVE),
             """Where the denoised image has not changed, the step is DDIM's. Is it exp(-h) with h > 0, and is h half of
-            our lambda's difference (the paper's lambda is log(alpha / sigma))?""",
+            our lambda's difference (the paper's lambda is log(alpha / sigma))? Is the pair (x_s, D), x_s first?""",
         ),
         case(
             "the first step",
@@ -263,7 +265,8 @@ q2 = function(
         case(
             "unequal steps",
             _at(_UNEVEN, ZEROS),
-            "q is the step before over this one, in lambda, and it divides: after a short step one looks far ahead.",
+            """q is the step before over this one, in lambda, and it divides: after a short step one looks far ahead.
+            (In Python `/ 2 * q` multiplies by q: brackets.)""",
         ),
     ],
     mistakes=[
@@ -280,6 +283,7 @@ q2 = function(
         mistake(_two_m(lambda q: -1 - 1 / (2 * q)), "a change, equal steps", "now and before swapped"),
         mistake(_two_m(lambda q: 1.0), "a change, equal steps", "the whole of the last change"),
         mistake(_changed(lambda x_s, *others: x_s), "shape", "x_s alone"),
+        mistake(_changed(lambda x_s, x_0, *others: (x_0, x_s)), "no change", "the pair swapped"),
         mistake(_remembering(lambda previous, *others: tuple(previous)), "the first step", "a past taken for granted"),
         mistake(
             _remembering(lambda previous, x_t, t, s: previous or (2 * t - s, 0 * x_t)),
@@ -322,6 +326,10 @@ q3 = number(
             "With 78 Heun can make 39 steps only, for 77 evaluations, and its error 16 / 39^2 is not yet the smaller.",
         ),
         (77, "39 steps: 16 / 39^2 = 0.0105, and DDIM has 0.8 / 77 = 0.0104. Not yet."),
+        (82, "41 steps of two evaluations each; but n steps cost 2 n - 1: at sigma = 0 there is nothing to average."),
+        (81, "With 41 steps Heun is ahead, but so it is with fewer: DDIM gets 2 n - 1 steps, not 2 n."),
+        (41, "That is a number of steps. Asked is the number of evaluations, 2 n - 1, and fewer steps will do."),
+        (39, "39 steps are one too few, and asked is the number of evaluations, 2 n - 1."),
     ],
     also_right=["79", [79]],
     hints=[
@@ -342,6 +350,7 @@ q4 = number(
         (160, "That would be first order. Four times the steps divided the error by 16: what is the order?"),
         (20, "That is fewer steps than 40, and the error is to be smaller than at 40."),
         (60, "The error falls with a power of the steps, not along a straight line."),
+        (2, "That is the order. How many times 40 steps does it take to divide the error by 4?"),
         (640, "The exponent is upside down: steps = 40 * 4 ** (1 / order)."),
     ],
     also_right=["80 ", 80.0],
@@ -490,6 +499,12 @@ q6 = function(
             that at each index the network takes the image for noisier than it is. (With the right table: did you take
             fewer steps?)""",
         ),
+        prop(
+            "fine detail",
+            lambda f: abs(f(exact_network(0.05), _NOISE).std() / 0.05 - 1) < 0.15,
+            """Pixels of standard deviation 0.05 come out with another one: the settings are right now, but the steps
+            are too few. The colleague's call takes 250.""",
+        ),
     ],
     mistakes=[
         mistake(as_found, "the clamp", "as it was found"),
@@ -505,6 +520,8 @@ q6 = function(
         mistake(_call(**_BETAS), "the schedule", "prediction type and clamp are mended"),
         mistake(_call(schedule="scaled_linear_beta"), "the schedule", "another table"),
         mistake(_call(steps=10), "the schedule", "ten steps"),
+        mistake(_call(steps=5), "fine detail", "five steps"),
+        mistake(_call(steps=25), "fine detail", "25 steps"),
     ],
     also_right=[
         _call(steps=1000),

@@ -82,10 +82,12 @@ q2 = function(
         case(
             "the signal",
             (ZEROS, WAVE, ZEROS, ONES, 0.8, 0.6),
-            "Known pixels have the signal alpha y, as in any noisy image of that level.",
+            "Known pixels have the signal alpha y, as in any noisy image of that level, and no noise but the given z.",
         ),
         case(
-            "the noise", (RAMP, WAVE, BUMP, LEFT, 0.8, 0.6), "Known pixels need noise too: sigma z, and no power of it."
+            "the noise",
+            (RAMP, WAVE, BUMP, LEFT, 0.8, 0.6),
+            "Known pixels need noise too: sigma z, no power of it; clamp nothing.",
         ),
     ],
     mistakes=[
@@ -106,6 +108,8 @@ q2 = function(
         mistake(_known(lambda y, z, alpha, sigma: sigma * y + alpha * z), "no noise left", "swapped"),
         mistake(lambda x_s, y, z, m, alpha, sigma: replace(alpha * x_s, y, z, m, alpha, sigma), "the hole", "scaled"),
         mistake(_known(lambda y, z, alpha, sigma: alpha * y - sigma * z), "the noise", "a minus"),
+        mistake(_known(lambda y, z, alpha, sigma: alpha * y + sigma * BUMP), "the signal", "noise of its own"),
+        mistake(lambda *args: replace(*args).clamp(-1, 1), "the noise", "clamped"),
     ],
     also_right=[
         lambda x_s, y, z, m, alpha, sigma: torch.where(m > 0, alpha * y + sigma * z, x_s),

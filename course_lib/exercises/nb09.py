@@ -130,7 +130,11 @@ q3 = function(
     Write `posterior_denoiser(x_t, y, alpha, sigma, sigma_y)`, the exact $\mathbb E[x_0 \mid x_t, y]$.""",
     solution=posterior_denoiser,
     tests=[
-        case("a useless measurement", (LINE, 1.5, 0.8, 0.6, 1e6), "With huge sigma_y the answer is D, without y."),
+        case(
+            "a useless measurement",
+            (LINE, 1.5, 0.8, 0.6, 1e6),
+            "With huge sigma_y the answer is D, without y, and D = alpha x_t / (alpha^2 + sigma^2).",
+        ),
         case("a perfect measurement", (LINE, 1.5, 0.8, 0.6, 1e-7), "With sigma_y near 0 the answer is y, for any x_t."),
         case(
             "the gain",
@@ -156,6 +160,11 @@ q3 = function(
             lambda x_t, y, alpha, sigma, sigma_y: alpha * x_t + sigma**2 / (sigma**2 + sigma_y**2) * (y - alpha * x_t),
             "another schedule",
             "variance-preserving alone",
+        ),
+        mistake(
+            lambda x_t, y, alpha, sigma, sigma_y: x_t / alpha + sigma**2 / (sigma**2 + sigma_y**2) * (y - x_t / alpha),
+            "a useless measurement",
+            "x_t / alpha for D",
         ),
         mistake(
             lambda x_t, y, alpha, sigma, sigma_y: x_t + sigma**2 / (sigma**2 + sigma_y**2) * (y - x_t),
@@ -199,6 +208,8 @@ q4 = number(
         (0.95, "Count: among ten equal draws, how often is a certain one the smallest or the largest?"),
         (1 / 9, "That is near the chance to be at one end; it is the share inside that is asked for."),
         (0.2, "That is the share outside."),
+        (0.1, "That is the chance to be the smallest of the ten, one of two ways to be outside."),
+        (7 / 9, "Two ends of nine places: but samples and truth are ten values."),
     ],
     also_right=["80 %", "4/5", 1 - 2 / 10],
     hints=[

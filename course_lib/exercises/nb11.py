@@ -24,6 +24,8 @@ q1 = number(
         (2.4 / 0.4**0.5, "2.4 is what is kept of the anomaly. The residual holds what is lost, (1 - G) a."),
         (0.6, "0.6 is the shift. Divide it by the standard deviation of the residual."),
         (1.5, "The variance is 2 C (1 - G) = 0.4; divide by its root."),
+        (2.4, "2.4 is what is kept of the anomaly. The residual holds what is lost, over its standard deviation."),
+        (0.3, "The shift of 0.6 is divided by a standard deviation, the root of 2 C (1 - G)."),
     ],
     also_right=["0.95", "0,9487", 0.6 / math.sqrt(0.4)],
     hints=["G = alpha^2 C / (alpha^2 C + sigma^2) = 0.8.", "The variance of one residual is 2 C (1 - G)."],

@@ -63,8 +63,8 @@ _MOST = 100_000  # entries of a list or range that are looked at
 
 
 def _number_in(text):
-    """ "0.8", "0,8", "80 %", "4/5" -> float; a Refusal says how to write it."""
-    plain = text.strip().replace("−", "-")
+    """ "0.8", "0,8", "80 %", "4/5", "= 0.8" -> float; a Refusal says how to write it."""
+    plain = text.strip().lstrip("=≈~ ").replace("−", "-")
     if re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+", plain):
         raise Refusal(
             "type", f'"{plain}" can be read in two ways: write no comma between thousands, and a decimal point.'
@@ -73,9 +73,12 @@ def _number_in(text):
     try:
         return float(Fraction(digits.replace(",", ".").replace(" ", ""))) / percent
     except (ValueError, ZeroDivisionError, OverflowError) as error:
+        if unit := re.fullmatch(_WITH_A_UNIT, plain):
+            raise Refusal("type", f'Write the number alone, without "{unit[2]}": {unit[1]}.') from error
         raise Refusal("type", f"{_ONE_NUMBER}; got text.") from error
 
 
+_WITH_A_UNIT = r"([+-]?\d+(?:[.,]\d+)?)\s*([^\W\d_].*)"  # "29.03 dB", "347 steps"
 _ONE_NUMBER = "Expected one real number, for example 0.25"
 
 
@@ -231,12 +234,9 @@ def wanted_of(expected, args):
 
 
 def _line_of(error, answer):
+    """Where in the learner's own function an error came up, also from a function that it called."""
     code = getattr(answer, "__code__", None)
-    lines = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if code and frame.filename == code.co_filename
-    ]
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code is code]
     return f" (line {lines[-1] - code.co_firstlineno + 1} of it)" if lines else ""
 
 
@@ -285,7 +285,8 @@ def _comparable(given, wanted):
     except Exception as error:
         raise Refusal("type", f"Expected numbers ({form}), got {type(given).__name__}.") from error
     if array.dtype.kind not in ("iufcb" if wanted.dtype.kind in "cb" else "iuf"):
-        raise Refusal("type", f"Expected numbers of type {wanted.dtype} ({form}), got {_kind(given, array)}.")
+        kind = "real numbers" if wanted.dtype.kind in "iuf" else f"numbers of type {wanted.dtype}"
+        raise Refusal("type", f"Expected {kind} ({form}), got {_kind(given, array)}.")
     if wanted.ndim == 0 and array.size == 1:
         array = array.reshape(())
     if array.shape != wanted.shape:

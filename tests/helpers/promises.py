@@ -56,6 +56,7 @@ def _forms_of_number(value):
     return [
         np.float32(value), np.array([[value]]), torch.tensor(value), torch.tensor([value]), [value], (value,),
         Fraction(value), Decimal(text), text, text.replace(".", ","), f"{100 * value:.6f} %",
+        f"= {text}", f"≈{text}",
     ]  # fmt: skip
 
 

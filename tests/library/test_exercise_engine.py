@@ -155,7 +155,9 @@ def test_right_answers_of_many_kinds(module, capsys):
     [
         ("1,234", "no comma between thousands"),
         ("1/0", "one real number"),
-        ("0.25 or so", "got text"),
+        ("0.25 or so", 'without "or so": 0.25'),
+        ("29.03 dB", 'Write the number alone, without "dB": 29.03.'),
+        ("a quarter", "got text"),
         (range(10**9), "one real number"),
         ((0, 25), "got shape (2,)"),
         (Fraction(1, 3), "nor one of the usual slips"),
@@ -404,7 +406,31 @@ def test_an_error_in_a_later_case_gets_that_case_s_message(module):
     verdict = module.q1.grade(lambda x_0, eps, alpha, sigma: float(alpha) * x_0 + float(sigma) * eps)
     assert verdict.test == "one level an image"
     assert "keep it a tensor" in verdict.message
-    assert "stopped with" in verdict.seen
+    assert "stopped with" in verdict.stopped
+
+
+def test_an_error_in_a_later_case_is_told_before_that_case_s_message(module, capsys):
+    module.q1.check(lambda x_0, eps, alpha, sigma: float(alpha) * x_0 + float(sigma) * eps)
+    shown = capsys.readouterr().out
+    assert -1 < shown.find("stopped with") < shown.find("keep it a tensor")
+
+
+def test_nan_in_the_first_case_gets_that_case_s_message_as_well(module):
+    message = module.q1.grade(lambda x_0, eps, alpha, sigma: x_0 / 0 * 0).message
+    assert message.endswith(module.q1._steps[0].message)
+
+
+def root_of(x):
+    return x.no_such_root
+
+
+def calls_another(x_0, eps, alpha, sigma):
+    mean = alpha * x_0
+    return mean + root_of(sigma) * eps
+
+
+def test_the_line_of_an_error_is_counted_in_the_learner_s_function_also_where_it_called_another(module):
+    assert "(line 3 of it)" in module.q1.grade(calls_another).message
 
 
 def test_the_learner_s_function_cannot_change_the_test_s_arguments(module):
