@@ -48,7 +48,8 @@ q1 = function(
             "a perfect decoder",
             (ZERO, ZERO, 0.1, ZERO, ZERO),
             """With decoded = x and q = p(z) only the normalising constant is left: -log s - log(2 pi)/2 for each
-            coordinate. Without it the number is no bound of log p.""",
+            coordinate, summed, with the sign of log p and not of a loss. (The KL is 0 here: mu^2 + sigma^2 - 1 -
+            log sigma^2, where sigma^2 = exp(log_var) = 1.)""",
         ),
         case(
             "the decoder's width",
@@ -59,13 +60,13 @@ q1 = function(
             "the mean of the code",
             (X, DECODED, 0.5, MU, ZERO),
             """A code far from 0 must cost: subtract KL = mu^2 / 2 for each coordinate here.
-            Is the KL there, and with a minus?""",
+            Is the KL there, with a minus, and summed over the coordinates of each point?""",
         ),
         case(
             "the variance of the code",
             (X, DECODED, 0.5, MU, LOG_VAR),
-            """log_var is the logarithm of the variance: exp(log_var) is the variance, neither log_var itself nor exp(2
-            log_var).""",
+            """The KL is (mu^2 + sigma^2 - 1 - log sigma^2) / 2 for each coordinate. sigma^2 is exp(log_var), and
+            log sigma^2 is log_var: check both, and the minus.""",
         ),
         case(
             "three coordinates",
@@ -163,8 +164,15 @@ def _log_prob(log_det):
 
 
 LINE = torch.linspace(-2, 2, 5)
-FINE = torch.linspace(-40, 40, 8001)
+FINE = torch.linspace(-8, 8, 2001)  # for u: 8 standard deviations to either side
 A, NONE = torch.tensor(0.7), torch.tensor(0.0)
+
+
+def _integral(f, a):
+    """Integral of exp f(x, a, 0) over the x that f sends to FINE."""
+    x = FINE * torch.exp(-a)
+    return float(torch.trapezoid(f(x, a, NONE).exp(), x))
+
 
 q3 = function(
     r"""A flow with one layer in one dimension: $u = f(x) = e^{a} x + b$, $u \sim \mathcal N(0, 1)$.
@@ -179,7 +187,7 @@ q3 = function(
         ),
         prop(
             "integrates to one",
-            lambda f: all(abs(float(torch.trapezoid(f(FINE, a, NONE).exp(), FINE)) - 1) < 1e-3 for a in (A, -A)),
+            lambda f: all(abs(_integral(f, a) - 1) < 1e-3 for a in (A, -A)),
             """Your density does not integrate to one at a = 0.7 and at a = -0.7. The log-determinant is log |df/dx| =
             log e^a = a, with its own sign: where f stretches, the density of x is higher.""",
         ),
@@ -202,6 +210,9 @@ q3 = function(
     ],
     also_right=[
         lambda x, a, b: Normal(0.0, 1.0).log_prob(a.exp() * x + b) + a,
+        lambda x, a, b: torch.log(
+            torch.exp(a) * torch.exp(-((torch.exp(a) * x + b) ** 2) / 2) / math.sqrt(2 * math.pi)
+        ),
         lambda x, a, b: Normal(-b * torch.exp(-a), torch.exp(-a)).log_prob(x),
         lambda x, a, b: [-((math.exp(a) * float(at) + float(b)) ** 2) / 2 - LOG_2PI / 2 + float(a) for at in x],
     ],

@@ -24,17 +24,23 @@ q1 = function(
     denoised image `D`, for any schedule: `alpha**2 + sigma**2` need not be 1.""",
     solution=score,
     tests=[
-        case(
+        prop(
             "direction",
-            (RAMP, ZEROS, 1.0, 1.0),
+            lambda f: (f(RAMP, ZEROS, 0.6, 0.8) * RAMP < 0).all(),
             "The score points to where data are more likely: from x_t towards alpha D. Is the sign turned round?",
         ),
         case(
-            "signal",
-            (RAMP, WAVE, 0.6, 1.0),
-            "x_t is a noisy alpha x_0, so the comparison is with alpha D. Has the alpha gone astray?",
+            "noise",
+            (RAMP, ZEROS, 1.0, 0.5),
+            "Divide by the variance sigma^2 alone: not by sigma, 2 sigma^2, 1 - alpha^2 or alpha^2 + sigma^2.",
         ),
-        case("noise", (RAMP, WAVE, 0.8, 0.5), "Divide by the variance sigma^2, not by sigma."),
+        case(
+            "signal",
+            (RAMP, WAVE, 0.6, 0.5),
+            """x_t is a noisy alpha x_0, so the comparison is with alpha D, and the whole difference is divided. Has the
+            alpha gone astray?""",
+        ),
+        case("far", (RAMP, 3 * WAVE, 0.8, 0.5), "D may lie beyond 1 and -1: nothing is clamped."),
     ],
     mistakes=[
         mistake(lambda x_t, D, alpha, sigma: (x_t - alpha * D) / sigma**2, "direction"),
@@ -43,7 +49,10 @@ q1 = function(
         mistake(lambda x_t, D, alpha, sigma: (alpha * D - x_t) / sigma, "noise", "eps, but for the sign"),
         mistake(lambda x_t, D, alpha, sigma: alpha * (D - x_t) / sigma**2, "signal", "alpha before both"),
         mistake(lambda x_t, D, alpha, sigma: (D - alpha * x_t) / sigma**2, "signal", "alpha with x_t"),
-        mistake(lambda x_t, D, alpha, sigma: (alpha * D - x_t) / (1 - alpha**2 + 1e-9), "direction", "1 - alpha^2"),
+        mistake(lambda x_t, D, alpha, sigma: (alpha * D - x_t) / (1 - alpha**2), "noise", "1 - alpha^2"),
+        mistake(lambda x_t, D, alpha, sigma: (alpha * D - x_t) / (2 * sigma**2), "noise", "2 sigma^2"),
+        mistake(lambda x_t, D, alpha, sigma: alpha * D - x_t / sigma**2, "signal", "half of it divided"),
+        mistake(lambda x_t, D, alpha, sigma: score(x_t, D.clamp(-1, 1), alpha, sigma), "far", "clamped"),
         mistake(lambda x_t, D, alpha, sigma: alpha * D - x_t, "noise", "not divided"),
         mistake(lambda x_t, D, alpha, sigma: (alpha * D - x_t) / sigma**2 * alpha, "signal", "alpha twice"),
     ],
@@ -81,7 +90,7 @@ q2 = function(
             "no noise predicted",
             (ZEROS, RAMP, 0.8, 0.6),
             """With eps = 0 the clean image is x_t / alpha, so v must be -sigma x_t / alpha.
-            Is x_t divided by alpha, and the sign a minus?""",
+            Is x_t divided by alpha, the sign a minus, and nothing clamped?""",
         ),
         case(
             "noise",
@@ -126,6 +135,9 @@ q3 = number(
         (7.38905609893065, "That is the ratio of variances, SNR upside down. Errors go with standard deviations."),
         (8.38905609893065, "That is 1 / alpha^2: you are a square root away."),
         (1.0, "At equal error in the output the errors in x_0 differ: put each output into its formula for x_0."),
+        (0.3453, "That is v's error over that of eps (or alpha itself). Asked is the first over the second."),
+        (2.5512, "That is sigma / alpha times sigma: divide by v's factor, do not multiply."),
+        (0.2718, "That is the first error itself; asked is its ratio to the second."),
         (1.0656, "That is 1 / sigma. Is it eps over v, and not v over x_0?"),
     ],
     also_right=[math.exp(1) * math.sqrt(1 + math.exp(-2)), "2.896", 2.9],
@@ -165,15 +177,20 @@ q4 = function(
         prop(
             "never negative",
             lambda f: (f(VARS, ONES) >= -1e-6).all(),
-            "A divergence cannot be negative. Is it minus the logarithm of r?",
+            """A divergence cannot be negative. Is it minus the natural logarithm of r, and does the half stand before
+            all three terms?""",
         ),
         case(
             "which over which",
             (VARS, ONES),
             """r is the true over the model's variance: being too sure costs more than being too careful.
-            And all of it is halved.""",
+            r is a ratio of variances, as given: no root, no square. And all of it is halved.""",
         ),
-        case("ratio only", (4 * VARS, 4 * ONES), "Only the ratio counts: scaling both variances changes nothing."),
+        case(
+            "ratio only",
+            (40 * VARS, torch.tensor([40.0, 40.0, 4.0])),
+            "Only the ratio counts: scaling both variances changes nothing. And a gap may exceed 1.",
+        ),
     ],
     mistakes=[
         mistake(_of_ratio(lambda r: (r - torch.log(r)) / 2), "nothing to lose"),
@@ -192,6 +209,7 @@ q4 = function(
         ),
         mistake(lambda true_var, model_var: gap(true_var, model_var).sum(), "shape", "all steps at once"),
         mistake(_of_ratio(lambda r: -torch.log(r) / 2), "never negative", "the entropies"),
+        mistake(_of_ratio(lambda r: (r - 1) / 2 - torch.log(r)), "never negative", "half of two terms"),
     ],
     also_right=[
         lambda true_var, model_var: kl_divergence(Normal(0.0, true_var.sqrt()), Normal(0.0, model_var.sqrt())),
@@ -244,6 +262,10 @@ q6 = number(
             "A bit is less than a nat, so the number in bits is larger: divide by ln 2.",
         ),
         (8000 / 64 / 0.6931471805599453, "An image of 64 x 64 has 4,096 pixels, not 64."),
+        (
+            8000 / 4096 / 0.6931471805599453 + 8,
+            "8 bits a pixel is what it takes without a model; nothing is added, since the integers were modelled.",
+        ),
         (8000 / 0.6931471805599453, "That is bits for the whole image: divide by the number of pixels."),
         (
             8000 / 4096 / 0.6931471805599453 + 7,

@@ -37,7 +37,11 @@ q1 = function(
             lambda f: abs(f(ZEROS, ONES, 0.99, (1 - 0.99**2) ** 0.5, 1.0).mean() / 0.02 - 1) < 0.1,
             "Tweedie: alpha D = x_t + sigma^2 score. Is sigma squared in your formula?",
         ),
-        case("alpha", (ZEROS, WAVE, 0.6, 0.8, 1.0), "Tweedie gives alpha D, so the gradient is divided by alpha."),
+        case(
+            "alpha",
+            (ZEROS, WAVE, 0.6, 0.8, 1.0),
+            "Tweedie gives alpha D: the gradient is divided by alpha, once, and nothing is clamped.",
+        ),
         case("scale", (RAMP, WAVE, 0.8, 0.6, 3.0), "At w = 3 the pull is three times that at w = 1, and D stays D."),
     ],
     mistakes=[
@@ -130,8 +134,8 @@ MANY = torch.rand(20_000, generator=torch.Generator().manual_seed(0))
 q3 = function(
     """Write `drop_labels(y, u, p, none)`, the line that makes a network ready for classifier-free guidance: the classes
     that it is told in one step of training. `y` (B,) are the true classes, whole numbers; `u` (B,) was drawn uniformly
-    from [0, 1), a number for each image; `p` is the probability of being told nothing, and `none` the class that stands
-    for it.""",
+    from [0, 1), a number for each image; `p` is the probability of being told nothing (as an image is whose u lies
+    below p), and `none` the class that stands for it.""",
     solution=drop_labels,
     tests=[
         case("p = 0", (CLASSES, DRAWS, 0.0, 6), "With p = 0 nothing is dropped: every image keeps its own class."),
@@ -141,12 +145,14 @@ q3 = function(
             lambda f: (
                 abs(float((f(torch.zeros(20_000, dtype=torch.long), MANY, 0.1, 6) == 6).double().mean()) - 0.1) < 0.01
             ),
-            "With p = 0.1 a tenth of the images must be told nothing. Which side of p is that?",
+            """With p = 0.1 a tenth of the images must be told the class `none`. Is each image's own u compared with p,
+            and is it below?""",
         ),
         case(
             "each for itself",
             (CLASSES, DRAWS, 0.2, 6),
-            "Images are dropped one by one, each by its own number u: not the batch as a whole, nor its first images.",
+            """Which images are dropped? Those whose own u lies below p; u >= 1 - p is as likely and drops others. Not
+            the first images of the batch, and no new random numbers.""",
         ),
         case(
             "another none",
@@ -172,6 +178,7 @@ q3 = function(
         ),
         mistake(lambda y, u, p, none: torch.where(u < p**2, none, y), "the share", "p squared"),
         mistake(lambda y, u, p, none: y[u >= p], "p = 1", "images left out"),
+        mistake(lambda y, u, p, none: torch.where(u >= 1 - p, none, y), "each for itself", "the other end"),
     ],
     also_right=[
         lambda y, u, p, none: torch.where(u >= p, y, none),
@@ -202,6 +209,8 @@ q4 = number(
         ),
         (3**-3, "Check the exponent: w = 1 must give the class itself, variance 1."),
         (1 / 4, "That is the example of the text, with a population of variance 2. Here it is 3."),
+        (0.5, "That is the tilted density of the text's example. Here the population has variance 3."),
+        (0.75, "2 / (w + 1) is the tilted density of a population of variance 2, and samples do not follow it."),
         (9, "Guidance narrows here: the class is narrower than the whole, and w > 1 goes on in that direction."),
         ((3 - 3**-4) / 10, "That is what the random path (DDPM) gives, a third answer. The question is about the ODE."),
     ],

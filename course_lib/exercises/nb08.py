@@ -23,14 +23,17 @@ def frechet(m1, s1, m2, s2):
 
 
 q1 = function(
-    r"""Write `frechet(m1, s1, m2, s2)`, the squared Fréchet distance of $\mathcal N(m_1, \mathrm{diag}\,s_1^2)$ and
-    $\mathcal N(m_2, \mathrm{diag}\,s_2^2)$. All are vectors; `s1` and `s2` are **standard deviations**.
-    Start from the formula above: what is $(C_1^{1/2} C_2\, C_1^{1/2})^{1/2}$ when both matrices are diagonal?""",
+    r"""Write `frechet(m1, s1, m2, s2)`, the FD of the formula above (a squared distance), of
+    $\mathcal N(m_1, \mathrm{diag}\,s_1^2)$ and $\mathcal N(m_2, \mathrm{diag}\,s_2^2)$. All are vectors; `s1` and
+    `s2` are **standard deviations**.
+    What is $(C_1^{1/2} C_2\, C_1^{1/2})^{1/2}$ when both matrices are diagonal?""",
     solution=frechet,
     tests=[
         case("equal", (ONE, ONE, ONE, ONE), "Two equal Gaussians have distance zero."),
         case(
-            "means", (vector(3.0, 0.0), ONE, vector(0.0, 4.0), ONE), "Equal spreads: 3^2 + 4^2. Squared, and no root."
+            "means",
+            (vector(3.0, 0.0), ONE, vector(0.0, 4.0), ONE),
+            "Equal spreads: 3^2 + 4^2 = 25. Squared and summed over the features: no mean, and no root.",
         ),
         case(
             "spreads",
@@ -82,6 +85,7 @@ q2 = number(
         (0, "Zero needs infinitely many images. Two finite samples of one distribution differ."),
         (64 * 67 / 1000, "That is d (d + 3) / (2 N). Both means are off, by d/N each: their part is 2 d/N, not d/N."),
         (64 * 69 / 2000, "That is one sample against the known truth. Here both sides are samples: twice as much."),
+        (64 * 69 / 500, "That is d (d + 5) / N: the 2 of 2 N is missing."),
         (2 * 64 / 500, "That is the part of the means. The 64 x 64 covariances differ as well, and more."),
         (64 * 65 / 1000, "That is the part of the covariances, d (d + 1) / (2 N). The means add 2 d/N."),
     ],
@@ -114,9 +118,16 @@ def kernels(seed, m, n):
     return k(x, x), k(y, y), k(x, y)
 
 
-def average_of_nothing(f):
-    """Mean over 300 pairs of small samples of one distribution."""
-    return float(sum(f(*kernels(seed, 6, 6)) for seed in range(300)) / 300)
+def zeros(*size):
+    return torch.zeros(*size, dtype=torch.float64)
+
+
+def ones(*size):
+    return torch.ones(*size, dtype=torch.float64)
+
+
+def diagonal(value, n):
+    return value * torch.eye(n, dtype=torch.float64)
 
 
 def _off_diagonal(K):
@@ -141,33 +152,43 @@ q3 = function(
     the **unbiased** estimate of section 4, in which no image is compared with itself.""",
     solution=my_kernel_distance,
     tests=[
-        prop(
-            "unbiased",
-            lambda f: abs(average_of_nothing(f)) < 0.6,
-            """On 300 pairs of samples of one distribution the mean is far from zero. Is the diagonal of K_xx, where an
-            image meets itself, still in your sum, or still in the number that you divide by?""",
+        case(
+            "the cross term",
+            (zeros(2, 2), zeros(3, 3), ones(2, 3)),
+            "Only K_xy is not zero here: minus twice its mean, and a result below zero stays.",
+        ),
+        case(
+            "the diagonal",
+            (diagonal(5.0, 3), diagonal(7.0, 2), zeros(3, 2)),
+            "Only the diagonals are not zero here, where an image meets itself: they do not count, whatever they hold.",
+        ),
+        case(
+            "the pairs",
+            (ones(3, 3) - diagonal(1.0, 3), ones(4, 4) - diagonal(1.0, 4), zeros(3, 4)),
+            """Every image is as like every other here, so each of the two means is 1. K_xx has m (m - 1) ordered
+            pairs and K_yy n (n - 1); with i < j alone, half as many.""",
         ),
         case(
             "other sizes",
             (kernels(1, 5, 9)),
-            "With 5 and 9 images each sum is divided by its own number of pairs, and a result below zero stays.",
+            "With 5 and 9 images: the mean of K_xy is over all of its 45 pairs, each sum over those of its own set.",
         ),
     ],
     mistakes=[
-        mistake(lambda K_xx, K_yy, K_xy: K_xx.mean() + K_yy.mean() - 2 * K_xy.mean(), "unbiased", "with the diagonal"),
-        mistake(_kernel_distance(pairs=lambda m: m * m), "unbiased", "divides by all pairs"),
-        mistake(_kernel_distance(cross=torch.mean), "unbiased", "the cross term once"),
+        mistake(lambda K_xx, K_yy, K_xy: K_xx.mean() + K_yy.mean() - 2 * K_xy.mean(), "the diagonal", "counted"),
+        mistake(_kernel_distance(pairs=lambda m: m * m), "the pairs", "divides by all pairs"),
+        mistake(_kernel_distance(cross=torch.mean), "the cross term", "once"),
         mistake(
             lambda K_xx, K_yy, K_xy: (
                 (_off_diagonal(K_xx) + _off_diagonal(K_yy)) / _ordered_pairs(len(K_xx)) - 2 * K_xy.mean()
             ),
-            "other sizes",
+            "the pairs",
             "one size for both",
         ),
-        mistake(lambda K_xx, K_yy, K_xy: torch.zeros(()), "other sizes", "unbiased for equal distributions only"),
-        mistake(lambda *K: my_kernel_distance(*K).clamp(min=0), "other sizes", "cut at zero"),
-        mistake(lambda *K: my_kernel_distance(*K).abs(), "unbiased", "no sign"),
-        mistake(lambda *K: -my_kernel_distance(*K), "other sizes", "the wrong way round"),
+        mistake(lambda K_xx, K_yy, K_xy: torch.zeros(()), "the cross term", "right for equal distributions only"),
+        mistake(lambda *K: my_kernel_distance(*K).clamp(min=0), "the cross term", "cut at zero"),
+        mistake(lambda *K: my_kernel_distance(*K).abs(), "the cross term", "no sign"),
+        mistake(lambda *K: -my_kernel_distance(*K), "the cross term", "the wrong way round"),
         mistake(
             _kernel_distance(cross=lambda K: 2 * (K.sum() - K.diag().sum()) / (K.numel() - min(K.shape))),
             "other sizes",
@@ -218,7 +239,8 @@ REACH = vector(1.0, 1.0, 0.2, 2.0)
 
 q4 = function(
     """Write `coverage(distance, reach)`: `distance` (M, N) from each real to each generated image, `reach` (M,) the
-    radius of each real image's ball. The share of **balls** that hold at least one generated image.""",
+    radius of each real image's ball, whose surface counts as inside. The share of **balls** that hold at least one
+    generated image.""",
     solution=coverage,
     tests=[
         case(
@@ -226,6 +248,11 @@ q4 = function(
             (DISTANCE, REACH),
             """4 real images, 3 generated. Balls 1 and 2 hold the first, ball 3 the last, ball 4 none: 3/4.
             Do you count balls, and each once? (Counting generated images gives precision, 2/3.)""",
+        ),
+        case(
+            "once each",
+            (torch.tensor([[0.1, 0.2], [3.0, 3.0]], dtype=torch.float64), ONE),
+            "Ball 1 holds both images and still counts once, ball 2 holds none: 1/2. Is it a sum, or any?",
         ),
         case(
             "on the edge",
@@ -255,6 +282,7 @@ q4 = function(
         mistake(_of_radius(lambda reach: reach.sort().values), "by hand", "the radii sorted"),
         mistake(_held(lambda inside: inside.all(1).double().mean()), "by hand", "all images"),
         mistake(_held(lambda inside: inside.any(1).sum()), "by hand", "a count"),
+        mistake(_held(lambda inside: inside.sum(1).double().mean()), "once each", "images in a ball"),
         mistake(_held(lambda inside: inside[:, 0].double().mean()), "by hand", "the first image alone"),
     ],
     also_right=[
@@ -290,7 +318,7 @@ q5 = function(
     r"""Held-out images that the generator has never seen have distances `null` (n,) to their nearest training image.
     Write `my_threshold(null, level)`: samples **below** it will be called copies. Of held-out images at most a share
     `level` may be called so. Take the value of rank $\lfloor \text{level}\,(n + 1)\rfloor$, counted from the smallest
-    as 1; `null` is a tensor and need not be sorted.""",
+    as 1 (in the checks it is 1 or more); `null` is a tensor and need not be sorted.""",
     solution=my_threshold,
     tests=[
         prop(
@@ -304,7 +332,8 @@ q5 = function(
         case(
             "forty-nine",
             (torch.arange(49, dtype=torch.float64), 0.05),
-            "n = 49: 0.05 * 50 is 2.5, and the rank 2. Rounded up, more than one in twenty would be flagged.",
+            """n = 49: 0.05 * 50 is 2.5, so the rank is 2, which has index 1 (here the value 1). Is yours rounded up, n
+            for n + 1, an index for a rank, or the rank in place of the value?""",
         ),
         case(
             "fifty-eight",
@@ -363,7 +392,8 @@ q6 = choices(
         "b": "Look at the row of the copies: they score nearly as other real images do, because they are real images.",
         "c": """A classifier looks at what separates the classes.
         Of texture, of noise and of anatomy that all classes share it says nothing.""",
-        "d": "Section 8 has it in its table, the row of the copies. This test must stand beside the one for copies.",
+        "d": """Copies are real images. How far their score lies from that of the generator's 600 says which 600 were
+        drawn, no more: nothing in this test looks for copies.""",
         "e": "A blurred image can still show which organ it is. A lesion of three pixels is another matter.",
         "f": "Ours saw 56,007. As many synthetic as real images is no equal start.",
     },
