@@ -25,12 +25,13 @@ from course_lib.schedules import log_snr_times, uniform_times
 CASES, GROUP = 32, 4
 METHODS = ("zeros or FBP", "TV", "U-Net", "U-Net, fitted", "unrolled", "DPS", "PiGDM", "DiffPIR")
 TRAINED = METHODS[2:5]  # with a network for each kind of scan
+GRADIENTS = ("DPS", "PiGDM")
 STEPS = {"DPS": 40, "PiGDM": 30, "DiffPIR": 60}
 LESIONS = ("hyper", "tiny")  # subjects with an even and an odd position
 SHOWN = 4  # subjects whose pictures are kept: the first group
 
-#: More steps of DPS and PiGDM -> on how many of the subjects, one sample of each. At 45 ms for a differentiated
-#: evaluation of one image, all of these rows with their tuning take an hour of one core.
+#: More steps of DPS and PiGDM -> on how many of the subjects. At 45 ms for a differentiated evaluation of one image,
+#: all of these rows with their tuning take an hour and a half of one core.
 MORE, MANY = {100: 32, 500: 16}, ", more steps"
 
 #: What is tuned, and tried, on validation subjects.
@@ -94,14 +95,16 @@ def network_of(problem, method):
     return f"brain_{'ct' if problem.startswith('CT') else 'mri'}_{'unrolled' if method == 'unrolled' else 'unet'}"
 
 
-def samples_of(problem, method):
-    """How many samples are drawn of each subject: those with gradients are slow, and draw four at R = 8 alone."""
-    return 4 if method == "DiffPIR" or (method in ("DPS", "PiGDM") and problem == PROBLEMS[1]) else 1
+def samples_of(problem, method, steps=None):
+    """How many samples are drawn of each subject. Those with gradients are slow: DPS and PiGDM draw four with few steps
+    at R = 8 alone, with ``steps`` = 100 in MRI alone, and one with more."""
+    several = {None: PROBLEMS[1:2], min(MORE): PROBLEMS[:2]}
+    return 4 if method == "DiffPIR" or (method in GRADIENTS and problem in several.get(steps, ())) else 1
 
 
 def with_lesions(problem, method):
     """Whether subjects are reconstructed with their lesion, too."""
-    return method not in ("DPS", "PiGDM") or problem == PROBLEMS[1]
+    return method not in GRADIENTS or problem == PROBLEMS[1]
 
 
 def evaluations(problem, method):
@@ -261,11 +264,15 @@ def measure_more(problem, method, steps):
     tried = tune(problem, method, steps)
     best = max(tried, key=lambda entry: entry["psnr"])
     settings = {name: value for name, value in best.items() if name != "psnr"}
-    truth, start = subjects()[0][: MORE[steps]], time.process_time()
-    samples, _ = drawn_of_all(problem, method, truth, settings=settings, steps=steps)
-    seconds = (time.process_time() - start) / len(truth)
-    about = {"settings": settings, "tried": tried, "samples": 1, "nfe": steps, "seconds": rounded(seconds, 3)}
-    return about | scores(samples, truth), {}
+    healthy, _, _, brain = subjects()
+    truth, K, start = healthy[: MORE[steps]], samples_of(problem, method, steps), time.process_time()
+    samples, _ = drawn_of_all(problem, method, truth, K, settings=settings, steps=steps)
+    seconds = (time.process_time() - start) / (K * len(truth))
+    about = {"settings": settings, "tried": tried, "samples": K, "nfe": steps, "seconds": rounded(seconds, 3)}
+    found = about | scores(samples, truth)
+    if K > 1:
+        found["coverage"] = rounded(coverage(samples, truth, brain[: len(truth)]), 3)
+    return found, {}
 
 
 def measure_finer(method):
@@ -292,7 +299,7 @@ def plan_of_more():
     """The rows of DPS and PiGDM with more steps; at R = 4 with the fewest alone. Their method has another name, so that
     who asks for a method gets one row."""
     scans = {n: (*TUNED, PROBLEMS[0]) if n == min(MORE) else TUNED for n in MORE}
-    rows = [(problem, method, n) for n in MORE for method in ("DPS", "PiGDM") for problem in scans[n]]
+    rows = [(problem, method, n) for n in MORE for method in GRADIENTS for problem in scans[n]]
     return [{"problem": problem, "method": f"{method}{MANY}", "steps": n} for problem, method, n in rows]
 
 
