@@ -179,16 +179,21 @@ def number(
     )  # fmt: skip
 
 
+def _you_gave(given):
+    """The learner's number, as people write it."""
+    return f"You gave {given:,.0f}." if 1e4 <= abs(given) < 1e9 else f"You gave {given:.4g}."
+
+
 def _near(value, rtol, atol):
     def run(given, first):
-        return "" if abs(given - value) <= rtol * abs(value) + atol else f"You gave {given:.4g}."
+        return "" if abs(given - value) <= rtol * abs(value) + atol else _you_gave(given)
 
     return run
 
 
 def _not_near(wrong, rtol, atol):
     near = _near(float(wrong), rtol, atol)
-    return lambda given, first: "" if near(given, first) else f"You gave {given:.4g}."
+    return lambda given, first: "" if near(given, first) else _you_gave(given)
 
 
 def _property_step(test):

@@ -66,6 +66,7 @@ q2 = number(
             "Two raters differ if the first says nothing and the second A, or the other way round: twice 0.3 x 0.7.",
         ),
         (0.42, "That is E d(r, r'), which is subtracted."),
+        (0.6 - 0.58, "0.58 is how often two raters agree. d counts how often they differ."),
         (-0.12, "d of an empty mask and A is 1, since they share nothing; and E d(s, r) counts twice."),
     ],
     also_right=[Fraction(18, 100), "0,18", 2 * 0.3**2],
@@ -94,7 +95,12 @@ q3 = function(
     `u` has shape (K,); return a bool tensor (K, H, W).""",
     solution=threshold_masks,
     tests=[
-        case("side", (LAYERS, torch.tensor([0.5])), "A pixel is drawn where p exceeds u, not where it falls below."),
+        case(
+            "side",
+            (LAYERS, torch.tensor([0.5])),
+            """Draw k is 1 (True) where p exceeds the u[k] given, and else
+            0: not where it falls below, with no value of p kept, and with nothing drawn anew.""",
+        ),
         prop(
             "nested",
             lambda f: f(LAYERS, LEVELS)[LEVELS.argsort()].diff(dim=0).max() <= 0,
@@ -146,6 +152,7 @@ q4 = number(
         (100, "That is the area above 0.5. A threshold does not keep the mean area."),
         (200, "That is every pixel that anybody draws."),
         (60, "Those are the pixels at 0.8, each counted as one. Weight every pixel by its probability."),
+        (0.485, "That is the mean probability of the 200 pixels. Asked is a number of pixels."),
         (72, "The 100 pixels at 0.25 count too: one rater in four draws them."),
         (110, "That is the mean of the probabilities' three values times all 200 pixels; weight each by its pixels."),
     ],
@@ -166,6 +173,7 @@ q5 = number(
         (10, "0.75^10 is 0.056: just not enough."),
         (10.41, "Round up: samples are whole, and 0.75^10 is still 0.056."),
         (4, "With 4 samples it is there once on average, and missing in 0.75^4 = 32 % of cases."),
+        (2.16, "Each sample misses it with probability 0.75, not 0.25."),
         (3, "Each sample misses it with probability 0.75, not 0.25: 0.75^K must fall below 0.05."),
         (20, "1/0.05 is no count of samples: solve 0.75^K < 0.05."),
     ],

@@ -13,18 +13,21 @@ from course_lib.schedules import Cosine
 # ---- q1: the time of a noise level -----------------------------------------------------------------------------------
 
 q1 = number(
-    r"""A picture has noise of $\sigma_y = 0.4$. The prior's schedule is $\alpha_t = \cos(\pi t/2)$,
+    r"""A picture has noise of $\sigma_y = 0.6$. The prior's schedule is $\alpha_t = \cos(\pi t/2)$,
     $\sigma_t = \sin(\pi t/2)$. At which t does the prior's denoiser answer for it?""",
-    solution="2 / math.pi * math.atan(0.4)",
+    solution="2 / math.pi * math.atan(0.6)",
     mistakes=[
-        (2 / math.pi * math.asin(0.4), "That is where sigma_t = 0.4. But x_t is scaled: the ratio to alpha_t counts."),
-        (0.4, "The noise level is no time: t = 0.4 has sigma_t / alpha_t = 0.73."),
-        (math.atan(0.4), "An angle in radians. The schedule's angle is pi t / 2: solve that for t."),
-        (2 / math.pi * math.atan(0.16), "Not the variance: both sigma_t and sigma_y are standard deviations."),
+        (2 / math.pi * math.asin(0.6), "That is where sigma_t = 0.6. But x_t is scaled: the ratio to alpha_t counts."),
+        (0.6, "The noise level is no time: t = 0.6 has sigma_t / alpha_t = 1.38."),
+        (math.atan(0.6), "An angle in radians. The schedule's angle is pi t / 2: solve that for t."),
+        (2 / math.pi * math.atan(1 / 0.6), "Upside down: sigma_t / alpha_t is sigma_y."),
+        (math.degrees(math.atan(0.6)), "An angle in degrees. The schedule's angle is pi t / 2: divide by 90."),
+        (math.atan(0.6) / math.pi, "The angle is pi t / 2: the 2 is missing."),
+        (2 / math.pi * math.atan(0.36), "Not the variance: both sigma_t and sigma_y are standard deviations."),
     ],
-    also_right=["0.242", 0.2422, math.degrees(math.atan(0.4)) / 90],
-    hints=["alpha_t y = alpha_t x_0 + alpha_t sigma_y n. When is that an x_t?", "tan(pi t / 2) = 0.4."],
-    explanation="alpha_t y is an x_t where alpha_t sigma_y = sigma_t, so tan(pi t / 2) = 0.4 and t = 0.242.",
+    also_right=["0.344", 0.344, math.degrees(math.atan(0.6)) / 90],
+    hints=["alpha_t y = alpha_t x_0 + alpha_t sigma_y n. When is that an x_t?", "tan(pi t / 2) = 0.6."],
+    explanation="alpha_t y is an x_t where alpha_t sigma_y = sigma_t, so tan(pi t / 2) = 0.6 and t = 0.344.",
 )
 
 
@@ -71,7 +74,7 @@ q2 = function(
         prop(
             "scaled",
             lambda f: float(_asked(f, 0.7)[0].abs().max() / Y.abs().max()) < 0.99,
-            "D was given y itself. It expects an x_t, whose signal is alpha_t x_0: this one is too bright.",
+            "D was given a picture as bright as y, or brighter. It expects an x_t: alpha_t y, with no noise added.",
         ),
         case("denoised", (EXACT, Y, 0.7), "Is it y that is scaled, by alpha_t, and D's answer left as it is?"),
     ],
@@ -108,20 +111,21 @@ q2 = function(
 # ---- q3: three answers to one noisy pixel ----------------------------------------------------------------------------
 
 q3 = number(
-    r"""One pixel, prior $\mathcal N(0, 1)$, seen with $\sigma_y = 1$. The posterior mean has the error 0.5 (MSE), a
-    posterior sample 1. The deterministic walk (DDIM in many steps) takes $\mathcal N(0, 2)$, which is where y comes
-    from, to $\mathcal N(0, 1)$: it returns $y/\sqrt 2$. Which MSE has that?""",
-    solution="2 - 2 / math.sqrt(2)",
+    r"""One pixel, prior $\mathcal N(0, 1)$, seen with $\sigma_y = 0.75$. The posterior mean has the error 0.36 (MSE), a
+    posterior sample 0.72. The deterministic walk (DDIM in many steps) takes $\mathcal N(0, 1.5625)$, which is where y
+    comes from, to $\mathcal N(0, 1)$: it returns $y / 1.25$. Which MSE has that?""",
+    solution="2 - 2 / math.sqrt(1 + 0.75**2)",
     mistakes=[
-        (1.0, "That is a posterior sample's. This walk draws nothing: for each y there is one answer."),
-        (0.5, "That is the posterior mean's, y / 2, the least there is."),
-        (0.5 + 0.5 / math.sqrt(2), "Expand E (y / sqrt 2 - x_0)^2 with E y x_0 = 1 and E y^2 = 2."),
-        ((1 - 1 / math.sqrt(2)) ** 2, "That is the part from shrinking x_0. The noise in y adds 1/2."),
-        (1.5, "y and x_0 are correlated: E y x_0 = 1."),
+        (0.72, "That is a posterior sample's. This walk draws nothing: for each y there is one answer."),
+        (0.36, "That is the posterior mean's, y / 1.5625, the least there is."),
+        ((1 - 1 / 1.25) ** 2, "That is the part from shrinking x_0. The noise in y adds 0.36."),
+        (2, "y and x_0 are correlated: E y x_0 = 1."),
+        (2 - 1 / 1.25, "The cross term counts twice."),
+        (1.5625 - 1, "That is the noise in y as it is, before the walk."),
     ],
-    also_right=["0.586", 1 - math.sqrt(2) + 1, "0,586"],
-    hints=["E (y / sqrt 2 - x_0)^2 = E y^2 / 2 - 2 E y x_0 / sqrt 2 + E x_0^2."],
-    explanation="""1 - sqrt 2 + 1 = 0.586. It looks as real as a sample (its variance is 1, the prior's) and errs little
+    also_right=["0.4", 0.4, "0,4"],
+    hints=["E (y / 1.25 - x_0)^2 = E y^2 / 1.5625 - 2 E y x_0 / 1.25 + E x_0^2.", "E y^2 = 1.5625 and E y x_0 = 1."],
+    explanation="""1 - 1.6 + 1 = 0.4. It looks as real as a sample (its variance is 1, the prior's) and errs little
     more than the mean; but it is one image, and without a spread.""",
 )
 
@@ -140,11 +144,19 @@ q4 = function(
     the A that follows when M² stands for its mean, and 0 where that would be no real number. `M` is a tensor.""",
     solution=corrected,
     tests=[
-        case("bright", (MAGNITUDE[4:], 0.2), "Both channels, the real and the imaginary one, add a variance s^2."),
+        case(
+            "bright",
+            (MAGNITUDE[4:], 0.2),
+            """Solve E[M^2] = A^2 + 2 s^2 for A: both channels add a variance s^2, together 2 s^2, neither s^2 nor
+            (2 s)^2. A is the root of what is left, with no upper limit.""",
+        ),
         prop(
             "dark",
             lambda f: torch.isfinite(f(MAGNITUDE, 0.2)).all(),
             "Where M^2 < 2 s^2 the root is of a negative number: NaN in the background. What is the least A?",
+        ),
+        case(
+            "another noise", (MAGNITUDE[4:], 0.1), "Right for s = 0.2, not for 0.1: take the s that is given, squared."
         ),
         case("all", (MAGNITUDE, 0.2), "Clamp under the root, at 0, before it is taken."),
     ],
@@ -153,6 +165,7 @@ q4 = function(
         mistake(lambda M, s: M - s * math.sqrt(math.pi / 2), "bright", "the background's bias everywhere"),
         mistake(lambda M, s: (M**2 - 2 * s**2).sqrt(), "dark", "no clamp"),
         mistake(lambda M, s: (M**2 - 2 * s**2).abs().sqrt(), "all", "abs"),
+        mistake(lambda M, s: (M**2 - 0.08).clamp(min=0).sqrt(), "another noise", "s of the notebook"),
         mistake(lambda M, s: (M**2 - 2 * s).clamp(min=0).sqrt(), "bright", "s not squared"),
         mistake(lambda M, s: (M**2 + 2 * s**2).sqrt(), "bright", "a plus"),
         mistake(lambda M, s: (M**2 - 2 * s**2).clamp(min=0), "bright", "no root"),
@@ -194,6 +207,9 @@ q5 = function(
             lambda f: abs(f(1.0, 2.0, 3.0, 0.5) - f(0.0, 2.0, 3.0, 0.5) - 1) < 1e-6,
             "Two people who differ by 1 must differ by 1 afterwards: u is theirs.",
         ),
+        case(
+            "made smaller", (0.4, 2.0, 0.5, 0.3), "Right for larger ventricles, not for smaller: v_new - v has a sign."
+        ),
     ],
     mistakes=[
         mistake(lambda x, v, v_new, a: a * v_new, "nothing changed", "u forgotten: the mean person"),
@@ -204,6 +220,7 @@ q5 = function(
         mistake(lambda x, v, v_new, a: x * v_new / v, "changed", "in proportion"),
         mistake(lambda x, v, v_new, a: x + (v_new - v), "changed", "a left out"),
         mistake(lambda x, v, v_new, a: x - a * v, "nothing changed", "u alone"),
+        mistake(lambda x, v, v_new, a: x + a * abs(v_new - v), "made smaller", "never smaller"),
         mistake(lambda x, v, v_new, a: x + (v_new - v) / a, "changed", "divided by a"),
         mistake(
             lambda x, v, v_new, a: (x + a * (v_new - v) + a * v_new) / 2, "nothing changed", "half the mean person"

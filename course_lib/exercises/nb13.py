@@ -43,7 +43,7 @@ def _in_units(f):
 def _kept(f):
     """F is a multiple of x_0 - c_skip x_t, whatever the multiple is."""
     zero = torch.zeros_like(RAMP)
-    return torch.allclose(f(zero, RAMP, 0.6, 1.0), -f(RAMP, zero, 0.6, 1.0) / 1.36, atol=1e-4)
+    return torch.allclose(f(zero, RAMP / 4, 0.6, 1.0), -f(RAMP / 4, zero, 0.6, 1.0) / 1.36, atol=1e-4)
 
 
 def _says_x_0(f):
@@ -80,12 +80,14 @@ q1 = function(
         prop(
             "kept",
             _kept,
-            "How much of x_t has D already, before F says anything? Take off c_skip x_t, with c_skip = sigma_d^2 / s.",
+            """How much of x_t has D already, before F says anything? Take off c_skip x_t, with c_skip = sigma_d^2 / s
+            and s = sigma^2 + sigma_d^2 of the arguments, and divide the whole difference, in brackets, by c_out.""",
         ),
         case(
             "unit deviation",
             (WAVE, WAVE + 0.6 * RAMP, 0.6, 1.0),
-            "Sign and c_skip are right, the size is not. Put F back into D: is it x_0? Look at c_out and its root.",
+            """Sign and c_skip are right, the size is not. Put F back into D: is it x_0? Look at c_out and its root. (F
+            has no limits: nothing is clamped.)""",
         ),
         case(
             "another deviation",
@@ -131,6 +133,7 @@ q1 = function(
             "noise cut off",
         ),
         mistake(_over(lambda sigma, sigma_data: sigma), "unit deviation", "sigma for c_out"),
+        mistake(lambda *args: edm_target(*args).clamp(-1, 1), "unit deviation", "clamped"),
     ],
     also_right=[
         lambda x_0, x_t, sigma, sigma_data: (
@@ -162,6 +165,9 @@ q2 = number(
         (0, "One step gives the mean alone; the second has something to work with."),
         (0.4, "That is the gain g. What is the standard deviation of x_{1/2}?"),
         (0.04, "That is the variance."),
+        (0.5**0.5 * 0.4, "eps / 2 has the variance 1/4, not 1/2."),
+        (0.4 * 0.5590, "That is with x_{1/2} = (x_0 + eps)/2. Euler's first step put m in place of x_0."),
+        (0.1, "x_{1/2} spreads by eps / 2, a deviation of 1/2; s is not in it."),
         (0.25, "The half of s? What spread has x_{1/2}, and by what does D multiply it?"),
         (0.8, "Check the gain: its numerator is alpha s^2 = s^2 / 2."),
         (0.2**0.5, "One root too many: g multiplies a standard deviation, not a variance."),
@@ -182,16 +188,21 @@ q3 = number(
     In use, the student needs 4 evaluations an image where the teacher needs 15.
     **After how many images** has its training paid for itself? (The teacher was there anyway.)""",
     solution="1700 * (4 * 8 * 1 + 32 * 3) / (15 - 4)",
-    rtol=0.01,
+    rtol=0.012,  # "nearly 20,000" is right
     mistakes=[
         (1700 * 128, "That is the price in evaluations. Divide by what each image saves."),
         (1700 * 128 / 15, "An image by the student is not free: it saves 15 - 4."),
         (1700 * 128 / 4, "What does an image save?"),
         (1700 * 96 / 11, "The teacher's walks are missing: 32 evaluations a step."),
-        (1700 * 32 / 11, "That is the teacher's walks alone; the training of 32 examples a step is missing."),
+        (
+            1700 * 32 / 11,
+            "That counts 32 a step: the teacher's walks without the training, or one path in place of four.",
+        ),
+        (1700 * 35 / 11, "Each of the 32 states is a training example: 32 times 3."),
+        (1700 * 104 / 11, "Four paths of 8 evaluations, not one."),
         (1700 * 64 / 11, "A training example counts three: forward, and backward twice as much."),
     ],
-    also_right=["19782", 19782, 19_800],
+    also_right=["19782", 19782, 19_800, 20_000],
     hints=[
         "Price of a step: 32 evaluations of the teacher, and 32 examples at 3.",
         "1700 x 128 evaluations, over 11 saved an image.",
@@ -258,7 +269,8 @@ q5 = function(
         case(
             "part of the way",
             (WAVE, RAMP, 0.7, 0.5),
-            "From 0.7 to 0.5 the step has length 0.2; the clean image lies at distance t.",
+            """x_s first, x_0 second. From 0.7 to 0.5 the step has length 0.2; the clean image is the whole way along
+            v, x_t + t v, and not cut off.""",
         ),
     ],
     mistakes=[

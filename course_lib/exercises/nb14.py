@@ -40,6 +40,8 @@ q1 = number(
 
 def flagged_share(relative, null, level):
     rank = int(level * (len(null) + 1) + 1e-9)
+    if rank == 0:  # too few held-out images for this level; index -1 would be the largest
+        return torch.tensor(0.0)
     limit = null.sort().values[rank - 1]
     return (relative < limit).float().mean()
 
@@ -72,10 +74,15 @@ q2 = function(
     r"""Write `flagged_share(relative, null, level)`: the share of samples called copies. `relative` (N,) are their
     distances to the nearest training image over those to the surroundings, `null` (n,) the same of held-out images.
     The threshold is the value of `null` of rank $\lfloor \text{level}\,(n + 1)\rfloor$, counted from the smallest as 1;
-    what lies **below** it is called a copy.""",
+    what lies **below** it is called a copy. Where the rank is 0, nobody is.""",
     solution=flagged_share,
     tests=[
-        case("copies", (MIXED, NULL, 0.05), "30 of 100 samples lie far below every held-out image: 0.30."),
+        case(
+            "copies",
+            (MIXED, NULL, 0.05),
+            """30 of 100 samples lie far below every held-out image: 0.30. Is
+            `null` sorted, smallest first, and is it a share of `relative`?""",
+        ),
         case(
             "held out",
             (NULL, NULL, 0.05),
@@ -83,10 +90,20 @@ q2 = function(
             Is the rank right, and is the image at the threshold left out?""",
         ),
         case(
+            "another level",
+            (NULL, NULL, 0.2),
+            "A level of 0.2 of 99 held-out images is rank 20: 19 of them lie below. Is `level` used?",
+        ),
+        case(
             "a rank rounded down",
             (torch.cat([EIGHTHS, EIGHTHS]), EIGHTHS, 0.05),
             """n = 58: 0.05 * 59 is 2.95, so the rank is 2, and 2 of the 116 samples lie below that value.
             Round down, and take n + 1 of the held-out images, not of the samples.""",
+        ),
+        case(
+            "too few",
+            (MIXED, NULL[:10], 0.05),
+            "Ten held-out images, level 0.05: the rank is 0, and nobody is called. (In Python index -1 is the last.)",
         ),
     ],
     mistakes=[
@@ -114,6 +131,12 @@ q2 = function(
         ),
         mistake(_below(lambda relative, null, level: null.quantile(float(level))), "held out", "quantile"),
         mistake(lambda *args: 100 * flagged_share(*args), "copies", "a number of per cent"),
+        mistake(lambda relative, null, level: flagged_share(relative, null, 0.05), "another level", "level ignored"),
+        mistake(
+            lambda relative, null, level: (relative < null.sort().values[_rank(level, len(null))]).float().mean(),
+            "too few",
+            "rank 0 read as the last",
+        ),
         mistake(lambda relative, null, level: len(relative) * flagged_share(relative, null, level), "copies", "count"),
         mistake(_below(lambda relative, null, level: null[_rank(level, len(null))]), "copies", "not sorted"),
         mistake(
@@ -125,19 +148,24 @@ q2 = function(
     ],
     also_right=[
         lambda relative, null, level: (
-            (relative < null.kthvalue(math.floor(level * (len(null) + 1) + 1e-9)).values).double().mean()
+            (relative < null.kthvalue(rank).values).double().mean()
+            if (rank := math.floor(level * (len(null) + 1) + 1e-9))
+            else 0
         ),
         lambda relative, null, level: np.mean(
-            relative.numpy() < np.sort(null.numpy())[int(float(level) * (len(null) + 1) + 1e-9) - 1]
+            relative.numpy() < np.append(-np.inf, np.sort(null.numpy()))[int(float(level) * (len(null) + 1) + 1e-9)]
         ),
         lambda relative, null, level: (
-            sum(value < sorted(null.tolist())[int(level * (len(null) + 1) + 1e-9) - 1] for value in relative.tolist())
+            sum(
+                value < [-math.inf, *sorted(null.tolist())][int(level * (len(null) + 1) + 1e-9)]
+                for value in relative.tolist()
+            )
             / len(relative)
         ),
     ],
     hints=[
         "Sort the null and take the value at the rank; Python counts from 0.",
-        "int(level * (n + 1)) - 1 is the index. Then (relative < value).float().mean().",
+        "The rank is int(level * (n + 1)), the index one less. Then (relative < value).float().mean(), or 0 at rank 0.",
     ],
     explanation="""A new held-out image lies strictly below this value with probability at most `level`, for any
     distribution. Say the level beside every share of copies: at 5 %, a share of 5 % is no copy at all.""",
@@ -149,14 +177,14 @@ q2 = function(
 q3 = number(
     r"""A network was trained with differential privacy, $\varepsilon = 1$ and $\delta = 0$: with any one patient or
     without, no outcome of the training becomes more than $e^{\varepsilon}$ times as likely. An attack calls 1 % of the
-    patients who were **not** in the training members. What share of the members can it call, at most?""",
+    patients who were **not** in the training "members". Of what share of the members can it say so, at most?""",
     solution="math.exp(1) * 0.01",
     rtol=0.01,
     share=True,
     mistakes=[
         (0.01, "That is epsilon = 0: the network would not depend on any patient, and the attack would be guessing."),
         (1, "Nothing is bounded then. The definition bounds the ratio of two probabilities by e^epsilon."),
-        (0.0368, "Turn the exponent round: the members may be called more often, by the factor e^epsilon."),
+        (0.01 / math.e, "Turn the exponent round: the members may be called more often, by the factor e^epsilon."),
         (0.02, "The bound is a factor e^epsilon, not 1 + epsilon."),
         (0.1, "e^epsilon is 2.72 at epsilon = 1; 10 would be epsilon = 2.3."),
         (0.0739, "That is epsilon = 2."),
@@ -175,22 +203,24 @@ q3 = number(
 # ---- q4: a class that is missing -------------------------------------------------------------------------------------
 
 q4 = number(
-    """A finding is in 2 % of the patients. A generator never draws it. **How many samples without the finding** must
-    you see, at least, before you may say, with an error of at most 5 %, that it draws less than 2 %?""",
-    solution="math.ceil(math.log(0.05) / math.log(1 - 0.02))",
+    """A finding is in 3 % of the patients. A generator never draws it. **How many samples without the finding** must
+    you see, at least, before you may say, with an error of at most 5 %, that it draws less than 3 %?""",
+    solution="math.ceil(math.log(0.05) / math.log(1 - 0.03))",
     rtol=0.001,
     mistakes=[
-        (50, "1 / p is how many it takes to expect one. A fair generator shows none in 50 with probability 36 %."),
-        (150, "The rule of three, 3 / p: quick and nearly right. Here the exact whole number is asked for."),
-        (148, "Round up: with 148 the probability of seeing none is still above 5 %."),
-        (148.28, "Round up: samples are whole, and with 148 the probability is still above 5 %."),
-        (20, "That is 1 / 0.05, without the share of 2 %."),
+        (33, "1 / p is how many it takes to expect one. A fair generator shows none in 33 with probability 37 %."),
+        (1 / 0.03, "1 / p is how many it takes to expect one. A fair one shows none in so many with probability 36 %."),
+        (100, "The rule of three, 3 / p: quick and nearly right. Here the exact whole number is asked for."),
+        (98, "Round up: with 98 the probability of seeing none is still above 5 %."),
+        (98.35, "Round up: samples are whole, and with 98 the probability is still above 5 %."),
+        (20, "That is 1 / 0.05, without the share of 3 %."),
+        (149, "That is for a share of 2 %, as in the table above."),
         (299, "That is for a share of 1 %."),
         (2.996, "ln 20. Divide by -ln(1 - p)."),
     ],
-    also_right=["149", 149.0],
+    also_right=["99", 99.0],
     hints=["A fair generator shows none in n samples with probability (1 - p)^n.", "Solve (1 - p)^n <= 0.05 for n."],
-    explanation="""0.98^n <= 0.05 from n = 149 on. That presumes that someone, or a classifier without errors, looks at
+    explanation="""0.97^n <= 0.05 from n = 99 on. That presumes that someone, or a classifier without errors, looks at
     each sample for this finding. No distance between sets of this size will tell you.""",
 )
 
@@ -206,6 +236,9 @@ q5 = number(
     share=True,
     mistakes=[
         (0.9, "That is without the shift."),
+        (0.355, "That is how many standard deviations the upper end lies below the truths' mean: take Phi of it."),
+        (0.1387, "That is the share between the upper end and the truths' mean: take it from one half."),
+        (0.0228, "That is one tail beyond 2 standard deviations; where does the interval end?"),
         (0.6387, "That is the share outside."),
         (0.0455, "That is the chance to be 2 standard deviations from the mean on either side."),
         (0.05, "That is the chance to be 2 standard deviations from the mean on either side."),
@@ -247,8 +280,8 @@ def _right_rank(n, level):
 
 
 def _mixed(n):
-    """1 to n, in no order."""
-    return 1.0 + torch.randperm(n, generator=torch.Generator().manual_seed(n))
+    """0.1, 0.2, ... n / 10, in no order."""
+    return (1.0 + torch.randperm(n, generator=torch.Generator().manual_seed(n))) / 10
 
 
 q6 = function(
@@ -257,14 +290,19 @@ q6 = function(
     finite bound keeps the promise: return `math.inf`.""",
     solution=conformal_bound,
     tests=[
-        case("nineteen", (_mixed(19), 0.9), "Of 1 to 19, in no order, the rank is 0.9 * 20 = 18, and so is the bound."),
+        case(
+            "nineteen",
+            (_mixed(19), 0.9),
+            """Of 0.1, 0.2, ... 1.9, in no order, the rank is 0.9 * 20 = 18, and the bound the score that has it, 1.8.
+            (NumPy's quantile with method="higher" lies a rank too high here; "inverted_cdf" has it.)""",
+        ),
         case(
             "rounded up",
-            (_mixed(30), 0.9),
-            """n = 30: 0.9 * 31 is 27.9, and the rank 28. Round up, and count the new case: n + 1.""",
+            (_mixed(25), 0.9),
+            "n = 25: 0.9 * 26 is 23.4, and the rank 24. Round up, not to the nearest, and count the new case: n + 1.",
         ),
         case("the largest", (_mixed(9), 0.9), "n = 9: the rank is 9, the largest of them. It is there."),
-        case("half", (_mixed(5), 0.5), "n = 5 at a level of one half: the rank is 3."),
+        case("half", (_mixed(5), 0.5), "n = 5 at a level of one half: the rank is 3, the score 0.3."),
         prop(
             "too few",
             lambda f: f(_mixed(8), 0.9) == math.inf and f(_mixed(98), 0.99) == math.inf,
@@ -293,6 +331,12 @@ q6 = function(
             "the largest, where that promises less",
         ),
         mistake(_bound(_right_rank, otherwise=0.0), "too few", "nothing"),
+        mistake(_bound(lambda n, level: round(level * (n + 1))), "rounded up", "rounded to the nearest"),
+        mistake(
+            lambda scores, level: math.inf if (rank := _right_rank(len(scores), level)) > len(scores) else float(rank),
+            "nineteen",
+            "the rank, not the score",
+        ),
     ],
     also_right=[
         lambda scores, level: np.append(np.sort(scores.numpy()), np.inf)[_right_rank(len(scores), float(level)) - 1],
@@ -324,7 +368,11 @@ q7 = function(
     each, which draws `watts`. One kilowatt-hour is 1000 watts for an hour.""",
     solution=kilowatt_hours,
     tests=[
-        case("an hour", (3600.0, 1000.0, 1), "3600 s at 1000 W are one kilowatt-hour by definition."),
+        case(
+            "an hour",
+            (7200.0, 500.0, 1),
+            "7200 s at 500 W: seconds times watts are 3.6 million joules, and those are one kilowatt-hour.",
+        ),
         case("many images", (1.2, 15.0, 50_000), "50,000 images cost 50,000 times as much as one."),
         prop("none", lambda f: abs(f(1.2, 15.0, 0)) < 1e-12, "No image, no energy: is something added?"),
     ],
@@ -339,7 +387,7 @@ q7 = function(
         mistake(
             lambda seconds, watts, images: seconds * watts / images / 3.6e6, "many images", "divided by the images"
         ),
-        mistake(lambda seconds, watts, images: seconds * images / 3600, "many images", "no watts"),
+        mistake(lambda seconds, watts, images: seconds * images / 3600, "an hour", "no watts"),
         mistake(lambda seconds, watts, images: seconds * watts * (images + 1) / 7.2e6, "many images", "one image more"),
     ],
     also_right=[

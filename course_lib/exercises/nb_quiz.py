@@ -41,6 +41,7 @@ q1 = number(
         (-2048, "Check the sign: log p falls with the sum of squares, and the empty picture has none."),
         (0.5, "That is the difference for one pixel. Pixels are independent, so theirs add up."),
         (4096, "The sum of squares enters log p with the factor 1/2."),
+        (32 * 64 * math.log(2 * math.pi), "That is the normalising constant, which both have: it cancels."),
         (64, "Distances go like the root of the number of pixels; log p goes with their squares."),
     ],
     also_right=["2048", 64 * 64 / 2],
@@ -66,7 +67,7 @@ q2 = choices(
         "b": "A GAN is an implicit model: it draws, and gives no density, not even to those who own it.",
         "c": "A distance between two sets of samples needs samples of both, and its floor.",
         "d": "That is a difference of likelihoods, and this model has none.",
-        "e": "The truth without its rare mode, 2 % of the points, had the distance of real samples.",
+        "e": "In notebook 01 the truth without its rare mode, 2 % of the points, had the distance of real samples.",
     },
     hints=["Ask of each: does it need p(x), or only draws?", "For e: how much does 2 % weigh in a mean over all?"],
     explanation="""Only draws are needed for a and c. An implicit model cannot be marked by likelihood, which is the
@@ -127,7 +128,7 @@ q4 = number(
 
 q5 = choice(
     """You can afford **ten** evaluations an image. A colleague wants Heun, 'which is of second order, so it beats DDIM
-    and needs fewer steps'. What did the course measure, on a mixture with an exact denoiser?""",
+    and needs fewer steps'. What did the course measure of DDIM, 2M and Heun, on a mixture with an exact denoiser?""",
     {
         "a": "she is right: the higher order gives the smaller error at every budget",
         "b": "Heun is the worst of the three at this budget",
@@ -215,6 +216,7 @@ q8 = number(
         (27, "That is what one sample scores against the truth, which is one more draw. The mean errs less."),
         (24, "The mean has the smallest squared error of all answers: its PSNR must be higher than a sample's."),
         (33.01, "A factor of 2 in the squared error is 3.01 dB, not 6.02."),
+        (27 + 10 * math.log(2), "Decibels take the decimal logarithm: 10 log10(2), not 10 ln 2."),
         (54, "Decibels do not double: half of the squared error adds 10 log10(2)."),
         (28.25, "That is for the mean of two samples: (1 + 1/2) in place of 2."),
     ],
@@ -243,7 +245,11 @@ q9 = number(
     mistakes=[
         (1, "No single mask equals both. The raters set the ceiling."),
         (0.6, "Those who drew the small one agree in part: 2 * 50 / (50 + 100) with the large mask."),
-        (0.8, "That is the small mask: 0.4 * 1 + 0.6 * 2/3. Try the other."),
+        (
+            0.8,
+            """That is the small mask, 0.4 * 1 + 0.6 * 2/3; or the large one by IoU, or with the raters' shares swapped.
+            Take the large one: 0.6 * 1, and 0.4 times its Dice with the small one.""",
+        ),
         (5 / 6, "Weigh the raters: six of ten draw the large one. No mask between the two does better than that one."),
     ],
     also_right=["0.867", "13/15"],
@@ -327,7 +333,7 @@ q12 = number(
     mistakes=[
         (0.4, "That is the tilted density, 2 / (w + 1): what guidance is said to sample, and does not."),
         (1, "That is the variance of the ill, at w = 1."),
-        (0.25, "That is w = 3."),
+        (0.25, "That is w = 3; or 1 / w, the variance of p(x | y)^4, from which the ODE does not draw."),
         (0.0625, "That is w = 5, or the scale of Ho & Salimans, where w = 1 is twice the step of here."),
         (-2, "Variances do not extrapolate on a line: this one would be negative."),
         (2, "That is w = 0, everybody."),
@@ -404,6 +410,8 @@ q15 = number(
     solution=true_log_snr,
     mistakes=[
         (-2, "That is what it is told. The latents are four times too large, the noise is not."),
+        (-2 + 2 * math.log10(4), "The log-SNR is a natural logarithm: 2 ln 4 is 2.77."),
+        (-8, "The SNR is multiplied, so that its logarithm is shifted."),
         (-2 + math.log(4), "The SNR is a ratio of variances: the factor 4 enters squared."),
         (-2 - 2 * math.log(4), "Larger latents mean more signal: the log-SNR rises."),
         (2 * math.log(4), "That is the shift. Add it to -2."),
