@@ -274,7 +274,7 @@ def rare_row(name):
 
 # ---- The record ------------------------------------------------------------------------------------------------------
 
-NETWORKS = ("brain", "brain_segmenter", "brain_features", "mednist", "mednist_features")
+NETWORKS = ("brain", "brain_segmenter", "brain_features", "mednist_features")
 SCANNED = {"lesion": lesion_row, "reader": reader_row, "shift": shift_row, "band": band_row}  # rows of reconstructions
 
 
@@ -293,6 +293,8 @@ def plan(record=None):
 
 def networks(key):
     """The network that a row uses besides the record's own, if any."""
+    if key["kind"] == "guidance":
+        return ("mednist",)
     return lab.networks({"problem": problem_of(WORST), "method": key["method"]}) if key["kind"] in SCANNED else ()
 
 
