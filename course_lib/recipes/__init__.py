@@ -87,7 +87,7 @@ FAST = MUON | {"peak_rate": 8e-3}
 FEW = {"batch_size": 8, "peak_rate": 1e-3}  # at so few images seen, many small steps get further than few large ones
 
 ENTRIES = (
-    unet("mednist", WIDE | SIX, V(), MEDNIST, measure_diffusion, steps=8150),
+    unet("mednist", WIDE | SIX, V(), MEDNIST, measure_diffusion, steps=2750),
     classifier("mednist_features", SIX, MEDNIST, measure_classifier, steps=1500),
     guide("mednist_noisy_classifier", "NoisyClassifier", IN_NOISE, 1.0, MEDNIST, measure_noisy_classifier, steps=1200),
     unet("mednist_weak", SMALLER | SIX | {"patch": 4}, V(), MEDNIST, measure_diffusion, steps=1200, full={}),

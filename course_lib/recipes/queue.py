@@ -137,7 +137,7 @@ QUEUE = (
     Entry("brain_ct_unrolled", 100_000, 1_000_000, least=CT_BAR),
     Entry("brain_superres", 300_000, 2_000_000, start="brain_superres", changes=ADAM),
     Entry("brain_superres_l2", 200_000, 1_000_000, start="brain_superres_l2", share=0.5),
-    Entry("mednist", 345_600, 6_400_000, start="mednist", most=MEDNIST_BAR, share=2, own_data=True, changes=ADAM),
+    Entry("mednist", 800_000, 6_400_000, start="mednist", most=MEDNIST_BAR, share=2, own_data=True, changes=ADAM),
     # sharper than any autoencoder of few numbers; what keeps most of a lesion finds none
     Entry("brain_dae", 200_000, 1_500_000, most={"contrast_kept/hyper": 0.4}, least={PSNR: 32}, share=0.5),
     Entry(
