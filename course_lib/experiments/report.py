@@ -293,8 +293,13 @@ def more_steps(found):
             means = contest.mean("few"), contest.mean("more"), contest.minus("more", "few")
             costs = few["nfe"], row["nfe"], number(row["seconds"], 1)
             name = f"{problem}: {lab.few_of(method)}"
-            lines.append([name, len(row["psnr"]), *costs, *means, contest.minus("more", "DiffPIR")])
+            of_four = NONE
+            if "psnr_of_mean" in row and (fitted := found.get((problem, "U-Net, fitted"))):
+                four = Contest({"mean of four": row["psnr_of_mean"], "U-Net, fitted": fitted["psnr"]})
+                of_four = four.minus("mean of four", "U-Net, fitted")
+            lines.append([name, len(row["psnr"]), *costs, *means, contest.minus("more", "DiffPIR"), of_four])
     header = ["", "subjects", "few", "evaluations", "s", "few, dB ↑", "PSNR, dB ↑", "minus few", "minus DiffPIR"]
+    header += ["mean of four minus U-Net, fitted"]
     return filled("more steps", table=table(header, lines)) if lines else ""
 
 
