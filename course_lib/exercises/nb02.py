@@ -210,6 +210,7 @@ q4 = function(
         mistake(lambda true_var, model_var: gap(true_var, model_var).sum(), "shape", "all steps at once"),
         mistake(_of_ratio(lambda r: -torch.log(r) / 2), "never negative", "the entropies"),
         mistake(_of_ratio(lambda r: (r - 1) / 2 - torch.log(r)), "never negative", "half of two terms"),
+        mistake(lambda true_var, model_var: gap(true_var, model_var).clamp(0, 1), "ratio only", "cut off at 1"),
     ],
     also_right=[
         lambda true_var, model_var: kl_divergence(Normal(0.0, true_var.sqrt()), Normal(0.0, model_var.sqrt())),

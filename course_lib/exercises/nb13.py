@@ -166,7 +166,7 @@ q2 = number(
         (0.4, "That is the gain g. What is the standard deviation of x_{1/2}?"),
         (0.04, "That is the variance."),
         (0.5**0.5 * 0.4, "eps / 2 has the variance 1/4, not 1/2."),
-        (0.4 * 0.5590, "That is with x_{1/2} = (x_0 + eps)/2. Euler's first step put m in place of x_0."),
+        (0.4 * 1.25**0.5 / 2, "That is with x_{1/2} = (x_0 + eps)/2. Euler's first step put m in place of x_0."),
         (0.1, "x_{1/2} spreads by eps / 2, a deviation of 1/2; s is not in it."),
         (0.25, "The half of s? What spread has x_{1/2}, and by what does D multiply it?"),
         (0.8, "Check the gain: its numerator is alpha s^2 = s^2 / 2."),
