@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from course_lib import datasets, pretrained, runtime
 from course_lib.checkpoints import read_checkpoint, save_checkpoint
@@ -130,9 +132,14 @@ def _started(work, day, *arguments):
 
 
 def _in_a_group(work, *arguments):
-    """Run work(*arguments) as the leader of a group of processes, which end together."""
+    """Run work(*arguments) as the leader of a group of processes, which end together.
+
+    Its progress bars have a lock of their own: a fork shares that of its parent, and a process that is stopped while it
+    draws a bar would hold it for ever.
+    """
     if hasattr(os, "setsid"):
         os.setsid()
+    tqdm.set_lock(threading.RLock())
     work(*arguments)
 
 

@@ -3,11 +3,15 @@
 import dataclasses
 import importlib
 import json
+import multiprocessing
+import sys
 import time
 
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
+from tqdm.std import TqdmDefaultWriteLock
 
 from course_lib import pretrained, train
 from course_lib.checkpoints import read_checkpoint
@@ -105,6 +109,22 @@ def test_a_day_of_some_entries_leaves_the_others_alone(tiny_day, tmp_path):
     assert list(summary) == ["first"] and summary["first"]["measure"]["kept"] == 16
     names = {path.name for path in (tmp_path / "day" / "results").iterdir()}
     assert names == {"first.json", "first.log", "first.safetensors", "summary.json"}
+
+
+def test_a_process_that_is_stopped_as_it_draws_a_progress_bar_stops_no_other(tiny_day, monkeypatch):
+    if sys.platform != "linux":
+        pytest.skip("only a fork shares the lock of its parent's progress bars")
+    shared = multiprocessing.RLock()
+    monkeypatch.setattr(TqdmDefaultWriteLock, "mp_lock", shared, raising=False)
+    monkeypatch.setattr(tqdm, "_lock", TqdmDefaultWriteLock(), raising=False)
+    process = multiprocessing.get_context("fork").Process(target=lambda: shared.acquire() and time.sleep(60))
+    process.start()
+    while shared.acquire(block=False):  # until the process holds it
+        shared.release()
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert tiny_day(20, only=["first"])["first"]["result"] == "meets its bar"
 
 
 def test_minutes_and_slots_are_checked(capsys, tmp_path):
