@@ -214,12 +214,11 @@ def measure(problem, method, steps=None):
         "samples": K,
         "nfe": evaluations(problem, method),
         "seconds": rounded(seconds, 3),
-        **scores(samples, healthy),
+        **scores(samples, healthy, brain),
     }
     if method in TRAINED:
         found["error_bar"] = rounded(error_bar(problem, method), 5)
     if K > 1:
-        found["coverage"] = rounded(coverage(samples, healthy, brain), 3)
         kept |= {"mean": samples.mean(0), "std": samples.std(0) * 4 - 1}  # up to 0.5
     if with_lesions(problem, method):
         kept["lesion"] = drawn_of_all(problem, method, sick)[0][0]
@@ -241,14 +240,16 @@ def lesion_error(without):
     return contrast_kept(without, healthy, sick - healthy, masks)
 
 
-def scores(samples, truth):
-    """PSNR and SSIM of one sample and, of several, of their mean, and the squared errors of means of 1, 2 and 4."""
+def scores(samples, truth, brain=None):
+    """PSNR and SSIM of one sample and, of several, of their mean, the squared errors of means of 1, 2 and 4, and how
+    much of the brain their intervals cover."""
     found = {"psnr": rounded(psnr(samples[0], truth), 3), "ssim": rounded(ssim(samples[0], truth))}
     if len(samples) > 1:
         mean = samples.mean(0)
         found |= {"psnr_of_mean": rounded(psnr(mean, truth), 3), "ssim_of_mean": rounded(ssim(mean, truth))}
         errors = {str(k): squared_error_of_means(samples, truth, k) for k in (1, 2, 4) if len(samples) % k == 0}
         found["squared_error_of_mean"] = {k: rounded(values, 7) for k, values in errors.items()}
+        found["coverage"] = rounded(coverage(samples, truth, brain), 3)
     return found
 
 
@@ -269,10 +270,7 @@ def measure_more(problem, method, steps):
     samples, _ = drawn_of_all(problem, method, truth, K, settings=settings, steps=steps)
     seconds = (time.process_time() - start) / (K * len(truth))
     about = {"settings": settings, "tried": tried, "samples": K, "nfe": steps, "seconds": rounded(seconds, 3)}
-    found = about | scores(samples, truth)
-    if K > 1:
-        found["coverage"] = rounded(coverage(samples, truth, brain[: len(truth)]), 3)
-    return found, {}
+    return about | scores(samples, truth, brain[: len(truth)]), {}
 
 
 def measure_finer(method):
