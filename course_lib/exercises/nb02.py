@@ -153,43 +153,65 @@ q3 = number(
 # ---- q4: the gap of one step -----------------------------------------------------------------------------------------
 
 
-def gap(true_var, model_var):
+def gap(true_mean, true_var, model_mean, model_var):
     r = true_var / model_var
-    return (r - 1 - torch.log(r)) / 2
+    return (r - 1 - torch.log(r)) / 2 + (true_mean - model_mean) ** 2 / (2 * model_var)
 
 
 def _of_ratio(nats):
-    """A gap that is another function of the ratio of the two variances."""
-    return lambda true_var, model_var: nats(true_var / model_var)
+    """A gap whose first part is another function of the ratio of the two variances."""
+    return lambda m, true_var, n, model_var: nats(true_var / model_var) + (m - n) ** 2 / (2 * model_var)
+
+
+def _of_error(nats):
+    """A gap whose second part is another function of the error of the mean and of both variances."""
+    return lambda m, true_var, n, model_var: (
+        gap(m, true_var, m, model_var) + nats(m - n, torch.as_tensor(true_var), torch.as_tensor(model_var))
+    )
 
 
 VARS = torch.tensor([0.5, 1.0, 2.0])
-ONES = torch.ones(3)
+ONES, ZERO = torch.ones(3), torch.zeros(3)
+MEANS = torch.tensor([-1.5, 0.5, 2.0])
 
 q4 = function(
-    """Write `gap(true_var, model_var)`: the nats that one reverse step loses, KL(true || model), when both are
-    Gaussians in one dimension with the same mean. Both arguments are tensors of variances.""",
+    """A trained network does not have the mean right either. Write `gap(true_mean, true_var, model_mean, model_var)`:
+    the nats that one reverse step loses, KL(true || model), when both are Gaussians in one dimension. All four are
+    tensors of one shape.""",
     solution=gap,
     tests=[
         case(
-            "nothing to lose", (ONES, ONES), "With the right variance nothing is lost: zero at r = 1. Is the -1 there?"
+            "nothing to lose",
+            (MEANS, ONES, MEANS, ONES),
+            "With the right mean and variance nothing is lost: zero at r = 1. Is the -1 there?",
         ),
         prop(
             "never negative",
-            lambda f: (f(VARS, ONES) >= -1e-6).all(),
-            """A divergence cannot be negative. Is it minus the natural logarithm of r, and does the half stand before
-            all three terms?""",
+            lambda f: (f(ZERO, VARS, ZERO, ONES) >= -1e-6).all() and (f(MEANS, ONES, ZERO, ONES) >= -1e-6).all(),
+            """A divergence cannot be negative. Is it minus the natural logarithm of r, does the half stand before all
+            three terms, and is the error of the mean squared?""",
         ),
         case(
             "which over which",
-            (VARS, ONES),
-            """r is the true over the model's variance: being too sure costs more than being too careful.
-            r is a ratio of variances, as given: no root, no square. And all of it is halved.""",
+            (ZERO, VARS, ZERO, ONES),
+            """With equal means: r is the true over the model's variance, so being too sure costs more than being too
+            careful. r is a ratio of variances, as given: no root, no square. And all of it is halved.""",
         ),
         case(
             "ratio only",
-            (40 * VARS, torch.tensor([40.0, 40.0, 4.0])),
-            "Only the ratio counts: scaling both variances changes nothing. And a gap may exceed 1.",
+            (ZERO, 40 * VARS, ZERO, torch.tensor([40.0, 40.0, 4.0])),
+            "With equal means only the ratio counts: scaling both variances changes nothing. And a gap may exceed 1.",
+        ),
+        case(
+            "wrong mean",
+            (MEANS, ONES, ZERO, ONES),
+            "With both variances at 1 a wrong mean costs half the square of its error, and sets no limit to itself.",
+        ),
+        case(
+            "error in whose variance",
+            (MEANS, 3 * VARS, ZERO, VARS),
+            """The error of the mean is measured in units of what the model says, its own variance: the more sure it
+            says it is, the more an error costs. What the truth spreads does not enter here.""",
         ),
     ],
     mistakes=[
@@ -198,7 +220,9 @@ q4 = function(
         mistake(_of_ratio(lambda r: (1 / r - 1 + torch.log(r)) / 2), "which over which", "KL(model || true)"),
         mistake(_of_ratio(lambda r: r - 1 - torch.log(r)), "which over which", "not halved"),
         mistake(
-            lambda true_var, model_var: (true_var - model_var - torch.log(true_var / model_var)) / 2,
+            lambda m, true_var, n, model_var: (
+                (true_var - model_var - torch.log(true_var / model_var)) / 2 + (m - n) ** 2 / (2 * model_var)
+            ),
             "ratio only",
             "a difference of variances",
         ),
@@ -207,23 +231,35 @@ q4 = function(
         mistake(
             _of_ratio(lambda r: (r.sqrt() - 1 - torch.log(r.sqrt())) / 2), "which over which", "standard deviations"
         ),
-        mistake(lambda true_var, model_var: gap(true_var, model_var).sum(), "shape", "all steps at once"),
+        mistake(lambda *given: gap(*given).sum(), "shape", "all steps at once"),
         mistake(_of_ratio(lambda r: -torch.log(r) / 2), "never negative", "the entropies"),
         mistake(_of_ratio(lambda r: (r - 1) / 2 - torch.log(r)), "never negative", "half of two terms"),
-        mistake(lambda true_var, model_var: gap(true_var, model_var).clamp(0, 1), "ratio only", "cut off at 1"),
+        mistake(lambda *given: gap(*given).clamp(0, 1), "ratio only", "cut off at 1"),
+        mistake(_of_error(lambda e, p, q: 0 * e), "wrong mean", "the means left out"),
+        mistake(_of_error(lambda e, p, q: e**2 / q), "wrong mean", "the error not halved"),
+        mistake(_of_error(lambda e, p, q: e.abs() / (2 * q)), "wrong mean", "the error not squared"),
+        mistake(_of_error(lambda e, p, q: e / (2 * q)), "never negative", "the error with its sign"),
+        mistake(_of_error(lambda e, p, q: e**2 / (2 * p)), "error in whose variance", "KL(model || true)"),
+        mistake(_of_error(lambda e, p, q: e**2 / 2), "error in whose variance", "no variance"),
+        mistake(_of_error(lambda e, p, q: e**2 / (2 * q.sqrt())), "error in whose variance", "standard deviation"),
+        mistake(_of_error(lambda e, p, q: e**2 / (2 * q**2)), "error in whose variance", "the variance squared"),
+        mistake(_of_error(lambda e, p, q: e**2 / (p + q)), "error in whose variance", "both variances"),
     ],
     also_right=[
-        lambda true_var, model_var: kl_divergence(Normal(0.0, true_var.sqrt()), Normal(0.0, model_var.sqrt())),
-        lambda true_var, model_var: 0.5 * (true_var / model_var - 1 + model_var.log() - true_var.log()),
-        lambda true_var, model_var: [(r - 1 - math.log(r)) / 2 for r in true_var / model_var],
+        lambda m, true_var, n, model_var: kl_divergence(Normal(m, true_var**0.5), Normal(n, model_var**0.5)),
+        lambda m, true_var, n, model_var: (
+            0.5 * ((true_var + (m - n) ** 2) / model_var - 1 + model_var.log() - true_var.log())
+        ),
     ],
     hints=[
         "KL = E[log q - log p] under q. Write both log densities; the factor sqrt(2 pi) cancels.",
-        "Under the true distribution, E[x^2] is the true variance.",
-        "(r - 1 - ln r) / 2 with r = true / model.",
+        "Under the true distribution, E[(x - model_mean)^2] is the true variance plus the squared error of the mean.",
+        "With equal means: (r - 1 - ln r) / 2 with r = true / model.",
     ],
-    explanation="""E[log q - log p] = -ln(r)/2 - 1/2 + r/2. It is the price of one step with a perfect mean;
-    notebook 02 adds it over the steps.""",
+    explanation="""E[log q - log p] = (r - 1 - ln r) / 2 + (error of the mean)^2 / (2 model_var). The first part is the
+    price of the variance with a perfect mean, which notebook 02 adds over the steps. The second is what training
+    lowers: weighted by 1 / (2 model_var) it is the loss of the bound, and L_simple leaves that weight out (Ho et al.,
+    NeurIPS 2020, Eqs. 8 and 14).""",
 )
 
 

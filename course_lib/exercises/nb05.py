@@ -12,111 +12,180 @@ WAVE = torch.sin(7 * RAMP)
 ONES, ZEROS = torch.ones_like(RAMP), torch.zeros_like(RAMP)
 
 
-# ---- q1: from the classifier's gradient to the denoised image --------------------------------------------------------
+# ---- q1: from the classifier's gradient to the noise -----------------------------------------------------------------
 
 
-def classifier_guided(D, gradient, alpha, sigma, w):
-    return D + w * sigma**2 / alpha * gradient
+def classifier_guided(eps, gradient, alpha, sigma, w):
+    return eps - w * sigma * gradient
 
 
 q1 = function(
-    r"""Write `classifier_guided(D, gradient, alpha, sigma, w)`: the denoised image under classifier guidance.
-    `D` is the unconditional answer, `gradient` is $\nabla_{x_t} \log p(y \mid x_t)$, the rest are numbers, of a
-    variance-preserving schedule: $\alpha^2 + \sigma^2 = 1$.""",
+    r"""Much published code holds the predicted noise and not $D$. Write
+    `classifier_guided(eps, gradient, alpha, sigma, w)`: the noise that goes with $D_w$, at the same $x_t$. `eps` goes
+    with the unconditional $D$, by $x_t = \alpha D + \sigma\,\epsilon$; `gradient` is
+    $\nabla_{x_t} \log p(y \mid x_t)$, the rest are numbers, of a variance-preserving schedule:
+    $\alpha^2 + \sigma^2 = 1$. Not each of them is needed.""",
     solution=classifier_guided,
     tests=[
-        case("w = 0", (RAMP, WAVE, 0.8, 0.6, 0.0), "At w = 0 nobody asks the classifier: D must come back unchanged."),
-        prop(
-            "sign",
-            lambda f: f(ZEROS, ONES, 0.8, 0.6, 1.0).mean() > 0,
-            """D must move uphill on log p(y | x_t), along the gradient.
-            The minus belongs to the noise: eps goes down where D goes up.""",
+        case(
+            "w = 0", (RAMP, WAVE, 0.8, 0.6, 0.0), "At w = 0 nobody asks the classifier: eps must come back unchanged."
         ),
         prop(
-            "sigma squared",  # at little noise, where alpha hardly counts: sigma^2 is 0.02 and sigma 0.14
-            lambda f: abs(f(ZEROS, ONES, 0.99, (1 - 0.99**2) ** 0.5, 1.0).mean() / 0.02 - 1) < 0.1,
-            "Tweedie: alpha D = x_t + sigma^2 score. Is sigma squared in your formula?",
+            "sign",
+            lambda f: f(ZEROS, ONES, 0.8, 0.6, 1.0).mean() < 0,
+            """D moves uphill on log p(y | x_t), along the gradient. x_t = alpha D + sigma eps stays as it is:
+            where D goes up, eps goes down.""",
+        ),
+        prop(
+            "sigma",  # at little noise, where alpha hardly counts: sigma is 0.14 and sigma^2 0.02
+            lambda f: abs(f(ZEROS, ONES, 0.99, (1 - 0.99**2) ** 0.5, 1.0).mean() / -(0.0199**0.5) - 1) < 0.1,
+            """alpha D grows by w sigma^2 times the gradient, so sigma eps falls by as much. What is left of sigma^2
+            for eps?""",
         ),
         case(
             "alpha",
             (ZEROS, WAVE, 0.6, 0.8, 1.0),
-            "Tweedie gives alpha D: the gradient is divided by alpha, once, and nothing is clamped.",
+            "D_w has the gradient divided by alpha, and x_t has alpha D: what becomes of alpha? Nothing is clamped.",
         ),
-        case("scale", (RAMP, WAVE, 0.8, 0.6, 3.0), "At w = 3 the pull is three times that at w = 1, and D stays D."),
+        case("scale", (RAMP, WAVE, 0.8, 0.6, 3.0), "At w = 3 the pull is three times that at w = 1, and eps stays."),
     ],
     mistakes=[
-        mistake(lambda D, gradient, alpha, sigma, w: D - w * sigma**2 / alpha * gradient, "sign", "the sign of eps"),
-        mistake(lambda D, gradient, alpha, sigma, w: D + w * sigma / alpha * gradient, "sigma squared"),
-        mistake(lambda D, gradient, alpha, sigma, w: D + w * sigma**2 * gradient, "alpha"),
-        mistake(lambda D, gradient, alpha, sigma, w: D + w * sigma**2 * alpha * gradient, "alpha"),
+        mistake(lambda eps, gradient, alpha, sigma, w: eps + w * sigma * gradient, "sign", "the sign of D"),
+        mistake(lambda eps, gradient, alpha, sigma, w: eps + w * sigma**2 / alpha * gradient, "sign", "that of D"),
         mistake(
-            lambda D, gradient, alpha, sigma, w: D + (1 + w) * sigma**2 / alpha * gradient, "w = 0", "w off by one"
+            lambda eps, gradient, alpha, sigma, w: eps - w * sigma**2 / alpha * gradient, "sigma", "D with a minus"
         ),
-        mistake(lambda D, gradient, alpha, sigma, w: D + w**2 * sigma**2 / alpha * gradient, "scale"),
-        mistake(lambda D, gradient, alpha, sigma, w: D + w * sigma**2 / alpha**2 * gradient, "alpha", "alpha squared"),
-        mistake(lambda D, gradient, alpha, sigma, w: D + w * gradient, "sigma squared", "the bare gradient"),
-        mistake(lambda D, gradient, alpha, sigma, w: (D + w * sigma**2 * gradient) / alpha, "w = 0", "D divided too"),
-        mistake(lambda D, gradient, alpha, sigma, w: (1 - w) * D + w * sigma**2 / alpha * gradient, "scale", "a blend"),
-        mistake(lambda D, gradient, alpha, sigma, w: D + w * sigma**4 / alpha * gradient, "sigma squared", "sigma^4"),
+        mistake(lambda eps, gradient, alpha, sigma, w: eps - w * sigma**2 * gradient, "sigma", "sigma^2"),
+        mistake(lambda eps, gradient, alpha, sigma, w: eps - w * gradient, "sigma", "the bare gradient"),
+        mistake(lambda eps, gradient, alpha, sigma, w: eps - w / sigma * gradient, "sigma", "the score as noise"),
+        mistake(lambda eps, gradient, alpha, sigma, w: eps - w * sigma / alpha * gradient, "alpha", "alpha left in"),
+        mistake(lambda eps, gradient, alpha, sigma, w: eps - w * alpha * sigma * gradient, "alpha", "times alpha"),
+        mistake(lambda eps, gradient, alpha, sigma, w: eps - (1 + w) * sigma * gradient, "w = 0", "w off by one"),
+        mistake(lambda eps, gradient, alpha, sigma, w: eps - w**2 * sigma * gradient, "scale"),
+        mistake(lambda eps, gradient, alpha, sigma, w: (1 - w) * eps - w * sigma * gradient, "scale", "a blend"),
+        mistake(lambda eps, gradient, alpha, sigma, w: (eps - w * sigma * gradient) / alpha, "w = 0", "eps divided"),
+        mistake(lambda eps, gradient, alpha, sigma, w: (eps - w * sigma * gradient).clamp(-1, 1), "scale", "clamped"),
     ],
     also_right=[
-        lambda D, gradient, alpha, sigma, w: D + w * (1 - alpha**2) / alpha * gradient,
-        lambda D, gradient, alpha, sigma, w: torch.add(D, gradient, alpha=float(w * sigma**2 / alpha)),
-        lambda D, gradient, alpha, sigma, w: D + w * torch.square(sigma) * gradient / torch.sqrt(1 - sigma**2),
+        lambda eps, gradient, alpha, sigma, w: eps - w * (1 - alpha**2) ** 0.5 * gradient,
+        lambda eps, gradient, alpha, sigma, w: torch.add(eps, gradient, alpha=-float(w * sigma)),
+        lambda eps, gradient, alpha, sigma, w: -sigma * (-eps / sigma + w * gradient),  # by the score
     ],
     hints=[
-        "Bayes: the conditional score is the unconditional score plus the gradient.",
-        "Tweedie: D = (x_t + sigma^2 score) / alpha. What does a change of the score by w times the gradient add to D?",
+        "At the same x_t: alpha D_w + sigma eps_w = alpha D + sigma eps.",
+        "So eps_w = eps - alpha (D_w - D) / sigma. Put in D_w - D.",
     ],
-    explanation="""D_w = D + w sigma^2 / alpha grad log p(y | x_t). In the noise it reads eps_w = eps - w sigma grad:
-    the same, with a minus and one sigma (Dhariwal & Nichol, NeurIPS 2021, Algorithm 2).""",
+    explanation="""eps_w = eps - w sigma grad log p(y | x_t): a minus, one sigma and no alpha (Dhariwal & Nichol,
+    NeurIPS 2021, Algorithm 2). The score is -eps / sigma, and Bayes adds w times the gradient to it.""",
 )
 
 
-# ---- q2: classifier-free guidance ------------------------------------------------------------------------------------
+# ---- q2: classifier-free guidance towards two findings ---------------------------------------------------------------
 
 
-def classifier_free(D_none, D_y, w):
-    return D_none + w * (D_y - D_none)
+def two_findings(D_none, D_a, D_b, w_a, w_b):
+    return D_none + w_a * (D_a - D_none) + w_b * (D_b - D_none)
 
 
 q2 = function(
-    "Write `classifier_free(D_none, D_y, w)` in the course's scale: w = 0 unconditional, w = 1 conditional.",
-    solution=classifier_free,
+    r"""An image is to show two findings, a and b, and one network answers `D_none`, `D_a` and `D_b`, for nothing asked
+    for and for either of them. Suppose that at each $x_t$ one finding says nothing about the other:
+    $\log p(a, b \mid x_t) = \log p(a \mid x_t) + \log p(b \mid x_t)$. Write
+    `two_findings(D_none, D_a, D_b, w_a, w_b)`: the answer guided towards both, each with a scale of its own, in the
+    course's scale: 0 does not ask for a finding, 1 asks for it and no more.""",
+    solution=two_findings,
     tests=[
         prop(
             "roles",
-            lambda f: f(ZEROS, ONES, 3.0).mean() > 0,
+            lambda f: f(ZEROS, ONES, ZEROS, 3.0, 0.0).mean() > 0,
             "The step must lead from the unconditional answer towards the conditional one. Are the roles swapped?",
         ),
         prop(
             "off by one",
-            lambda f: abs(f(ZEROS, ONES, 3.0).mean() - 4) > 1e-6,
-            "That is the scale of Ho & Salimans: their w is ours minus 1. Here w = 1 must give D_y and nothing more.",
+            lambda f: abs(f(ZEROS, ONES, ZEROS, 3.0, 0.0).mean() - 4) > 1e-6,
+            "That is the scale of Ho & Salimans: their w is ours minus 1. Here 1 must ask for a finding and no more.",
         ),
-        case("w = 0", (RAMP, WAVE, 0.0), "At w = 0 only the unconditional answer may be left."),
-        case("w = 1", (RAMP, WAVE, 1.0), "At w = 1 only the conditional answer may be left."),
-        case("w = 3", (RAMP, WAVE, 3.0), "Beyond 1 it goes on along the same line: D_none + 3 (D_y - D_none)."),
+        case("nothing asked", (RAMP, WAVE, ONES, 0.0, 0.0), "With both scales at 0 only D_none is left, once."),
+        case(
+            "one finding",
+            (RAMP, WAVE, -ONES, 1.0, 0.0),
+            """At w_a = 1 and w_b = 0 only a is asked for: D_a must be left. Each finding has its own scale, and its own
+            step.""",
+        ),
+        case(
+            "both",
+            (RAMP, WAVE, WAVE.flip(-1), 1.0, 1.0),
+            """Gradients add, so both steps start at D_none, and neither is made smaller because the other is there:
+            D_none + (D_a - D_none) + (D_b - D_none) at scales of 1.""",
+        ),
+        case(
+            "two scales",
+            (RAMP, WAVE, WAVE.flip(-1), 3.0, 0.5),
+            "Each step is its scale times the difference of that finding, also beyond 1, and nothing is clamped.",
+        ),
     ],
     mistakes=[
-        mistake(lambda D_none, D_y, w: D_y + w * (D_none - D_y), "roles", "swapped"),
-        mistake(lambda D_none, D_y, w: D_y + w * (D_y - D_none), "off by one", "the other scale"),
-        mistake(lambda D_none, D_y, w: D_none + w * D_y, "w = 1", "forgets to subtract"),
-        mistake(lambda D_none, D_y, w: w * (D_y - D_none), "w = 0", "without the base"),
-        mistake(lambda D_none, D_y, w: D_none + min(w, 1) * (D_y - D_none), "w = 3", "never extrapolates"),
-        mistake(lambda D_none, D_y, w: (1 + w) * D_y - w * D_none, "off by one", "the other scale, written out"),
-        mistake(lambda D_none, D_y, w: D_none + (w - 1) * (D_y - D_none), "w = 0", "one too few"),
-        mistake(lambda D_none, D_y, w: D_none + w * (D_y - D_none) / 2, "w = 1", "half"),
-        mistake(lambda D_none, D_y, w: D_none + w**2 * (D_y - D_none), "w = 3", "squared"),
+        mistake(lambda D_none, D_a, D_b, w_a, w_b: D_a + w_a * (D_none - D_a), "roles", "swapped"),
+        mistake(
+            lambda D_none, D_a, D_b, w_a, w_b: D_none + (1 + w_a) * (D_a - D_none) + (1 + w_b) * (D_b - D_none),
+            "off by one",
+            "the other scale",
+        ),
+        mistake(
+            lambda D_none, D_a, D_b, w_a, w_b: (D_none + w_a * (D_a - D_none)) + (D_none + w_b * (D_b - D_none)),
+            "nothing asked",
+            "the base twice",
+        ),
+        mistake(lambda D_none, D_a, D_b, w_a, w_b: w_a * D_a + w_b * D_b, "nothing asked", "without the base"),
+        mistake(lambda D_none, D_a, D_b, w_a, w_b: D_none + w_a * D_a + w_b * D_b, "one finding", "no difference"),
+        mistake(lambda D_none, D_a, D_b, w_a, w_b: D_none + w_a * (D_a + D_b - 2 * D_none), "one finding", "one scale"),
+        mistake(
+            lambda D_none, D_a, D_b, w_a, w_b: D_none + (w_a * (D_a - D_none) + w_b * (D_b - D_none)) / 2,
+            "one finding",
+            "the mean of both steps",
+        ),
+        mistake(
+            lambda D_none, D_a, D_b, w_a, w_b: (
+                D_none + w_a * (D_a - D_none) + w_b * (D_b - (D_none + w_a * (D_a - D_none)))
+            ),
+            "both",
+            "the second step from where the first ended",
+        ),
+        mistake(
+            lambda D_none, D_a, D_b, w_a, w_b: (
+                D_none + (w_a * (D_a - D_none) + w_b * (D_b - D_none)) / max(1.0, w_a + w_b)
+            ),
+            "both",
+            "scales that sum to one",
+        ),
+        mistake(
+            lambda D_none, D_a, D_b, w_a, w_b: D_none + min(w_a, 1) * (D_a - D_none) + min(w_b, 1) * (D_b - D_none),
+            "two scales",
+            "never extrapolates",
+        ),
+        mistake(
+            lambda D_none, D_a, D_b, w_a, w_b: two_findings(D_none, D_a, D_b, w_a, w_b).clamp(-1, 1),
+            "both",
+            "clamped",
+        ),
+        mistake(
+            lambda D_none, D_a, D_b, w_a, w_b: D_none + w_a**2 * (D_a - D_none) + w_b**2 * (D_b - D_none),
+            "two scales",
+            "squared",
+        ),
     ],
     also_right=[
-        lambda D_none, D_y, w: (1 - w) * D_none + w * D_y,
-        lambda D_none, D_y, w: D_y + (w - 1) * (D_y - D_none),
-        lambda D_none, D_y, w: torch.lerp(D_none, D_y, w),
+        lambda D_none, D_a, D_b, w_a, w_b: (1 - w_a - w_b) * D_none + w_a * D_a + w_b * D_b,
+        lambda D_none, D_a, D_b, w_a, w_b: torch.lerp(D_none, D_a, w_a) + torch.lerp(D_none, D_b, w_b) - D_none,
     ],
-    hints=["A straight line through two points: where is it at w = 0, where at w = 1?", "Start at D_none."],
-    explanation="""The line through both answers, walked beyond the conditional one.
-    MONAI's `cfg` is this w; Ho & Salimans (2022) write 1 + w for it.""",
+    hints=[
+        "Which gradient is D_a - D_none, up to the factor sigma^2 / alpha? And the gradient of a sum is the sum.",
+        "With w_b = 0 it is the formula of this section.",
+    ],
+    explanation="""Each finding adds its own step, from D_none (Liu et al., Compositional visual generation with
+    composable diffusion models, ECCV 2022). Three evaluations a step; and it is as good as the independence:
+    findings that come together, or never, are not what it draws. MONAI's `cfg` is this scale; Ho & Salimans (2022)
+    write 1 + w for it.""",
 )
 
 

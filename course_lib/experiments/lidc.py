@@ -129,7 +129,7 @@ def map_of(name, split):
     if name == BLIND:
         return training_readings().float().mean(0).expand(len(y), -1, -1), 0.0
     if name == "diffusion, t = 1":
-        return clocked(first_answer, y, MASKS)
+        return clocked(first_answer, y, pretrained.load_denoiser(MASKS))
     networks, _ = MAPS[name]
     if networks[0] in (NORMAL, MASKS):
         return sampled(networks[0], split)[1:]

@@ -31,6 +31,7 @@ from course_lib.experiments import (
     seeds,
     segmentation,
     synthesis,
+    trainings,
     trends,
     tumours,
 )
@@ -435,6 +436,16 @@ def of_segmentation(record, tensors):
         hippocampus=hippocampus(rows.get("hippocampus"), tensors),
         missing=missing([key["name"] for key in lab.plan() if key["name"] not in rows]),
     )
+
+
+def of_trainings(record, tensors):
+    """The networks of segmentation, trained anew."""
+    tables = {}
+    for data, key in (("lesions", "energy_distance"), ("hippocampi", None)):
+        rows = [row["found"] for row in record["rows"] if row["data"] == data]
+        means = {way: [np.mean(row[way][key] if key else row[way]) for row in rows] for way in rows[0]} if rows else {}
+        tables[data] = table(["", "mean of trainings"], [[way, over_seeds(found, 3)] for way, found in means.items()])
+    return filled("trainings", record=record, **tables, missing=absent(trainings.STUDY, record))
 
 
 def drawn_nodules(ways, readers):
@@ -865,10 +876,9 @@ def by_evaluations(record, key, digits=2):
 
 
 def absent(study, record):
-    """What to say of the rows of methods and seeds that a record lacks."""
-    there = {(row["method"], row["seed"]) for row in record["rows"]}
-    wanted = [(key["method"], key["seed"]) for key in study.plan()]
-    return missing(["{}, seed {}".format(*which) for which in wanted if which not in there])
+    """What to say of the rows of methods, or data, and seeds that a record lacks."""
+    lacked = [key for key in study.plan() if not any(key.items() <= row.items() for row in record["rows"])]
+    return missing(["{}, seed {}".format(*key.values()) for key in lacked])
 
 
 def of_seeds(record, tensors):
@@ -1047,6 +1057,7 @@ REPORTS = {
     "09_reconstruction": ("Reconstruction", of_reconstruction),
     "09_raw_scan": ("Reconstruction: a real scan of eight coils", of_raw_scan),
     "10_segmentation": ("Segmentation", of_segmentation),
+    "10_trainings": ("Segmentation: other seeds", of_trainings),
     "10_lidc": ("Segmentation: four real readers", of_lidc),
     "11_anomaly": ("Anomaly detection", of_anomaly),
     "11_tumours": ("Anomaly detection: real tumours", of_tumours),

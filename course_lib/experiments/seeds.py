@@ -17,7 +17,7 @@ from course_lib.losses import DistillationLoss
 from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.recipes import RECIPES
 from course_lib.recipes.mednist import FD_IMAGES
-from course_lib.recipes.runs import finished
+from course_lib.recipes.runs import finished, of_seed
 from course_lib.recipes.trends import TREND_SIZE, small_judged
 
 SEEDS = (0, 1, 2)  # 0 is that of the networks that ship
@@ -28,8 +28,7 @@ SAMPLERS = {"DDPM": "2M", "EDM": "2M", "flow": "2M", "DiT": "2M", "student": "co
 
 def recipe_of(method, seed, folder=FOLDER):
     """The recipe of a method with another seed. A student learns from the flow network of its own seed."""
-    shipped = RECIPES[NETWORKS[method]]
-    recipe = dataclasses.replace(shipped, name=f"{shipped.name}_{seed}", seed=seed, start=None)
+    recipe = of_seed(RECIPES[NETWORKS[method]], seed)
     if isinstance(recipe.loss, DistillationLoss):
         teacher = shipped_or_trained("flow", seed, folder)
         loss = dataclasses.replace(recipe.loss, teacher=lambda: RECIPES["trend_flow"].denoiser(teacher))

@@ -113,10 +113,10 @@ def probabilities(y, unets=UNETS):
     return torch.stack([in_batches(lambda x, net=net: net(x).softmax(1)[:, 1], y[:, 0].numpy()) for net in nets])
 
 
-def first_answer(y, network=LESIONS):
-    """(D + 1)/2 of the mask diffusion at t = 1, where the noise says nothing, for images y: float32 (N, H, W)."""
+def first_answer(y, denoiser):
+    """(D + 1)/2 of a mask diffusion at t = 1, where the noise says nothing, for images y: float32 (N, H, W)."""
     noise = torch.randn(y.shape, generator=runtime.seeded(3))
-    return (pretrained.load_denoiser(network)(noise, 1.0, y=y)[:, 0] + 1) / 2
+    return (denoiser(noise, 1.0, y=y)[:, 0] + 1) / 2
 
 
 def mean_maps(y, nets, masks):
@@ -126,7 +126,7 @@ def mean_maps(y, nets, masks):
         "U-Net": nets[0],
         "ensemble": nets.mean(0),
         "diffusion": masks.float().mean(0),
-        "diffusion, t = 1": first_answer(y),
+        "diffusion, t = 1": first_answer(y, pretrained.load_denoiser(LESIONS)),
     }
 
 
@@ -216,10 +216,15 @@ COST = (1, 1, NFE, 4 * NFE)  # evaluations a slice
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
-def label_probabilities(y, samples=4):
+def hippocampus_networks():
+    """The denoiser and the U-Net of the hippocampus that ship."""
+    return pretrained.load_denoiser(HIPPOCAMPUS[0]), pretrained.load(HIPPOCAMPUS[1])
+
+
+def label_probabilities(y, samples=4, networks=None):
     """What each of METHODS says of the labels of slices y (N, 1, 48, 32): float32 (4, N, 3, 48, 32), and the processor
-    seconds a slice of each."""
-    unet, denoiser = pretrained.load(HIPPOCAMPUS[1]), pretrained.load_denoiser(HIPPOCAMPUS[0])
+    seconds a slice of each. networks: a denoiser and a U-Net; left out, those that ship."""
+    denoiser, unet = networks or hippocampus_networks()
     clock = [time.process_time()]
     found = [in_batches(lambda x: unet(x).softmax(1), y[:, 0].numpy())]
     clock.append(time.process_time())
@@ -241,15 +246,16 @@ def chosen_threshold(probabilities, truth, volume):
     return THRESHOLDS[int(torch.stack(scores).argmax())]
 
 
-def hippocampus_row():
+def hippocampus_row(networks=None):
     """The row of the hippocampus, and its tensors: the counts (4, N, 2, 3) of each method at the threshold that is best
-    on the validation persons, the volume and the person of each slice. Needs the data set."""
+    on the validation persons, the volume and the person of each slice. Needs the data set. networks: as for
+    :func:`label_probabilities`."""
     thresholds = []
     for split in ("validation", "test"):
         step = 3 if split == "validation" else 1  # every third slice is enough to choose a threshold
         slices, volume, person = (part[::step] for part in datasets.hippocampus_cases(split))
         truth, volume = slice_labels(slices[:, :2]), torch.as_tensor(volume)
-        probabilities, seconds = label_probabilities(torch.as_tensor(slices[:, 2:]))
+        probabilities, seconds = label_probabilities(torch.as_tensor(slices[:, 2:]), networks=networks)
         if split == "validation":
             thresholds = [chosen_threshold(p, truth, volume) for p in probabilities]
     found = torch.stack([label_counts(labels_at(p, t), truth) for p, t in zip(probabilities, thresholds)])

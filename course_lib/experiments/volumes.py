@@ -5,7 +5,6 @@ A training takes minutes on one core, with the hippocampus data in the cache. Ch
 study that was interrupted goes on from them.
 """
 
-import dataclasses
 import time
 
 import torch
@@ -19,7 +18,7 @@ from course_lib.images import in_batches, to_tensor
 from course_lib.metrics.memorisation import nearest_rms
 from course_lib.recipes import RECIPES
 from course_lib.recipes.hippocampus import among_latents, among_voxels, fine_detail, seen_by_judge
-from course_lib.recipes.runs import finished, precision_of
+from course_lib.recipes.runs import finished, of_seed, precision_of
 from course_lib.training import Batches, train
 
 #: Networks, how they draw, and the seeds of their trainings; 0 is that of the networks that ship.
@@ -80,7 +79,7 @@ def nearest(x):
 def measure(method, seed):
     """A row: what 100 volumes of a network are like, and the processor seconds that each took."""
     name, drawn, _ = METHODS[method]
-    recipe = dataclasses.replace(RECIPES[name], name=f"{name}_{seed}", seed=seed)
+    recipe = of_seed(RECIPES[name], seed)
     net = runtime.placed(finished(recipe, FOLDER)[0]) if seed else pretrained.load(name)
     start = time.process_time()
     x = drawn(recipe, net)

@@ -1,5 +1,6 @@
 """Runs of recipes: training with checkpoints, and what is shipped of it."""
 
+import dataclasses
 import os
 import platform
 import tempfile
@@ -110,6 +111,11 @@ def finished(recipe, folder):
     for _ in run(recipe, folder, precision_of(recipe)):
         pass
     return trained(recipe, folder)
+
+
+def of_seed(recipe, seed):
+    """The recipe for a training of its own, from freshly drawn weights, with another seed: its name ends in it."""
+    return dataclasses.replace(recipe, name=f"{recipe.name}_{seed}", seed=seed, start=None)
 
 
 def trained(recipe, folder):

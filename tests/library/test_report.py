@@ -24,6 +24,7 @@ from course_lib.experiments import (
     seeds,
     segmentation,
     synthesis,
+    trainings,
     trends,
     tumours,
 )
@@ -580,6 +581,20 @@ def test_seeds():
     assert found["flow"] == {"": "flow", "1": "3.00 (2.00 to 4.00)", "4": "6.00 (4.00 to 8.00)"}
     assert found["MeanFlow"]["1"] == "2.50 (2.00 to 3.00)", "its last seed is missing"
     assert blocks[-1] == "*Not in the record yet: MeanFlow, seed 2.*"
+
+
+def test_trainings(monkeypatch):
+    monkeypatch.setattr(trainings.datasets, "hippocampus_is_here", lambda: True)
+    rows = [
+        {"data": "lesions", "seed": k, "found": {"16 samples": {"energy_distance": [0.05 + 0.01 * k, 0.07]}}}
+        for k in range(3)
+    ]
+    rows += [{"data": "hippocampi", "seed": k, "found": {"U-Net": [0.8, 0.9 + 0.02 * k]}} for k in range(2)]
+    blocks = blocks_of(report.of_trainings({"rows": rows}, {}))
+    lesions, hippocampi = tables(blocks)
+    assert lesions == {"16 samples": {"": "16 samples", "mean of trainings": "0.065 (0.060 to 0.070)"}}
+    assert hippocampi == {"U-Net": {"": "U-Net", "mean of trainings": "0.855 (0.850 to 0.860)"}}
+    assert blocks[-1] == "*Not in the record yet: hippocampi, seed 2.*"
 
 
 def test_bridge():

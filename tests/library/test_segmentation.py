@@ -19,7 +19,7 @@ from course_lib.applications.segmentation import (
     random_threshold,
 )
 from course_lib.denoisers import Denoiser
-from course_lib.experiments import lidc, segmentation
+from course_lib.experiments import lidc, segmentation, trainings
 from course_lib.experiments.study import run
 from course_lib.metrics.segmentation import (
     brier_score,
@@ -434,7 +434,7 @@ def exact_networks(monkeypatch, nodules):
     monkeypatch.setattr(datasets, "lidc", lambda split: Namespace(masks=np.moveaxis(readings, 1, 0)))
     drawn = {
         "probabilities": lambda y, unets: p.expand(len(unets), *p.shape),
-        "first_answer": lambda y, network: p,
+        "first_answer": lambda y, denoiser: p,
         "draw_normal": lambda net, y, samples: (random_threshold(p, samples).float() - 0.5, p),
         "draw_masks": lambda denoiser, y, samples: (random_threshold(p, samples).float() - 0.5)[:, :, None],
     }
@@ -510,6 +510,34 @@ def test_the_best_cut_lies_where_the_best_level_set_is():
 def test_an_unknown_row_is_refused():
     with pytest.raises(ValueError, match="no row 'magic'; there are: test, validation"):
         segmentation.drawn_row("magic")
+
+
+def test_the_first_training_is_that_of_the_networks_that_ship():
+    """Its measures are those of the other record, and all rows are there and of these networks."""
+    rows = {(row["data"], row["seed"]): row for row in experiments.load("10_trainings")["rows"]}
+    assert set(rows) == {(data, seed) for data in ("lesions", "hippocampi") for seed in trainings.SEEDS}
+    assert all(trainings.STUDY.is_fresh(row) for row in rows.values())
+    stored = {row["name"]: row for row in experiments.load("10_segmentation")["rows"]}
+    found = rows["lesions", 0]["found"]
+    for name, way in (("test", "16 samples"), ("diffusion, t = 1, random threshold", "t = 1, random threshold")):
+        np.testing.assert_allclose(found[way]["energy_distance"], stored[name]["energy_distance"], rtol=0, atol=2e-3)
+    counts, volume, person = segmentation.stored_counts()
+    for counted, (method, people) in zip(counts, rows["hippocampi", 0]["found"].items(), strict=True):
+        of_volumes = volume_dice(counted, volume).mean(1)  # by person, in a loop of their own
+        owner = [int(person[volume == v][0]) for v in range(len(of_volumes))]
+        means = [np.mean([float(d) for d, o in zip(of_volumes, owner) if o == k]) for k in sorted(set(owner))]
+        np.testing.assert_allclose(people, means, rtol=0, atol=2e-3, err_msg=method)
+
+
+def test_another_training_is_of_its_own_seed_and_in_eight_bits(monkeypatch):
+    asked, net = [], torch.nn.Linear(64, 64)
+    monkeypatch.setattr(trainings, "finished", lambda recipe, folder: asked.append((recipe, folder)) or (net, 1))
+    found = trainings.network("lesion_raters", 2, "somewhere")
+    ((recipe, folder),) = asked
+    assert (recipe.name, recipe.seed, recipe.steps, folder) == ("lesion_raters_2", 2, 18_750, "somewhere")
+    weight = found.weight / found.weight.abs().amax(1, keepdim=True) * 127
+    torch.testing.assert_close(weight, weight.round(), rtol=0, atol=1e-2)
+    assert trainings.network("lesion_raters", 0) is not net and len(asked) == 1
 
 
 def test_a_part_of_the_record_of_segmentation_is_remade():

@@ -1,0 +1,79 @@
+"""The record ``10_trainings``: the mask diffusions of ``10_segmentation`` and the U-Net of the hippocampus trained anew
+with other seeds, so that one can see whether its order hangs on one training.
+
+A row of the lesions takes 45 minutes of one core, most of it training, one of the hippocampus half an hour, with that
+data set in the cache. Checkpoints go to ``runs/seeds``, and a study that was interrupted goes on from them.
+"""
+
+import torch
+
+from course_lib import datasets, pretrained, runtime
+from course_lib.applications.segmentation import NFE, SAMPLES, START, draw_masks, random_threshold
+from course_lib.eight_bits import rounded as in_eight_bits
+from course_lib.experiments.record import rounded
+from course_lib.experiments.seeds import FOLDER, SEEDS
+from course_lib.experiments.segmentation import (
+    CASES,
+    HIPPOCAMPUS,
+    LESIONS,
+    first_answer,
+    hippocampus_row,
+    measured,
+    ratings_of,
+)
+from course_lib.experiments.study import Study
+from course_lib.images import to_tensor
+from course_lib.metrics.intervals import means_of
+from course_lib.metrics.segmentation import volume_dice
+from course_lib.recipes import RECIPES
+from course_lib.recipes.runs import finished, of_seed
+
+
+def network(name, seed, folder=FOLDER):
+    """The network of that name and seed as it ships, 0, or would ship."""
+    if not seed:
+        return pretrained.load(name)
+    return runtime.placed(in_eight_bits(finished(of_seed(RECIPES[name], seed), folder)[0]))
+
+
+def of_lesions(seed):
+    """Of two ways to draw masks with the mask diffusion of a seed: distance from the raters for each test case, mean
+    areas, and shares of masks like each rater."""
+    cases = datasets.rated("test", CASES["test"])
+    ratings, y = ratings_of(cases), to_tensor(cases.images)
+    denoiser = RECIPES[LESIONS].denoiser(network(LESIONS, seed))
+    ways = {
+        "16 samples": draw_masks(denoiser, y, SAMPLES, NFE, START)[:, :, 0] > 0,
+        "t = 1, random threshold": random_threshold(first_answer(y, denoiser)),
+    }
+    return {name: measured(masks, ratings) for name, masks in ways.items()}
+
+
+def of_hippocampi(seed):
+    """Of each method the Dice of each test person, the mean of both parts and of the person's volumes."""
+    diffusion, unet = (network(name, seed) for name in HIPPOCAMPUS)
+    row, kept = hippocampus_row((RECIPES[HIPPOCAMPUS[0]].denoiser(diffusion), unet))
+    counts, volume, person = (kept[f"hippocampus.{key}"].long() for key in ("counts", "volume", "person"))
+    owner = torch.stack([person[volume == v][0] for v in volume.unique()])
+    return {
+        name: rounded(means_of(volume_dice(found, volume).mean(1), owner))
+        for name, found in zip(row["methods"], counts)
+    }
+
+
+ROWS = {"lesions": (of_lesions, (LESIONS,)), "hippocampi": (of_hippocampi, HIPPOCAMPUS)}
+
+
+def plan(record=None):
+    """The rows, without those of the hippocampus where the data set is not here."""
+    names = [name for name in ROWS if name == "lesions" or datasets.hippocampus_is_here()]
+    return [{"data": name, "seed": seed} for name in names for seed in SEEDS]
+
+
+STUDY = Study(
+    "10_trainings",
+    plan,
+    lambda data, seed: ({"found": ROWS[data][0](seed)}, {}),
+    lambda: ({"precision": runtime.precision_name()}, {}),
+    networks=lambda key: [] if key["seed"] else list(ROWS[key["data"]][1]),
+)
