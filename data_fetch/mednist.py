@@ -3,7 +3,7 @@
 Made from TCIA, the RSNA bone age challenge and the NIH chest X-ray data set. The images carry no patient ids, and
 neighbouring numbers of a class are often neighbouring slices of one scan, so a random split would put near-copies of
 training images into the test set. The split is therefore by block: the last 5 % of each class by number are the test
-set. That leaves at most one scan a class on both sides of the cut.
+set. That leaves few scans on both sides of the cut, not none: notebook 08 looks for them.
 """
 
 import io

@@ -32,7 +32,7 @@ and intervals, stands on one page: [results](results.md).
 The Fréchet distance is taken in the features of all four layers of the classifier of the same data: MedNIST and brains
 are two scales, and neither can be compared with a published FID. What real images score is the floor. For brains it is
 a random draw of made subjects. MedNIST has two, and both are quoted: other images of the training split, often slices
-of the same scans as the reference, and unseen scans, its test split (the last 5 % of each class by number; some scans
+of the same scans as the reference, and unseen images, its test split (the last 5 % of each class by number; some scans
 lie on both sides of the cut, as notebook 08 shows), which score no better than the samples of `mednist`; at 32 x 32
 they score 1.91. Of the samples, chest X-rays, hands and heads come out well; chest CT is the weakest class, texture
 without anatomy.
@@ -74,7 +74,7 @@ NETWORKS = {
     ),
     "mednist_features": (
         "classifier whose features measure the distance",
-        "{test_accuracy:.1%} right on {test_images:,} held-out images; 600 unseen scans of the test split "
+        "{test_accuracy:.1%} right on {test_images:,} held-out images; 600 unseen images of the test split "
         "score a Fréchet distance of {floor[test_split]:.2f}",
     ),
     "mednist_noisy_classifier": (

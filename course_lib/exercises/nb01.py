@@ -183,7 +183,7 @@ q3 = function(
         case(
             "the shift",
             (LINE, NONE, torch.tensor(1.0)),
-            "The data go through f before the normal is asked: u = e^a x + b. Is it its inverse?",
+            "The data go through f before the normal is asked: u = e^a x + b. Have you used the inverse of f?",
         ),
         prop(
             "integrates to one",

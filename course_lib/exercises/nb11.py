@@ -200,7 +200,9 @@ q2 = function(
         Start: `x_t = alpha(times[0]) * x + sigma(times[0]) * eps`.""",
         "`for t, s in zip(times[:-1], times[1:])`: ask D at t, work out the noise in x_t, put both together at s.",
     ],
-    explanation="AnoDDPM (Wyatt et al., 2022) in a few lines. All that matters is hidden in `times[0]`.",
+    explanation="""Noise and denoise in a few lines; what matters is hidden in `times[0]`. After the first noise DDIM
+    draws nothing: section 2's G becomes its root, and more of the lesion is kept. AnoDDPM (Wyatt et al., 2022) and the
+    notebook's own runs draw at random.""",
 )
 
 

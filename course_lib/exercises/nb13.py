@@ -324,7 +324,7 @@ q6 = choices(
     },
     hints=["How many channels has a group?", "Blind means a single channel a group on every level. Two letters."],
     explanation="""A group of one channel is instance normalisation, which takes off each channel's mean, and with it
-    whatever was added to the channel. The four networks of this notebook have 32
+    whatever was added to the channel. The U-Nets of this notebook have 32
     channels in 8 groups; the large MedNIST network has 64, 128 and 192 in 32.""",
 )
 

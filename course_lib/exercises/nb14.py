@@ -30,8 +30,8 @@ q1 = number(
         "Var(a - b) = Var(a) + Var(b); zeros have the error Var(b).",
     ],
     explanation="""The sampler does exactly what was asked, and is wrong by twice the energy: (1 + 1/K) of notebook 09
-    with K = 1. At 2 nothing was known; between 1 and 2 something was, and no better sampler comes below twice the error
-    of the best regression.""",
+    with K = 1. At 2 nothing was known; between 1 and 2 something was. A perfect sampler has just twice the error of the
+    best regression; one that comes below draws too little.""",
 )
 
 

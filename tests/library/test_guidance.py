@@ -215,7 +215,7 @@ def test_a_part_of_the_record_is_remade():
     floor, held_out = (
         sum(record[split]["coverage"]) / len(record[split]["coverage"]) for split in ("floor", "held_out")
     )
-    assert record["floor"].keys() == record["held_out"].keys() and held_out < floor  # unseen scans are farther away
+    assert record["floor"].keys() == record["held_out"].keys() and held_out < floor  # unseen images are farther away
 
 
 def test_guided_refuses_an_unknown_method():

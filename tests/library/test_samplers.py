@@ -422,7 +422,7 @@ def test_samplers_of_the_record_spend_what_they_say(name):
 
 
 def test_record_names_both_kinds_of_real_images():
-    """As on the card of the features: unseen scans lie farther from the reference than other training images."""
+    """As on the card of the features: unseen images lie farther from the reference than other training images."""
     record = experiments.load("04_samplers")
     assert len(record["floor"]) == len(record["unseen"]) == samplers.FLOOR_DRAWS
     assert sum(record["unseen"]) > sum(record["floor"])

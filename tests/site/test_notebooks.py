@@ -80,6 +80,21 @@ def test_no_text_is_lost(path):
             assert [ast.unparse(value) for value in statements if isinstance(value, ast.JoinedStr)] == []
 
 
+def test_no_page_is_lost(path):
+    """What shows itself only as the last line of a cell, a page or a question, is its last line."""
+    shown_as_last = {"table", "picture", "listing", "predict", "stepper"}
+    for cell in code_cells(path):
+        if not cell.source.startswith("%"):
+            lines = ast.parse(cell.source).body
+            nodes = [
+                node for line in lines for node in ast.walk(line) if isinstance(node, ast.Expr) and node != lines[-1]
+            ]
+            calls = [node.value for node in nodes if isinstance(node.value, ast.Call)]
+            lost = [call for call in calls if ast.unparse(call.func).split(".")[-1] in shown_as_last]
+            lost += [node.value for node in nodes if isinstance(node.value, ast.Attribute | ast.Name)]
+            assert [ast.unparse(value) for value in lost] == [], "display(...), or tables.show for tables.table"
+
+
 def test_has_title_set_up_and_key_points(path):
     first = read(path).cells[0]
     assert first.cell_type == "markdown"
