@@ -141,7 +141,8 @@ def image_rows(
             if outlines is not None:
                 _outline(ax, outlines[column], column * width * 1.06, index * height * 1.06)
         if colours != "gray":
-            _colour_bar(ax, (count * width * 1.06, index * height * 1.06, 0.08 * width, height))
+            top = (index * 1.06 + 0.08) * height  # shorter than the row, so that the numbers of two bars do not meet
+            _colour_bar(ax, (count * width * 1.06, top, 0.08 * width, 0.84 * height))
     _frame(ax, (count * 1.06 + margin) * width, (len(rows) * 1.06 - 0.06) * height)
     _row_labels(ax, row_labels, [(index * 1.06 + 0.5) * height for index in range(len(rows))])
     if column_labels is not None:
