@@ -170,32 +170,44 @@ def _of_error(nats):
     )
 
 
+def _of_means(square):
+    """A gap with something else for the squared error of the mean."""
+    return lambda m, true_var, n, model_var: gap(m, true_var, m, model_var) + square(m, n) / (2 * model_var)
+
+
 VARS = torch.tensor([0.5, 1.0, 2.0])
 ONES, ZERO = torch.ones(3), torch.zeros(3)
-MEANS = torch.tensor([-1.5, 0.5, 2.0])
+MEANS, OFF = torch.tensor([-1.5, 0.5, 2.0]), torch.tensor([0.5, 2.0, -1.0])
 
 q4 = function(
-    """A trained network does not have the mean right either. Write `gap(true_mean, true_var, model_mean, model_var)`:
-    the nats that one reverse step loses, KL(true || model), when both are Gaussians in one dimension. All four are
-    tensors of one shape.""",
+    """So far the mean was right, and the variance alone was not. A trained network errs in both. Write
+    `gap(true_mean, true_var, model_mean, model_var)`: KL(true || model), in nats, of one reverse step whose true and
+    modelled distributions are Gaussians in one dimension. All four are tensors of one shape; return one value for each
+    entry.""",
     solution=gap,
     tests=[
         case(
             "nothing to lose",
+            (ZERO, ONES, ZERO, ONES),
+            "With the right mean and variance nothing is lost: zero at r = true_var / model_var = 1. Is the -1 there?",
+        ),
+        case(
+            "same mean",
             (MEANS, ONES, MEANS, ONES),
-            "With the right mean and variance nothing is lost: zero at r = 1. Is the -1 there?",
+            "Equal means are no error: it is the difference true_mean - model_mean that is squared.",
         ),
         prop(
             "never negative",
             lambda f: (f(ZERO, VARS, ZERO, ONES) >= -1e-6).all() and (f(MEANS, ONES, ZERO, ONES) >= -1e-6).all(),
-            """A divergence cannot be negative. Is it minus the natural logarithm of r, does the half stand before all
-            three terms, and is the error of the mean squared?""",
+            """A divergence cannot be negative. Is r the ratio of the variances in every term, is it minus the natural
+            logarithm of r, does the half stand before all three terms, and is the error of the mean squared?""",
         ),
         case(
             "which over which",
             (ZERO, VARS, ZERO, ONES),
             """With equal means: r is the true over the model's variance, so being too sure costs more than being too
-            careful. r is a ratio of variances, as given: no root, no square. And all of it is halved.""",
+            careful. r is a ratio of variances, as given: no root, no square (`Normal` takes standard deviations). All
+            of it is halved, and in nats, with the natural logarithm.""",
         ),
         case(
             "ratio only",
@@ -205,11 +217,17 @@ q4 = function(
         case(
             "wrong mean",
             (MEANS, ONES, ZERO, ONES),
-            "With both variances at 1 a wrong mean costs half the square of its error, and sets no limit to itself.",
+            """With both variances at 1 a wrong mean costs half the square of its error, each entry its own: no average,
+            and no upper limit.""",
+        ),
+        case(
+            "which difference",
+            (MEANS, ONES, OFF, ONES),
+            "Subtract the means first, then square: not a difference of squares.",
         ),
         case(
             "error in whose variance",
-            (MEANS, 3 * VARS, ZERO, VARS),
+            (MEANS, torch.tensor([1.5, 0.25, 6.0]), OFF, VARS),
             """The error of the mean is measured in units of what the model says, its own variance: the more sure it
             says it is, the more an error costs. What the truth spreads does not enter here.""",
         ),
@@ -244,6 +262,11 @@ q4 = function(
         mistake(_of_error(lambda e, p, q: e**2 / (2 * q.sqrt())), "error in whose variance", "standard deviation"),
         mistake(_of_error(lambda e, p, q: e**2 / (2 * q**2)), "error in whose variance", "the variance squared"),
         mistake(_of_error(lambda e, p, q: e**2 / (p + q)), "error in whose variance", "both variances"),
+        mistake(_of_error(lambda e, p, q: e**2 / (2 * torch.minimum(p, q))), "error in whose variance", "the smaller"),
+        mistake(_of_error(lambda e, p, q: (e**2).mean() / (2 * q)), "wrong mean", "the mean error of all entries"),
+        mistake(_of_means(lambda m, n: (m + n) ** 2), "same mean", "the sum"),
+        mistake(_of_means(lambda m, n: m**2 - n**2), "which difference", "squares before the difference"),
+        mistake(_of_means(lambda m, n: (m.abs() - n.abs()) ** 2), "which difference", "sizes of the means"),
     ],
     also_right=[
         lambda m, true_var, n, model_var: kl_divergence(Normal(m, true_var**0.5), Normal(n, model_var**0.5)),
@@ -252,14 +275,15 @@ q4 = function(
         ),
     ],
     hints=[
-        "KL = E[log q - log p] under q. Write both log densities; the factor sqrt(2 pi) cancels.",
+        """KL = E[log q - log p] under q, with q the true and p the model's density. Write both log densities; the
+        factor sqrt(2 pi) cancels.""",
         "Under the true distribution, E[(x - model_mean)^2] is the true variance plus the squared error of the mean.",
         "With equal means: (r - 1 - ln r) / 2 with r = true / model.",
     ],
     explanation="""E[log q - log p] = (r - 1 - ln r) / 2 + (error of the mean)^2 / (2 model_var). The first part is the
     price of the variance with a perfect mean, which notebook 02 adds over the steps. The second is what training
-    lowers: weighted by 1 / (2 model_var) it is the loss of the bound, and L_simple leaves that weight out (Ho et al.,
-    NeurIPS 2020, Eqs. 8 and 14).""",
+    lowers, the loss of the bound (Ho et al., NeurIPS 2020, Eq. 8); written in the noise, L_simple (Eq. 14) leaves the
+    whole factor before ||eps - eps_hat||^2 out.""",
 )
 
 

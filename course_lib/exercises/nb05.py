@@ -23,8 +23,8 @@ q1 = function(
     r"""Much published code holds the predicted noise and not $D$. Write
     `classifier_guided(eps, gradient, alpha, sigma, w)`: the noise that goes with $D_w$, at the same $x_t$. `eps` goes
     with the unconditional $D$, by $x_t = \alpha D + \sigma\,\epsilon$; `gradient` is
-    $\nabla_{x_t} \log p(y \mid x_t)$, the rest are numbers, of a variance-preserving schedule:
-    $\alpha^2 + \sigma^2 = 1$. Not each of them is needed.""",
+    $\nabla_{x_t} \log p(y \mid x_t)$; `w` is the guidance scale, `alpha` and `sigma` are numbers of a
+    variance-preserving schedule, $\alpha^2 + \sigma^2 = 1$. Not every argument is needed.""",
     solution=classifier_guided,
     tests=[
         case(
@@ -33,8 +33,15 @@ q1 = function(
         prop(
             "sign",
             lambda f: f(ZEROS, ONES, 0.8, 0.6, 1.0).mean() < 0,
-            """D moves uphill on log p(y | x_t), along the gradient. x_t = alpha D + sigma eps stays as it is:
-            where D goes up, eps goes down.""",
+            """At w = 1 and eps = 0 the answer must be negative where the gradient is positive: D moves uphill on
+            log p(y | x_t), and x_t = alpha D + sigma eps stays as it is, so where D goes up, eps goes down.""",
+        ),
+        prop(
+            "gradient as it is",
+            lambda f: np.allclose(
+                f(ZEROS, 3 * WAVE, 0.8, 0.6, 1.0), f(ZEROS, ONES, 0.8, 0.6, 1.0) * 3 * WAVE, atol=1e-5
+            ),
+            "The gradient enters as it is, pixel by pixel: not normalised, averaged or clamped, nor the result.",
         ),
         prop(
             "sigma",  # at little noise, where alpha hardly counts: sigma is 0.14 and sigma^2 0.02
@@ -45,9 +52,13 @@ q1 = function(
         case(
             "alpha",
             (ZEROS, WAVE, 0.6, 0.8, 1.0),
-            "D_w has the gradient divided by alpha, and x_t has alpha D: what becomes of alpha? Nothing is clamped.",
+            "D_w has the gradient divided by alpha, and x_t has alpha D: what becomes of alpha?",
         ),
-        case("scale", (RAMP, WAVE, 0.8, 0.6, 3.0), "At w = 3 the pull is three times that at w = 1, and eps stays."),
+        case(
+            "scale",
+            (3 * RAMP, 3 * WAVE, 0.8, 0.6, 2.5),
+            "At w = 2.5 the pull is 2.5 times that at w = 1, and eps stays. Nothing is clamped.",
+        ),
     ],
     mistakes=[
         mistake(lambda eps, gradient, alpha, sigma, w: eps + w * sigma * gradient, "sign", "the sign of D"),
@@ -64,7 +75,18 @@ q1 = function(
         mistake(lambda eps, gradient, alpha, sigma, w: eps - w**2 * sigma * gradient, "scale"),
         mistake(lambda eps, gradient, alpha, sigma, w: (1 - w) * eps - w * sigma * gradient, "scale", "a blend"),
         mistake(lambda eps, gradient, alpha, sigma, w: (eps - w * sigma * gradient) / alpha, "w = 0", "eps divided"),
-        mistake(lambda eps, gradient, alpha, sigma, w: (eps - w * sigma * gradient).clamp(-1, 1), "scale", "clamped"),
+        mistake(
+            lambda eps, gradient, alpha, sigma, w: (eps - w * sigma * gradient).clamp(-1, 1),
+            "gradient as it is",
+            "clamped",
+        ),
+        mistake(lambda eps, gradient, alpha, sigma, w: eps.clamp(-1, 1) - w * sigma * gradient, "scale", "eps clamped"),
+        mistake(
+            lambda eps, gradient, alpha, sigma, w: eps - w * sigma * gradient / gradient.norm(),
+            "gradient as it is",
+            "a gradient of length one",
+        ),
+        mistake(lambda eps, gradient, alpha, sigma, w: eps - int(w) * sigma * gradient, "scale", "whole scales only"),
     ],
     also_right=[
         lambda eps, gradient, alpha, sigma, w: eps - w * (1 - alpha**2) ** 0.5 * gradient,
@@ -76,7 +98,7 @@ q1 = function(
         "So eps_w = eps - alpha (D_w - D) / sigma. Put in D_w - D.",
     ],
     explanation="""eps_w = eps - w sigma grad log p(y | x_t): a minus, one sigma and no alpha (Dhariwal & Nichol,
-    NeurIPS 2021, Algorithm 2). The score is -eps / sigma, and Bayes adds w times the gradient to it.""",
+    NeurIPS 2021, Algorithm 2, at w = 1). The score is -eps / sigma, and Bayes adds w times the gradient to it.""",
 )
 
 
@@ -88,17 +110,23 @@ def two_findings(D_none, D_a, D_b, w_a, w_b):
 
 
 q2 = function(
-    r"""An image is to show two findings, a and b, and one network answers `D_none`, `D_a` and `D_b`, for nothing asked
-    for and for either of them. Suppose that at each $x_t$ one finding says nothing about the other:
+    r"""An image is to show two findings, a and b, and one network answers `D_none`, `D_a` and `D_b`: for nothing asked
+    for, for a alone and for b alone. Suppose that, once $x_t$ is known, one finding says nothing more about the other:
     $\log p(a, b \mid x_t) = \log p(a \mid x_t) + \log p(b \mid x_t)$. Write
-    `two_findings(D_none, D_a, D_b, w_a, w_b)`: the answer guided towards both, each with a scale of its own, in the
-    course's scale: 0 does not ask for a finding, 1 asks for it and no more.""",
+    `two_findings(D_none, D_a, D_b, w_a, w_b)` of three images of one shape and two numbers: the answer guided towards
+    both, each with a scale of its own, in the course's scale: 0 does not ask for a finding, 1 asks for it and no
+    more.""",
     solution=two_findings,
     tests=[
         prop(
             "roles",
-            lambda f: f(ZEROS, ONES, ZEROS, 3.0, 0.0).mean() > 0,
+            lambda f: f(ZEROS, ONES, ZEROS, 3.0, 0.0).mean() >= -1e-6,
             "The step must lead from the unconditional answer towards the conditional one. Are the roles swapped?",
+        ),
+        prop(
+            "own scale",
+            lambda f: f(ZEROS, ONES, ZEROS, 3.0, 0.0).mean() > 1e-6 and f(ZEROS, ZEROS, ONES, 0.0, 3.0).mean() > 1e-6,
+            "w_a belongs to D_a and w_b to D_b: with the other scale at 0 each must still move the answer.",
         ),
         prop(
             "off by one",
@@ -114,13 +142,13 @@ q2 = function(
         ),
         case(
             "both",
-            (RAMP, WAVE, WAVE.flip(-1), 1.0, 1.0),
+            (0.3 * RAMP, 0.3 * WAVE, 0.3 * WAVE.flip(-1), 1.0, 1.0),
             """Gradients add, so both steps start at D_none, and neither is made smaller because the other is there:
             D_none + (D_a - D_none) + (D_b - D_none) at scales of 1.""",
         ),
         case(
             "two scales",
-            (RAMP, WAVE, WAVE.flip(-1), 3.0, 0.5),
+            (2 * RAMP, 2 * WAVE, 2 * WAVE.flip(-1), 0.5, 3.0),
             "Each step is its scale times the difference of that finding, also beyond 1, and nothing is clamped.",
         ),
     ],
@@ -138,7 +166,7 @@ q2 = function(
         ),
         mistake(lambda D_none, D_a, D_b, w_a, w_b: w_a * D_a + w_b * D_b, "nothing asked", "without the base"),
         mistake(lambda D_none, D_a, D_b, w_a, w_b: D_none + w_a * D_a + w_b * D_b, "one finding", "no difference"),
-        mistake(lambda D_none, D_a, D_b, w_a, w_b: D_none + w_a * (D_a + D_b - 2 * D_none), "one finding", "one scale"),
+        mistake(lambda D_none, D_a, D_b, w_a, w_b: D_none + w_a * (D_a + D_b - 2 * D_none), "own scale", "one scale"),
         mistake(
             lambda D_none, D_a, D_b, w_a, w_b: D_none + (w_a * (D_a - D_none) + w_b * (D_b - D_none)) / 2,
             "one finding",
@@ -165,8 +193,21 @@ q2 = function(
         ),
         mistake(
             lambda D_none, D_a, D_b, w_a, w_b: two_findings(D_none, D_a, D_b, w_a, w_b).clamp(-1, 1),
-            "both",
+            "two scales",
             "clamped",
+        ),
+        mistake(
+            lambda D_none, D_a, D_b, w_a, w_b: two_findings(D_none, D_a, D_b, w_b, w_a), "own scale", "swapped scales"
+        ),
+        mistake(
+            lambda D_none, D_a, D_b, w_a, w_b: two_findings(D_none, D_a, D_b, w_a, min(w_b, 1)),
+            "two scales",
+            "b never extrapolates",
+        ),
+        mistake(
+            lambda D_none, D_a, D_b, w_a, w_b: two_findings(*(D.clamp(-1, 1) for D in (D_none, D_a, D_b)), w_a, w_b),
+            "two scales",
+            "clamped answers",
         ),
         mistake(
             lambda D_none, D_a, D_b, w_a, w_b: D_none + w_a**2 * (D_a - D_none) + w_b**2 * (D_b - D_none),
@@ -183,7 +224,8 @@ q2 = function(
         "With w_b = 0 it is the formula of this section.",
     ],
     explanation="""Each finding adds its own step, from D_none (Liu et al., Compositional visual generation with
-    composable diffusion models, ECCV 2022). Three evaluations a step; and it is as good as the independence:
+    composable diffusion models, ECCV 2022). Three evaluations a step; and it is as good as the independence given x_t,
+    which does not follow from findings that are independent in the data:
     findings that come together, or never, are not what it draws. MONAI's `cfg` is this scale; Ho & Salimans (2022)
     write 1 + w for it.""",
 )
