@@ -165,9 +165,7 @@ def _of_ratio(nats):
 
 def _of_error(nats):
     """A gap whose second part is another function of the error of the mean and of both variances."""
-    return lambda m, true_var, n, model_var: (
-        gap(m, true_var, m, model_var) + nats(m - n, torch.as_tensor(true_var), torch.as_tensor(model_var))
-    )
+    return lambda m, true_var, n, model_var: gap(m, true_var, m, model_var) + nats(m - n, true_var, model_var)
 
 
 def _of_means(square):
