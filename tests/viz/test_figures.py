@@ -246,13 +246,21 @@ def test_a_row_in_colour_has_its_bar_beside_it():
     )
     fig.draw_without_rendering()
     (beside,) = fig.axes[0].child_axes
-    row, height = fig.axes[0].images[-1].get_window_extent(), beside.get_window_extent().height
+    row, bar = fig.axes[0].images[-1].get_window_extent(), beside.get_window_extent()
     assert beside.get_ylim() == (0, 0.8)
-    assert beside.get_window_extent().x0 >= row.x1
-    np.testing.assert_allclose(beside.get_window_extent().y0, row.y0, atol=1)
-    np.testing.assert_allclose(height, row.height, atol=1)
+    assert bar.x0 >= row.x1
+    np.testing.assert_allclose(bar.y0 + bar.y1, row.y0 + row.y1, atol=1)  # as high as the row, but for a margin
+    np.testing.assert_allclose(bar.height, 0.84 * row.height, atol=1)
     grey = figures.image_rows({"x": IMAGES[:2]}, title="Rows")
     assert not grey.axes[0].child_axes
+
+
+def test_numbers_of_two_bars_do_not_meet():
+    rows = {"one": IMAGES[:2], "two": IMAGES[:2]}
+    fig = figures.image_rows(rows, title="Rows", cmap=["magma", "magma"], vmin=0, vmax=0.6)
+    fig.draw_without_rendering()
+    upper, lower = ([text.get_window_extent() for text in ax.get_yticklabels()] for ax in fig.axes[0].child_axes)
+    assert min(box.y0 for box in upper) > max(box.y1 for box in lower)
 
 
 def test_a_lesion_is_magnified_below_its_slice():
