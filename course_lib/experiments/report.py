@@ -38,8 +38,7 @@ from course_lib.experiments import (
 from course_lib.files import write_atomically
 from course_lib.metrics.detection import auroc
 from course_lib.metrics.distribution import density_coverage, extrapolated, kernel_distance, precision_recall
-from course_lib.metrics.intervals import bootstrap, jackknife, means_of
-from course_lib.metrics.segmentation import volume_dice
+from course_lib.metrics.intervals import bootstrap, jackknife
 from course_lib.scans import FINE, PROBLEMS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -409,9 +408,7 @@ def lesions(rows):
 def hippocampi(row, tensors):
     """The contest of the hippocampus: mean Dice of both parts, for each person."""
     counts, volume, person = (tensors[f"hippocampus.{key}"].long() for key in ("counts", "volume", "person"))
-    owner = torch.stack([person[volume == v][0] for v in volume.unique()])
-    dice = {m: volume_dice(c, volume).mean(1) for m, c in zip(row["methods"], counts)}
-    people = {m: means_of(each, owner) for m, each in dice.items()}
+    people = segmentation.dice_by_person(row["methods"], counts, volume, person)
     return Contest(people, to=row["methods"][0], digits=3)
 
 

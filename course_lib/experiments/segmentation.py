@@ -31,6 +31,7 @@ from course_lib.experiments.record import rounded, tensors
 from course_lib.experiments.study import Study
 from course_lib.hippocampus import slice_labels
 from course_lib.images import in_batches, to_tensor
+from course_lib.metrics.intervals import means_of
 from course_lib.metrics.segmentation import (
     expected_dice,
     generalised_energy_distance,
@@ -270,6 +271,13 @@ def hippocampus_row(networks=None):
     }
     kept = {"counts": found, "volume": volume, "person": torch.as_tensor(person)}
     return about, {f"hippocampus.{key}": value.short() for key, value in kept.items()}
+
+
+def dice_by_person(methods, counts, volume, person):
+    """{method: mean Dice of both parts of each person's volumes, float64 (persons,)}, from what :func:`hippocampus_row`
+    keeps."""
+    owner = torch.stack([person[volume == v][0] for v in volume.unique()])
+    return {m: means_of(volume_dice(c, volume).mean(1), owner) for m, c in zip(methods, counts)}
 
 
 def stored_counts():

@@ -5,8 +5,6 @@ A row of the lesions takes 45 minutes of one core, most of it training, one of t
 data set in the cache. Checkpoints go to ``runs/seeds``, and a study that was interrupted goes on from them.
 """
 
-import torch
-
 from course_lib import datasets, pretrained, runtime
 from course_lib.applications.segmentation import NFE, SAMPLES, START, draw_masks, random_threshold
 from course_lib.eight_bits import rounded as in_eight_bits
@@ -16,6 +14,7 @@ from course_lib.experiments.segmentation import (
     CASES,
     HIPPOCAMPUS,
     LESIONS,
+    dice_by_person,
     first_answer,
     hippocampus_row,
     measured,
@@ -23,8 +22,6 @@ from course_lib.experiments.segmentation import (
 )
 from course_lib.experiments.study import Study
 from course_lib.images import to_tensor
-from course_lib.metrics.intervals import means_of
-from course_lib.metrics.segmentation import volume_dice
 from course_lib.recipes import RECIPES
 from course_lib.recipes.runs import finished, of_seed
 
@@ -54,11 +51,8 @@ def of_hippocampi(seed):
     diffusion, unet = (network(name, seed) for name in HIPPOCAMPUS)
     row, kept = hippocampus_row((RECIPES[HIPPOCAMPUS[0]].denoiser(diffusion), unet))
     counts, volume, person = (kept[f"hippocampus.{key}"].long() for key in ("counts", "volume", "person"))
-    owner = torch.stack([person[volume == v][0] for v in volume.unique()])
-    return {
-        name: rounded(means_of(volume_dice(found, volume).mean(1), owner))
-        for name, found in zip(row["methods"], counts)
-    }
+    people = dice_by_person(row["methods"], counts, volume, person)
+    return {method: rounded(dice) for method, dice in people.items()}
 
 
 ROWS = {"lesions": (of_lesions, (LESIONS,)), "hippocampi": (of_hippocampi, HIPPOCAMPUS)}
