@@ -107,6 +107,19 @@ def brain_families(split, n):
     return to_uint8(np.concatenate(stacks)), np.repeat(np.arange(len(stacks)), len(stacks[0]))
 
 
+@functools.cache
+def lesion_draws(split, n, draws):
+    """Healthy slices of n subjects, uint8 (n, 96, 96), and with each of so many lesions of every family that the
+    subject could have, uint8 (n, 5, draws, 96, 96); of LESION_FAMILIES, the first draw the one of all cohorts."""
+
+    def of(number, **look):
+        return brain_cohort.slice_2d(int(number), BRAIN_SIZE, **look).image
+
+    chosen = brain_cohort.numbers(split, n)
+    lesions = [[[of(k, lesion=kind, draw=j) for j in range(draws)] for kind in LESION_FAMILIES] for k in chosen]
+    return to_uint8(np.stack([of(k) for k in chosen])), to_uint8(np.array(lesions, np.float32))
+
+
 def brain_maps(split, n, size=BRAIN_SIZE):
     """n slices, half of them with a lesion, uint8, and their maps of labels (BRAIN_TISSUES), uint8."""
     halves = [synthetic_brains(split, n // 2, size, lesion=lesion, seed=k) for k, lesion in enumerate((None, "mixed"))]

@@ -128,7 +128,7 @@ def cohort(split, n, size=64, contrast="T1", lesion=None, strength=1.0, seed=0, 
     return Cohort(images, healthy, labels, masks, chosen)
 
 
-def slice_2d(number, size=64, contrast="T1", lesion=None, strength=1.0, level=None, ventricles=None):
+def slice_2d(number, size=64, contrast="T1", lesion=None, strength=1.0, level=None, ventricles=None, draw=0):
     """One axial slice of made subject `number`: a `Case` with arrays (size, size).
 
     contrast: "T1" or "T2" (T1- and T2-like; the same anatomy, each with its own noise).
@@ -140,13 +140,17 @@ def slice_2d(number, size=64, contrast="T1", lesion=None, strength=1.0, level=No
     level: z in mm of the slice, -92 to 100; the subject's own (in LEVELS) when None. A lesion lies at the subject's own
         level.
     ventricles: mm by which the ventricle walls move outward, -10 to 10; the subject's own (-0.8 to 3.2) when None.
+    draw: 0 for the lesion that the subject has in all cohorts; 1, 2, ... for others of the family that it could as well
+        have had, each at a place, and of a size and shape, of its own. Not for "ms".
 
     Raises DataError for other values, and for "ms" where that data set is not in the cache.
     """
     _check_look(number, size, contrast, lesion, strength, level, ventricles)
+    if not _whole(draw) or draw < 0 or (draw and lesion == REAL_FAMILY):
+        raise DataError(f"A draw is a whole number from 0 on, and 0 for lesions of {REAL_FAMILY!r}, not {draw!r}.")
     anatomy = _anatomy(number)
     axes = [_axis(size, 0)[::-1], _axis(size, 1)[::-1], np.array([anatomy.level if level is None else float(level)])]
-    arrays = _make(anatomy, axes, size, contrast, lesion, strength, ventricles)
+    arrays = _make(anatomy, axes, size, contrast, lesion, strength, ventricles, draw)
     return Case(number, *(array[:, :, 0].T for array in arrays))  # (x, y) -> rows from front, columns from the right
 
 
@@ -245,12 +249,12 @@ def _axis(size, axis):
     return CENTRE[axis] + (np.arange(size) - (size - 1) / 2) * spacing
 
 
-def _make(anatomy, axes, size, contrast, lesion, strength, ventricles):
+def _make(anatomy, axes, size, contrast, lesion, strength, ventricles, draw=0):
     """image, healthy, labels, mask over the grid of `axes` (x, y, z positions in mm)."""
     if lesion == "mixed":
         lesion = FAMILIES[_stream(anatomy.number, "family").randint(len(FAMILIES))]
     push = float(ventricles) if ventricles is not None else anatomy.ventricles
-    spot = None if lesion is None else _lesion(anatomy.number, lesion)
+    spot = None if lesion is None else _lesion(anatomy.number, lesion, draw)
     if lesion == REAL_FAMILY:
         spot = replace(spot, ventricles=push)
     scanner = _Scanner(anatomy.number, contrast, axes)
@@ -513,11 +517,12 @@ def _waves(waves, grid):
 
 
 @lru_cache(maxsize=64)
-def _lesion(number, family):
-    """The lesion of a family that this subject gets: its place is drawn from the tissue of the subject's own slice."""
+def _lesion(number, family, draw=0):
+    """The lesion of a family that this subject gets, or another draw of it: its place is drawn from the tissue of the
+    subject's own slice."""
     if family == REAL_FAMILY:
         return _real_lesions(number)
-    anatomy, rng = _anatomy(number), _stream(number, "lesion " + family)
+    anatomy, rng = _anatomy(number), _stream(number, f"lesion {family}" + (f" {draw}" if draw else ""))
     radius = rng.uniform(*_RADIUS[family])
     grid = [_axis(48, 0), _axis(48, 1), np.array([anatomy.level])]
     places = np.argwhere(_candidates(anatomy, grid, radius, family))

@@ -23,6 +23,7 @@ from course_lib.experiments import (
     image_to_image,
     labels,
     lidc,
+    noise_limit,
     persons,
     raw_scan,
     real_challenges,
@@ -592,6 +593,26 @@ def found_at(row, allowed, chosen):
     return interval(found[:, best] / np.maximum(lesions, 1), group=NEIGHBOURS)
 
 
+def of_noise_limit(record, tensors):
+    """How well the kind of a lesion can be told in noise."""
+    rows = {row["t"]: row for row in record["rows"]}
+    names = {f"given {n}": f"observer given {n} of each family" for n in noise_limit.GIVEN}
+    names |= {"network": f"`{noise_limit.NETWORK}`"}
+    shares = {name: [average(100 * np.array(row[name]), 0) for row in rows.values()] for name in names}
+    middle = rows[0.5]
+    return filled(
+        "noise limit",
+        record=record,
+        chance=number(100 / len(record["kinds"]), 0),
+        all=table(["", *(f"t = {t}" for t in rows)], [[text, *shares[name]] for name, text in names.items()]),
+        kinds=table(
+            ["", *record["kinds"]],
+            [[text, *(number(100 * share, 0) for share in middle[name])] for name, text in names.items()],
+        ),
+        missing=missing([f"t = {t}" for t in noise_limit.TIMES if t not in rows]),
+    )
+
+
 def of_tumours(record, tensors):
     """Detection of real tumours, by class: precision, Dice, and findings lesion by lesion."""
     lab, labels = tumours, np.array(record["labels"])
@@ -1057,6 +1078,7 @@ REPORTS = {
     "10_trainings": ("Segmentation: other seeds", of_trainings),
     "10_lidc": ("Segmentation: four real readers", of_lidc),
     "11_anomaly": ("Anomaly detection", of_anomaly),
+    "11_noise_limit": ("Anomaly detection: what can be told in noise", of_noise_limit),
     "11_tumours": ("Anomaly detection: real tumours", of_tumours),
     "11_persons": ("Anomaly detection: three real persons", of_persons),
     "12_image_to_image": ("More applications", of_image_to_image),

@@ -135,6 +135,23 @@ def test_tiny_lesions_are_tiny():
     assert min(large) > max(pixels)
 
 
+@pytest.mark.parametrize("family", brain.FAMILIES)
+def test_a_subject_can_have_other_lesions_of_a_family(family):
+    own, again, first, second = (
+        brain.slice_2d(11, lesion=family, **look) for look in ({}, *({"draw": k} for k in range(3)))
+    )
+    assert np.array_equal(own.image, again.image) and np.array_equal(own.mask, again.mask)
+    for one, two in ((own, first), (first, second)):
+        assert np.array_equal(one.healthy, two.healthy)
+        assert not np.array_equal(one.image, two.image)
+
+
+@pytest.mark.parametrize(("lesion", "draw"), [("hyper", -1), ("hyper", 1.0), ("hyper", True), (brain.REAL_FAMILY, 1)])
+def test_no_such_draw(lesion, draw):
+    with pytest.raises(DataError, match="A draw is a whole number from 0 on"):
+        brain.slice_2d(11, lesion=lesion, draw=draw)
+
+
 def test_mass_displaces_tissue_but_keeps_the_outline():
     moved, outline = [], []
     for number in SUBJECTS:
