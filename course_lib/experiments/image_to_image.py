@@ -1,6 +1,6 @@
 """The record ``12_image_to_image``: denoising, translation of contrasts, larger ventricles, lesions removed.
 
-Settings are chosen on validation subjects, the test subjects are looked at once. Cases come in groups of eight, each
+Settings are chosen on validation subjects, none on test subjects. Cases come in groups of eight, each
 with random numbers of its own, so that a group can be remade alone.
 """
 
