@@ -75,6 +75,11 @@ def synthetic_brains(split, n, size=BRAIN_SIZE, **options):
     return brain_cohort.cohort(split, n, size=size, processes=PROCESSES, **options)
 
 
+def lenders(numbers):
+    """Number of the real person whose lesions each of these subjects of the cohort gets as "ms": a list of ints."""
+    return [brain_cohort.lender(int(number)) for number in numbers]
+
+
 def synthetic_ventricles(split, n, walls, seed=0):
     """Healthy slices of n subjects of a split with their ventricle walls at ``walls`` mm, all else their own: images
     float32 and labels uint8 (n, 96, 96). Two of different ``walls`` are a true counterfactual pair, noise and all.

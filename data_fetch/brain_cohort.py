@@ -484,6 +484,12 @@ def _lesion_areas():
     return np.stack([person.lesions.sum((0, 1)) for person in ms_lesions.load()])
 
 
+def lender(number):
+    """Number of the real person, from 1 on, whose lesions made subject `number` gets as "ms". Raises DataError where
+    ``ms_lesions`` is not in the cache."""
+    return _real_lesions(number).person
+
+
 def _real_lesions(number):
     """The real lesions that a subject gets: of a person with enough of them at the level of the subject's slice.
 

@@ -421,7 +421,7 @@ q5 = function(
     ],
     hints=["`validation.mean(0)` is one number for each threshold.", "`argmax` gives the column; read `test` there."],
     explanation="""A threshold is a parameter like any other.
-    Chosen on the test set it makes every method look better, and a poor method most.""",
+    Chosen on the test set it makes every method look better, and not all by as much: it can change their order.""",
 )
 
 

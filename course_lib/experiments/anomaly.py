@@ -1,6 +1,6 @@
 """The record ``11_anomaly``: how well each method finds lesions of five families, and what it makes of healthy brains.
 
-Settings and thresholds are chosen on validation subjects, all families together; test subjects are looked at once.
+Settings and thresholds are chosen on validation subjects, all families together, none on test subjects.
 Figures are kept for each case, so that they can be paired.
 """
 
@@ -13,7 +13,7 @@ import torch
 from course_lib import pretrained, runtime
 from course_lib.applications.anomaly import Healthy, brain, heal, noise_and_denoise, one_step, residual_score, smooth
 from course_lib.arguments import one_of
-from course_lib.datasets import BRAIN_TISSUES, REAL_FAMILY, is_here, synthetic_brains
+from course_lib.datasets import BRAIN_TISSUES, REAL_FAMILY, is_here, lenders, synthetic_brains
 from course_lib.denoisers import FunctionDenoiser
 from course_lib.experiments.record import load, rounded
 from course_lib.experiments.study import Method, Study, chosen, grid, tuned
@@ -216,6 +216,8 @@ def tested(name, choice, cohort, family):
     if twin is not None:
         away = brain(cohort.images) & (torch.as_tensor(cohort.masks) == 0)
         row["error_elsewhere"] = rounded(mean_inside((twin - torch.as_tensor(cohort.healthy)).abs(), away))
+    if family == REAL_FAMILY:
+        row["persons"] = lenders(cohort.numbers)  # subjects with lesions of the same person are no independent cases
     return row if family is None else row | _of_lesions(score.numpy(), twin, choice, cohort)
 
 

@@ -75,7 +75,7 @@ def average(values, digits=2):
 
 
 def interval(values, digits=2, group=1, sign=""):
-    """Mean of values (N,) and its 95 % bootstrap interval, as text."""
+    """Mean of values (N,) and its 95 % bootstrap interval, as text. group: as of ``bootstrap``."""
     return "{} ({} to {})".format(*(number(v, digits, sign) for v in bootstrap(values, group)))
 
 
@@ -96,7 +96,7 @@ class Contest:
 
     simple: the simple methods, the simplest first, whether they are there or not; to: the method that is subtracted in
     the table, left out the best simple one; apart: {method: why it does not compete}; group: neighbours that count as
-    one case in an interval; up: whether higher is better.
+    one case in an interval, or the group of each case; up: whether higher is better.
     """
 
     scores: dict
@@ -104,7 +104,7 @@ class Contest:
     to: str = ""
     apart: dict = field(default_factory=dict)
     digits: int = 2
-    group: int = 1
+    group: int | list = 1
     up: bool = True
     unit: str = ""
 
@@ -571,12 +571,14 @@ def real_lesions(found, simple, apart):
     rows = {m: row for (m, family), row in found.items() if family == REAL_FAMILY}
     if not rows:
         return ""
-    contest = Contest({m: row["average_precision"] for m, row in rows.items()}, simple, apart=apart)
+    persons = next(iter(rows.values()))["persons"]
+    scores = {m: row["average_precision"] for m, row in rows.items()}
+    contest = Contest(scores, simple, apart=apart, group=persons)
     more = {"Dice ↑": "dice", "Dice, oracle ↑": "dice_oracle"}
-    more = columns(rows, {heading: lambda row, key=key: interval(row[key]) for heading, key in more.items()})
+    more = {heading: {m: interval(row[key], group=persons) for m, row in rows.items()} for heading, key in more.items()}
     chance = ["chance level: prevalence", average(next(iter(rows.values()))["prevalence"], 3), *[NONE] * 3]
     shown = contest.shown("average precision ↑", more, [chance])
-    return filled("real lesions", cases=len(next(iter(rows.values()))["dice"]), precision=shown)
+    return filled("real lesions", cases=len(persons), persons=len(set(persons)), precision=shown)
 
 
 NEIGHBOURS = 5  # slices by number that count as one case in an interval: often one patient's

@@ -1,6 +1,6 @@
 """The record ``11_tumours``: how well each method finds real brain tumours on slices with a skull.
 
-Settings and thresholds are chosen on validation slices; test slices are looked at once. Every method sees the same
+Settings and thresholds are chosen on validation slices, none on test slices. Every method sees the same
 slices on one scale of grey levels, and is asked about the same region. Of each slice there is one number, so that
 methods can be paired. There is no slice without a tumour: false findings are counted beside them.
 """

@@ -55,21 +55,33 @@ def bootstrap(values, group=1, level=0.95, repeats=2000, seed=0):
 
     Groups of ``group`` neighbours are drawn together, with replacement: where neighbours are alike, as slices of one
     scan, single cases would pretend to know more than they do (block bootstrap, Künsch, Annals of Statistics 1989).
+    Where ``group`` names the group of each value, (N,), such as its person, these are drawn; unlike with
+    :func:`means_of` each value counts alike, and so a group by its size.
     To compare two methods on the same cases pass the differences of the cases: paired. Raises ValueError for fewer
     than two groups, for values that are NaN, and for a level that is not between 0 and 1.
     """
     values = checks.finite(values, "values").double()
     inside(0, 1, level=level)
-    whole(repeats=repeats, group=group)
-    parts = values.split(group)
+    whole(repeats=repeats)
+    parts = _groups(values, group)
     if values.ndim != 1 or len(parts) < 2:
-        raise ValueError(f"expected values (N,) in two groups of {group} or more; got shape {tuple(values.shape)}")
+        raise ValueError(f"expected values (N,) in two groups or more; got shape {tuple(values.shape)}, group {group}")
     sums = torch.stack([part.sum() for part in parts])
     sizes = torch.tensor([float(len(part)) for part in parts], dtype=torch.float64)
     drawn = torch.randint(len(parts), (repeats, len(parts)), generator=torch.Generator().manual_seed(seed))
     means = sums[drawn].sum(1) / sizes[drawn].sum(1)
     low, high = torch.quantile(means, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
     return float(values.mean()), low, high
+
+
+def _groups(values, group):
+    """Values (N,) in groups of so many neighbours, or by the group (N,) of each: a sequence of tensors."""
+    group = torch.as_tensor(group)
+    if group.ndim == 0:
+        whole(group=group.item())
+        return values.split(group.item())
+    alike(values=values, group=group)
+    return [values[group == one] for one in group.unique()]
 
 
 def bootstrap_auroc(positives, negatives, level=0.95, repeats=2000, seed=0):

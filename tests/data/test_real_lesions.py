@@ -79,7 +79,7 @@ def test_no_split_shows_the_shapes_of_another(persons):
     """And a subject gets a person who has lesions at its level, where there is one."""
     shown = {}
     for split, (first, _) in brain.SPLITS.items():
-        shown[split] = {brain._real_lesions(number).person for number in range(first, first + 40)}
+        shown[split] = {brain.lender(number) for number in range(first, first + 40)}
     assert shown == {"train": {1, 2, 3, 6, 7, 8}, "validation": {4, 9}, "test": {5, 10}}
 
 
@@ -87,7 +87,7 @@ def test_a_person_without_lesions_at_the_level_is_left_out(persons, monkeypatch)
     areas = brain._lesion_areas().copy()
     areas[4] = 0
     monkeypatch.setattr(brain, "_lesion_areas", lambda: areas)
-    assert {brain._real_lesions(number).person for number in range(110_000, 110_030)} == {10}
+    assert {brain.lender(number) for number in range(110_000, 110_030)} == {10}
 
 
 # ---- Persons on the grid of the cohort -------------------------------------------------------------------------------

@@ -425,6 +425,16 @@ def test_test_rows_of_a_setting_that_is_no_longer_the_best_are_dropped(here, mon
     ]
 
 
+def test_persons_of_the_recorded_real_lesions_are_those_of_the_subjects():
+    """One list for all methods; made again where the data set is here."""
+    rows = [row for row in record_rows() if row.get("family") == datasets.REAL_FAMILY]
+    persons = rows[0]["persons"]
+    assert all(row["persons"] == persons and len(row["dice"]) == len(persons) for row in rows)
+    assert all(person % 5 == 0 for person in persons), "every fifth person is of the test split"
+    if datasets.is_here("ms_lesions"):
+        assert datasets.lenders(study.cases("test", datasets.REAL_FAMILY).numbers) == persons
+
+
 def test_no_subject_is_in_two_sets():
     from data_fetch import brain_cohort
 

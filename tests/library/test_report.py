@@ -423,11 +423,14 @@ def test_anomaly():
 def test_real_lesions_are_a_part_of_their_own():
     lab, draw = anomaly, rng()
     row = {key: draw.uniform(0, 1, 6).tolist() for key in ("average_precision", "prevalence", "dice", "dice_oracle")}
+    row["persons"] = [4, 9, 4, 9, 9, 9]
     rows = {("PCA", "ms"): row, ("PCA", "hyper"): {}, ("autoencoder", "hyper"): {}}
     assert report.real_lesions({key: rows[key] for key in rows if key[1] != "ms"}, lab.METHODS, {}) == ""
     (line,) = tables(blocks_of(report.real_lesions(rows, ("PCA",), {})))
     assert first(line["PCA"]["average precision ↑"]) == near(row["average_precision"])
     assert first(line["PCA"]["Dice ↑"]) == near(row["dice"]) and "autoencoder" not in line
+    assert line["PCA"]["Dice ↑"] == report.interval(row["dice"], group=row["persons"])
+    assert "those of 2 persons" in report.real_lesions(rows, ("PCA",), {})
 
 
 def test_persons():

@@ -189,6 +189,21 @@ def test_bootstrap_of_groups_is_wider_where_neighbours_are_alike():
         intervals.bootstrap(torch.rand(10), group=10)
 
 
+def test_bootstrap_of_named_groups():
+    """Groups that are neighbours are those of the number; of a group of three and one alone the draws are both three,
+    both one or one of each, and their means those of all the values drawn."""
+    values, person = torch.randn(40, generator=generator(8)), torch.arange(40) // 4
+    assert intervals.bootstrap(values, person) == intervals.bootstrap(values, 4)
+    order = torch.randperm(40, generator=generator(9))
+    assert intervals.bootstrap(values[order], person[order]) == pytest.approx(intervals.bootstrap(values, 4))
+    assert intervals.bootstrap([0.0, 1.0, 0.0, 0.0], [7, 2, 7, 7]) == (0.25, 0.0, 1.0)
+    assert intervals.bootstrap([0.0, 1.0, 0.0, 0.0], [7, 2, 7, 7], level=0.4) == (0.25, 0.25, 0.25)
+    with pytest.raises(ValueError, match="two groups"):
+        intervals.bootstrap(torch.rand(3), [5, 5, 5])
+    with pytest.raises(ValueError, match="values and group must have one shape"):
+        intervals.bootstrap(torch.rand(3), [5, 5])
+
+
 def test_intervals_over_persons_cover_and_those_over_slices_do_not():
     """60 persons with 1 to 12 slices each, alike within a person: the truth, 0, lies in 90 to 98 of 100 intervals of
     the persons' means, and in under 75 of those that take slices for cases."""
