@@ -59,6 +59,7 @@ def test_record():
     assert (means.diff(dim=1) < 0).all()
     assert (means.diff(dim=0) < 0.01).all()
     assert (means[:, -1] > 1 / 6).all()
+    assert means[4, 2] < 0.7, "no training can name seven in ten at t = 0.5"
 
 
 def test_a_part_of_the_record_made_anew(monkeypatch):
