@@ -19,6 +19,7 @@ import functools
 import time
 
 import torch
+from torch.nn import functional as F
 
 from course_lib import datasets, pretrained, runtime
 from course_lib.applications.segmentation import (
@@ -49,6 +50,7 @@ from course_lib.metrics.segmentation import (
 UNETS = tuple(f"lidc_unet_{k}" for k in range(5))
 NORMAL, MASKS = "lidc_ssn", "lidc_masks"
 MIDDLE = slice(16, 48)  # of rows and columns: pixels that count for calibration, where the nodule is
+NEAR = 6  # rows and columns around what a reader drew: the closer ring, for comparison
 IF_RIGHT = 8  # sets of four made readings, for what a map would score if it were right
 
 #: way to draw masks, or map of probabilities -> networks, and evaluations of them a case.
@@ -137,11 +139,17 @@ def map_of(name, split):
     return nets.mean(0), seconds
 
 
+def best_cut(p):
+    """The one of CUTS at which a map p (N, H, W) of validation persons, thresholded, has the best Dice with their
+    consensus."""
+    truth = consensus(cases("validation")[1])
+    return max(CUTS, key=lambda cut: float(dice(p > cut, truth).mean()))
+
+
 @functools.cache
 def cut_of(name):
-    """The one of CUTS at which a map, thresholded, has the best Dice with the consensus of validation persons."""
-    p, truth = map_of(name, "validation")[0], consensus(cases("validation")[1])
-    return max(CUTS, key=lambda cut: float(dice(p > cut, truth).mean()))
+    """The :func:`best_cut` of one of MAPS."""
+    return best_cut(map_of(name, "validation")[0])
 
 
 def drawn(name):
@@ -229,6 +237,25 @@ def of_map(p, cut, readings, persons):
     return by_person(dices | {"brier": brier}, persons) | together
 
 
+def near(readings):
+    """Pixels at most NEAR rows and columns away from what any of readings (R, N, H, W) has: bool (N, H, W)."""
+    return F.max_pool2d(readings.any(0).float(), 2 * NEAR + 1, stride=1, padding=NEAR) > 0
+
+
+def of_unet(name, readings, persons):
+    """Measures of one of UNETS alone: by person those of its random threshold and of its mask that :func:`of_draws` and
+    :func:`of_map` have, the latter at its own best cut; and of all persons together the ``calibration_error`` of its
+    map over all pixels, those of the MIDDLE, and those that are :func:`near` the nodule."""
+    p, unseen = (probabilities(cases(split)[0], (name,))[0] for split in ("test", "validation"))
+    cut, share, ring = best_cut(unseen), readings.float().mean(0), near(readings)
+    dices = dice_with_others((p > cut).expand(len(readings), -1, -1, -1), readings)
+    far = of_draws(random_threshold(p), readings, persons)["energy_distance"]
+    counted = {"all": (p, share), "middle": (middle(p), middle(share)), "near": (p[ring], share[ring])}
+    errors = {pixels: rounded(calibration_error(*maps)) for pixels, maps in counted.items()}
+    found = {"energy_distance": far} | by_person({"others_dice": dices}, persons)
+    return found | {"threshold": cut, "calibration_error": errors}
+
+
 def of_readers(readings, persons):
     """The readers against one another, by person, each left out in turn: what a model that is one more reader scores.
 
@@ -258,8 +285,8 @@ def of_readers(readings, persons):
 
 
 def plan():
-    """The rows: the readers, ways to draw masks, maps of probabilities."""
-    listed = {"readers": ["readers"], "draws": DRAWS, "map": MAPS}
+    """The rows: the readers, ways to draw masks, maps of probabilities, each U-Net alone."""
+    listed = {"readers": ["readers"], "draws": DRAWS, "map": MAPS, "alone": UNETS}
     return [{"kind": kind, "name": name} for kind, names in listed.items() for name in names]
 
 
@@ -270,6 +297,8 @@ def plan_of_this_machine(record):
 
 def networks(key):
     """The networks of a row."""
+    if key["kind"] == "alone":
+        return (key["name"],)
     return {"readers": {}, "draws": DRAWS, "map": MAPS}[key["kind"]].get(key["name"], ((), 0))[0]
 
 
@@ -278,6 +307,8 @@ def measure(kind, name):
     _, readings, persons = cases("test")
     if kind == "readers":
         return of_readers(readings, persons), {}
+    if kind == "alone":
+        return of_unet(name, readings, persons), {}
     if kind == "draws":
         (masks, seconds), (_, evaluations) = drawn(name), DRAWS[name]
         found = {"samples": len(masks)} | of_draws(masks, readings, persons)

@@ -488,6 +488,21 @@ def calibrated_nodules(maps, readers):
     return contest.shown("Brier excess ↓", {"ECE ↓": error, "ECE, if right": right})
 
 
+def unets_alone(rows, five):
+    """The part on each U-Net alone. rows: {name: row}; five: the row of their mean with a random threshold, or None."""
+    if not rows or five is None:
+        return ""
+    named = {name.replace("lidc_unet_", "U-Net, seed "): row for name, row in rows.items()}
+    scores = {name: row["energy_distance"] for name, row in named.items()} | {"all five": five["energy_distance"]}
+    errors = {
+        heading: lambda row, pixels=pixels: number(row["calibration_error"][pixels], 3)
+        for heading, pixels in {"ECE, all pixels ↓": "all", "middle ↓": "middle", "near ↓": "near"}.items()
+    }
+    overlap = {"one mask, Dice ↑": lambda row: average(row["others_dice"], 3)}
+    drawn, more = Contest(scores, to="all five", digits=3, up=False), columns(named, overlap | errors)
+    return filled("U-Nets alone", near=lidc.NEAR, table=drawn.table("energy distance ↓", more))
+
+
 def of_lidc(record, tensors):
     """Masks of lung nodules with four readings."""
     lab = lidc
@@ -496,9 +511,9 @@ def of_lidc(record, tensors):
     wanted = [(key["kind"], key["name"]) for key in lab.plan()]
     if readers is None:
         return missing([": ".join(key) for key in wanted])
-    ways, maps = (
+    ways, maps, alone = (
         {name: rows[kind, name] for kind, name in wanted if (kind, name) in rows and kind == which}
-        for which in ("draws", "map")
+        for which in ("draws", "map", "alone")
     )
     return filled(
         "lung nodules",
@@ -509,6 +524,7 @@ def of_lidc(record, tensors):
         drawn=drawn_nodules(ways, readers),
         outlined=outlined_nodules(maps, readers),
         calibrated=calibrated_nodules(maps, readers),
+        alone=unets_alone(alone, ways.get("ensemble, random threshold")),
         missing=missing([": ".join(key) for key in wanted if key not in rows]),
     )
 

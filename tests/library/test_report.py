@@ -278,12 +278,14 @@ def lidc_record(persons=12):
         "readers": ("distance", "others_dice", "reading_dice", "brier", "least_brier", "empty", "brier_of_empty"),
         "draws": ("energy_distance", "between", "within", "empty", "brier_of_empty"),
         "map": ("consensus_dice", "others_dice", "reading_dice", "brier"),
+        "alone": ("energy_distance", "others_dice"),
     }
     rows = []
     for key in lab.plan():
         row = key | {name: draw.uniform(0, 1, persons).tolist() for name in keys[key["kind"]]}
         row |= {"samples": 16, "evaluations": 7, "seconds": 0.25, "needs": lab.STUDY.needs(key)}
-        rows.append(row | {"threshold": 0.35, "calibration_error": [0.03, 0.01], "if_right": 0.02})
+        error = {"all": 0.002, "middle": 0.008, "near": 0.016} if key["kind"] == "alone" else [0.03, 0.01]
+        rows.append(row | {"threshold": 0.35, "calibration_error": error, "if_right": 0.02})
     rows[0] |= {"drew": [0, 5, 2, 1, 2], "slices": 10, "persons": persons}
     rows[0] |= {f"least_{name}": draw.uniform(0, 1, persons).tolist() for name in ("brier", "brier_of_empty")}
     return {"rows": rows}
@@ -293,7 +295,7 @@ def test_lung_nodules(monkeypatch):
     monkeypatch.setattr(report.pretrained, "sha256_of", lambda networks: dict.fromkeys(networks, "0"))
     record, lab = lidc_record(), lidc
     blocks = blocks_of(report.of_lidc(record, {}))
-    drawn, outlined, calibrated = tables(blocks)
+    drawn, outlined, calibrated, alone = tables(blocks)
     rows = {(row["kind"], row["name"]): row for row in record["rows"]}
     readers = rows["readers", "readers"]
     assert "outlined by one, two, three and four readers" in blocks[0] and "50 %, 20 %, 10 %, 20 %" in blocks[0]
@@ -317,6 +319,15 @@ def test_lung_nodules(monkeypatch):
     assert first(outlined["a reader"]["consensus of 3 ↑"]) == near(readers["others_dice"], 3)
     excess = np.subtract(readers["brier"], readers["least_brier"])
     assert first(calibrated["three readers for the fourth"]["Brier excess ↓"]) == near(excess, 4)
+    five = rows["draws", "ensemble, random threshold"]["energy_distance"]
+    assert len(alone) == 6
+    for seed, name in enumerate(lab.UNETS):
+        row, line = rows["alone", name], alone[f"U-Net, seed {seed}"]
+        assert first(line["energy distance ↓"]) == near(row["energy_distance"], 3)
+        assert first(line["minus all five"]) == near(np.subtract(row["energy_distance"], five), 3)
+        assert first(line["one mask, Dice ↑"]) == near(row["others_dice"], 3)
+        ece = [line[heading] for heading in ("ECE, all pixels ↓", "middle ↓", "near ↓")]
+        assert ece == ["0.002", "0.008", "0.016"]
 
 
 def test_lung_nodules_without_networks():

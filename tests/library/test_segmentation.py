@@ -484,6 +484,30 @@ def test_rows_of_nodules_by_hand(exact_networks):
     assert exact["others_dice"] == pytest.approx(with_others, abs=1e-4)
     assert exact["brier"] == pytest.approx(0.75 * readers["least_brier"], rel=0.01), "it has seen these four"
     assert rows["map", "nothing"]["consensus_dice"] == 0
+    for name in lidc.UNETS:  # each of them is the exact one
+        alone = rows["alone", name]
+        assert alone["threshold"] == exact["threshold"] and alone["others_dice"] == exact["others_dice"]
+        assert alone["energy_distance"] == level_sets["energy_distance"]
+        assert alone["calibration_error"] == {"all": 0, "middle": 0, "near": 0}
+
+
+def test_pixels_near_a_nodule():
+    """Of two readings of one pixel each: what lies within six rows and columns of either, cut off at the border."""
+    readings = torch.zeros(2, 1, 64, 64, dtype=torch.bool)
+    readings[0, 0, 30, 40] = readings[1, 0, 0, 0] = True
+    wanted = torch.zeros(1, 64, 64, dtype=torch.bool)
+    wanted[0, 24:37, 34:47] = wanted[0, :7, :7] = True
+    assert torch.equal(lidc.near(readings), wanted)
+
+
+def test_stored_unet_alone_is_that_of_the_tables():
+    stored = {(row["kind"], row["name"]): row for row in experiments.load("10_lidc")["rows"]}
+    alone, drawn, mapped = (
+        stored[key] for key in (("alone", lidc.UNETS[0]), ("draws", "U-Net, random threshold"), ("map", "U-Net"))
+    )
+    assert alone["energy_distance"] == drawn["energy_distance"]
+    assert alone["others_dice"] == mapped["others_dice"] and alone["threshold"] == mapped["threshold"]
+    assert alone["calibration_error"]["middle"] == mapped["calibration_error"][0]
 
 
 def test_rows_of_nodules_need_the_set_and_their_networks(monkeypatch):
