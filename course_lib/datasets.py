@@ -127,7 +127,12 @@ def lesion_draws(split, n, draws):
 
 def brain_maps(split, n, size=BRAIN_SIZE):
     """n slices, half of them with a lesion, uint8, and their maps of labels (BRAIN_TISSUES), uint8."""
-    halves = [synthetic_brains(split, n // 2, size, lesion=lesion, seed=k) for k, lesion in enumerate((None, "mixed"))]
+    numbers = ((n + 1) // 2, n // 2)
+    halves = [
+        synthetic_brains(split, number, size, lesion=lesion, seed=k)
+        for k, (number, lesion) in enumerate(zip(numbers, (None, "mixed")))
+        if number
+    ]
     maps = [np.where(half.masks, 4, half.labels).astype(np.uint8) for half in halves]
     return to_uint8(np.concatenate([half.images for half in halves])), np.concatenate(maps)
 
@@ -240,7 +245,10 @@ def mni_slices(volume, affine, levels, median=BRAIN_MEDIAN):
     is left out where it stands in healthy T1 slices of the cohort; what is brighter than the range is clipped. Another
     contrast stays another contrast. Raises ValueError where the slices show no brain.
     """
-    found = brain_cohort.slices_in_mni(np.asarray(volume), affine, levels, BRAIN_SIZE)
+    volume = np.asarray(volume)
+    if not np.isfinite(volume).all():
+        raise ValueError("volume must be finite, and 0 outside the brain: np.nan_to_num(volume) makes it so")
+    found = brain_cohort.slices_in_mni(volume, affine, levels, BRAIN_SIZE)
     if not (found > 0).any():
         raise ValueError(f"volume must show a brain at the levels {list(levels)} mm; it is 0 there")
     return (2 * np.clip(found * (median / np.median(found[found > 0])), 0, 1) - 1).astype(np.float32)

@@ -176,7 +176,8 @@ class NetworkDenoiser(Denoiser):
     def __call__(self, x_t, t, y=None, **told):
         floating(x_t=x_t)
         x = x_t.to(self._weight(x_t))
-        y = y.to(x.device) if torch.is_tensor(y) else y
+        if torch.is_tensor(y):
+            y = y.to(x.device, x.dtype) if y.is_floating_point() else y.to(x.device)
         alpha, sigma = (match_dims(c, x) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
         wanted = torch.is_grad_enabled() and x_t.requires_grad
         with torch.set_grad_enabled(wanted), runtime.autocast(x.device.type, self.precision):

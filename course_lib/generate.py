@@ -22,6 +22,7 @@ def generate(denoiser, noise, y=None, nfe=25, batch_size=100):
     schedule = schedule_of(denoiser)
     if y is not None and not isinstance(y, torch.Tensor):
         raise ValueError(f"y must be a tensor, such as torch.tensor([0, 1]) of classes, got {y!r:.80}")
+    whole(nfe=nfe)
     if not len(noise):
         raise ValueError("ask for one sample or more, got none")
     if batch_size < 1 or (y is not None and len(y) != len(noise)):

@@ -21,7 +21,7 @@ import math
 import torch
 
 from course_lib.denoisers import Denoiser
-from course_lib.schedules import has_no_signal, match_dims, schedule_of
+from course_lib.schedules import has_no_signal, match_dims, one_schedule, schedule_of
 
 
 def scale_at(w, t):
@@ -58,7 +58,7 @@ class Autoguidance(Denoiser):
 
     def __init__(self, weak, good, w):
         self.weak, self.good, self.w = weak, good, w
-        self.schedule = schedule_of(good)
+        self.schedule = one_schedule(weak=weak, good=good)
 
     def __call__(self, x_t, t, **cond):
         w = scale_at(self.w, t)
@@ -66,6 +66,14 @@ class Autoguidance(Denoiser):
             return self.good(x_t, t, **cond)
         weak = self.weak(x_t, t, **cond)
         return weak if w == 0 else weak + w * (self.good(x_t, t, **cond) - weak)
+
+
+def _told(y, n):
+    """The condition y of n images. Raises ValueError for what cannot hold the class "none" beside its own."""
+    if not torch.is_tensor(y) or y.dtype == torch.bool or y.shape[:1] != (n,):
+        got = f"{y.dtype} of shape {tuple(y.shape)}" if torch.is_tensor(y) else f"a {type(y).__name__}"
+        raise ValueError(f"y must be a tensor of {n} classes, whole numbers, one an image; got {got}: bool is y.long()")
+    return y.long() if y.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32) else y
 
 
 class ClassifierFree(Denoiser):
@@ -84,6 +92,7 @@ class ClassifierFree(Denoiser):
 
     def __call__(self, x_t, t, y):
         w = scale_at(self.w, t)
+        y = _told(y, len(x_t))
         none = torch.full_like(y, self.none)
         if w in (0, 1):
             return self.denoiser(x_t, t, y=y if w == 1 else none)

@@ -17,6 +17,7 @@ HIPPOCAMPUS_AFFINE[:3, 3] = [-(side - 1) / 2 for side in HIPPOCAMPUS_SHAPE]
 def hippocampus_box(label, shift=(0, 0, 0)):
     """First corner of a box of HIPPOCAMPUS_SHAPE around the label (X, Y, Z), int (3,); None if the label is larger."""
     shaped("X, Y, Z", label=label)
+    label = np.asarray(label)
     found = np.argwhere(label > 0)
     if not len(found):
         raise ValueError("label has no voxel above 0: there is nothing to put a box around")
@@ -36,6 +37,8 @@ def hippocampus_channels(image, label, corner):
     """
     shaped("X, Y, Z", image=image, label=label)
     alike(image=image, label=label)
+    if not np.abs(image).max() <= 1 + 1e-3:
+        raise ValueError("image must lie in [-1, 1], as Volume.scaled() gives it; of other intensities make such first")
     if not np.isin(label, (0, 1, 2)).all():
         raise ValueError("label must hold 0 background, 1 anterior and 2 posterior, and nothing else")
     image = cut_out(image, corner, HIPPOCAMPUS_SHAPE, mode="edge")
@@ -55,7 +58,10 @@ def labels_of(x):
 
 def slice_labels(masks):
     """Label channels (N, 2, H, W) in [-1, 1] -> labels (N, H, W): 0, 1 anterior, 2 posterior."""
-    value, which = torch.as_tensor(masks).max(1)
+    masks = torch.as_tensor(masks)
+    if masks.ndim != 4 or masks.shape[1] != 2:
+        raise ValueError(f"masks must be (N, 2, H, W), anterior and posterior, got shape {tuple(masks.shape)}")
+    value, which = masks.max(1)
     return torch.where(value > 0, which + 1, 0)
 
 

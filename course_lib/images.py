@@ -81,6 +81,12 @@ def without_pictures(folder):
         )
 
 
+def _are_classes(labels, known):
+    """Whether labels are whole numbers in 0..known - 1."""
+    labels = np.asarray(labels)
+    return labels.dtype.kind in "iu" and bool(((labels >= 0) & (labels < known)).all())
+
+
 def save_images(images, folder, labels=None, classes=()):
     """Write images (N, H, W) in [-1, 1] as 8-bit PNGs and ``samples.npz`` (``images`` float32, ``labels`` int64).
 
@@ -95,7 +101,7 @@ def save_images(images, folder, labels=None, classes=()):
     without_pictures(folder)
     if images.ndim != 3:
         raise ValueError(f"images must be (N, H, W); got shape {images.shape}")
-    if labels is not None and (len(labels) != len(images) or not all(0 <= label < len(classes) for label in labels)):
+    if labels is not None and (len(labels) != len(images) or not _are_classes(labels, len(classes))):
         raise ValueError(f"labels must be {len(images)} numbers in 0..{len(classes) - 1}, one an image")
     folder, arrays = Path(folder), {"images": images}
     if labels is not None:

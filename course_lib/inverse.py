@@ -123,6 +123,8 @@ def _with_gradient(denoiser, x_t, t, cond):
     with torch.enable_grad():
         x = x_t.detach().requires_grad_()
         x_0 = denoiser(x, t, **cond)
+    if not x_0.requires_grad:
+        raise ValueError("denoiser must be differentiable in x_t: wrap no no_grad around it, nor detach its answer")
 
     def transposed(v):
         return torch.autograd.grad(x_0, x, v.to(x_0))[0]

@@ -168,7 +168,8 @@ def gaussian_elbo_gap(schedule, times, data_variance, variance="small"):
 @dataclass(frozen=True)
 class OdeLikelihood:
     """What :func:`ode_log_likelihood` returns: log_p (B,) in nats, the end point x_end (B, ...) of each path, the
-    integral of the divergence (B,), and the standard error (B,) of log_p due to random probes (None if exact)."""
+    integral of the divergence (B,), and the standard error (B,) of log_p due to random probes (None if exact, and for a
+    single probe)."""
 
     log_p: torch.Tensor
     x_end: torch.Tensor
@@ -249,7 +250,10 @@ def _slope(denoiser, z, t, signs):
     """dz/drho = z - D(alpha z, t), and its divergence (K, B): exact in one row (K = 1), or one row a probe."""
     with torch.enable_grad():
         z = z.detach().requires_grad_(True)
-        slope = z - denoiser(denoiser.schedule.alpha(t).to(z) * z, t)
+        x_0 = denoiser(denoiser.schedule.alpha(t).to(z) * z, t)
+        if not x_0.requires_grad:
+            raise ValueError("denoiser must be differentiable in x_t: wrap no no_grad around it, nor detach its answer")
+        slope = z - x_0
         if signs is None:
             flat, divergence = slope.flatten(1), 0.0
             for i in range(flat.shape[1]):

@@ -37,6 +37,10 @@ def shifted_times(t, s):
 def _apart(batch, concat):
     """x_0 and y of a batch, where the last ``concat`` channels of its images are the image y."""
     x, y = batch
+    if concat >= x.shape[1]:
+        raise ValueError(
+            f"concat must be below the number of channels, of which something is x_0; got {concat} of {x.shape[1]}"
+        )
     return (x[:, :-concat], x[:, -concat:]) if concat else (x, y)
 
 
@@ -399,7 +403,8 @@ class AutoencoderLoss:
 
     Rombach et al. (CVPR 2022), eq. 25, without their adversarial term, and with contrasts of fixed bands in place of
     the features of a trained network for their perceptual one, as in texture synthesis (Portilla & Simoncelli, IJCV
-    2000): the absolute difference alone makes smooth pictures, since it punishes grain in the wrong place twice.
+    2000): the absolute difference alone makes smooth pictures, since grain in the wrong place costs it sqrt(2) times as
+    much as no grain (where both are Gaussian).
     """
 
     kl_weight: float = 1e-4

@@ -66,14 +66,14 @@ def _classes(y, n, known):
     the shape is looked at: a value would have to be waited for.
     """
     y = torch.full((n,), known) if y is None else torch.as_tensor(y)
-    fits = y.shape in ((n,), (1,), ()) and not y.is_floating_point()
+    fits = y.shape in ((n,), (1,), ()) and not y.is_floating_point() and y.dtype != torch.bool
     looks = y.device.type == "cpu" and n and not torch.compiler.is_compiling()
     if not fits or (looks and not 0 <= int(y.min()) <= int(y.max()) <= known):
         raise ValueError(
             f"y must be {n} whole numbers, one an image, or one for all, in 0..{known - 1} or {known} for none; "
             f"got {y.tolist() if y.numel() <= 8 else tuple(y.shape)}"
         )
-    return y
+    return y.long()
 
 
 class DiffusionUNet(nn.Module):

@@ -111,9 +111,9 @@ def _stored_type(path, array):
 def load_nifti(path):
     """Array (X, Y, Z), of the file's whole-number type or float32, and affine float64 (4, 4) of a NIfTI file.
 
-    The bytes are in the order of this machine. The affine is the sform's, or the qform's where the sform is none. The
-    checksum of a .nii.gz is checked. Raises ValueError, naming the file, for what is no NIfTI volume; FileNotFoundError
-    where there is none.
+    The bytes are in the order of this machine. The affine is the sform's, or the qform's where the sform is none, in mm
+    whatever the file's unit. The checksum of a .nii.gz is checked. Raises ValueError, naming the file, for what is no
+    NIfTI volume; FileNotFoundError where there is none.
     """
     import nibabel
 
@@ -122,7 +122,7 @@ def load_nifti(path):
         array = np.asarray(image.dataobj)
         if str(path).endswith(".gz"):
             _read_to_the_end(path)
-        affine = _placement(image)
+        affine = _in_mm(image) @ _placement(image)
     except FileNotFoundError:
         raise
     except Exception as error:  # nibabel raises many kinds on damaged files
@@ -145,6 +145,12 @@ def _read_to_the_end(path):
     with gzip.open(path) as stream:
         while stream.read(1 << 20):
             pass
+
+
+def _in_mm(image):
+    """Affine (4, 4) from the unit of the file's lengths to mm; formats that know no unit are in mm."""
+    units = getattr(image.header, "get_xyzt_units", lambda: ("mm", None))()
+    return np.diag([*[{"micron": 1e-3, "meter": 1e3}.get(units[0], 1.0)] * 3, 1.0])
 
 
 def _placement(image):

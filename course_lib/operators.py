@@ -171,14 +171,16 @@ class KSpace:
 
     def __call__(self, x):
         """x (B, C, H, W) real -> (B, C, H, W) complex."""
+        if x.is_complex():
+            raise ValueError("x must be real, a picture without phase: of complex images take MultiCoil, with one coil")
         return _fits(self.lines, x, "lines").to(x) * to_kspace(x)
 
     def adjoint(self, y):
         """y (B, C, H, W) complex -> (B, C, H, W) real: the zero-filled picture."""
-        return from_kspace(self.lines.to(y.real) * y).real
+        return from_kspace(_fits(self.lines, y, "lines").to(y.real) * y).real
 
     def _filter(self, x, gain):
-        return from_kspace(gain.to(x) * to_kspace(x)).real
+        return from_kspace(_fits(gain, x, "lines").to(x) * to_kspace(x)).real
 
     def pinv(self, y):
         """y (B, C, H, W) complex -> (B, C, H, W) real; equal to the adjoint for a mask that is its own mirror image."""
@@ -272,7 +274,10 @@ class MultiCoil(ByConjugateGradients):
 
     def adjoint(self, y):
         """y (B, K, H, W) complex -> (B, parts, H, W) real: the coils' zero-filled pictures, combined."""
+        if y.ndim != 4 or y.shape[1:] != self.maps.shape:
+            raise ValueError(f"this scanner gives y (B, {', '.join(map(str, self.maps.shape))}), got {tuple(y.shape)}")
         points, maps = self._on(y)
+        points = _fits(points, y, "points")
         z = (maps.conj() * from_kspace(points * y)).sum(1, keepdim=True)
         return torch.cat([z.real, z.imag], 1)[:, : self.parts]
 

@@ -14,6 +14,7 @@ CT_VIEWS = 24
 CT_NOISE = 0.4  # standard deviation of a ray, in pixels; the longest rays through a head sum up to about 100
 CT_UNIT = 45.36538  # pixels, in which rays are measured: their norm at 96 x 96, so that A has norm 1, as in MRI
 PROBLEMS = ("MRI, R = 4", "MRI, R = 8", "CT, 24 views")
+_NAME = re.compile(f"CT(, {CT_VIEWS} views)?|MRI, R = [0-9]+(, finer data)?")
 FINE = "MRI, R = 4, finer data"  # the scan of an image of 192 x 192, reconstructed on 96 x 96
 
 
@@ -65,7 +66,7 @@ def back_projected_scan(x_0, generator):
 
 def check_problem(problem):
     """Raises ValueError unless problem names a scan."""
-    if not isinstance(problem, str) or not re.match("CT|MRI, R = [0-9]+", problem):
+    if not isinstance(problem, str) or not _NAME.fullmatch(problem):
         raise ValueError(f"problem must be one of {', '.join(map(repr, PROBLEMS))}, got {problem!r}")
 
 
@@ -87,6 +88,7 @@ def acceleration(problem):
 
 def scan(problem, x_0, seed):
     """(A, y) of images x_0 (B, 1, 96, 96): the same lines and noise for the same seed and B, whatever the images."""
+    check_problem(problem)
     generator = runtime.seeded(seed)
     if problem.startswith("CT"):
         return scan_ct(x_0, generator)
@@ -99,11 +101,14 @@ def finer_scan(problem, x_fine, seed):
     The middle of the fine k-space, on the lines and with the noise of :func:`scan`. A mean over pixels becomes a sum
     over four times as many, and the two grids lie a quarter of a coarse pixel apart.
     """
+    acceleration(problem)  # of an MRI scan alone
     n = x_fine.shape[-1] // 2
+    if x_fine.shape[1:] != (1, 2 * n, 2 * n):
+        raise ValueError(f"x_fine must be (B, 1, 2 n, 2 n), twice as fine, got shape {tuple(x_fine.shape)}")
     empty = torch.zeros(len(x_fine), 1, n, n)
     A, noise = scan(problem, empty, seed)
-    middle = to_kspace(x_fine)[..., n // 2 : -n // 2, n // 2 : -n // 2] / 2
-    turn = torch.exp(2j * torch.pi * (torch.arange(n) - n // 2) * 0.25 / n)
+    middle = to_kspace(x_fine)[..., n - n // 2 : 2 * n - n // 2, n - n // 2 : 2 * n - n // 2] / 2
+    turn = torch.exp(2j * torch.pi * (torch.arange(n) - n // 2) * (n // 2 - n / 2 + 0.25) / n)
     return A, A.lines * (middle * turn * turn[:, None]) + noise
 
 

@@ -321,3 +321,16 @@ def schedule_of(denoiser):
             f"network NetworkDenoiser(net, schedule, kind); got a {type(denoiser).__name__}{has}"
         )
     return schedule
+
+
+def one_schedule(**denoisers):
+    """The schedule of several denoisers, named. Raises ValueError where they differ: the same t would mean another
+    noise to each; and as :func:`schedule_of`."""
+    first, *others = schedules = [schedule_of(denoiser) for denoiser in denoisers.values()]
+    t = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
+    if not all(torch.allclose(first.log_snr(t), other.log_snr(t), rtol=0, atol=0.05) for other in others):
+        kinds = ", ".join(type(schedule).__name__ for schedule in schedules)
+        raise ValueError(
+            f"{' and '.join(denoisers)} must have one schedule, since t means its noise to both; got {kinds}"
+        )
+    return first

@@ -40,13 +40,18 @@ def scaled(images, inside):
     return (images * (255 * MEDIAN / medians[:, None, None])).round().clip(0, 255).astype(np.uint8)
 
 
-def healthy_tissue(masks, margin=MARGIN):
-    """Which pixels count as healthy: all but the masks (N, H, W) widened by ``margin`` pixels. uint8 of 0 and 1."""
+def _distance(mask):
+    """Pixels to the mask; infinite where it is empty, of which SciPy would give those to a place beyond the edge."""
     from scipy import ndimage
 
+    return ndimage.distance_transform_edt(~mask) if mask.any() else np.full(mask.shape, np.inf)
+
+
+def healthy_tissue(masks, margin=MARGIN):
+    """Which pixels count as healthy: all but the masks (N, H, W) widened by ``margin`` pixels. uint8 of 0 and 1."""
     shaped("N, H, W", masks=masks)
     whole(0, margin=margin)
-    distance = [ndimage.distance_transform_edt(mask == 0) for mask in np.asarray(masks)]
+    distance = [_distance(mask != 0) for mask in np.asarray(masks)]
     return (np.stack(distance) > margin).astype(np.uint8)
 
 

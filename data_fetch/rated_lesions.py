@@ -93,7 +93,7 @@ def ratings(masks):
     masks = masks.astype(bool)
     none = np.zeros_like(masks)
     core = np.stack([ndimage.distance_transform_edt(mask) > 1 for mask in masks])  # depth of a border pixel is 1
-    generous = np.stack([ndimage.distance_transform_edt(~mask) <= 2 for mask in masks])
+    generous = np.stack([mask.any() & (ndimage.distance_transform_edt(~mask) <= 2) for mask in masks])
     return np.stack([none, core, masks, generous], 1).astype(np.uint8)
 
 

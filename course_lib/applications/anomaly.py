@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from course_lib.arguments import alike, floating, images, positive, shaped, whole, within
 from course_lib.metrics.linear import principal_directions
 from course_lib.samplers import ddim_step, ddpm_step, noise_like, sample
-from course_lib.schedules import schedule_of
+from course_lib.schedules import one_schedule, schedule_of
 
 BACKGROUND = -0.95  # below this a pixel of a skull-stripped image is background
 COARSE = 8  # pixels a side to one number of the coarse noise: 12 x 12 for 96 x 96
@@ -67,7 +67,9 @@ class Healthy:
 
     def _flat(self, x):
         """Images (N, ..., H, W) as rows of pixels, float64. Raises ValueError for images of another size."""
-        flat = torch.as_tensor(x).flatten(1).double()
+        x = torch.as_tensor(x)
+        images(x=x)
+        flat = x.flatten(1).double()
         if flat.shape[1] != len(self.mean):
             raise ValueError(
                 f"x must be images of {len(self.mean)} pixels, like those of training, got {tuple(x.shape)}"
@@ -164,6 +166,7 @@ def heal(denoiser, guided, x, t_0, n):
     With classifier guidance: Wolleb et al. (MICCAI 2022), Algorithm 1; with classifier-free guidance: Sanchez et al.
     (DGM4MICCAI 2022).
     """
+    one_schedule(denoiser=denoiser, guided=guided)
     x_t0 = invert(denoiser, x, t_0, n)
     return sample(guided, x_t0, _rising(t_0, n).flip(0), ddim_step)
 

@@ -20,6 +20,7 @@ from course_lib.arguments import alike, images, positive, shaped, whole
 def _each(function, y):
     """function over the pictures (H, W) of y (B, 1, H, W), as float32. Raises ValueError for another shape."""
     shaped("B, 1, H, W", y=y)
+    images(y=y)
     found = [function(image) for image in y[:, 0].cpu().double().numpy()]
     return torch.as_tensor(np.stack(found))[:, None].float().to(y.device)
 

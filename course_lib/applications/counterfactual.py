@@ -56,6 +56,8 @@ def ventricles(labels):
     the maps hold whole numbers."""
     labels, found = torch.as_tensor(labels), []
     shaped("B, H, W", labels=labels)
+    if labels.shape[1] != labels.shape[2]:
+        raise ValueError(f"labels must be square maps, {FIELD_OF_VIEW:g} mm a side, got shape {tuple(labels.shape)}")
     if labels.is_floating_point():
         raise ValueError(f"labels must be maps of whole numbers, got {labels.dtype}: of an image make one first")
     for one in labels.cpu().numpy():
@@ -86,7 +88,7 @@ def grown(labels, asked):
     from scipy.ndimage import gaussian_filter
 
     labels, asked = torch.as_tensor(labels), _each_map(labels, asked)
-    out = labels.cpu().clone()
+    out = labels.cpu().clone(memory_format=torch.contiguous_format)
     for k, region in enumerate(ventricles(out).numpy()):
         more = round(float(asked[k]) / pixel(labels) ** 2) - int(region.sum())
         if more <= 0 or not region.any():

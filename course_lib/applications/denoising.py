@@ -78,6 +78,7 @@ def rician(x, noise, generator):
 
 def remove_rician_bias(y, noise):
     """y = 2 M - 1 -> 2 sqrt(max(M^2 - 2 s^2, 0)) - 1 with s = noise / 2: M^2 has the mean A^2 + 2 s^2."""
+    floating(y=y)
     within(0, math.inf, noise=noise)
     M2 = ((y + 1) / 2).square()
     return 2 * (M2 - noise**2 / 2).clamp(min=0).sqrt() - 1

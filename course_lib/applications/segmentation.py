@@ -16,7 +16,7 @@ import torch
 from numpy.polynomial.hermite_e import hermegauss
 
 from course_lib import runtime
-from course_lib.arguments import whole
+from course_lib.arguments import shaped, whole
 from course_lib.metrics import checks
 from course_lib.networks import normal_logits
 from course_lib.samplers import dpmpp_2m_step, sample
@@ -59,7 +59,7 @@ def independent(p, draws=SAMPLES, seed=0):
     """Masks, bool (draws, N, H, W), from probabilities p (N, H, W): u < p with u uniform in [0, 1], anew for each pixel
     of each draw."""
     whole(draws=draws)
-    checks.probabilities(p, "p")
+    p = checks.probabilities(p, "p")
     return torch.rand(draws, *p.shape, generator=runtime.seeded(seed)) < p
 
 
@@ -67,7 +67,8 @@ def random_threshold(p, draws=SAMPLES, seed=0):
     """Masks, bool (draws, N, H, W), from probabilities p (N, H, W): u < p with one u, uniform in [0, 1], for all pixels
     of a draw."""
     whole(draws=draws)
-    checks.probabilities(p, "p")
+    shaped("N, H, W", p=p)
+    p = checks.probabilities(p, "p")
     return torch.rand(draws, len(p), 1, 1, generator=runtime.seeded(seed)) < p
 
 

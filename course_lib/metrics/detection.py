@@ -25,9 +25,10 @@ def _mask(values, name):
 
 def _descending(scores, truth):
     """Numbers of true and of all positives at each distinct score, from the highest down: two arrays (K,)."""
-    scores, truth = map(np.ravel, _checked(scores, truth))
-    if scores.shape != truth.shape or not 0 < truth.sum() < len(truth):
+    scores, truth = (np.squeeze(values) for values in _checked(scores, truth))
+    if scores.shape != truth.shape or not 0 < truth.sum() < truth.size:
         raise ValueError(f"expected a score for each truth, and both kinds of truth; got {scores.shape}, {truth.sum()}")
+    scores, truth = scores.ravel(), truth.ravel()
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.diff(scores[order]) != 0, True)  # ties are taken together
     return np.cumsum(truth[order])[last], np.flatnonzero(last) + 1

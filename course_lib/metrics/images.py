@@ -39,7 +39,7 @@ def prediction_interval(samples, level=0.9):
     from scipy.stats import t
 
     inside(0, 1, level=level)
-
+    samples = torch.as_tensor(samples)
     K = len(samples)
     if K < 2:
         raise ValueError("an interval needs at least 2 samples: one sample says nothing of the spread")
@@ -60,7 +60,7 @@ def coverage(samples, truth, inside, level=0.9):
 def mean_inside(values, mask):
     """Mean of values over the pixels of a mask of each image; bool values give a share. Both (N, 1, H, W). Raises
     ValueError for a mask without a pixel."""
-    mask = _not_empty(mask, "mask")
+    mask = _like(values, _not_empty(mask, "mask"), "mask")
     return torch.where(mask, values, 0).flatten(1).sum(1) / mask.flatten(1).sum(1)
 
 
@@ -84,9 +84,17 @@ def contrast_kept(with_lesion, without, change, mask):
     ValueError for a mask without a pixel.
     """
     mask = _not_empty(mask, "mask")
-    alike(with_lesion=with_lesion, without=without)
+    alike(with_lesion=with_lesion, without=without, change=change)
+    mask = _like(change, mask, "mask")
     found, change = ((with_lesion - without) * mask).flatten(1), (change * mask).flatten(1)
     return (found * change).sum(1) / change.square().sum(1)
+
+
+def _like(values, mask, name):
+    """The mask in the shape of values. Raises ValueError where it has other axes: (N, H, W) would pair all images."""
+    if mask.ndim != values.ndim or any(m not in (1, side) for m, side in zip(mask.shape, values.shape)):
+        raise ValueError(f"{name} must have the shape {tuple(values.shape)} of the values, got {tuple(mask.shape)}")
+    return mask.expand_as(values)
 
 
 def _not_empty(mask, name):

@@ -17,6 +17,11 @@ def _nearest(images, others, k):
     images, others = torch.as_tensor(images).flatten(1), torch.as_tensor(others).flatten(1)
     if images.shape[1] != others.shape[1]:
         raise ValueError(f"images have {images.shape[1]} pixels, the others {others.shape[1]}: resample one of them")
+    if images.is_floating_point() != others.is_floating_point():
+        raise ValueError(
+            f"images and others must both be floats or both whole numbers, got {images.dtype} and {others.dtype}: "
+            "to_tensor makes floats in [-1, 1] of 0..255"
+        )
     checks.finite(images, "pixels of the images")
     centre = sum(part.double().sum(0) for part in others.split(_BLOCK)) / len(others)
     checks.finite(centre, "pixels of the others' mean")

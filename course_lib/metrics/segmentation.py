@@ -54,6 +54,9 @@ def expected_dice(mask, ratings, chances):
 def mean_distance(a, p, b, q):
     """E d(a_i, b_j) = sum_ij p_i q_j (1 - IoU(a_i, b_j)) of masks a (K, ..., H, W) with chances p (K,), and b (R, ...,
     H, W) with chances q (R,): (...)."""
+    if a.ndim != b.ndim:
+        shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
+        raise ValueError(f"masks must be of the same cases, (K, ..., H, W) and (R, ..., H, W), got {shapes}")
     rows = torch.stack([torch.tensordot(q, 1 - iou(b, one), 1) for one in a])  # (K, ...)
     return torch.tensordot(p, rows, 1)
 
