@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from course_lib.arguments import not_negative, one_of, positive, whole, within
+from course_lib.arguments import alike, not_negative, one_of, positive, whole, within
 from course_lib.networks import normal_logits
 from course_lib.operators import Blur
 from course_lib.predictions import KINDS, preconditioning, target, to_x0
@@ -191,6 +191,7 @@ class BridgeLoss:
     def __call__(self, net, batch, generator):
         """Loss of each example (B,) and its time (B,). batch: images (B, C, H, W) and anything."""
         x_0, y = _apart(batch, self.concat)
+        alike(x_0=x_0, y=y)
         t = stratified_times(len(x_0), generator)
         x_t = self.schedule.noisy(x_0, noise_like(x_0, generator), t) + match_dims(t, x_0) * y
         return (net(x_t, t, y) - x_0).square().flatten(1).mean(1), t

@@ -148,9 +148,13 @@ def _read_to_the_end(path):
 
 
 def _in_mm(image):
-    """Affine (4, 4) from the unit of the file's lengths to mm; formats that know no unit are in mm."""
-    units = getattr(image.header, "get_xyzt_units", lambda: ("mm", None))()
-    return np.diag([*[{"micron": 1e-3, "meter": 1e3}.get(units[0], 1.0)] * 3, 1.0])
+    """Affine (4, 4) from the unit of the file's lengths to mm, which it is also where the format or the file names none
+    that is known."""
+    try:
+        unit, _ = image.header.get_xyzt_units()
+    except (AttributeError, KeyError):
+        unit = "mm"
+    return np.diag([*[{"micron": 1e-3, "meter": 1e3}.get(unit, 1.0)] * 3, 1.0])
 
 
 def _placement(image):

@@ -15,6 +15,7 @@ ships it if it meets its bar; ``--gpu-day MINUTES`` trains the whole queue on on
 import argparse
 import dataclasses
 import json
+import math
 import runpy
 import sys
 from pathlib import Path
@@ -122,7 +123,7 @@ def _train_next(args):
 
 def _train_all(args):
     """Train the whole queue within a time; prints what became of each network."""
-    if args.gpu_day <= 0 or args.slots < 1:
+    if not 0 < args.gpu_day < math.inf or args.slots < 1:
         raise ValueError(f"--gpu-day wants minutes above 0 and --slots at least 1; got {args.gpu_day} and {args.slots}")
     precision = None if args.precision == "auto" else getattr(torch, args.precision)
     only = args.only.split(",") if args.only else ()

@@ -92,7 +92,9 @@ def ratings(masks):
         raise DataError(f"The raters take masks (N, H, W) of 0 and 1; these are {masks.dtype} of shape {masks.shape}.")
     masks = masks.astype(bool)
     none = np.zeros_like(masks)
-    core = np.stack([ndimage.distance_transform_edt(mask) > 1 for mask in masks])  # depth of a border pixel is 1
+    core = np.stack(
+        [mask.all() | (ndimage.distance_transform_edt(mask) > 1) for mask in masks]
+    )  # depth of a border pixel is 1
     generous = np.stack([mask.any() & (ndimage.distance_transform_edt(~mask) <= 2) for mask in masks])
     return np.stack([none, core, masks, generous], 1).astype(np.uint8)
 

@@ -28,7 +28,7 @@ IMAGES = 120  # a set: the six classes take turns, so that its beginning is a sm
 STEPS = 15
 K = 5
 NONE = 6  # the class that stands for "no class" in the shipped networks
-INTERVAL = (0.17, 0.79)  # in t: sigma/alpha from 0.28 to 2.9; not tuned
+INTERVAL = (0.17, 0.79)  # in t: sigma/alpha from 0.27 to 2.9; not tuned
 SATURATED = 0.98  # beyond plus or minus this a pixel counts as white or black
 
 

@@ -62,8 +62,9 @@ def in_region(statistic, scores, truth, inside):
 def counts(scores, truth, thresholds):
     """Of each image of scores (N, ...): pixels at or above each of the thresholds (K,), and those of them that are
     true: two int arrays (N, K)."""
-    scores, truth = (values.reshape(len(values), -1) for values in _checked(scores, truth))
+    scores, truth = _checked(scores, truth)
     alike(scores=scores, truth=truth)
+    scores, truth = (values.reshape(len(values), -1) for values in (scores, truth))
     thresholds = checks.finite(thresholds, "thresholds").tolist()
     above = np.stack([scores >= threshold for threshold in thresholds], 1)  # (N, K, pixels)
     return (above & truth[:, None]).sum(-1), above.sum(-1)

@@ -47,6 +47,7 @@ def volume_dice(counted, volume):
 def expected_dice(mask, ratings, chances):
     """Dice of one mask (..., H, W) with ratings (R, ..., H, W), the mean by their chances (R,): (...)."""
     mask, ratings = checks.masks(mask, "mask"), checks.masks(ratings, "ratings")
+    alike(mask=mask, **{"each rating": ratings[0]})
     scores = torch.stack([dice(mask, rating) for rating in ratings])
     return torch.tensordot(checks.chances(chances, len(ratings)), scores, 1)
 
@@ -142,6 +143,7 @@ def brier_score(predicted, outcomes):
     outcomes that are independent given the case. Raises ValueError for what are no probabilities, or no outcomes.
     """
     predicted, outcomes = checks.probabilities(predicted, "predicted"), checks.masks(outcomes, "outcomes").double()
+    alike(predicted=predicted, **{"each outcome": outcomes[0]})
     return (predicted - outcomes).square().mean(0)
 
 
@@ -160,6 +162,7 @@ def nearest_rating(samples, ratings):
     """Which of the ratings (R, ..., H, W) each of the samples (K, ..., H, W) is most like, by IoU: int64 (K, ...), -1
     where it overlaps none of them. An empty sample is like an empty rating only."""
     samples, ratings = checks.masks(samples, "samples"), checks.masks(ratings, "ratings")
+    alike(**{"each sample": samples[0], "each rating": ratings[0]})
     most, which = torch.stack([iou(samples, rating) for rating in ratings]).max(0)
     return torch.where(most > 0, which, -1)
 

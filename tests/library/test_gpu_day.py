@@ -128,7 +128,7 @@ def test_a_process_that_is_stopped_as_it_draws_a_progress_bar_stops_no_other(tin
 
 
 def test_minutes_and_slots_are_checked(capsys, tmp_path):
-    for arguments in (["--gpu-day", "0"], ["--gpu-day", "1", "--slots", "0"]):
+    for arguments in (["--gpu-day", "0"], ["--gpu-day", "nan"], ["--gpu-day", "1", "--slots", "0"]):
         assert train.main([*arguments, "--folder", str(tmp_path)]) == 1
         assert "--gpu-day wants minutes above 0 and --slots at least 1; got" in capsys.readouterr().err
     assert train.main(["--gpu-day", "1", "--only", "brain,brian", "--folder", str(tmp_path)]) == 1

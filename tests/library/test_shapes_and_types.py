@@ -14,7 +14,7 @@ from course_lib.metrics import detection, memorisation
 from course_lib.metrics import images as measures
 from course_lib.metrics import segmentation as masks
 from course_lib.networks import DiffusionUNet
-from course_lib.schedules import Cosine, RectifiedFlow
+from course_lib.schedules import BrownianBridge, Cosine, RectifiedFlow
 from data_fetch import rated_lesions
 
 X = torch.zeros(4, 1, 8, 8)
@@ -64,6 +64,10 @@ def test_scores_lie_as_the_truth_does():
 def test_masks_of_samples_and_raters_have_the_same_axes():
     samples, ratings = torch.zeros(3, 4, 1, 8, 8, dtype=torch.bool), torch.zeros(1, 4, 8, 8, dtype=torch.bool)
     refused("masks", masks.generalised_energy_distance, samples, ratings)
+    refused("each rating", masks.nearest_rating, samples, ratings)
+    refused("each rating", masks.expected_dice, samples[0], ratings, [1.0])
+    refused("each outcome", masks.brier_score, samples[0].double(), ratings)
+    refused("truth", detection.counts, np.zeros((8, 12)), np.zeros((12, 8), bool), [0.5])
 
 
 # ---- scans and operators ---------------------------------------------------------------------------------------------
@@ -151,12 +155,18 @@ def test_something_is_left_beside_the_condition(channels, concat):
     refused("concat", loss, None, (torch.zeros(2, channels, 8, 8), None), torch.Generator())
 
 
+def test_a_bridge_joins_images_of_as_many_channels():
+    loss = losses.BridgeLoss(BrownianBridge())
+    refused("y", loss, None, (torch.zeros(2, 3, 8, 8), None), torch.Generator())
+
+
 # ---- pictures, maps, volumes -----------------------------------------------------------------------------------------
 
 
 def test_no_lesion_has_no_margin():
     assert tumours.healthy_tissue(np.zeros((1, 16, 16), np.uint8)).all()
     assert not rated_lesions.ratings(np.zeros((1, 16, 16))).any()
+    assert rated_lesions.ratings(np.ones((1, 16, 16)))[0, 1:].all()
 
 
 def test_one_threshold_for_each_mask():
@@ -211,12 +221,16 @@ def test_a_volume_in_the_template_s_space_is_finite():
     refused("volume", datasets.mni_slices, volume, np.diag([9.0, 9, 9, 1]), [0.0])
 
 
-@pytest.mark.parametrize(("unit", "factor"), [("mm", 1.0), ("micron", 1e-3), ("meter", 1e3)])
+@pytest.mark.parametrize(("unit", "factor"), [("mm", 1.0), ("micron", 1e-3), ("meter", 1e3), (0, 1.0), (56, 1.0)])
 def test_the_unit_of_a_file_counts(unit, factor, tmp_path):
+    """Of one that names none, or none that is known, the lengths are mm."""
     import nibabel
 
     image = nibabel.Nifti1Image(np.zeros((4, 4, 4), np.float32), np.diag([500.0, 500, 500, 1]))
-    image.header.set_xyzt_units(unit)
+    if isinstance(unit, str):
+        image.header.set_xyzt_units(unit)
+    else:
+        image.header["xyzt_units"] = unit
     nibabel.save(image, tmp_path / "a.nii.gz")
     _, affine = nifti.load_nifti(tmp_path / "a.nii.gz")[:2]
     np.testing.assert_allclose(np.abs(np.diag(affine)[:3]), 500 * factor)
