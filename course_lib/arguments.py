@@ -95,5 +95,11 @@ def images(**values):
             raise ValueError(f"{name} must lie in [-1, 1], as images do; some values {found}: {remedy}")
 
 
+def differentiable(x_0):
+    """Raises ValueError unless x_0, a denoiser's answer to an x_t that wants a gradient, depends on it."""
+    if not x_0.requires_grad:
+        raise ValueError("denoiser must be differentiable in x_t: wrap no no_grad around it, nor detach its answer")
+
+
 def _number(value):
     return hasattr(value, "__float__") and math.prod(getattr(value, "shape", ())) == 1

@@ -34,7 +34,7 @@ import math
 
 import torch
 
-from course_lib.arguments import floating, positive, shaped, whole, within
+from course_lib.arguments import differentiable, floating, positive, shaped, whole, within
 from course_lib.denoisers import FunctionDenoiser
 from course_lib.operators import conjugate_gradients, operator_norm, require
 from course_lib.predictions import eps_from_x0
@@ -123,8 +123,7 @@ def _with_gradient(denoiser, x_t, t, cond):
     with torch.enable_grad():
         x = x_t.detach().requires_grad_()
         x_0 = denoiser(x, t, **cond)
-    if not x_0.requires_grad:
-        raise ValueError("denoiser must be differentiable in x_t: wrap no no_grad around it, nor detach its answer")
+    differentiable(x_0)
 
     def transposed(v):
         return torch.autograd.grad(x_0, x, v.to(x_0))[0]

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 
-from course_lib.arguments import alike, floating, positive, whole
+from course_lib.arguments import alike, differentiable, floating, positive, whole
 from course_lib.samplers import noise_like, reverse_moments
 from course_lib.schedules import has_no_signal, schedule_of
 
@@ -251,8 +251,7 @@ def _slope(denoiser, z, t, signs):
     with torch.enable_grad():
         z = z.detach().requires_grad_(True)
         x_0 = denoiser(denoiser.schedule.alpha(t).to(z) * z, t)
-        if not x_0.requires_grad:
-            raise ValueError("denoiser must be differentiable in x_t: wrap no no_grad around it, nor detach its answer")
+        differentiable(x_0)
         slope = z - x_0
         if signs is None:
             flat, divergence = slope.flatten(1), 0.0
