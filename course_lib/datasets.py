@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from course_lib.arguments import shaped
 from course_lib.hippocampus import hippocampus_box, hippocampus_channels
 from course_lib.images import in_batches, to_uint8
 from course_lib.tumours import scaled, search_region
@@ -243,9 +244,12 @@ def mni_slices(volume, affine, levels, median=BRAIN_MEDIAN):
 
     One factor for the volume: the median of the brain in these slices is put at ``median``, a share of the range, which
     is left out where it stands in healthy T1 slices of the cohort; what is brighter than the range is clipped. Another
-    contrast stays another contrast. Raises ValueError where the slices show no brain.
+    contrast stays another contrast. Raises ValueError where the slices show no brain, and for other shapes.
     """
-    volume = np.asarray(volume)
+    volume, affine, levels = np.asarray(volume), np.asarray(affine, float), np.atleast_1d(levels)
+    shaped("X, Y, Z", volume=volume)
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or not abs(np.linalg.det(affine)) > 0:
+        raise ValueError(f"affine must be 4x4, from voxel index to mm, and one that can be inverted; got {affine}")
     if not np.isfinite(volume).all():
         raise ValueError("volume must be finite, and 0 outside the brain: np.nan_to_num(volume) makes it so")
     found = brain_cohort.slices_in_mni(volume, affine, levels, BRAIN_SIZE)

@@ -94,6 +94,8 @@ class MixtureDenoiser(Denoiser):
             raise ValueError(f"weights must not be negative and must sum to 1; their sum is {float(weights.sum()):.4g}")
         if means.shape[:1] != weights.shape or not (torch.as_tensor(std) >= 0).all():
             raise ValueError("means must have a row for each weight, and no std may be negative")
+        if torch.as_tensor(std).shape not in ((), (1,), weights.shape):
+            raise ValueError(f"std must be a number, or one for each of the {len(weights)} weights, got {std!r:.80}")
         self.variances = torch.as_tensor(std, dtype=means.dtype).expand(len(weights)) ** 2  # (K,)
 
     def _noisy(self, x_t, t):
@@ -130,7 +132,7 @@ class EmpiricalDenoiser(Denoiser):
     D(x_t, t) = sum_i softmax_i(-||x_t - alpha data_i||^2 / (2 sigma^2)) data_i
 
     A sampler with this denoiser can only copy: it is what a network that fits its training set perfectly would be.
-    data (N, ...); x_t is (B, ...).
+    data (N, ...); x_t is (B, ...), of that shape. Raises ValueError for another, and for no data.
     """
 
     def __init__(self, data, schedule):
@@ -140,10 +142,10 @@ class EmpiricalDenoiser(Denoiser):
         self.data, self.schedule = data, schedule
 
     def __call__(self, x_t, t):
-        x, data = (
-            x_t.flatten(1).double(),
-            self.data.flatten(1).double(),
-        )  # (B, D), (N, D); double: it divides by sigma^2
+        if x_t.shape[1:] != self.data.shape[1:]:
+            shapes = f"(B, {', '.join(map(str, self.data.shape[1:]))}) like the data, got {tuple(x_t.shape)}"
+            raise ValueError(f"x_t must be {shapes}")
+        x, data = (part.flatten(1).double() for part in (x_t, self.data))  # (B, D), (N, D); it divides by sigma^2
         alpha, sigma = (match_dims(c, x) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
         sigma = sigma.clamp(min=1e-15)  # without noise: the nearest of the data
         # -||x - alpha data_i||^2 / 2 without ||x||^2, which is the same for every i

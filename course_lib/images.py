@@ -70,6 +70,8 @@ def finite(x):
 
 def without_pictures(folder):
     """Raises ValueError where the folder is none, or holds pictures or volumes, which new ones would mix with."""
+    if not str(folder):
+        raise ValueError("the folder has no name: give one, such as samples, which is made if missing")
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: name a folder, which is made if missing")
@@ -91,7 +93,7 @@ def save_images(images, folder, labels=None, classes=()):
     """Write images (N, H, W) in [-1, 1] as 8-bit PNGs and ``samples.npz`` (``images`` float32, ``labels`` int64).
 
     Raises ValueError, before anything is written, for NaN, for images of another shape or range, for labels that do
-    not fit, and for a folder that holds pictures.
+    not fit, for names of classes that are none of files, and for a folder that holds pictures.
     """
     from PIL import Image
 
@@ -103,6 +105,9 @@ def save_images(images, folder, labels=None, classes=()):
         raise ValueError(f"images must be (N, H, W); got shape {images.shape}")
     if labels is not None and (len(labels) != len(images) or not _are_classes(labels, len(classes))):
         raise ValueError(f"labels must be {len(images)} numbers in 0..{len(classes) - 1}, one an image")
+    unfit = [name for name in classes if labels is not None and set(str(name)) & set("/\\")]
+    if unfit:
+        raise ValueError(f"classes name the files, so they must hold neither / nor \\; got {unfit[0]!r}")
     folder, arrays = Path(folder), {"images": images}
     if labels is not None:
         arrays["labels"] = np.asarray(labels, np.int64)

@@ -42,6 +42,11 @@ def _fits(mask, x, name):
     return mask
 
 
+def _wide(x):
+    """x in single precision at least: neither Fourier transforms nor sparse matrices know half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class Mask:
     """Inpainting: A x = m x. The measurement has the shape of x, and is zero where nothing is known.
 
@@ -118,7 +123,8 @@ class Blur:
     def _filter(self, x, gain):
         floating(x=x)
         k_hat = torch.outer(self._transform(x.shape[-2]), self._transform(x.shape[-1]))  # (H, W)
-        return torch.fft.ifft2(torch.fft.fft2(x) * gain(k_hat).to(x)).real
+        wide = _wide(x)
+        return torch.fft.ifft2(torch.fft.fft2(wide) * gain(k_hat).to(wide)).real.to(x)
 
     def __call__(self, x):
         """x (B, C, H, W) -> (B, C, H, W)."""
@@ -156,7 +162,8 @@ class KSpace:
     """Single-coil Cartesian MRI: A x = the centred, orthonormal Fourier transform of x, on the measured lines.
 
     A line is a column of k-space (one phase-encoding step); zero frequency is column W // 2. The measurement is
-    complex, of the shape of x, and zero on the lines that were not measured. x is real: a picture without phase. Then y
+    complex (of x in half precision, in single), of the shape of x, and zero on the lines that were not measured. x is
+    real: a picture without phase. Then y
     at -k is the complex conjugate of y at k, and a line gives its mirror line for nothing. A^T A multiplies frequency k
     by (m(k) + m(-k)) / 2, a projection only where the mask is its own mirror image, as those of :func:`sampled_lines`
     are.
@@ -173,14 +180,14 @@ class KSpace:
         """x (B, C, H, W) real -> (B, C, H, W) complex."""
         if x.is_complex():
             raise ValueError("x must be real, a picture without phase: of complex images take MultiCoil, with one coil")
-        return _fits(self.lines, x, "lines").to(x) * to_kspace(x)
+        return _fits(self.lines, x, "lines").to(_wide(x)) * to_kspace(_wide(x))
 
     def adjoint(self, y):
         """y (B, C, H, W) complex -> (B, C, H, W) real: the zero-filled picture."""
         return from_kspace(_fits(self.lines, y, "lines").to(y.real) * y).real
 
     def _filter(self, x, gain):
-        return from_kspace(_fits(gain, x, "lines").to(x) * to_kspace(x)).real
+        return from_kspace(_fits(gain, x, "lines").to(_wide(x)) * to_kspace(_wide(x))).real.to(x)
 
     def pinv(self, y):
         """y (B, C, H, W) complex -> (B, C, H, W) real; equal to the adjoint for a mask that is its own mirror image."""
@@ -364,8 +371,7 @@ class Radon(ByConjugateGradients):
         if x.ndim != 4 or x.shape[2:] != sides:
             raise ValueError(f"this scanner takes (B, C, {sides[0]}, {sides[1]}), got {tuple(x.shape)}")
         floating(x=x)
-        wide = x.detach().cpu().to(torch.promote_types(x.dtype, torch.float32))  # no matrix in half precision
-        flat = wide.flatten(2).flatten(0, 1).numpy()
+        flat = _wide(x.detach().cpu()).flatten(2).flatten(0, 1).numpy()
         found = (self._matrices[name, str(flat.dtype)] @ flat.T).T
         return torch.as_tensor(np.ascontiguousarray(found)).reshape(*x.shape[:2], *shape).to(x)
 
@@ -383,9 +389,11 @@ class Radon(ByConjugateGradients):
         The ramp filter in its band-limited form (Kak & Slaney, 1988, ch. 3) on zero-padded projections, then linear
         interpolation along the detectors: the same as ``skimage.transform.iradon``.
         """
-        padded = 2 * (len(self._ramp) - 1)
-        filtered = torch.fft.irfft(torch.fft.rfft(y, padded) * self._ramp.to(y), padded)[..., : self.size]
-        return self._apply("fbp", filtered, (self.size, self.size)) * (self.unit * torch.pi / (2 * self.angles))
+        floating(y=y)
+        padded, wide = 2 * (len(self._ramp) - 1), _wide(y)
+        filtered = torch.fft.irfft(torch.fft.rfft(wide, padded) * self._ramp.to(wide), padded)[..., : self.size]
+        x = self._apply("fbp", filtered, (self.size, self.size)) * (self.unit * torch.pi / (2 * self.angles))
+        return x.to(y)
 
 
 def _neighbours(position, n):

@@ -64,10 +64,10 @@ def _drawn(args, about):
 def _draw_and_save(args, about):
     """Draw what the card says and write it; returns the word for what was drawn."""
     classes = about.get("classes")
-    if args.wanted and not classes:
+    if args.wanted is not None and not classes:
         raise ValueError(f"{args.name} knows no classes; leave --class out")
     if classes:
-        wanted = _class_index(args.wanted, classes) if args.wanted else None
+        wanted = None if args.wanted is None else _class_index(args.wanted, classes)
         y = torch.arange(args.n) % len(classes) if wanted is None else torch.full((args.n,), wanted)
         images = draw(pretrained.load_denoiser(args.name), y, args.nfe, args.seed, about.get("image_size", 64))
         save_images(images.numpy(), args.out, y.numpy(), classes)

@@ -42,11 +42,11 @@ def pixel(labels):
 
 
 def _distance(region):
-    """Signed distance in pixels to the boundary of a region (H, W), positive outside."""
+    """Signed distance in pixels to the boundary of a region (H, W), positive outside; infinite where there is none."""
     from scipy.ndimage import distance_transform_edt
 
-    if not region.any():
-        return np.full(region.shape, np.inf)
+    if region.all() or not region.any():
+        return np.full(region.shape, -np.inf if region.any() else np.inf)
     return distance_transform_edt(~region) - distance_transform_edt(region)
 
 

@@ -148,7 +148,9 @@ def test_volumes_are_written_as_pairs(tmp_path, capsys):
         (["concat"], "concat needs an image to start from: notebook 06"),
         (["brain_autoencoder"], "brain_autoencoder is not a diffusion network"),
         (["plain", "--class", "A"], "plain knows no classes; leave --class out"),
+        (["plain", "--class", ""], "plain knows no classes; leave --class out"),
         (["classed", "--class", "C"], "no class 'C'; choose one of A, B"),
+        (["classed", "--class", ""], "no class ''; choose one of A, B"),
     ],
 )
 def test_refuses_in_one_sentence(arguments, message, tmp_path, capsys):
@@ -167,6 +169,13 @@ def test_a_folder_with_pictures_is_refused(name, tmp_path, capsys):
     assert run(name, tmp_path, n=1) == 1
     assert re.search("holds [34] files of pictures already.*name another folder", capsys.readouterr().err)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_folder_has_a_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert sample.main(["plain", "--out", ""]) == 1
+    assert "the folder has no name" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.png"))
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path, capsys):

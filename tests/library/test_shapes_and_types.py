@@ -7,7 +7,13 @@ from torch.nn import functional as F
 
 from course_lib import datasets, hippocampus, images, inverse, likelihood, losses, nifti, operators, scans, tumours
 from course_lib.applications import anomaly, classical, counterfactual, denoising, segmentation
-from course_lib.denoisers import FunctionDenoiser, GaussianDenoiser, NetworkDenoiser
+from course_lib.denoisers import (
+    EmpiricalDenoiser,
+    FunctionDenoiser,
+    GaussianDenoiser,
+    MixtureDenoiser,
+    NetworkDenoiser,
+)
 from course_lib.generate import draw, generate
 from course_lib.guidance import Autoguidance, ClassifierFree
 from course_lib.metrics import detection, memorisation
@@ -103,6 +109,20 @@ def test_adjoints_know_the_number_of_scans():
     refused("y", coils.adjoint, torch.zeros(1, 1, 8, 8, dtype=torch.complex64))
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_measurements_in_half_precision_are_those_in_single(kind):
+    x, eps = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)).to(kind), torch.finfo(kind).eps
+    blur, radon, mri = operators.Blur(1.0), operators.Radon(8, 6), operators.KSpace(operators.sampled_lines(8, 2))
+    for half, single in (
+        (blur(x), blur(x.float())),
+        (radon.fbp(radon(x)), radon.fbp(radon(x).float())),
+        (mri.solve(x, 0.1), mri.solve(x.float(), 0.1)),
+    ):
+        assert half.dtype == kind
+        torch.testing.assert_close(half.float(), single, atol=eps * float(single.abs().max()), rtol=0)
+    assert torch.equal(mri(x), mri(x.float()))
+
+
 def test_one_coil_without_phase_takes_real_pictures():
     refused("x", operators.KSpace(torch.ones(8)), torch.ones(1, 1, 8, 8, dtype=torch.complex64))
 
@@ -141,6 +161,17 @@ def test_two_denoisers_have_one_schedule():
     )
     refused("schedule", Autoguidance, cosine, flow, 1.5)
     refused("schedule", anomaly.heal, cosine, flow, torch.zeros(2, 1), 0.5, 4)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 4, 4), (2, 1, 4, 16), (2, 64)])
+def test_copies_of_the_data_have_its_shape(shape):
+    denoiser = EmpiricalDenoiser(torch.zeros(3, 1, 8, 8), Cosine())
+    refused("x_t", denoiser, torch.zeros(shape), 0.5)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 2), (1, 1)])
+def test_a_mixture_has_one_width_or_one_for_each(shape):
+    refused("std", MixtureDenoiser, torch.tensor([0.5, 0.5]), torch.zeros(2, 2), torch.ones(shape), Cosine())
 
 
 @pytest.mark.parametrize("function", [generate, draw])
@@ -208,6 +239,18 @@ def test_labels_of_saved_images_are_refused_before_anything_is_written(labels, t
     assert not (tmp_path / "a").exists()
 
 
+def test_names_of_classes_name_files(tmp_path):
+    refused("classes", images.save_images, np.zeros((2, 8, 8)), tmp_path / "a", [0, 1], ("MRI", "CT/PET"))
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_map_without_background_has_no_outline():
+    """So all within 36 mm of the midline lies deep: 36 columns of 2 mm."""
+    expected = torch.zeros(96, 96, dtype=torch.bool)
+    expected[:, 30:66] = True
+    assert torch.equal(counterfactual.ventricles(torch.ones(1, 96, 96, dtype=torch.long))[0], expected)
+
+
 @pytest.mark.parametrize("n", [1, 4, 5])
 def test_as_many_maps_as_asked_for(n):
     pictures, maps = datasets.brain_maps("train", n, 16)
@@ -219,6 +262,19 @@ def test_a_volume_in_the_template_s_space_is_finite():
     volume = np.ones((20, 20, 20), np.float32)
     volume[3, 3, 3] = np.nan
     refused("volume", datasets.mni_slices, volume, np.diag([9.0, 9, 9, 1]), [0.0])
+    refused("volume", datasets.mni_slices, volume[0], np.diag([9.0, 9, 9, 1]), [0.0])
+
+
+@pytest.mark.parametrize("affine", [np.diag([9.0, 9, 0, 1]), np.eye(3), np.full((4, 4), np.nan)])
+def test_the_affine_of_a_volume_can_be_inverted(affine):
+    refused("affine", datasets.mni_slices, np.ones((20, 20, 20)), affine, [0.0])
+
+
+def test_one_level_is_a_list_of_one():
+    affine = np.diag([9.0, 9, 9, 1])
+    affine[:3, 3] = -90
+    volume = np.random.default_rng(0).uniform(0.5, 1, (20, 24, 20))
+    assert (datasets.mni_slices(volume, affine, 4.0) == datasets.mni_slices(volume, affine, [4.0])).all()
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("mm", 1.0), ("micron", 1e-3), ("meter", 1e3), (0, 1.0), (56, 1.0)])
