@@ -106,19 +106,21 @@ class Exercises:
     """All exercises of a module: gives each its name, in order of definition. `Exercises(vars())` ends the module.
 
     `groups`: {name of an exercise: its group}, for a summary that counts the right answers of each group, too.
-    `headings`: {name of an exercise: a paragraph that its question begins with}.
+    `headings`: {name of an exercise: a paragraph that its question begins with}. `module`: what the notebook imports
+    this module as, for the commands that messages name.
     """
 
     namespace: dict
     groups: dict = field(default_factory=dict)
     headings: dict = field(default_factory=dict)
+    module: str = "ex"
     items: list = field(init=False)
 
     def __post_init__(self):
         named = {name: value for name, value in self.namespace.items() if isinstance(value, Exercise)}
         self.items = list(named.values())
         for name, item in named.items():
-            item.name = name
+            item.name, item.module = name, self.module
             if name in self.headings:
                 item.q = f"{self.headings[name]}\n\n{item.q}"
 
@@ -169,7 +171,8 @@ def number(
     pairs = [(f"mistake {i}", *pair) for i, pair in enumerate(mistakes, 1) if not isinstance(pair, Mistake)]
     steps = [_property_step(test) for test in tests]
     steps += [Step(name, _not_near(wrong, rtol, atol), message) for name, wrong, message in pairs]
-    steps.append(Step("value", _near(value, rtol, atol), "That is not the value, nor one of the usual slips."))
+    missed = f"That is not the value (right within {100 * rtol:g} %), nor one of the usual slips."
+    steps.append(Step("value", _near(value, rtol, atol), missed))
     tied = [Mistake(wrong, name) for name, wrong, _ in pairs] + [m for m in mistakes if isinstance(m, Mistake)]
     guesses = (value + factor * (abs(value) + 1) for factor in (0.37, 0.73, 1.39, 2.41, 5.3))
     off = next(guess for guess in guesses if not any(step.run(guess, False) for step in steps[:-1]))

@@ -59,7 +59,8 @@ class Exercise:
         self.q, self.options = prose(question), options or {}
         self.answer, self.code, self.explanation = answer, code, prose(explanation)
         self.hints, self.mistakes, self.generated = [prose(hint) for hint in hints], list(mistakes), list(generated)
-        self.also_right, self.name, self._read = list(also_right), "exercise", read
+        self.also_right, self._read = list(also_right), read
+        self.name, self.module = "exercise", "ex"  # what the notebook calls them; `Exercises` gives both
         self._steps = [replace(step, message=prose(step.message)) for step in steps]
         self.passed, self.attempts, self.hints_used, self.solution_seen = None, 0, 0, False
         self._refuse_idle_steps()
@@ -91,8 +92,8 @@ class Exercise:
                 for index, step in enumerate(self._steps):
                     if seen := step.run(given, index == 0):
                         return _failed(step, seen)
-        except Unanswered:
-            return Verdict("unanswered")
+        except Unanswered as gap:
+            return Verdict("unanswered", seen=str(gap))
         except Refusal as refusal:
             return Verdict("wrong", refusal.test, refusal.message)
         except limits.Stop:
@@ -120,8 +121,12 @@ class Exercise:
         heading = f"Hint {self.hints_used} of {len(self.hints)}"
         text = self.hints[self.hints_used - 1]
         if self.hints_used == len(self.hints):
-            text += f"\n\nThat was the last hint; `{self.name}.solution()` shows all."
+            text += f"\n\nThat was the last hint; `{self._called}.solution()` shows all."
         _display(_note("hint", f"{self.name}: {heading}", text))
+
+    @property
+    def _called(self):
+        return f"{self.module}.{self.name}"
 
     def solution(self):
         """Show the solution, as code that the test suite runs, and why it is right."""
@@ -130,7 +135,7 @@ class Exercise:
 
     def _verdict_page(self, verdict):
         if verdict.status == "unanswered":
-            text = f"{verdict.seen}`{self.name}.hint()` helps, `{self.name}.check(...)` looks at your answer."
+            text = f"{verdict.seen}`{self._called}.hint()` helps, `{self._called}.check(...)` looks at your answer."
             return _note("unanswered", f"{self.name}: not answered yet", text)
         if verdict.status == "right":
             return _note("right", f"{self.name}: right", self.explanation)

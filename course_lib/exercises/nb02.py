@@ -132,13 +132,17 @@ q3 = number(
     solution="1 / math.sqrt(1 / (1 + math.exp(2)))",
     mistakes=[
         (2.718281828459045, "That is sigma / alpha, the factor of eps alone. v has a factor too: sigma. Divide."),
-        (7.38905609893065, "That is the ratio of variances, SNR upside down. Errors go with standard deviations."),
+        (
+            7.38905609893065,
+            """Either the ratio of variances, SNR upside down (errors go with standard deviations), or log-SNR taken for
+            ln(alpha / sigma): it is ln(alpha^2 / sigma^2).""",
+        ),
         (8.38905609893065, "That is 1 / alpha^2: you are a square root away."),
         (1.0, "At equal error in the output the errors in x_0 differ: put each output into its formula for x_0."),
         (0.3453, "That is v's error over that of eps (or alpha itself). Asked is the first over the second."),
         (2.5512, "That is sigma / alpha times sigma: divide by v's factor, do not multiply."),
         (0.2718, "That is the first error itself; asked is its ratio to the second."),
-        (1.0656, "That is 1 / sigma. Is it eps over v, and not v over x_0?"),
+        (1.0656, "That is 1 / sigma, or 1 / alpha at log-SNR = +2. At -2 noise prevails: alpha < sigma."),
     ],
     also_right=[math.exp(1) * math.sqrt(1 + math.exp(-2)), "2.896", 2.9],
     hints=[

@@ -321,7 +321,11 @@ q4 = number(
         (3**-3, "Check the exponent: w = 1 must give the class itself, variance 1."),
         (1 / 4, "That is the example of the text, with a population of variance 2. Here it is 3."),
         (0.5, "That is the tilted density of the text's example. Here the population has variance 3."),
-        (0.75, "2 / (w + 1) is the tilted density of a population of variance 2, and samples do not follow it."),
+        (
+            0.75,
+            """That is 3 / (w + 1), the text's 2 / (w + 1) with 3 for 2. The tilted density here is 3 / (2 w + 1), and
+            samples do not follow it.""",
+        ),
         (9, "Guidance narrows here: the class is narrower than the whole, and w > 1 goes on in that direction."),
         ((3 - 3**-4) / 10, "That is what the random path (DDPM) gives, a third answer. The question is about the ODE."),
     ],
@@ -463,7 +467,7 @@ q5 = function(
 # ---- q6: true or not -------------------------------------------------------------------------------------------------
 
 q6 = choices(
-    "Which of these statements are true?",
+    'Which of these statements are true? Give all their letters, such as "ab".',
     {
         "a": "A paper in Ho & Salimans' letters uses w = 2. In MONAI that is `cfg=3`.",
         "b": "With perfect denoisers, classifier-free guidance with w = 3 samples from p(x | y)^3 p(x)^-2, normalised.",

@@ -57,8 +57,15 @@ q2 = function(
             """A constant added to all latents does not change their spread: no root of the mean square, no largest
             value.""",
         ),
+        case(
+            "two means",
+            (WAVE + torch.tensor([-4.0, 4.0]).reshape(2, 1, 1, 1),),
+            """The two images have different means, and that is spread, too: one standard deviation over everything, not
+            one for each image.""",
+        ),
     ],
     mistakes=[
+        mistake(lambda z: torch.rsqrt(z.var((1, 2, 3)).mean()), "two means", "the mean of the images' variances"),
         mistake(lambda z: z.std(), "standard deviation 3", "upside down"),
         mistake(lambda z: 1 / z.var(), "standard deviation 3", "variance"),
         mistake(lambda z: 1 / z.abs().max(), "standard deviation 3", "range"),
@@ -118,7 +125,8 @@ q3 = function(
         case(
             "latents",
             (4 * RAMP, ZEROS, 0.8, 0.6, None),
-            "Latents have no limits, a few lie beyond 3 and -3: None means no clamp at all.",
+            """Latents have no limits, a few lie beyond 3 and -3: None means no clamp at all, only (x_t - sigma eps) /
+            alpha.""",
         ),
         case(
             "images",
@@ -135,8 +143,9 @@ q3 = function(
         ),
         case(
             "all at once",
-            (RAMP, RAMP / 4, 0.8, 0.6, (-0.5, 2.0)),
-            "With limits, too, the noise is subtracted first, and both ends are those given.",
+            (RAMP, RAMP / 4, 0.4, 2.0, (-0.5, 2.0)),
+            """With limits, too, the noise is subtracted first, and both ends are those given. So are alpha and sigma:
+            sigma^2 need not be 1 - alpha^2.""",
         ),
     ],
     mistakes=[
@@ -152,6 +161,11 @@ q3 = function(
             "a wider clamp",
         ),
         mistake(_clamped(lambda x_0, low, high: x_0), "images", "never clamps"),
+        mistake(
+            lambda x_t, eps, alpha, sigma, limits: denoised(x_t, eps, alpha, (1 - alpha**2).sqrt(), limits),
+            "all at once",
+            "sigma from alpha",
+        ),
         mistake(
             lambda x_t, eps, alpha, sigma, limits: (
                 ((x_t if limits is None else x_t.clamp(*limits)) - sigma * eps) / alpha
@@ -259,8 +273,9 @@ TURNED = np.array([[0.0, -2.0, 0.0, 5.0], [1.0, 0.0, 0.0, -7.0], [0.0, 0.0, 3.0,
 CORNER = np.array([10.0, 4.0, 2.0])
 
 q5 = function(
-    """You cut a box out of a volume; its first voxel is voxel `corner` (3,) of the volume. Write `box_affine(affine,
-    corner)`: the affine (4, 4) of the box, so that every voxel stays at its millimetres. Both are numpy arrays.""",
+    """You cut a box out of a volume; its first voxel is voxel `corner` (3,) of the volume, counted from 0. Write
+    `box_affine(affine, corner)`: the affine (4, 4) of the box, so that every voxel stays at its millimetres. Both are
+    numpy arrays.""",
     solution=box_affine,
     tests=[
         case(
@@ -268,7 +283,12 @@ q5 = function(
             (LONG, np.zeros(3)),
             "A box that starts at voxel 0 keeps the whole affine: size and direction of the voxels do not change.",
         ),
-        case("1 mm", (PLAIN, CORNER), "With voxels of 1 mm the box starts at corner itself. Check the sign."),
+        case(
+            "1 mm",
+            (PLAIN, CORNER),
+            """With voxels of 1 mm the box starts at corner itself: three numbers, in the last column. Check the place
+            and the sign.""",
+        ),
         case(
             "long voxels",
             (LONG, CORNER),
@@ -313,7 +333,8 @@ q5 = function(
         "Only the last column changes. Copy the affine first.",
     ],
     explanation="""mm = R v + t for a voxel v of the volume. In the box v = corner + u, so mm = R u + (R corner + t):
-    the same R, a new origin. nibabel's `image.slicer` does the same.""",
+    the same R, a new origin. nibabel's `image.slicer` does the same. Without `.copy()` the volume's own affine
+    would move as well; the check cannot see that, for it hands over a copy.""",
     rtol=1e-9,
     atol=1e-9,
 )

@@ -239,8 +239,8 @@ REACH = vector(1.0, 1.0, 0.2, 2.0)
 
 q4 = function(
     """Write `coverage(distance, reach)`: `distance` (M, N) from each real to each generated image, `reach` (M,) the
-    radius of each real image's ball, whose surface counts as inside. The share of **balls** that hold at least one
-    generated image.""",
+    radius of each real image's ball, whose surface counts as inside. The share, from 0 to 1, of **balls** that hold at
+    least one generated image.""",
     solution=coverage,
     tests=[
         case(
@@ -257,7 +257,7 @@ q4 = function(
         case(
             "on the edge",
             (torch.ones(2, 2, dtype=torch.float64), ONE),
-            "At a distance of exactly the radius it is inside, as in `density_coverage`.",
+            "At a distance of exactly the radius it is inside.",
         ),
         case(
             "each its own ball",

@@ -498,4 +498,5 @@ summary = Exercises(
     vars(),
     groups={name: place.objective for name, place in QUIZ.items()},
     headings={name: f"{place.objective}. Answered in {place.where}." for name, place in QUIZ.items()},
+    module="quiz",
 ).summary

@@ -96,7 +96,8 @@ def number(answer):
     if array.dtype.kind not in "iuf":
         raise Refusal("type", f"{wanted}; got {_kind(answer, array)}.")
     if array.size != 1:
-        raise Refusal("shape", f"{wanted}; got shape {array.shape}.")
+        comma = " A comma separates two answers: write a decimal point." if isinstance(answer, tuple) else ""
+        raise Refusal("shape", f"{wanted}; got shape {array.shape}.{comma}")
     if not np.isfinite(array).all():
         raise Refusal("finite", f"{wanted}; got {array.item()}. Is there a division by zero or a log of zero?")
     return array.item()
@@ -151,12 +152,12 @@ def result_of(answer, args):
         raise
     except BaseException as error:  # SystemExit is no Exception
         if _is_unfinished(error):
-            raise Unanswered from error
+            raise Unanswered(_GAP_LEFT) from error
         words = f"Your function stopped with {error_text(error)}{_line_of(error, answer)}.{_advice(error)}"
         raise Refusal("error", words) from error
     parts = result if isinstance(result, (tuple, list)) else [result]
     if any(part is Ellipsis for part in parts):
-        raise Unanswered
+        raise Unanswered(_GAP_LEFT)
     if result is None:
         raise Refusal("type", "Your function returned None. Is the `return` missing?")
     for number, part in enumerate(parts, 1):
@@ -164,6 +165,9 @@ def result_of(answer, args):
             message = f"Value {number} of {len(parts)} that your function returned is None. Is a `return` missing?"
             raise Refusal("type", message)
     return result
+
+
+_GAP_LEFT = "Your function is not finished: a `...` or a `raise NotImplementedError` is still in it.\n\n"
 
 
 def _returned(answer, args):
@@ -209,9 +213,12 @@ def _is_own_raise(error):
 
 
 def _advice(error):
-    """What is behind an error whose own words hide it: `^`, a power on paper."""
-    is_xor = re.search(r"bitwise_xor|for \^=?:", error_text(error))
-    return " Is a power meant? It is `**` in Python; `^` compares bits." if is_xor else ""
+    """What is behind an error whose own words hide it: `^`, a power on paper; a module that was not imported."""
+    if re.search(r"bitwise_xor|for \^=?:", error_text(error)):
+        return " Is a power meant? It is `**` in Python; `^` compares bits."
+    if isinstance(error, NameError) and getattr(error, "name", None) in ("math", "np", "numpy", "torch", "F"):
+        return " Import it first, at the top of your cell."
+    return ""
 
 
 def _private(value, numbers=float):

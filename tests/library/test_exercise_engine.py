@@ -159,7 +159,7 @@ def test_right_answers_of_many_kinds(module, capsys):
         ("29.03 dB", 'Write the number alone, without "dB": 29.03.'),
         ("a quarter", "got text"),
         (range(10**9), "one real number"),
-        ((0, 25), "got shape (2,)"),
+        ((0, 25), "got shape (2,). A comma separates two answers: write a decimal point."),
         (Fraction(1, 3), "nor one of the usual slips"),
     ],
 )
@@ -342,6 +342,17 @@ def test_a_power_written_as_on_paper_is_told_so(module):
     assert "power" not in module.q1.grade(stops).message
 
 
+def test_a_module_that_was_not_imported_is_told_so(module):
+    def roots(x_0, eps, alpha, sigma):
+        return numpy.sqrt(alpha) * x_0  # noqa: F821
+
+    def misspelt(x_0, eps, alpha, sigma):
+        return alpa * x_0  # noqa: F821
+
+    assert "(line 2 of it). Import it first, at the top of your cell." in module.q1.grade(roots).message
+    assert "Import" not in module.q1.grade(misspelt).message
+
+
 def test_what_stops_with_tensors_and_not_with_floats_is_right_whatever_it_raised(module):
     def wants_floats(x_0, eps, alpha, sigma):
         if isinstance(alpha, torch.Tensor) and alpha.ndim == 0:
@@ -359,7 +370,8 @@ def test_none_among_the_values_of_a_result_is_no_stub():
         mistakes=[mistake(lambda x: (2 * x, x), "both")],
         hints=["A tuple."],
     )
-    assert item.grade(lambda x: (x, ...)).status == "unanswered"
+    verdict = item.grade(lambda x: (x, ...))
+    assert verdict.status == "unanswered" and "a `...` or a `raise NotImplementedError` is still in it" in verdict.seen
     verdict = item.grade(lambda x: (x, None))
     assert (verdict.status, verdict.test) == ("wrong", "type")
     assert verdict.message == "Value 2 of 2 that your function returned is None. Is a `return` missing?"
@@ -646,6 +658,9 @@ def test_check_hint_solution_and_summary_show_words_and_raise_nothing(module, ca
     shown = capsys.readouterr().out
     for words in (
         "q1: not answered yet",
+        "ex.q1.hint()",
+        "ex.q1.check(...)",
+        "ex.q1.solution()",
         "q1: not yet",
         "q1: right",
         "Hint 2 of 2",

@@ -119,3 +119,14 @@ def test_table_shows_all_in_markup_and_in_words():
     page = table()
     for text in (page.markup, page.text):
         assert all(name in text for name in (*OBJECTIVES, *QUIZ, *LESSONS))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_messages_name_commands_that_run_in_the_notebook(notebook):
+    """`ex.q1.hint()`, where the notebook says `from course_lib.exercises import nb03 as ex`."""
+    source = "\n".join(cell.source for cell in nbformat.read(NOTEBOOKS[notebook], 4).cells if cell.cell_type == "code")
+    imported = re.findall(r"from course_lib\.exercises import (nb_?\w+) as (\w+)", source)
+    assert imported
+    for module, name in imported:
+        exercises = importlib.import_module(f"course_lib.exercises.{module}")
+        assert {getattr(exercises, key).module for key in names(exercises)} == {name}
