@@ -1,6 +1,7 @@
 """What the measures take, in one place: each check gives back its argument as a tensor, or says in one sentence what is
 wrong with it and what to do."""
 
+import numpy as np
 import torch
 
 from course_lib.arguments import alike, shaped
@@ -22,8 +23,8 @@ def masks(values, name):
 
 
 def finite(values, name):
-    """Numbers without NaN or infinity, as a tensor. Raises ValueError."""
-    values = torch.as_tensor(values)
+    """Numbers without NaN or infinity, as a tensor; Python's own, as all of a list, keep float64. Raises ValueError."""
+    values = values if torch.is_tensor(values) else torch.as_tensor(np.asarray(values))
     missing = int((~values.isfinite()).sum())
     if missing:
         raise ValueError(

@@ -38,6 +38,9 @@ def test_everything_passes_through_the_vector(variational):
     eps = torch.randn(mu.shape, generator=torch.Generator().manual_seed(1)) if variational else 0.0
     torch.testing.assert_close(out, net.decode(mu + sigma * eps))
     assert variational or torch.equal(sigma, torch.ones_like(mu))
+    if variational:  # MONAI's layer gives the logarithm of the variance
+        log_var = net.autoencoder.logvar(net.autoencoder.encode(x).flatten(1))
+        torch.testing.assert_close(sigma.square(), log_var.exp())
 
 
 def test_loss_of_a_plain_autoencoder_is_its_error_alone():
@@ -252,6 +255,7 @@ def test_counts_dice_and_false_alarms_by_hand():
     scores = np.array([[[0.9, 0.8], [0.2, 0.1]]])
     true, positives = detection.counts(scores, np.array([[[1, 0], [1, 0]]]), [0.5, 0.15])
     assert true.tolist() == [[1, 2]] and positives.tolist() == [[2, 3]]
+    assert detection.counts(scores, scores > 0.85, np.array([0.9, 0.8]))[1].tolist() == [[1, 2]], "at or above"
     assert detection.dice(true, positives, 2).tolist() == [[0.5, 0.8]]
     assert detection.dice(0, 0, 0) == 0
     mask = np.zeros((8, 8), int)
@@ -279,6 +283,16 @@ def test_smoothing_against_scipy():
     torch.testing.assert_close(anomaly.smooth(x), torch.as_tensor(expected), rtol=1e-9, atol=1e-12)
 
 
+def test_the_residual_is_blurred_first_and_cut_to_the_brain_then():
+    """What differs beside the brain is blurred into it; nothing is left outside."""
+    x = torch.full((1, 16, 16), -1.0)
+    x[0, 4:12, 4:12] = 0.2
+    twin = torch.zeros(1, 16, 16)
+    expected = anomaly.smooth((x - twin).abs()) * (x > -0.95)
+    torch.testing.assert_close(anomaly.residual_score(x, twin), expected, rtol=0, atol=0)
+    assert float(expected[0, 4, 4]) > 0.4 and float(expected[0, 8, 8]) == pytest.approx(0.2, abs=1e-3)
+
+
 def test_directions_of_healthy_against_the_singular_value_decomposition():
     images, x = noise(20, 6, 6), noise(3, 6, 6, seed=1)
     healthy = anomaly.Healthy(images, K=5)
@@ -288,7 +302,10 @@ def test_directions_of_healthy_against_the_singular_value_decomposition():
     for K in (5, 2):
         expected = (flat.mean(0) + offset @ rows[:K].T @ rows[:K]).reshape(x.shape).float()
         torch.testing.assert_close(healthy.project(x, K), expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(healthy.z(x, 0.0)[0], ((x[0] - images.mean(0)).abs() / images.std(0)), rtol=1e-4, atol=0)
+    for least in (0.0, 0.05):
+        expected = (x - images.mean(0)).abs() / (images.std(0) + least)
+        torch.testing.assert_close(healthy.z(x, least), expected, rtol=1e-4, atol=0)
+    assert torch.equal(healthy.z(x), healthy.z(x, 0.05))
     with pytest.raises(ValueError, match="number of images"):
         anomaly.Healthy(images, K=20)
 

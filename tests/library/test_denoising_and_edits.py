@@ -90,7 +90,7 @@ def test_magnitudes_have_the_second_moment_that_corrects_them():
 
 def test_classical_denoisers_against_their_libraries_one_by_one():
     from scipy.ndimage import gaussian_filter
-    from skimage.restoration import denoise_tv_chambolle
+    from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
     y = noise(3, 1, 24, 24).float()
     for k in range(3):
@@ -100,6 +100,8 @@ def test_classical_denoisers_against_their_libraries_one_by_one():
         )
         expected = denoise_tv_chambolle(image, weight=0.32, max_num_iter=100)
         np.testing.assert_allclose(classical.total_variation(y, 0.4, 0.8)[k, 0], expected, atol=1e-6)
+        expected = denoise_nl_means(image, patch_size=5, patch_distance=6, h=0.24, fast_mode=True, sigma=0.4)
+        np.testing.assert_allclose(classical.nonlocal_means(y, 0.4, 0.6)[k, 0], expected, atol=1e-6)
     flat = torch.ones(1, 1, 24, 24)
     for function, settings in classical.DENOISERS.values():
         torch.testing.assert_close(function(flat, 0.4, **settings[0]), flat, rtol=0, atol=1e-5)
@@ -188,6 +190,9 @@ def test_paint_changes_new_fluid_alone():
     grown = counterfactual.grown(labels, counterfactual.area(labels) + 200)
     new = (grown == 1) & (labels != 1)
     expected = torch.where(new[:, None], torch.tensor(-0.6), x)
+    torch.testing.assert_close(counterfactual.painted(x, labels, grown), expected)
+    rows, columns = (labels[0] == 1).nonzero()[:3].T
+    x[0, 0, rows, columns] = expected[0, 0, rows, columns] = 0.9  # a few bright pixels: the median stays
     torch.testing.assert_close(counterfactual.painted(x, labels, grown), expected)
 
 

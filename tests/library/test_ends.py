@@ -102,7 +102,9 @@ def test_second_order_from_the_first_time_of_a_schedule_that_keeps_signal(name, 
     times = schedules.log_snr_times(schedule, n)
     found = float(sample(exact(schedule), unit_noise(), times, dpmpp_2m_step).std())
     assert found == pytest.approx(STD / marginal(schedule, 1.0), rel=error)
-    assert found == pytest.approx(two_m_by_hand(schedule, times.tolist()), rel=1e-9)
+    for grid in (times, schedules.uniform_times(n), schedules.karras_times(schedule, n)):  # steps of other lengths, too
+        found = float(sample(exact(schedule), unit_noise(), grid, dpmpp_2m_step).std())
+        assert found == pytest.approx(two_m_by_hand(schedule, grid.tolist()), rel=1e-9)
 
 
 def two_m_by_hand(schedule, times):

@@ -1,7 +1,9 @@
 """The four families in miniature: densities against integrals and closed forms, training loops, measures."""
 
+import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,14 +56,27 @@ def test_baselines_integrate_to_one_and_sample_their_density(make, points):
     assert torch.allclose(drawn.var(0), points[:500].var(0, unbiased=False), atol=0.05)
 
 
+def test_the_gaussian_is_the_fit_of_maximum_likelihood(points):
+    """Divided by N: of seven points that is a seventh from the unbiased covariance."""
+    few = points[:7].double()
+    np.testing.assert_allclose(Gaussian(few).law.covariance_matrix, np.cov(few.T, bias=True), rtol=1e-9)
+
+
 def test_kernel_density_chooses_the_width_that_explains_unseen_points(points):
     model = KernelDensity(points)
     assert 0.03 <= model.h <= 0.08
     assert len(model.points) == len(points)
 
 
+def vae_of_spread(s, width=32):
+    """A VAE with random weights whose p(x | z) has the standard deviation s; a fresh one has 1, which hides powers."""
+    vae = moved(VAE(width=width))
+    vae.log_s.data.fill_(math.log(s))
+    return vae
+
+
 def test_vae_bounds_are_ordered_and_below_the_exact_likelihood(points):
-    vae, x = moved(VAE(width=32)), points[:100]
+    vae, x = vae_of_spread(1.3), points[:100]
     with torch.no_grad():
         elbo = torch.stack([vae.elbo(x, torch.Generator().manual_seed(k)) for k in range(200)]).mean(0)
         one = torch.stack([vae.iw_bound(x, 1, torch.Generator().manual_seed(k)) for k in range(200)]).mean(0)
@@ -74,8 +89,17 @@ def test_vae_bounds_are_ordered_and_below_the_exact_likelihood(points):
 
 def test_vae_exact_likelihood_integrates_to_one():
     grid, cell = plane(6, 61)
-    total = moved(VAE(width=32)).log_prob_on_grid(grid, points=150).exp().sum() * cell
+    total = vae_of_spread(0.8).log_prob_on_grid(grid, points=150).exp().sum() * cell
     assert float(total) == pytest.approx(1.0, abs=0.01)
+
+
+def test_vae_draws_with_the_spread_that_it_has_learnt():
+    """Around the decoder's answer to the same z: s, within four standard errors of 40,000 numbers."""
+    vae = vae_of_spread(0.2)
+    with_noise, without = (vae.sample(20_000, torch.Generator().manual_seed(0), noise=on) for on in (True, False))
+    assert float((with_noise - without).std()) == pytest.approx(0.2, rel=4 / 80_000**0.5)
+    decoded = vae.log_likelihood(without, torch.randn(20_000, 2, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(decoded, torch.full_like(decoded, -math.log(2 * math.pi * 0.2**2)), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("dim", [2, 5, 24])
@@ -126,6 +150,33 @@ def test_diffusion_likelihood_integrates_to_one():
     assert float(total) == pytest.approx(1.0, abs=0.02)
 
 
+def exact_ring():
+    """The data in double precision."""
+    exact = models.ring()
+    exact.weights, exact.means, exact.variances = (
+        part.double() for part in (exact.weights, exact.means, exact.variances)
+    )
+    return exact
+
+
+def test_diffusion_is_trained_to_say_what_its_sampler_takes():
+    """Of all multiples of the exact v, itself leaves the least: the slope of the loss is 0 there, within five standard
+    errors of 20,000 draws. And from it DDIM draws the data."""
+    model, data = ExactVelocity(exact_ring()).double(), exact_ring()
+    x = data.sample_data(20_000, torch.Generator().manual_seed(0))
+    answer = model.forward
+    losses = []
+    for factor in (0.99, 1.01):
+        model.forward = lambda x_t, t, y=None, a=factor: a * answer(x_t, torch.as_tensor(t).reshape(-1, 1))
+        losses.append(model.loss(x, torch.Generator().manual_seed(1)))
+    slope = (losses[1] - losses[0]) / 0.02
+    assert abs(float(slope.mean())) < 5 * float(slope.std()) / 20_000**0.5
+    model.forward = answer
+    drawn = ExactVelocity(models.ring()).sample(4000, torch.Generator().manual_seed(2))
+    shares = scoreboard.mode_shares(drawn, models.ring())
+    assert torch.allclose(shares, models.ring().weights * (1 - math.exp(-4.5)), atol=0.03)
+
+
 @pytest.mark.parametrize("make", [VAE, Flow, Diffusion])
 def test_training_lowers_the_loss_and_repeats_itself(make, points):
     losses = []
@@ -134,6 +185,35 @@ def test_training_lowers_the_loss_and_repeats_itself(make, points):
         losses.append([state.loss for state in training.fit(make(), points, 60)])
     assert losses[0] == losses[1]
     assert sum(losses[0][-10:]) < sum(losses[0][:10])
+
+
+class Slope(torch.nn.Module):
+    """Its loss has the gradient 1 everywhere, so that a step of Adam is as long as the rate."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def loss(self, x, generator=None):
+        return self.w + 0 * x[:, 0]
+
+
+def test_the_rate_falls_along_half_a_cosine(points):
+    at = [0.0, *(state.model.w.item() for state in training.fit(Slope(), points, 8, rate=0.1))]
+    expected = [-0.1 * (1 + math.cos(math.pi * k / 8)) / 2 for k in range(8)]
+    np.testing.assert_allclose(np.diff(at), expected, rtol=0, atol=1e-7)
+
+
+def test_each_player_of_a_gan_pulls_its_own_way(points):
+    """After one turn C tells real from made better, and holds what G makes now for real more than what it made."""
+    torch.manual_seed(0)
+    gan = models.GAN(width=16)
+    before, z = copy.deepcopy(gan), torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
+    next(training.fit_gan(gan, points, 1))
+    with torch.no_grad():
+        made = before.G(z)
+        told = [float(one.C(points).mean() - one.C(made).mean()) for one in (before, gan)]
+        assert told[1] > told[0] and float(gan.C(gan.G(z)).mean()) > float(gan.C(made).mean())
 
 
 def test_gan_trains_both_players_and_follow_collects_samples(points):
@@ -182,6 +262,20 @@ def test_energy_distance_is_zero_for_equals_and_known_for_points(data):
     assert scoreboard.energy_distance(one, two + 1) > 0.1
 
 
+def test_energy_distance_is_the_double_sum():
+    """Pairs of a point with itself left out: of few points they would count."""
+    a, b = torch.randn(2, 5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    b = b[:4] + 0.5
+
+    def mean_of_pairs(points):
+        pairs = [math.dist(p, q) for i, p in enumerate(points) for j, q in enumerate(points) if i != j]
+        return sum(pairs) / len(pairs)
+
+    across = sum(math.dist(p, q) for p in a.tolist() for q in b.tolist()) / 20
+    expected = 2 * across - mean_of_pairs(a.tolist()) - mean_of_pairs(b.tolist())
+    assert scoreboard.energy_distance(a, b) == pytest.approx(expected, rel=1e-12)
+
+
 def test_evenly_takes_the_asked_shares():
     labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)
     chosen = models.evenly(labels, [0.5, 0.4, 0.1], 20)
@@ -203,6 +297,8 @@ def test_sharpness_falls_with_blur():
     images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     assert scoreboard.sharpness(torch.nn.functional.avg_pool2d(images, 3, 1, 1)) < 0.6 * scoreboard.sharpness(images)
     assert scoreboard.sharpness(torch.ones(1, 1, 4, 4)) == 0.0
+    ramp = torch.linspace(-1, 1, 5).expand(1, 1, 5, 5)  # 0.5 a pixel along one axis, 0 along the other
+    assert scoreboard.sharpness(ramp) == scoreboard.sharpness(ramp.mT) == pytest.approx(0.25)
 
 
 def test_scoreboard_knows_the_truth_from_a_blur(data):

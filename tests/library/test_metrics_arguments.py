@@ -273,3 +273,11 @@ def test_outcomes_are_0_or_1():
 
 def test_held_out_values_stand_in_a_line():
     refused("null must be an array or tensor", memorisation.threshold, torch.rand(40, 2))
+
+
+def test_numbers_of_a_list_keep_their_precision():
+    """0.9 stays 0.9, so that what equals a threshold is at it."""
+    scores, truth = np.array([[0.9, 0.8, 0.2]]), np.array([[1, 0, 0]])
+    assert detection.counts(scores, truth, [0.9, 0.8])[1].tolist() == [[1, 2]]
+    assert intervals.conformal_quantile([0.9] * 12) == 0.9
+    assert memorisation.threshold([0.1] * 40) == 0.1

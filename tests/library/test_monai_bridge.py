@@ -158,6 +158,15 @@ def test_monais_inferer_draws_with_our_denoiser_what_our_loop_draws(schedulers, 
             torch.testing.assert_close(back(x_t, t), denoiser(x_t, torch.tensor(t).double()), rtol=0, atol=2e-3)
 
 
+@pytest.mark.parametrize("to_one", [True, False])
+def test_the_last_level_of_ddim_is_that_of_the_new_table(schedulers, to_one):
+    """MONAI's DDIM made with set_alpha_to_one=False ends at index 0, whose noise is no longer that of its old table."""
+    scheduler = schedulers.DDIMScheduler(T, set_alpha_to_one=to_one, clip_sample=False, beta_start=0.01)
+    to_monai(gaussian(Linear()), scheduler)
+    expected = 1.0 if to_one else float(Linear().alpha(1 / T) ** 2)
+    assert float(scheduler.final_alpha_cumprod) == pytest.approx(expected, abs=1e-6)
+
+
 def test_ddpm_of_monai_with_our_denoiser(schedulers):
     denoiser, x = gaussian(Linear()), noise(3, 1, 4, 4)
     scheduler = schedulers.DDPMScheduler(T, clip_sample=False)

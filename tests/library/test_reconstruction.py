@@ -130,7 +130,22 @@ def test_psnr_and_ssim_are_those_of_other_libraries():
     torch.testing.assert_close(psnr(noisy, x), PSNRMetric(max_val=2.0)(noisy, x)[:, 0], rtol=0, atol=1e-4)
     theirs = SSIMMetric(2, data_range=2.0, kernel_type="uniform", win_size=7)(noisy, x)[:, 0]
     torch.testing.assert_close(ssim(noisy, x).float(), theirs, rtol=0, atol=0.02)  # edges and 48/49 differ
-    assert psnr(x + 5, x).tolist() == psnr(torch.ones_like(x), x).tolist()  # clipped first
+    for measure in (psnr, ssim):
+        assert measure(x + 5, x).tolist() == measure(torch.ones_like(x), x).tolist()  # clipped first
+
+
+def test_ssim_is_the_formula_of_wang():
+    """All windows of 7 x 7 that fit, unbiased variances, constants (0.01 * 2)^2 and (0.03 * 2)^2; of a faint picture,
+    on which the constants weigh."""
+    x = 0.1 * blobs(3).double()
+    noisy = x + 0.02 * torch.randn(x.shape, generator=runtime.seeded(1))
+    a, b = (image.unfold(2, 7, 1).unfold(3, 7, 1).flatten(-2) for image in (noisy, x))
+    mean_a, mean_b = a.mean(-1, keepdim=True), b.mean(-1, keepdim=True)
+    both = ((a - mean_a) * (b - mean_b)).sum(-1) / 48
+    mean_a, mean_b, c_1, c_2 = mean_a[..., 0], mean_b[..., 0], 0.02**2, 0.06**2
+    alike = (2 * mean_a * mean_b + c_1) / (mean_a.square() + mean_b.square() + c_1)
+    expected = (alike * (2 * both + c_2) / (a.var(-1) + b.var(-1) + c_2)).mean((1, 2, 3))
+    torch.testing.assert_close(ssim(noisy, x), expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("K", [2, 4, 12])

@@ -350,6 +350,8 @@ def test_masks_drawn_from_probabilities():
         levels = torch.stack([p > cut for cut in (0, 0.25, 0.6, 0.8)])
         whole = (masks[:100, None] == levels).flatten(3).all(3).any(1)
         assert whole.all() if way is random_threshold else not whole.any()
+        first, second = (masks[:, n].flatten(1).float().mean(1) for n in (0, 1))  # two images are drawn apart
+        assert abs(float(torch.corrcoef(torch.stack([first, second]))[0, 1])) < 4 / 4000**0.5
 
 
 # ---- networks of lung nodules ----------------------------------------------------------------------------------------

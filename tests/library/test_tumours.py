@@ -172,6 +172,7 @@ def test_findings_by_hand():
     assert found.tolist() == [[0, 1, 1, 1], [0, 0, 0, 0]]
     assert false.tolist() == [[0, 0, 1, 1], [0, 0, 0, 1]]
     assert detection.findings(score, truth, [0.75], smallest=1)[0].tolist() == [[2], [0]]
+    assert detection.findings(score, truth, np.array([0.9]))[0].tolist() == [[1], [0]], "at the threshold is an alarm"
     everything, _, none = detection.findings(score, truth, [-1.0])  # one piece: all found, nothing false but in image 1
     assert everything.tolist() == [[2], [0]] and none.tolist() == [[0], [1]]
 

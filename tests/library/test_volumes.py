@@ -106,6 +106,9 @@ def test_orientation_is_kept(tmp_path, codes):
         ((1000 * RAMP).astype(np.int64), np.int32),
         (RAMP.astype(np.float64), np.float32),
         (RAMP.astype(np.float16), np.float32),
+        *((np.full((2, 2, 2), least), kind) for least, kind in ((-(2**15), np.int16), (-(2**15) - 1, np.int32))),
+        *((np.full((2, 2, 2), 2**bits - 1), kind) for bits, kind in ((8, np.uint8), (15, np.int16), (31, np.int32))),
+        *((np.full((2, 2, 2), 2**bits), kind) for bits, kind in ((8, np.int16), (15, np.int32))),
     ],
 )
 def test_labels_stay_whole_numbers(tmp_path, array, stored):
