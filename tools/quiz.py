@@ -41,7 +41,7 @@ def form(item, number):
     return FORM.format(
         kind=kind, answer=answer, within=within(item) if kind == "number" else "", number=number,
         question=rich(item.q), inputs=inputs(item, kind, number), verdicts="".join(says), hints="".join(hints),
-        solution=answer if kind == "number" else ", ".join(answer), explanation=rich(item.explanation),
+        solution=f"{item.answer:.4g}" if kind == "number" else ", ".join(answer), explanation=rich(item.explanation),
     )  # fmt: skip
 
 

@@ -19,8 +19,10 @@ q1 = function(
     With $i = |A \cap B|$ and $s = |A| + |B|$, Dice is $2i/s$ and IoU is $i/(s - i)$. Write `dice_from_iou(iou)`.""",
     solution=dice_from_iou,
     tests=[
-        case("no overlap", (0.0,), "Without overlap both are 0."),
         case("equal", (1.0,), "Equal masks have Dice 1 and IoU 1."),
+        case(
+            "no overlap", (0.0,), "Without overlap both are 0: an IoU of 0 is allowed, so nothing may be divided by it."
+        ),
         case("half", (0.5,), "Take |A| = |B| = 3 and an intersection of 2: the IoU is 2/4. What is Dice?"),
         case("a quarter", (0.25,), "Dice is 0.4 at an IoU of 0.25. Right at three values is not right at all."),
         case("four fifths", (0.8,), "Dice is 8/9 at an IoU of 0.8. Right at some values is not right at all."),
@@ -37,6 +39,7 @@ q1 = function(
         mistake(lambda iou: 2 * iou / (1 + iou**2), "half", "the square in the denominator"),
         mistake(lambda iou: iou, "half", "the same"),
         mistake(lambda iou: 2 * iou / (2 - iou), "equal", "2 - iou"),
+        mistake(lambda iou: 2 / (1 + 1 / float(iou)), "no overlap", "divided by an IoU of 0"),
     ],
     also_right=[
         lambda iou: 1 / (0.5 + 0.5 / iou) if iou > 0 else 0,
@@ -56,7 +59,8 @@ q1 = function(
 q2 = number(
     r"""A lesion that 30 % of raters do not see (they draw nothing); the others all draw the same mask A.
     A model draws A every time. What is its squared generalised energy distance
-    $2\,\mathbb E\,d(s, r) - \mathbb E\,d(s, s') - \mathbb E\,d(r, r')$ with $d = 1 - \mathrm{IoU}$?""",
+    $2\,\mathbb E\,d(s, r) - \mathbb E\,d(s, s') - \mathbb E\,d(r, r')$ with $d = 1 - \mathrm{IoU}$?
+    Two empty masks count as equal.""",
     solution="2 * 0.3 - 0 - 2 * 0.3 * 0.7",
     mistakes=[
         (0.3, "That is E d(s, r) alone."),
@@ -65,7 +69,9 @@ q2 = number(
             0.39,
             "Two raters differ if the first says nothing and the second A, or the other way round: twice 0.3 x 0.7.",
         ),
+        (0.18**0.5, "That is the root. The squared distance is asked for, as GED is written in section 2."),
         (0.42, "That is E d(r, r'), which is subtracted."),
+        (0.09, "Two raters who both draw nothing agree: the IoU of two empty masks counts as 1, their d is 0."),
         (0.6 - 0.58, "0.58 is how often two raters agree. d counts how often they differ."),
         (-0.12, "d of an empty mask and A is 1, since they share nothing; and E d(s, r) counts twice."),
     ],

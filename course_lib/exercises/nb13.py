@@ -224,7 +224,7 @@ q4 = choices(
         "b": "Part of the gap may be the sampler: the two models were walked in different ways.",
         "c": "Part of the gap may be the longer training of a larger network.",
         "d": "The two FIDs can be compared, since the data set is the same.",
-        "e": "The DDPM network with another sampler, at 10 evaluations, costs no training and is missing.",
+        "e": "The DDPM with another sampler, at 10 evaluations, is missing; given its weights, that costs no training.",
         "f": "With 6.1 the flow model is near the real-vs-real floor.",
     },
     answers="bce",

@@ -294,7 +294,8 @@ q6 = function(
             "nineteen",
             (_mixed(19), 0.9),
             """Of 0.1, 0.2, ... 1.9, in no order, the rank is 0.9 * 20 = 18, and the bound the score that has it, 1.8.
-            (NumPy's quantile with method="higher" lies a rank too high here; "inverted_cdf" has it.)""",
+            Is it sorted? Python counts from 0, so rank 18 has the index 17. (NumPy's quantile at 18/19 with
+            method="higher" lies a rank too high; "inverted_cdf" has it.)""",
         ),
         case(
             "rounded up",
@@ -405,8 +406,8 @@ q7 = function(
 
 q8 = choices(
     """An abstract: "Our diffusion model reconstructs at R = 8 with 2 dB more PSNR than TV (p < 0.001, 200 patients).
-    FID is at the real-vs-real floor, so no anatomy is missing and no patient is reproduced. Its 90 % intervals cover 90
-    % on the test set." Which sentences follow from what it reports? Give all letters that are true.""",
+    FID is at the real-vs-real floor, so no anatomy is missing and no patient is reproduced. Its 90 % intervals cover
+    90 % of the test set's pixels." Which sentences follow from what it reports? Give all letters that are true.""",
     {
         "a": "On patients like these it has the higher PSNR, on average.",
         "b": "A finding in 1 % of the patients is reconstructed as well as the rest.",

@@ -245,6 +245,8 @@ q9 = number(
     mistakes=[
         (1, "No single mask equals both. The raters set the ceiling."),
         (0.6, "Those who drew the small one agree in part: 2 * 50 / (50 + 100) with the large mask."),
+        (2 / 3, "That is the Dice of the two masks with each other. Weigh it, and the Dice of 1, with the raters."),
+        (0.7, "That is the small mask by IoU, 0.4 * 1 + 0.6 * 1/2. Take Dice, and the other mask."),
         (
             0.8,
             """That is the small mask, 0.4 * 1 + 0.6 * 2/3; or the large one by IoU, or with the raters' shares swapped.

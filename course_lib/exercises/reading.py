@@ -64,7 +64,7 @@ _MOST = 100_000  # entries of a list or range that are looked at
 
 def _number_in(text):
     """ "0.8", "0,8", "80 %", "4/5", "= 0.8" -> float; a Refusal says how to write it."""
-    plain = text.strip().lstrip("=≈~ ").replace("−", "-")
+    plain = re.sub(r"^\s*[^\W\d]\w*\s*(?==)", "", text).strip().lstrip("=≈~ ").replace("−", "-")  # "K = 11"
     if re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+", plain):
         raise Refusal(
             "type", f'"{plain}" can be read in two ways: write no comma between thousands, and a decimal point.'
@@ -293,7 +293,8 @@ def _comparable(given, wanted):
         raise Refusal("type", f"Expected numbers ({form}), got {type(given).__name__}.") from error
     if array.dtype.kind not in ("iufcb" if wanted.dtype.kind in "cb" else "iuf"):
         kind = "real numbers" if wanted.dtype.kind in "iuf" else f"numbers of type {wanted.dtype}"
-        raise Refusal("type", f"Expected {kind} ({form}), got {_kind(given, array)}.")
+        got = f"{_kind(given, array)}, shape {array.shape}" if array.ndim else _kind(given, array)
+        raise Refusal("type", f"Expected {kind} ({form}), got {got}.")
     if wanted.ndim == 0 and array.size == 1:
         array = array.reshape(())
     if array.shape != wanted.shape:
@@ -330,7 +331,9 @@ def _keys(given, options):
     """The letters in text, in an option's own words or in a list of both; none if anything else is in it."""
     if isinstance(given, np.ndarray):
         given = given.tolist()
-    if isinstance(given, (list, tuple, set, frozenset, dict)):
+    if isinstance(given, dict):  # {"a": True, "b": False}
+        given = [key for key, chosen in given.items() if chosen]
+    if isinstance(given, (list, tuple, set, frozenset)):
         parts = [_keys(part, options) if isinstance(part, str) else frozenset() for part in given]
         return frozenset().union(*parts) if parts and all(parts) else frozenset()
     if not isinstance(given, str):

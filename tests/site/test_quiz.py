@@ -56,7 +56,7 @@ def test_verdicts_are_those_of_the_library(page, number):
     assert page.locator(".course-quiz").nth(number).locator(".course-reveal").evaluate("reveal => reveal.open")
 
 
-@pytest.mark.parametrize("text", ["0,1", "10 %", "1/10", ".1", " 0.1 "])
+@pytest.mark.parametrize("text", ["0,1", "10 %", "1/10", ".1", " 0.1 ", "= 0.1"])
 def test_a_number_may_be_written_in_several_ways(page, text):
     (number,) = [k for k, item in enumerate(ITEMS) if not item.options and abs(item.answer - 0.1) < 1e-9]
     assert answered(page, number, text)[0] == "✓ Right."
@@ -66,6 +66,17 @@ def test_a_number_may_be_written_in_several_ways(page, text):
 def test_what_is_no_number_is_no_answer(page, text):
     (number,) = [k for k, item in enumerate(ITEMS) if not item.options and abs(item.answer - 0.1) < 1e-9]
     assert answered(page, number, text)[0] == "Not answered yet."
+
+
+@pytest.mark.parametrize("text", ["0.1 dB", "0,1 nats", "2,048"])
+def test_a_unit_and_a_comma_between_thousands_are_refused_with_the_reason(page, text):
+    (number,) = [k for k, item in enumerate(ITEMS) if not item.options and abs(item.answer - 0.1) < 1e-9]
+    assert answered(page, number, text)[0].startswith("Write the number alone")
+
+
+def test_a_blank_between_thousands_is_read(page):
+    (number,) = [k for k, item in enumerate(ITEMS) if not item.options and abs(item.answer - 2048) < 1]
+    assert answered(page, number, "2 048")[0] == "✓ Right."
 
 
 def test_a_number_far_from_every_slip_is_wrong(page):

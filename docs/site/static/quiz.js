@@ -3,20 +3,25 @@
   const forms = [...document.querySelectorAll('.course-quiz')];
   const said = form => [...form.querySelectorAll('[data-of]')];
 
-  // "0,8", "80 %" and "1/8" are numbers, too.
+  // "0,8", "80 %", "= 0.8" and "1/8" are numbers, too.
   const number = function (text) {
-    const plain = text.trim().replace(',', '.').replace('\u2212', '-');
-    const percent = /%$/.test(plain), parts = plain.replace(/\s*%$/, '').split('/');
-    if (!parts[0].trim() || parts.length > 2 || !parts.every(part => part.trim() && isFinite(part))) return null;
+    const plain = text.replace(/^[=\u2248~\s]+|\s+/g, '').replace(',', '.').replace('\u2212', '-');
+    const percent = /%$/.test(plain), parts = plain.replace(/%$/, '').split('/');
+    if (parts.length > 2 || !parts.every(part => part && isFinite(part))) return null;
     return parts.map(Number).reduce((a, b) => a / b) / (percent ? 100 : 1);
   };
+
+  // "30 dB" has a unit, and "2,048" may be two numbers.
+  const unclear = text => /^\s*[+-]?[1-9]\d{0,2}(,\d{3})+\s*$/.test(text)
+    || (number(text) === null && /^\W*\d.*[a-z]/i.test(text));
 
   // What is wrong with an answer: null for nothing, '' if there is no answer, else the place of what to say.
   const fault = function (form) {
     const right = form.dataset.answer, places = said(form).map(element => element.dataset.of);
     if (form.dataset.kind === 'number') {
-      const given = number(form.querySelector('input').value), share = Number(form.dataset.within);
+      const text = form.querySelector('input').value, given = number(text), share = Number(form.dataset.within);
       const near = value => Math.abs(given - value) <= share * Math.abs(value) + 1e-9;
+      if (unclear(text)) return 'unclear';
       if (given === null) return '';
       const slip = places.find(place => near(Number(place)));
       return slip || (near(Number(right)) ? null : 'none of these');
@@ -31,7 +36,8 @@
     event.preventDefault();
     const wrong = fault(form), verdict = form.querySelector('.course-verdict');
     said(form).forEach(element => { element.hidden = element.dataset.of !== wrong; });
-    verdict.textContent = wrong === '' ? 'Not answered yet.' : wrong === null ? '\u2713 Right.' : '\u2717 Not yet.';
+    verdict.textContent = wrong === '' ? 'Not answered yet.' : wrong === null ? '\u2713 Right.'
+      : wrong === 'unclear' ? 'Write the number alone: no unit, and no comma between thousands.' : '\u2717 Not yet.';
     if (wrong === null) {
       form.querySelector('.course-reveal').open = true;
       form.dataset.right = 'yes';
