@@ -6,7 +6,7 @@ step                   randomness   order  source
 =====================  ===========  =====  ====================================================
 ddpm_step              yes          1      Ho et al. (NeurIPS 2020), eq. 6 and 7, for any t > s
 ddim_step              eta          1      Song et al. (ICLR 2021), eq. 12
-euler_step             none         1      Karras et al. (NeurIPS 2022), Algorithm 1 without line 6
+euler_step             none         1      Karras et al. (NeurIPS 2022), Algorithm 1 without lines 6 to 8
 heun_step              none         2      Karras et al. (NeurIPS 2022), Algorithm 1
 dpmpp_2m_step          none         2      Lu et al. (2022), DPM-Solver++, Algorithm 2
 consistency_step       yes          -      Song et al. (ICML 2023), Algorithm 1; for few-step students

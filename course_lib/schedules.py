@@ -131,7 +131,7 @@ class ScaledLinear(VariancePreserving):
     """sqrt(beta(t)) linear, the schedule of latent diffusion (Rombach et al., CVPR 2022).
 
     The defaults are Stable Diffusion's betas, 0.00085 to 0.012, times T = 1000. The first latent diffusion models and
-    MONAI's generative tutorials have 0.0015 to 0.0195; MONAI's own default is 0.0001 to 0.02.
+    several of MONAI's tutorials have 0.0015 to 0.0195; MONAI's own default is 0.0001 to 0.02.
     """
 
     def __init__(self, beta_min=0.85, beta_max=12.0):

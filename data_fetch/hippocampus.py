@@ -4,6 +4,9 @@ Antonelli et al., Nature Communications 13, 2022; Vanderbilt University Medical 
 voxels of 1 mm; labels 0 background, 1 anterior, 2 posterior. Intensities are in arbitrary units that differ by four
 orders of magnitude between volumes (maximum 112 in one, 1.7 million in another), hence `Volume.scaled`.
 
+The study scanned 90 healthy adults and 105 with a psychotic disorder (Simpson et al., arXiv:1902.09063, 2019); which
+volumes are whose, the archive does not say.
+
 Volumes 2k-1 and 2k belong to one person. The archive does not say so, but of its 90 such pairs all agree in data type
 and position and nearly in brightness (median difference 3 %), while of the neighbours 2k and 2k+1 a quarter differ in
 type and the brightness by 30 %. So the split is by pair. The headers do not tell left from right: positions were reset.

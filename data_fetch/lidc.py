@@ -9,9 +9,10 @@ the nearest of them replaced by the one with the most outlined pixels.
 What these data are not:
 
 - The four masks of a slice are an **unordered set**: slots fill in order, and slot 2 is not one reader in two scans.
-- An empty mask means that a reader did not outline this nodule here. Four drew in a third of the nodules, three in a
-  fifth, two in a fifth, one in a third. A few outlines leave the crop: 101 of the 39,836 masks lose pixels, and 16
-  slices keep four empty masks.
+- An empty mask means that a reader did not outline this nodule here. Outlines were asked of nodules of 3 mm and more:
+  it may say *smaller*, *no nodule*, *not seen* or, at the ends of a nodule, *not on this slice*. Four drew in a third
+  of the nodules, three in a fifth, two in a fifth, one in a third. A few outlines leave the crop: 101 of the 39,836
+  masks lose pixels, and 16 slices keep four empty masks.
 - Each crop is stretched by its own minimum and maximum: grey levels are no Hounsfield units, and do not compare between
   crops. The size of a pixel is that of the scan, and not known.
 - Of the 875 persons of the public copy 100 are left out: who wants to judge a network on persons whom nothing in the

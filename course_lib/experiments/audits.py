@@ -80,7 +80,7 @@ def denoising_errors(denoiser, x_0, log_snr, noises=NOISES, seed=0):
     noises, which are the same for every image: (N,).
 
     The score of a loss-based membership inference: who was in the training tends to have the smaller error (Yeom et
-    al., *Privacy risk in machine learning*, arXiv:1709.01604; for diffusion models Duan et al., ICML 2023).
+    al., *Privacy risk in machine learning*, IEEE CSF 2018; for diffusion models Duan et al., ICML 2023).
     """
     t = denoiser.schedule.time(torch.tensor(log_snr))
     eps = torch.randn(noises, *x_0.shape[1:], generator=runtime.seeded(seed)).to(x_0.device)
