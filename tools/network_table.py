@@ -35,7 +35,7 @@ a random draw of made subjects. MedNIST has two, and both are quoted: other imag
 of the same scans as the reference, and unseen images, its test split (the last 5 % of each class by number; some scans
 lie on both sides of the cut, as notebook 08 shows), which score no better than the samples of `mednist`; at 32 x 32
 they score 1.91. Of the samples, chest X-rays and heads come out best, hands until one counts; chest CT is weakest,
-texture without anatomy.
+specks on grey without ribs and spine.
 """
 DISTANCE = "{images} samples at {network_evaluations} evaluations: Fréchet distance {frechet_distance:.3g}"
 OF_BRAINS = DISTANCE + ", floor {floor:.3g}"

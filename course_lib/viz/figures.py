@@ -507,6 +507,8 @@ def scatter(
         ax.scatter(*values.T, s=5, alpha=0.5, color=PALETTE[0], linewidths=0)
         ax.set(title=name, xlabel=xlabel, ylabel=ylabel, xlim=(low, high), ylim=(bottom, top), aspect="equal")
         ax.label_outer()
+        if not ax.get_subplotspec().is_last_row():
+            ax.tick_params(axis="x", length=0)  # the marks would run into the title below
     return fig
 
 

@@ -57,7 +57,7 @@ def three_planes(image, affine=None, labels=None, at=None, *, title, names=(), v
         ax.plot([cross[0]] * 2, [0, sides[up]], color=CROSS, linewidth=0.8, alpha=0.8)
         _letters(ax, extent, letters)
         ax.text(left + sides[across] / 2, sides[up] + 0.02 * tallest, f"{name}, {'xyz'[along]} = "
-                f"{millimetres[along]:.0f} mm", ha="center", va="bottom", fontsize=12)  # fmt: skip
+                f"{millimetres[along]:.1f} mm", ha="center", va="bottom", fontsize=12)  # fmt: skip
         left += sides[across] + gap
     _scale_bar(ax, sides[0], tallest)
     ax.set(xlim=(0, width), ylim=(-0.2 * tallest, 1.12 * tallest), aspect="equal")

@@ -98,6 +98,15 @@ def test_scatter_takes_limits_of_its_own_for_the_second_axis():
     )
 
 
+def test_scatter_has_no_tick_marks_between_its_rows():
+    """They would run into the titles of the row below, like accents on its letters."""
+    labels = {"xlabel": "x", "ylabel": "y", "title": "t"}
+    fig = figures.scatter({name: [[0, 0], [1, 1]] for name in "abcdef"}, columns=3, **labels)
+    figures.png_bytes(fig)
+    lengths = [ax.xaxis.get_major_ticks()[0].tick1line.get_markersize() for ax in fig.axes]
+    assert lengths[:3] == [0, 0, 0] and min(lengths[3:]) > 0
+
+
 def test_scatter_marks_the_ends_of_paths():
     labels = {"xlabel": "x", "ylabel": "y", "title": "t", "paths": {"a": [[[0, 0], [1, 1]], [[2, 0], [3, 1]]]}}
     marked = figures.scatter({"a": [[2, 0]]}, ends=True, **labels).axes[0].collections

@@ -57,7 +57,18 @@ def test_the_cross_goes_through_the_voxel():
     lines = fig.axes[0].get_lines()
     assert lines[1].get_xdata()[0] == pytest.approx(6 - 1.5)  # axial: x runs to the left
     assert lines[0].get_ydata()[0] == pytest.approx(2.5 * 2)
-    assert "x = 1 mm" in [t.get_text().split(", ")[-1] for t in fig.axes[0].texts]
+    assert "x = 1.0 mm" in [t.get_text().split(", ")[-1] for t in fig.axes[0].texts]
+
+
+def test_neighbouring_planes_bear_millimetres_of_their_own():
+    """With origins on half a millimetre, whole ones would name two planes alike."""
+    affine = np.diag([1.0, 1, 1, 1])
+    affine[:3, 3] = -15.5, -23.5, -15.5
+    headings = []
+    for k in range(16):
+        texts = planes.three_planes(np.zeros((4, 20, 4), np.float32), affine, at=(1, k, 1), title="one").axes[0].texts
+        headings += [text.get_text() for text in texts if text.get_text().startswith("coronal")]
+    assert headings[:2] == ["coronal, y = -23.5 mm", "coronal, y = -22.5 mm"] and len(set(headings)) == 16
 
 
 def test_labels_are_named_with_their_dash():
