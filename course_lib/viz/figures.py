@@ -358,10 +358,11 @@ def _covers(box, ax):
 
 
 def _plain_log_ticks(axis):
-    """On a logarithmic axis of under three decades: 1, 2, 5, 10, 20, ... in place of powers of ten that overlap."""
+    """On a logarithmic axis of under three decades: 1, 2, 5, 10, 20, ... in place of powers of ten that overlap; of
+    under a decade and a half 3 and 7 as well, so that there is a number near either end."""
     low, high = axis.get_view_interval()
     if axis.get_scale() == "log" and high < 1000 * low:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 30 * low else (1, 2, 3, 5, 7)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())
 
