@@ -23,7 +23,7 @@ from PIL import Image, features
 
 from course_lib.arguments import whole
 from course_lib.viz.arrays import all_shown, as_array, as_images
-from course_lib.viz.figures import figure_pixels
+from course_lib.viz.figures import figure_pixels, small_png
 from course_lib.viz.html import Page, data_uri, image_tag, inline, prose, rich, unique_id
 
 __all__ = ["Live", "live", "predict", "stepper", "tile"]
@@ -270,7 +270,9 @@ class Live:
         self.picture, self.status = W.HTML(), W.HTML()
         self.seconds = 0.0
         self._update()
-        self.still, self.drawn_at = self.frame, self._settings()
+        content, size = self.frame  # the still picture is stored: it may take its time to become small
+        self.still = small_png(np.asarray(Image.open(io.BytesIO(content)))), size
+        self.drawn_at = self._settings()
         follow = self.seconds < 0.2 if continuous is None else continuous
         for control in self.controls.values():
             if hasattr(control, "continuous_update"):

@@ -167,6 +167,18 @@ def test_the_still_picture_is_stored_with_its_title_and_the_settings_that_it_was
     assert bundle["text/plain"] == f"[live figure: {said}]"
 
 
+def test_the_still_picture_takes_less_than_the_live_one_and_keeps_every_pixel_of_a_grey_array():
+    ramp = np.linspace(-1, 1, 4096).reshape(64, 64)
+    x = np.linspace(0, 6, 200)
+    waves = {"sine": np.sin(x), "cosine": np.cos(x)}
+    for frame in (lambda t: ramp, lambda t: figures.curves(x, waves, xlabel="x", ylabel="y", title="Waves")):
+        live = widgets.live(frame, {"t": (0.0, 1.0)}, alt="A ramp of grey, or two waves.", scale=3)
+        (drawn, size), (still, still_size) = live.frame, live.still
+        assert len(still) < len(drawn) and still_size == size
+    grey = widgets.live(lambda t: ramp, {"t": (0.0, 1.0)}, alt="A ramp of grey.").still[0]
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(grey))), widgets.pixels(ramp))
+
+
 def test_controls_follow_the_hand_only_when_the_function_keeps_up():
     assert make_live().controls["t"].continuous_update
     slow = widgets.live(draw, {"t": (0, 3)}, alt="A grey square.", continuous=False, start={"t": 2})
