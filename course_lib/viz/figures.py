@@ -25,7 +25,7 @@ from course_lib.viz.html import Page, image_tag, prose
 __all__ = [
     "PALETTE", "bars", "check_labelled", "close_ups", "curves", "figure_pixels", "histogram", "house_style",
     "image_and_points", "image_grid", "image_rows", "lesion_rows", "loss_curve", "magnified", "picture", "picture_axes",
-    "png_bytes", "scatter", "show",
+    "png_bytes", "scatter", "show", "small_png",
 ]  # fmt: skip
 
 #: Okabe-Ito without its yellow, which vanishes on white.
@@ -358,10 +358,11 @@ def _covers(box, ax):
 
 
 def _plain_log_ticks(axis):
-    """On a logarithmic axis of under three decades: 1, 2, 5, 10, 20, ... in place of powers of ten that overlap."""
+    """On a logarithmic axis of under three decades: 1, 2, 5, 10, 20, ... in place of powers of ten that overlap; of
+    under a decade and a half 3 and 7 as well, so that there is a number near either end."""
     low, high = axis.get_view_interval()
     if axis.get_scale() == "log" and high < 1000 * low:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 30 * low else (1, 2, 3, 5, 7)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())
 
@@ -604,13 +605,18 @@ def figure_pixels(fig, *, dpi=DPI):
 
 
 def png_bytes(fig, *, dpi=DPI):
-    """Figure -> small PNG, cut to what is drawn: grey figures as 8-bit grey (lossless), others on 256 colours."""
+    """Figure -> PNG as of :func:`small_png`, cut to what is drawn."""
     buffer = io.BytesIO()
     with rc_context(STYLE):
         fig.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.06)  # titles may pass the sheet
-    pixels = np.asarray(Image.open(buffer).convert("RGB"))
-    grey = (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all()
-    image = Image.fromarray(pixels[..., 0]) if grey else _with_palette(Image.fromarray(pixels))
+    return small_png(np.asarray(Image.open(buffer).convert("RGB")))
+
+
+def small_png(pixels):
+    """Pixels (H, W) or (H, W, 3), uint8 -> small PNG: grey ones as 8-bit grey (lossless), others on 256 colours."""
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]
+    image = Image.fromarray(pixels) if pixels.ndim == 2 else _with_palette(Image.fromarray(pixels))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

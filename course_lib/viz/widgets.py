@@ -23,7 +23,7 @@ from PIL import Image, features
 
 from course_lib.arguments import whole
 from course_lib.viz.arrays import all_shown, as_array, as_images
-from course_lib.viz.figures import figure_pixels
+from course_lib.viz.figures import figure_pixels, small_png
 from course_lib.viz.html import Page, data_uri, image_tag, inline, prose, rich, unique_id
 
 __all__ = ["Live", "live", "predict", "stepper", "tile"]
@@ -184,7 +184,7 @@ def stepper(
     picture = image_tag(*contents[start], still_alt, width * scale, height * scale, "course-frame")
     markup = f"""<div class="course-widget" id="{root}" role="group" aria-label="{html.escape(title)}"
  style="max-width:{max(width * scale, 380)}px;font-size:15px">
-<div class="course-title" style="font-weight:bold;margin:4px 0">{html.escape(title)}</div>
+{_heading(title)}
 {picture}
 <div class="course-controls" {HIDDEN} style="margin:6px 0">
 <input type="range" class="course-stepper" min="0" max="{len(frames) - 1}" step="1" value="{start}"
@@ -204,6 +204,10 @@ def stepper(
         f"[slider: {title}. {alt} {len(frames)} frames, from {labels[0]} to {labels[-1]}; shown here: {labels[start]}]"
     )
     return Page(markup, text)
+
+
+def _heading(title):
+    return f'<div class="course-title" style="font-weight:bold;margin:4px 0">{html.escape(title)}</div>'
 
 
 def _script_json(value):
@@ -226,7 +230,7 @@ def _script(name, values):
 
 def live(fn, controls, *, alt, title="", start=None, scale=2, continuous=None):
     """Controls over a function that the kernel computes: `fn(**values)` -> Figure, or array as `pixels` takes it.
-    Returns a `Live`, whose picture where no kernel runs is the first one.
+    Returns a `Live`, whose picture where no kernel runs is the first one, with the settings that it was drawn at.
 
     `controls` {name: (low, high) or (low, high, step), list of choices, dict {text: value}, bool, or an ipywidget}.
     A slider goes from low to high, both included, in whole steps. `start` {name: value} sets first values. `continuous`
@@ -260,13 +264,15 @@ class Live:
             raise ValueError("live needs an alt text: say what the picture shows and what the controls change in it")
         if unknown := sorted(set(start) - set(controls)):
             raise ValueError(f"start: {', '.join(unknown)} is no control; there are: {', '.join(controls)}")
-        self.fn, self.alt, self.scale = fn, prose(alt), scale
+        self.fn, self.alt, self.title, self.scale = fn, prose(alt), title, scale
         self.controls = {name: _control(name, kind, start.get(name)) for name, kind in controls.items()}
         # HTML and not W.Image: that one has no alt text and, given a tooltip instead, breaks in the browser.
         self.picture, self.status = W.HTML(), W.HTML()
         self.seconds = 0.0
         self._update()
-        self.still = self.frame
+        content, size = self.frame  # the still picture is stored: it may take its time to become small
+        self.still = small_png(np.asarray(Image.open(io.BytesIO(content)))), size
+        self.drawn_at = self._settings()
         follow = self.seconds < 0.2 if continuous is None else continuous
         for control in self.controls.values():
             if hasattr(control, "continuous_update"):
@@ -293,6 +299,11 @@ class Live:
                 self._png(results[name, value])
         return results
 
+    def _settings(self):
+        """The controls as they stand, in words; of a choice what its menu shows."""
+        shown = {name: getattr(control, "label", self.values[name]) for name, control in self.controls.items()}
+        return "; ".join(f"{name}: {value}" for name, value in shown.items())
+
     def _update(self, change=None):
         self.status.value = _BUSY
         begin = time.perf_counter()
@@ -318,15 +329,20 @@ class Live:
         return image_tag(content, "image/png", self.alt, *size, css_class)
 
     def bundle(self):
-        """The MIME bundle: live view, still picture with its alt text, words; each front end takes the first it can."""
+        """The MIME bundle: live view, still picture with its alt text, words; each front end takes the first it can.
+
+        Picture and words say the title and at which settings the still picture was drawn, which the view shows."""
         view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
         still = self._tag(self.still, "course-frame")
-        words = "Run the cell in Jupyter to move the controls: a kernel computes each picture."
+        heading = _heading(self.title) if self.title else ""
+        words = f"""Shown here: {html.escape(self.drawn_at)}. Run the cell in Jupyter to move the controls: a kernel
+computes each picture."""
         note = f'<div class="course-still" style="margin:6px 0">{words}</div>'
+        named = f"{self.title}. " if self.title else ""
         return {
             "application/vnd.jupyter.widget-view+json": view,
-            "text/html": f'<div class="course-widget">{still}{note}</div>',
-            "text/plain": f"[live figure: {self.alt}]",
+            "text/html": f'<div class="course-widget">{heading}{still}{note}</div>',
+            "text/plain": f"[live figure: {named}{self.alt.rstrip('.')}. Shown here: {self.drawn_at}]",
         }
 
     def _ipython_display_(self):

@@ -1,5 +1,6 @@
 """Widgets: the still twin says the same, pictures are light, errors surface; in a browser they move by hand and key."""
 
+import html
 import io
 import re
 
@@ -150,8 +151,32 @@ def test_the_bundle_holds_view_still_picture_and_words():
     live = widgets.live(draw, {"t": (0.0, 1.0)}, alt="A grey square.")
     bundle = live.bundle()
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == live.box.model_id
-    assert 'alt="A grey square."' in bundle["text/html"]
-    assert bundle["text/plain"] == "[live figure: A grey square.]"
+    assert 'alt="A grey square."' in bundle["text/html"] and "course-title" not in bundle["text/html"]
+    assert bundle["text/plain"] == "[live figure: A grey square. Shown here: t: 0.0]"
+
+
+def test_the_still_picture_is_stored_with_its_title_and_the_settings_that_it_was_drawn_at():
+    controls = {"t": (0.0, 1.0, 0.1), "solver": {"2M & 3": "DDIM"}, "flip": False}
+    live = widgets.live(draw, controls, start={"t": 0.3}, title="Grey < white", alt="A grey square.")
+    live.controls["t"].value = 1.0  # the still picture stays the first one, and so do its settings
+    bundle = live.bundle()
+    title, still = re.findall(r'<div class="course-(?:title|still)"[^>]*>([^<]*)</div>', bundle["text/html"])
+    assert html.unescape(title) == "Grey < white"
+    assert html.unescape(still).startswith("Shown here: t: 0.3; solver: 2M & 3; flip: False. Run the cell in Jupyter")
+    said = "Grey < white. A grey square. Shown here: t: 0.3; solver: 2M & 3; flip: False"
+    assert bundle["text/plain"] == f"[live figure: {said}]"
+
+
+def test_the_still_picture_takes_less_than_the_live_one_and_keeps_every_pixel_of_a_grey_array():
+    ramp = np.linspace(-1, 1, 4096).reshape(64, 64)
+    x = np.linspace(0, 6, 200)
+    waves = {"sine": np.sin(x), "cosine": np.cos(x)}
+    for frame in (lambda t: ramp, lambda t: figures.curves(x, waves, xlabel="x", ylabel="y", title="Waves")):
+        live = widgets.live(frame, {"t": (0.0, 1.0)}, alt="A ramp of grey, or two waves.", scale=3)
+        (drawn, size), (still, still_size) = live.frame, live.still
+        assert len(still) < len(drawn) and still_size == size
+    grey = widgets.live(lambda t: ramp, {"t": (0.0, 1.0)}, alt="A ramp of grey.").still[0]
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(grey))), widgets.pixels(ramp))
 
 
 def test_controls_follow_the_hand_only_when_the_function_keeps_up():
