@@ -164,6 +164,62 @@ def test_mass_displaces_tissue_but_keeps_the_outline():
     assert min(outline) > 0.985
 
 
+def test_mass_pushes_tissue_away_from_its_centre():
+    """What is seen beside a mass comes from nearer to its centre, along the line from there."""
+    for number in SUBJECTS:
+        anatomy, spot = brain._anatomy(number), brain._lesion(number, "mass")
+        grid = [middle + 0.6 * spot.radius * np.linspace(-1, 1, 9) for middle in spot.centre[:2]] + [spot.centre[2:]]
+        without, with_mass = (
+            brain._to_template(anatomy, grid, anatomy.ventricles, mass) for mass in (None, (spot, 1.0))
+        )
+        offset = np.stack(np.meshgrid(*grid, indexing="ij")) - spot.centre[:, None, None, None]
+        outward = np.einsum("ij,jxyz->ixyz", anatomy.matrix, offset)
+        assert ((with_mass - without) * outward).sum(0).mean() < -1  # mm^2
+
+
+def test_splines_are_those_of_scipy_and_sum_to_one():
+    from scipy.interpolate import BSpline
+
+    offsets = np.linspace(-96, 96, 50)[1:-1]
+    basis = brain._basis(offsets, 9)
+    np.testing.assert_allclose(basis.sum(1), 1, atol=1e-12)
+    element = BSpline.basis_element(np.arange(-2, 3), extrapolate=False)
+    place = (offsets / 192 + 0.5) * 6
+    expected = np.nan_to_num(element(place[:, None] - (np.arange(9) - 1)))
+    np.testing.assert_allclose(basis, expected, atol=1e-12)
+
+
+def test_parts_of_a_voxel_lie_evenly_around_its_centre():
+    """Three parts of 1 mm in each voxel of 3 mm: their mean is the centre, and the next voxel goes on in step."""
+    fine = brain._refine(np.array([10.0, 13.0, 16.0]), 3)
+    np.testing.assert_allclose(fine, np.arange(9.0, 18.0))
+    np.testing.assert_allclose(brain._refine(np.array([16.0, 13.0, 10.0]), 3), np.arange(17.0, 8.0, -1))
+
+
+def test_noise_is_that_of_a_magnitude():
+    """|A b + n_1 + i n_2|, of the scanner's own bias b and noise, in the scale of its contrast."""
+    axes = [brain._axis(32, 0), brain._axis(32, 1), np.array([10.0])]
+    scanner = brain._Scanner(5, "T1", axes)
+    tissue = np.zeros((3, 32, 32, 1))
+    tissue[2] = 1
+    for level in (0.0, 0.3):
+        expected = np.abs(level * scanner.bias + scanner.noise[0] + 1j * scanner.noise[1])
+        found = scanner.acquire(np.full((32, 32, 1), level), tissue)
+        np.testing.assert_allclose((found + 1) / 2 * brain._FULL_SCALE["T1"], expected, atol=1e-6)
+
+
+def test_a_lesion_has_a_soft_edge():
+    """Pixels of which a lesion has a fiftieth to an eighth are brighter by about that much."""
+    gain = []
+    for number in SUBJECTS:
+        case, spot = brain.slice_2d(number, 128, lesion="hyper"), brain._lesion(number, "hyper")
+        axes = [brain._axis(128, 0)[::-1], brain._axis(128, 1)[::-1], np.array([brain._anatomy(number).level])]
+        cover = brain._fine_mean(spot.cover, axes, 128)[:, :, 0].T
+        edge = (cover > 0.02) & (cover < 0.125) & (case.labels == 3)
+        gain += list((case.image != case.healthy)[edge])
+    assert len(gain) > 20 and np.mean(gain) > 0.95
+
+
 @pytest.mark.parametrize("family", brain.FAMILIES)
 def test_a_lesion_may_be_stronger_than_those_that_networks_learn(family):
     change = {

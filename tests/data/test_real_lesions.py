@@ -64,6 +64,8 @@ def test_the_way_to_the_template_is_near_what_brains_say():
     place = ms_lesions.TO_TEMPLATE @ ends
     found = [place[0, 0], place[0, 1], place[1, 2], place[1, 3], place[2, 4]]
     np.testing.assert_allclose(found, [-69, 69, -103, 69, 77], atol=4)
+    found = ms_lesions.TO_TEMPLATE @ [0, -17, 13, 1]  # stretched about a point, which is moved by 3 mm down
+    np.testing.assert_allclose(found, [0, -17, 10, 1], atol=1e-9)
 
 
 def test_ventricles_that_move_take_the_lesions_along(persons):

@@ -58,6 +58,10 @@ def test_walk_begins_at_the_noise_of_the_picture():
     times = denoising.walk_times(Cosine(), 0.4, 10)
     assert len(times) == 11 and times[-1] == 0 and (times.diff() < 0).all()
     assert float(times[0]) == pytest.approx(float(denoising.noise_time(Cosine(), 0.4)), abs=1e-12)
+    for sigma_y, last in ((0.4, 8.0), (0.01, 1 - 2 * math.log(0.01))):  # of little noise it ends one beyond its start
+        walked = Cosine().log_snr(denoising.walk_times(Cosine(), sigma_y, 10)[:-1])
+        even = torch.linspace(-2 * math.log(sigma_y), last, 10, dtype=torch.float64)
+        torch.testing.assert_close(walked, even, rtol=0, atol=1e-9)
 
 
 # ---- magnitude images ------------------------------------------------------------------------------------------------
@@ -120,6 +124,15 @@ def test_mirror_image_finds_its_own_middle():
     assert classical.mirrored(mask, like=x).nonzero()[:, 3].tolist() == [16, 24]
 
 
+def test_mirror_image_is_moved_by_the_reach_either_way_and_no_further():
+    """Of 32 columns, those from a to b lie on a to b again when moved by a + b - 31."""
+    for first, last in ((8, 17), (14, 23), (10, 15), (17, 20)):  # by -6, 6, -6 and 6
+        x = torch.zeros(1, 1, 4, 32)
+        x[..., first : last + 1] = 1
+        assert torch.equal(classical.mirrored(x, reach=6), x)
+        assert not torch.equal(classical.mirrored(x, reach=5), x)
+
+
 def test_biharmonic_continues_a_straight_slope():
     x = torch.linspace(-1, 1, 20).expand(1, 1, 20, 20).clone()
     hole = torch.zeros(1, 1, 20, 20, dtype=torch.bool)
@@ -157,6 +170,15 @@ def test_grown_map_has_the_area_asked_and_grows_from_the_wall():
     assert (row.square() + column.square()).sqrt().max() < 10.5  # a disc of 263 pixels has a radius of 9.2
 
 
+def test_grown_map_stays_in_the_brain():
+    """A slab of a brain, 30 columns wide: what would grow beyond it grows along it, to the number of pixels asked."""
+    labels = torch.zeros(1, 96, 96, dtype=torch.long)
+    labels[:, :, 33:63] = 3
+    labels[disc(3) == 1] = 1
+    grown = counterfactual.grown(labels, torch.tensor([4.0 * 1000]))
+    assert int((grown == 1).sum()) == 1000 and not (grown[labels == 0] > 0).any()
+
+
 def test_push_moves_the_wall_by_what_is_asked_and_fades():
     field = counterfactual.push(disc(), by=4.0, reach=10.0)
     assert field.shape == (1, 96, 96, 2)
@@ -182,6 +204,22 @@ def test_amount_of_push_gives_the_area():
     field = counterfactual.push(labels, by, 8.0)
     found = counterfactual.area(counterfactual.moved(labels[:, None], field, "nearest")[:, 0].long())
     torch.testing.assert_close(found, asked, rtol=0.08, atol=0)
+
+
+def test_amount_of_push_gives_the_area_on_the_fine_map():
+    """Asked for the area after a known push: within 2.5 mm^2, of which a disc's area jumps by up to 2, and eight
+    halvings of 8 mm leave the rest."""
+    labels = disc()
+
+    def area_after(by):
+        region = counterfactual.ventricles(labels)[:, None].float()
+        soft = counterfactual.moved(region, counterfactual.push(labels, by, 8.0))
+        fine = torch.nn.functional.interpolate(soft, scale_factor=4, mode="bilinear") > 0.5
+        return fine.flatten(1).sum(1) / 16 * 4
+
+    for by in (0.7, 1.3, 2.4, 3.3, 4.2, 5.2, 6.1):
+        asked = area_after(by)
+        torch.testing.assert_close(area_after(counterfactual.amount(labels, asked, reach=8.0)), asked, rtol=0, atol=2.5)
 
 
 def test_paint_changes_new_fluid_alone():

@@ -53,6 +53,11 @@ def test_packing_what_was_unpacked_changes_nothing():
     torch.testing.assert_close(unpacked(packed(once))["w"], once["w"], rtol=1e-6, atol=0)
 
 
+def test_a_weight_of_the_least_size_is_packed():
+    assert packed({"w": weight(64, LEAST // 64)}).keys() == {"w", "w.scale"}
+    assert packed({"w": weight(1, LEAST - 1)}).keys() == {"w"}
+
+
 def test_half_the_bytes_of_float16():
     tensors = packed({"w": weight(160, 160, 3, 3)})
     assert sum(value.nbytes for value in tensors.values()) < 0.51 * 2 * 160 * 160 * 9

@@ -132,6 +132,15 @@ def test_interval_of_an_auroc_is_as_wide_as_the_closed_form_says(shift):
     assert low < area < high
 
 
+def test_interval_of_an_auroc_does_not_know_the_order_of_the_cases():
+    """As many of either kind, both sorted: were case k of one kind drawn as often as case k of the other, what they add
+    would cancel, and the interval have almost no width."""
+    generator = torch.Generator().manual_seed(2)
+    kinds = (torch.randn(2, 150, generator=generator) + torch.tensor([[0.5], [0.0]])).sort(1).values
+    area, low, high = bootstrap_auroc(*kinds)
+    assert (high - low) / (2 * 1.96) == pytest.approx(hanley_mcneil(area, 150, 150), rel=0.15)
+
+
 def test_an_auroc_of_ties_and_of_kinds_that_never_mix():
     assert bootstrap_auroc([1.0, 1.0], [1.0, 1.0, 1.0]) == pytest.approx((0.5, 0.5, 0.5), abs=1e-6)
     assert bootstrap_auroc([2.0, 3.0], [0.0, 1.0]) == pytest.approx((1, 1, 1), abs=1e-6)
@@ -161,6 +170,7 @@ def test_conformal_bound_is_the_least_that_keeps_the_promise(n, tenths):
     [
         *((9, 0.9, 9), (8, 0.9, None), (19, 0.9, 18), (29, 0.9, 27), (1, 0.5, 1), (1, 0.51, None)),
         *((99, 0.99, 99), (98, 0.99, None), (5, 1e-6, 1), (1000, 1 - 1e-9, None)),
+        *((99, 0.55, 55), (99, 0.07, 7)),  # 100 * 0.55 is 55.00000000000001 in floating point
     ],
 )
 def test_conformal_bound_at_the_ends_of_its_range(n, level, rank):

@@ -54,6 +54,8 @@ def test_the_network_is_asked_at_the_index_and_in_its_own_time(schedulers):
     for i in (1, 5, T):
         denoiser(noise(3, 1, 4, 4), i / T)
         torch.testing.assert_close(asked[-1], torch.full((3,), i - 1.0), rtol=0, atol=1e-5)
+    denoiser(noise(1, 1, 4, 4), 0.25 / T)  # before the first index, which no training shows, it stays the first
+    assert asked[-1].tolist() == [0]
     denoiser(noise(2, 1, 4, 4), torch.tensor([1.0, 0.5]))
     torch.testing.assert_close(asked[-1], torch.tensor([T - 1.0, T / 2 - 1]), rtol=0, atol=1e-5)
 

@@ -108,6 +108,8 @@ def test_the_shapes_are_where_they_are_said_to_be():
     hole = rectangle(20, 7, 11, 5, 3) == 0
     assert hole.sum() == 15
     assert hole[5:10, 10:13].all()
+    even = rectangle(20, 7, 11, 6, 4) == 0  # one less
+    assert even.sum() == 15 and even[5:10, 10:13].all()
     disc = ellipse(100, 50, 40, 40, 20) == 0
     assert abs(int(disc.sum()) / (np.pi * 20 * 10) - 1) < 0.02
     rows, columns = disc.nonzero().T

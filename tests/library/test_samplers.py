@@ -79,6 +79,24 @@ def test_mixture_density_integrates_to_one():
     assert abs(float(total) - 1) < 1e-9
 
 
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_mixture_of_unequal_spreads_in_any_dimension_is_torchs_and_obeys_tweedie(d):
+    """log p_t against torch.distributions, to 1e-10; D = (x_t + sigma^2 grad log p_t) / alpha, to 1e-9."""
+    schedule, generator = schedules.Cosine(), torch.Generator().manual_seed(d)
+    weights, std = torch.tensor([0.2, 0.5, 0.3], dtype=DOUBLE), torch.tensor([0.1, 0.6, 1.5], dtype=DOUBLE)
+    means, x_t = (torch.randn(n, d, dtype=DOUBLE, generator=generator) for n in (3, 9))
+    denoiser = MixtureDenoiser(weights, means, std, schedule)
+    alpha, sigma = schedule.alpha(0.4), schedule.sigma(0.4)
+    spread = (alpha**2 * std**2 + sigma**2).sqrt()[:, None].expand(3, d)
+    parts = torch.distributions.Independent(torch.distributions.Normal(alpha * means, spread), 1)
+    theirs = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(weights), parts)
+    x_t.requires_grad_()
+    expected = theirs.log_prob(x_t)
+    torch.testing.assert_close(denoiser.log_density(x_t, 0.4), expected, rtol=0, atol=1e-10)
+    (score,) = torch.autograd.grad(expected.sum(), x_t)
+    torch.testing.assert_close(denoiser(x_t, 0.4), (x_t + sigma**2 * score) / alpha, rtol=0, atol=1e-9)
+
+
 def test_mixture_of_one_is_the_gaussian():
     schedule = schedules.Cosine()
     mean = torch.tensor([[0.4, -0.3]], dtype=DOUBLE)

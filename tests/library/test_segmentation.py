@@ -274,6 +274,9 @@ def test_labels_of_probabilities():
     assert labels_at(p, 0.6).tolist() == [[[0, 2, 0]]]
     channels = torch.tensor([[1.0, -1.0], [-1.0, -1.0]]).reshape(1, 2, 1, 2)  # anterior, then background
     assert from_channels(channels).tolist() == [[[[0, 1]], [[1, 0]], [[0, 0]]]]
+    unsure = torch.tensor([[-0.5, 0.2], [0.2, 0.4]]).reshape(1, 2, 1, 2)  # 0.25 and 0.6; 0.6 and 0.7, more than 1
+    expected = torch.tensor([[0.15, 0.0], [0.25, 0.6], [0.6, 0.7]]).reshape(1, 3, 1, 2)
+    torch.testing.assert_close(from_channels(unsure), expected)
 
 
 def test_dice_of_volumes_is_that_of_all_their_slices_together():
@@ -305,6 +308,8 @@ def test_fewer_cases_or_draws_are_the_beginning_of_more():
     many = draw_masks(Still(), y, 3, nfe=3)
     assert many.shape == (3, 4, 1, 64, 64)
     torch.testing.assert_close(draw_masks(Still(), y[:2], 2, nfe=3), many[:2, :2])
+    assert not torch.equal(many[0], many[1]), "sample k comes from the noise of seed + k"
+    torch.testing.assert_close(draw_masks(Still(), y, 2, nfe=3, seed=1), many[1:])
 
 
 def test_baselines_are_made_of_the_masks_in_the_record(tmp_path, monkeypatch):

@@ -178,6 +178,47 @@ def test_ema_forgets_its_start():
     assert ema_decay(0) == 0.1 and ema_decay(90) == pytest.approx(0.91) and ema_decay(10**6) == 0.998
 
 
+def test_each_step_draws_anew_and_the_average_follows_its_decay():
+    """Step k draws from (seed, k), and ema <- d ema + (1 - d) net with d = (1 + k) / (10 + k)."""
+    seeds = []
+
+    class Listening(DiffusionLoss):
+        def __call__(self, net, batch, generator):
+            seeds.append(generator.initial_seed())
+            return super().__call__(net, batch, generator)
+
+    torch.manual_seed(1)
+    net, batches = Tiny(), Batches(np.zeros((8, 4, 4), np.uint8), np.arange(8) % 2, batch_size=4)
+    expected = net.layers[0].weight.detach().clone()
+    for k, state in enumerate(train(net, batches, Listening(schedules.Cosine()), steps=5, peak_rate=1.0, seed=3)):
+        decay = (1 + k) / (10 + k)
+        expected = decay * expected + (1 - decay) * state.net.layers[0].weight.detach()
+        torch.testing.assert_close(state.ema.layers[0].weight, expected, rtol=0, atol=1e-6)
+    assert seeds == [step_generator(3, k).initial_seed() for k in range(5)] and len(set(seeds)) == 5
+
+
+@pytest.mark.parametrize(("factor", "length"), [(1e4, 1.0), (1e-4, None)])
+def test_a_gradient_longer_than_one_is_cut_to_one(factor, length):
+    """AdamW's first moment after one step is a tenth of the gradient that it was given."""
+
+    class Scaled(DiffusionLoss):
+        def __call__(self, net, batch, generator):
+            value, t = super().__call__(net, batch, generator)
+            return factor * value, t
+
+    torch.manual_seed(1)
+    net, batches = Tiny(), Batches(np.zeros((8, 4, 4), np.uint8), np.arange(8) % 2, batch_size=8)
+    loss = Scaled(schedules.Cosine())
+    if length is None:
+        loss(net, batches(0), step_generator(0, 0))[0].mean().backward()
+        length = float(torch.cat([weight.grad.flatten() for weight in net.parameters()]).norm())
+        net.zero_grad()
+        assert 0 < length < 1e-2
+    state = next(train(net, batches, loss, steps=1))
+    first = [moments["exp_avg"].flatten() for moments in state.optimizer.state_dict()["state"].values()]
+    assert float(torch.cat(first).norm()) == pytest.approx(0.1 * length, rel=1e-3)
+
+
 def test_damaged_checkpoint_is_named(tmp_path):
     path = tmp_path / "c.safetensors"
     write_tensors(path, {"a": torch.ones(3)})

@@ -133,6 +133,14 @@ def test_the_region_is_the_head_without_its_rim_and_holes_are_in_it():
         tumours.search_region(np.stack([image, 0 * image]))
 
 
+def test_a_head_cut_off_by_the_picture_ends_at_its_border():
+    """All of the picture is head: the pixels more than ``depth`` below the outermost ones' outer neighbours count."""
+    inside = tumours.search_region(np.full((1, 40, 30), 100, np.uint8), depth=6)[0]
+    expected = np.zeros((40, 30), bool)
+    expected[6:-6, 6:-6] = True  # the seventh pixel is 7 from the first outside
+    assert np.array_equal(inside, expected)
+
+
 def test_one_scale_of_grey_levels():
     """Whatever the level of a slice was, its median inside stands at a third; what is too bright is white."""
     images = np.stack([a_head(level=level)[0] for level in (30, 60, 120)])

@@ -202,6 +202,22 @@ def test_box_holds_the_whole_label():
     assert hippocampus_box(label) is None
 
 
+def test_box_has_the_label_in_its_middle_and_moves_with_the_shift_as_far_as_the_label_allows():
+    """Rooms of 22, 8 and 10 voxels, halved; a shift moves the label within the box, to its ends at most."""
+    label = np.zeros((60, 60, 60), np.uint8)
+    label[30:40, 10:50, 20:42] = 1
+    assert hippocampus_box(label).tolist() == [30 - 11, 10 - 4, 20 - 5]
+    assert hippocampus_box(label, (3, -2, 1)).tolist() == [30 - 14, 10 - 2, 20 - 6]
+    assert hippocampus_box(label, (50, -50, 5)).tolist() == [30 - 22, 10, 20 - 10]
+
+
+def test_middle_of_a_box_without_a_scan_is_at_zero():
+    """Voxel centres lie evenly to either side: their mean is the origin."""
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(hippocampus.HIPPOCAMPUS_SHAPE) - 1)
+    places = corners @ hippocampus.HIPPOCAMPUS_AFFINE[:3, :3].T + hippocampus.HIPPOCAMPUS_AFFINE[:3, 3]
+    np.testing.assert_allclose(places.mean(0), 0, atol=1e-12)
+
+
 def test_channels_and_back():
     label = np.zeros((30, 50, 30), np.uint8)
     label[8:16, 6:20, 8:20], label[8:16, 20:40, 8:20] = 1, 2
@@ -214,6 +230,8 @@ def test_channels_and_back():
     np.testing.assert_array_equal(found[0], cut_out(label, corner, hippocampus.HIPPOCAMPUS_SHAPE))
     assert hippocampus.label_volumes(found).tolist() == [[8 * 14 * 12, 8 * 20 * 12]]
     np.testing.assert_array_equal(x[0][:, 2, 2][-corner[0] :], image[:, 2 + corner[1], 2 + corner[2]][: 32 + corner[0]])
+    assert corner[0] == -4, "the box reaches beyond the volume: the image's edge is repeated, the label is background"
+    np.testing.assert_array_equal(x[:, :4], np.stack([np.repeat(x[0, 4:5], 4, 0), *-np.ones((2, 4, 48, 32))]))
 
 
 def test_where_both_labels_are_claimed_the_stronger_wins():
@@ -221,6 +239,7 @@ def test_where_both_labels_are_claimed_the_stronger_wins():
     x[0, 1, 0, 0] = torch.tensor([0.1, 0.9, -0.1])
     x[0, 2, 0, 0] = torch.tensor([0.3, 0.2, -0.2])
     assert hippocampus.labels_of(x)[0, 0, 0].tolist() == [2, 1, 0]
+    assert hippocampus.slice_labels(x[:, 1:, 0]).tolist() == [[[2, 1, 0]]]
 
 
 def test_largest_share_by_hand():
