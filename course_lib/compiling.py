@@ -38,7 +38,7 @@ class ChannelwiseGroupNorm(nn.Module):
 
 def with_channelwise_norms(net):
     """A copy of net that shares its weights and buffers, and has a :class:`ChannelwiseGroupNorm` for each
-    ``nn.GroupNorm``."""
+    ``nn.GroupNorm`` with weights."""
     shared = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
     twin = copy.deepcopy(net, shared)
     for module in list(twin.modules()):

@@ -15,7 +15,10 @@ HIPPOCAMPUS_AFFINE[:3, 3] = [-(side - 1) / 2 for side in HIPPOCAMPUS_SHAPE]
 
 
 def hippocampus_box(label, shift=(0, 0, 0)):
-    """First corner of a box of HIPPOCAMPUS_SHAPE around the label (X, Y, Z), int (3,); None if the label is larger."""
+    """First corner of a box of HIPPOCAMPUS_SHAPE around the label (X, Y, Z), int (3,); None if the label is larger.
+
+    shift : whole voxels by which the label moves in its box, as far as there is room. Raises ValueError for a label
+    without a voxel."""
     shaped("X, Y, Z", label=label)
     label = np.asarray(label)
     found = np.argwhere(label > 0)

@@ -69,7 +69,7 @@ def optimal_variance(schedule, t, s, data_variance):
 
     small + b^2 Var(x_0 | x_t),  Var(x_0 | x_t) = data_variance sigma_t^2 / (alpha_t^2 data_variance + sigma_t^2)
 
-    Bao et al., Analytic-DPM (ICLR 2022), theorem 1. Returns a scalar.
+    Bao et al., Analytic-DPM (ICLR 2022), theorem 1. Returns what has the shape of t and s.
     """
     _, b, small, _ = reverse_moments(schedule, t, s)
     var_t = schedule.sigma(t) ** 2
@@ -107,7 +107,7 @@ def _check_times(times, schedule):
 def elbo_terms(denoiser, x_0, times, variance="small", eps=None, generator=None):
     """The negative ELBO of x_0 in nats, term by term (Ho et al., NeurIPS 2020, eq. 5): -log p(x_0) <= sum of the terms.
 
-        prior  KL(q(x_1 | x_0) || N(0, I))                                      no parameters
+        prior  KL(q(x_t | x_0) || N(0, I))                                      at the first t; no parameters
         step   KL(q(x_s | x_t, x_0) || N(a x_t + b D(x_t, t), v I))             for each pair t > s > 0
         last   -log N(x_0; D(x_t, t), v I)                                      at s = 0
 

@@ -476,7 +476,7 @@ class MaskedLoss(_OfAnother):
 
 def random_views(x, y, generator, angle=15.0, size=0.15, move=3.0, grey=0.15):
     """Images x (B, C, H, W) in [-1, 1] and their labels y (B, H, W), or None, seen in another way: each pair turned by
-    up to ``angle`` degrees, made larger or smaller by up to the share ``size``, moved by up to ``move`` pixels along
+    up to ``angle`` degrees, magnified by 1 / (1 +- ``size``), moved by up to ``move`` pixels, of before that, along
     each axis; and the last channel of x alone, which is the image where the others are masks, with other greys.
 
     Greys g in [0, 1] become a g^gamma + b with a in 1 +- ``grey``, b in +- grey / 2 and log(gamma) in +- 2 grey, and

@@ -1,4 +1,5 @@
-"""MONAI's networks by name. MONAI is imported when a network is built, not before: it takes seconds."""
+"""The course's networks by name, most of them MONAI's. MONAI is imported when a network of it is built or called, not
+before: it takes seconds."""
 
 import math
 
@@ -84,8 +85,8 @@ class DiffusionUNet(nn.Module):
 
     Parameters
     ----------
-    channels : width of each level, multiples of 32 (the width of an attention head); the side of the image must divide
-        by patch * 2^(levels - 1).
+    channels : width of each level, multiples of norm_groups, and the last, which alone has attention, of 32 (the width
+        of a head); the side of the image must divide by patch * 2^(levels - 1).
     num_res_blocks : residual blocks a level.
     patch : side of the squares moved into channels; 1 leaves the image as it is.
     num_classes : classes that the network may be told of, without the "none" class, which it adds last; 0 for none.

@@ -503,9 +503,9 @@ def check_adjoint(operator, x, seed=0):
         x = torch.randn(tuple(x), dtype=torch.float64, generator=generator)
     z, rounding = random(x), 1000 * torch.finfo(x.dtype).eps
     Ax, Az = operator(x), operator(z)
-    bent = float((operator(2 * x - z) - (2 * Ax - Az)).abs().max() / torch.maximum(Ax.abs().max(), Az.abs().max()))
+    bent = float((operator(2 * x + z) - (2 * Ax + Az)).abs().max() / torch.maximum(Ax.abs().max(), Az.abs().max()))
     if not bent <= rounding:
-        raise ValueError(f"A is not linear: A(2 x - z) and 2 A(x) - A(z) differ by {bent:.1e} of the largest value")
+        raise ValueError(f"A is not linear: A(2 x + z) and 2 A(x) + A(z) differ by {bent:.1e} of the largest value")
     y = random(Ax)
     back = operator.adjoint(y)
     if back.shape != x.shape or back.is_complex() != x.is_complex():

@@ -13,7 +13,8 @@ flow   u = eps - x_0              (x_t - sigma u) / (alpha + sigma)
 =====  =========================  ===========================================
 
 alpha^2 + sigma^2 is 1 when the schedule preserves variance. Where alpha = 0, eps and score say nothing of x_0; where
-sigma = 0, x_0 says nothing of eps: functions that would divide by zero raise ValueError.
+sigma = 0, x_0 says nothing of eps: functions that would divide by zero raise ValueError. Where both are 0, as at t = 1
+of ``BrownianBridge``, only x0 says anything: v and flow give NaN there.
 Sources: v, Salimans & Ho (ICLR 2022); flow, Lipman et al. (ICLR 2023).
 """
 

@@ -260,9 +260,9 @@ def save(name, net, about, extra=None, folder=None, *, stored="float16"):
     those that ship. :func:`load` reads it back.
 
     about: what the card says, at least what it must (see above). extra: tensors kept as they are. stored: "float32",
-    the weights as they are, to the last digit; "float16", half the bytes, each rounded by at most 1/2048 of itself; or
-    "int8", a quarter, large weights in eight bits (:mod:`course_lib.eight_bits`) and the others in float16. Whichever,
-    the network that comes back computes in float32.
+    the weights as they are, to the last digit; "float16", half the bytes, each rounded by at most 1/2048 of itself (by
+    3e-8 where it is below 6e-5); or "int8", a quarter, large weights in eight bits (:mod:`course_lib.eight_bits`) and
+    the others in float16. Whichever, the network that comes back computes in float32.
 
     Raises ValueError, before anything is written, for a name that leaves the folder, for weights that are NaN, infinite
     or beyond float16 where that is asked for, and for a card that lacks what it must say or names what the library does

@@ -25,9 +25,9 @@ none. ``previous`` is None in the first step, and else the :class:`Previous` of 
 image, and the x_t that it started from. The generator, from which all noise is drawn, lives on the CPU. The schedule is
 ``schedule_of(denoiser)``. The loop checks what a step returns; a step that cannot be made raises ValueError.
 
-Of the steps here: where s has no noise, every one returns D. Random steps go down, from t to s < t. The others go up as
-well, which encodes an image in noise, from a t that has some. The order is that of the global error on a smooth
-problem.
+Of the steps here: where s has no noise, every one returns D, but unmask_step labels drawn from it. Random steps go
+down, from t to s < t, and so does meanflow_step. The others go up as well, which encodes an image in noise, from a t
+that has some. The order is that of the global error on a smooth problem.
 """
 
 from dataclasses import dataclass
@@ -111,7 +111,8 @@ def ddim_step(denoiser, x_t, t, s, previous=None, generator=None, eta=0.0):
     """DDIM: x_s = alpha_s D + sqrt(sigma_s^2 - sigma_eta^2) eps + sigma_eta z, with eps = (x_t - alpha_t D) / sigma_t.
 
     sigma_eta = eta * the standard deviation of :func:`ddpm_step` ("small"), so that eta = 0 is deterministic and eta
-    = 1 is DDPM. Raises ValueError for any other eta: above 1 it would exceed sigma_s.
+    = 1 is DDPM. Raises ValueError for eta outside [0, 1]: above 1 it adds more noise than the posterior has, and from
+    some eta on more than sigma_s.
     """
     schedule = schedule_of(denoiser)
     within(0, 1, eta=eta)

@@ -5,7 +5,8 @@ Training may be killed and called again: it goes on from its last checkpoint. It
 ``torchrun --nproc-per-node K -m course_lib.train NAME``, on K, each with a GPU of its own where there are some, and its
 share of each batch. ``--ship`` measures the result and writes weights and card, those of one's own into ``--folder``.
 ``--from OTHER`` starts from the weights of a shipped network of the same architecture. ``--compile`` runs the
-network under ``torch.compile``, which pays in trainings of an hour or more: those of the queue, so there it is on.
+network under ``torch.compile``, which pays in trainings of an hour or more: with ``--next`` it is on where a compiler
+works, and off elsewhere unless asked for.
 
 In place of a name, ``--next`` takes the next entry of the queue, ``course_lib/recipes/queue.py``, and with ``--ship``
 ships it if it meets its bar; ``--gpu-day MINUTES`` trains the whole queue on one large GPU within that time, or of it

@@ -15,19 +15,20 @@ from course_lib.recipes import RECIPES  # noqa: E402
 PAGE = ROOT / "docs" / "networks.md"
 HEAD = """# The networks that come with the course
 
-They are in `course_lib/weights`, in float16, so that a megabyte holds half a million weights. Each has a card (`.json`)
-that says how it was made and how good it is; this page is made of the cards by `python tools/network_table.py`. Images
-seen in training are counted with repetitions, and with those of the network that it started from; core-hours are those
-of the last training, where they were taken. **Not for clinical use.**
+They are in `course_lib/weights`, most with their large weights in eight bits, so that a megabyte holds nearly a million
+weights, the others in float16, half as many. Each has a card (`.json`) that says how it was made and how good it is;
+this page is made of the cards by `python tools/network_table.py`. Images seen in training are counted with repetitions,
+and with those of the network that it started from; core-hours are those of the last training, where they were taken.
+**Not for clinical use.**
 
 ```
 python -m course_lib.sample mednist --class Hand --n 16 --nfe 15 --seed 0 --out DIR   # PNGs and one NPZ
 python -m course_lib.train mednist --ship                                  # train it anew; resumes if killed
 ```
 
-On one core of a server CPU `mednist` was trained in about an hour and a half, `brain` in five hours, each of the four
-`trend_` networks in about seven. What every method of Parts 3 and 4 scored with the networks, with floors, baselines
-and intervals, stands on one page: [results](results.md).
+On one core of a server CPU `mednist` was trained in about an hour and a half, `brain` in five hours, and
+`trend_ddpm`, `trend_edm`, `trend_flow` and `trend_student` in about seven minutes each. What every method of Parts 3
+and 4 scored with the networks, with floors, baselines and intervals, stands on one page: [results](results.md).
 
 The Fréchet distance is taken in the features of all four layers of the classifier of the same data: MedNIST and brains
 are two scales, and neither can be compared with a published FID. What real images score is the floor. For brains it is
@@ -54,9 +55,9 @@ OF_NODULES = (
 )
 OF_LESIONS = "RMS error of a pixel's probability {rms_of_probability:.3f}"
 OF_TUMOURS = (
-    "average precision of |slice - twin| on {validation_images} validation slices {average_precision:.2f}, of "
-    "brightness {average_precision_of_brightness:.2f}, chance level {prevalence:.2f}; RMS error on healthy tissue "
-    "{rms_of_healthy:.3f}"
+    "average precision of the absolute difference of slice and twin on {validation_images} validation slices "
+    "{average_precision:.2f}, of brightness {average_precision_of_brightness:.2f}, chance level "
+    "{prevalence:.2f}; RMS error on healthy tissue {rms_of_healthy:.3f}"
 )
 OF_VOLUMES = (
     "{images} samples: volume {volume_mm3_mean_and_std[sample][anterior][0]:,.0f} ± "

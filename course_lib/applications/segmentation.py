@@ -65,7 +65,7 @@ def independent(p, draws=SAMPLES, seed=0):
 
 def random_threshold(p, draws=SAMPLES, seed=0):
     """Masks, bool (draws, N, H, W), from probabilities p (N, H, W): u < p with one u, uniform in [0, 1], for all pixels
-    of a draw."""
+    of a mask."""
     whole(draws=draws)
     shaped("N, H, W", p=p)
     p = checks.probabilities(p, "p")

@@ -189,9 +189,8 @@ class VAE(nn.Module):
         decoded, zero = self.decoder(z), torch.zeros(())
         log_prior = log_normal(z, zero, zero) + 2 * math.log(2 * reach / (points - 1))
         s2 = float(torch.exp(2 * self.log_s))
-        log_p = [
-            (log_prior - (decoded - one).square().sum(1) / (2 * s2) - math.log(s2) - LOG_2PI).logsumexp(0) for one in x
-        ]
+        constant = x.shape[1] / 2 * (math.log(s2) + LOG_2PI)
+        log_p = [(log_prior - (decoded - one).square().sum(1) / (2 * s2) - constant).logsumexp(0) for one in x]
         return torch.stack(log_p)
 
     def loss(self, x, generator=None):

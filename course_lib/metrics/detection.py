@@ -60,8 +60,8 @@ def in_region(statistic, scores, truth, inside):
 
 
 def counts(scores, truth, thresholds):
-    """Of each image of scores (N, ...): pixels at or above each of the thresholds (K,), and those of them that are
-    true: two int arrays (N, K)."""
+    """Of each image of scores (N, ...): the true pixels at or above each of the thresholds (K,), and all pixels at or
+    above it: two int arrays (N, K), as :func:`dice` takes them."""
     scores, truth = _checked(scores, truth)
     alike(scores=scores, truth=truth)
     scores, truth = (values.reshape(len(values), -1) for values in (scores, truth))

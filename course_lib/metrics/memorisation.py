@@ -1,5 +1,7 @@
 """Are the images copies? Distances to the nearest training images, judged against images that cannot be copies."""
 
+import math
+
 import torch
 
 from course_lib.arguments import inside, shaped
@@ -75,5 +77,6 @@ def threshold(null, level=0.05):
     inside(0, 1, level=level)
     rank = int(level * (len(null) + 1) + 1e-9)
     if rank < 1:
-        raise ValueError(f"{len(null)} held-out values cannot give a level of {level}: take at least {int(1 / level)}")
+        least = math.ceil(1 / level - 1e-6) - 1
+        raise ValueError(f"{len(null)} held-out values cannot give a level of {level}: take at least {least}")
     return float(null.sort().values[rank - 1])

@@ -93,6 +93,19 @@ def test_vae_exact_likelihood_integrates_to_one():
     assert float(total) == pytest.approx(1.0, abs=0.01)
 
 
+@pytest.mark.parametrize("dim", [1, 2, 5])
+def test_the_density_on_a_grid_is_the_sum_over_it(dim):
+    vae = VAE(dim=dim, latent=2, width=8)
+    vae.log_s.data.fill_(math.log(1.3))
+    x, axis = torch.randn(3, dim, generator=torch.Generator().manual_seed(0)), torch.linspace(-4, 4, 40)
+    z = torch.cartesian_prod(axis, axis)
+    with torch.no_grad():
+        given = torch.distributions.Normal(vae.decoder(z), 1.3).log_prob(x[:, None]).sum(-1)
+    prior = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1)
+    expected = (given + prior).logsumexp(1) + 2 * math.log(8 / 39)
+    torch.testing.assert_close(vae.log_prob_on_grid(x, reach=4.0, points=40), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_vae_draws_with_the_spread_that_it_has_learnt():
     """Around the decoder's answer to the same z: s, within four standard errors of 40,000 numbers."""
     vae = vae_of_spread(0.2)

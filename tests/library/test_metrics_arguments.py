@@ -275,6 +275,13 @@ def test_held_out_values_stand_in_a_line():
     refused("null must be an array or tensor", memorisation.threshold, torch.rand(40, 2))
 
 
+@pytest.mark.parametrize(("level", "least"), [(0.05, 19), (0.1, 9), (0.3, 3), (0.5, 1)])
+def test_the_number_of_held_out_values_that_a_level_needs(level, least):
+    values = torch.arange(float(least))
+    assert memorisation.threshold(values, level) == 0
+    refused(f"take at least {least}$", memorisation.threshold, values[:-1], level)
+
+
 def test_numbers_of_a_list_keep_their_precision():
     """0.9 stays 0.9, so that what equals a threshold is at it."""
     scores, truth = np.array([[0.9, 0.8, 0.2]]), np.array([[1, 0, 0]])

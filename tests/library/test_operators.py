@@ -525,12 +525,17 @@ def test_what_is_not_linear_or_not_there_is_refused():
         def __call__(self, x):
             return super().__call__(x).abs()
 
+    class Offset(Matrix):
+        def __call__(self, x):
+            return super().__call__(x + 1)
+
     class Forward:
         def __call__(self, x):
             return x
 
-    with pytest.raises(ValueError, match="A is not linear"):
-        check_adjoint(Magnitude(WIDE), (5, 6))
+    for bent in (Magnitude, Offset):
+        with pytest.raises(ValueError, match="A is not linear"):
+            check_adjoint(bent(WIDE), (5, 6))
     with pytest.raises(ValueError, match="check_adjoint needs operator.adjoint, A.T y; Forward has none: write it"):
         check_adjoint(Forward(), (5, 6))
     with pytest.raises(ValueError, match="fitted needs operator.solve.*inherit it from operators.ByConjugateGradients"):
