@@ -148,7 +148,7 @@ def test_threshold_keeps_its_level_for_any_distribution(n, level):
 
 
 def test_threshold_needs_enough_values():
-    with pytest.raises(ValueError, match="at least 20"):
+    with pytest.raises(ValueError, match="at least 19"):
         memorisation.threshold(torch.rand(18), 0.05)
 
 
