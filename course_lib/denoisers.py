@@ -143,8 +143,8 @@ class EmpiricalDenoiser(Denoiser):
 
     def __call__(self, x_t, t):
         if x_t.shape[1:] != self.data.shape[1:]:
-            shapes = f"(B, {', '.join(map(str, self.data.shape[1:]))}) like the data, got {tuple(x_t.shape)}"
-            raise ValueError(f"x_t must be {shapes}")
+            sides = ", ".join(map(str, self.data.shape[1:]))
+            raise ValueError(f"x_t must be (B, {sides}) like the data, got shape {tuple(x_t.shape)}")
         x, data = (part.flatten(1).double() for part in (x_t, self.data))  # (B, D), (N, D); it divides by sigma^2
         alpha, sigma = (match_dims(c, x) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
         sigma = sigma.clamp(min=1e-15)  # without noise: the nearest of the data

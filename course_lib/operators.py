@@ -180,14 +180,16 @@ class KSpace:
         """x (B, C, H, W) real -> (B, C, H, W) complex."""
         if x.is_complex():
             raise ValueError("x must be real, a picture without phase: of complex images take MultiCoil, with one coil")
-        return _fits(self.lines, x, "lines").to(_wide(x)) * to_kspace(_wide(x))
+        x = _wide(x)
+        return _fits(self.lines, x, "lines").to(x) * to_kspace(x)
 
     def adjoint(self, y):
         """y (B, C, H, W) complex -> (B, C, H, W) real: the zero-filled picture."""
         return from_kspace(_fits(self.lines, y, "lines").to(y.real) * y).real
 
     def _filter(self, x, gain):
-        return from_kspace(_fits(gain, x, "lines").to(_wide(x)) * to_kspace(_wide(x))).real.to(x)
+        wide = _wide(x)
+        return from_kspace(_fits(gain, x, "lines").to(wide) * to_kspace(wide)).real.to(x)
 
     def pinv(self, y):
         """y (B, C, H, W) complex -> (B, C, H, W) real; equal to the adjoint for a mask that is its own mirror image."""

@@ -45,8 +45,8 @@ def _distance(region):
     """Signed distance in pixels to the boundary of a region (H, W), positive outside; infinite where there is none."""
     from scipy.ndimage import distance_transform_edt
 
-    if region.all() or not region.any():
-        return np.full(region.shape, -np.inf if region.any() else np.inf)
+    if region.any() == region.all():  # nothing or everything: no boundary
+        return np.full(region.shape, -np.inf if region.all() else np.inf)
     return distance_transform_edt(~region) - distance_transform_edt(region)
 
 

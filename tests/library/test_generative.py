@@ -68,9 +68,9 @@ def test_kernel_density_chooses_the_width_that_explains_unseen_points(points):
     assert len(model.points) == len(points)
 
 
-def vae_of_spread(s, width=32):
+def vae_of_spread(s, width=32, **shape):
     """A VAE with random weights whose p(x | z) has the standard deviation s; a fresh one has 1, which hides powers."""
-    vae = moved(VAE(width=width))
+    vae = moved(VAE(width=width, **shape))
     vae.log_s.data.fill_(math.log(s))
     return vae
 
@@ -95,8 +95,7 @@ def test_vae_exact_likelihood_integrates_to_one():
 
 @pytest.mark.parametrize("dim", [1, 2, 5])
 def test_the_density_on_a_grid_is_the_sum_over_it(dim):
-    vae = VAE(dim=dim, latent=2, width=8)
-    vae.log_s.data.fill_(math.log(1.3))
+    vae = vae_of_spread(1.3, width=8, dim=dim)
     x, axis = torch.randn(3, dim, generator=torch.Generator().manual_seed(0)), torch.linspace(-4, 4, 40)
     z = torch.cartesian_prod(axis, axis)
     with torch.no_grad():
