@@ -34,10 +34,11 @@ from course_lib.experiments import (
     synthesis,
     trainings,
     trends,
+    tumour_trainings,
     tumours,
 )
 from course_lib.files import write_atomically
-from course_lib.metrics.detection import auroc
+from course_lib.metrics.detection import auroc, froc_point
 from course_lib.metrics.distribution import density_coverage, extrapolated, kernel_distance, precision_recall
 from course_lib.metrics.intervals import bootstrap, jackknife
 from course_lib.scans import FINE, PROBLEMS
@@ -439,7 +440,7 @@ def of_segmentation(record, tensors):
 def of_trainings(record, tensors):
     """The networks of segmentation, trained anew."""
     tables = {}
-    for data, key in (("lesions", "energy_distance"), ("hippocampi", None)):
+    for data, key in (("lesions", "energy_distance"), ("hippocampi", None), ("nodules", "energy_distance")):
         rows = [row["found"] for row in record["rows"] if row["data"] == data]
         means = {way: [np.mean(row[way][key] if key else row[way]) for row in rows] for way in rows[0]} if rows else {}
         tables[data] = table(["", "mean of trainings"], [[way, over_seeds(found, 3)] for way, found in means.items()])
@@ -604,10 +605,9 @@ FALSE_FINDINGS = (1, 4)  # a slice
 def found_at(row, allowed, chosen):
     """Share of the lesions found at the best threshold with so many false findings a slice, of the slices chosen."""
     found, lesions, false = (np.array(row[key], float)[chosen] for key in ("found", "lesions", "false"))
-    quiet = np.flatnonzero(false.mean(0) <= allowed)
-    if not quiet.size:
+    _, best = froc_point(found, lesions, false, allowed)
+    if best is None:
         return number(0)
-    best = quiet[found[:, quiet].sum(0).argmax()]
     return interval(found[:, best] / np.maximum(lesions, 1), group=NEIGHBOURS)
 
 
@@ -668,6 +668,17 @@ def of_tumours(record, tensors):
         found=table(["", *header], lines),
         missing=missing([m for m in lab.METHODS if m not in rows]),
     )
+
+
+def of_tumour_trainings(record, tensors):
+    """The autoencoders of :func:`of_tumours`, trained anew."""
+    lines = []
+    for method in tumour_trainings.NETWORKS:
+        rows = [row for row in record["rows"] if row["method"] == method]
+        cells = [over_seeds([np.mean(row[key]) for row in rows]) for key in ("average_precision", "dice", "found")]
+        lines.append([method, *cells])
+    header = ["", "average precision ↑", "Dice ↑", f"found at {record['allowed']} ↑"]
+    return filled("tumour trainings", table=table(header, lines), missing=absent(tumour_trainings.STUDY, record))
 
 
 def of_persons(record, tensors):
@@ -1098,6 +1109,7 @@ REPORTS = {
     "11_anomaly": ("Anomaly detection", of_anomaly),
     "11_noise_limit": ("Anomaly detection: what can be told in noise", of_noise_limit),
     "11_tumours": ("Anomaly detection: real tumours", of_tumours),
+    "11_tumour_trainings": ("Anomaly detection: real tumours, other seeds", of_tumour_trainings),
     "11_persons": ("Anomaly detection: three real persons", of_persons),
     "12_image_to_image": ("More applications", of_image_to_image),
     "12_real_persons": ("More applications: three real persons", of_real_persons),

@@ -1,13 +1,18 @@
-"""The record ``10_trainings``: the mask diffusions of ``10_segmentation`` and the U-Net of the hippocampus trained anew
-with other seeds, so that one can see whether its order hangs on one training.
+"""The record ``10_trainings``: the mask diffusions of ``10_segmentation`` and ``10_lidc``, the U-Net of the hippocampus
+and the stochastic segmentation network trained anew with other seeds, so that one can see whether an order hangs on one
+training.
 
-A row of the lesions takes 45 minutes of one core, most of it training, one of the hippocampus half an hour, with that
-data set in the cache. Checkpoints go to ``runs/seeds``, and a study that was interrupted goes on from them.
+A row of the lesions takes 45 minutes of one core, most of it training, one of the hippocampus half an hour, one of the
+nodules an hour and a half, the last two with their data sets in the cache. Checkpoints go to ``runs/seeds``, and a
+study that was interrupted goes on from them.
 """
+
+import numpy as np
 
 from course_lib import datasets, pretrained, runtime
 from course_lib.applications.segmentation import NFE, SAMPLES, START, draw_masks, random_threshold
 from course_lib.eight_bits import rounded as in_eight_bits
+from course_lib.experiments import lidc
 from course_lib.experiments.record import rounded
 from course_lib.experiments.seeds import FOLDER, SEEDS
 from course_lib.experiments.segmentation import (
@@ -23,6 +28,7 @@ from course_lib.experiments.segmentation import (
 from course_lib.experiments.study import Study
 from course_lib.images import to_tensor
 from course_lib.recipes import RECIPES
+from course_lib.recipes.nodules import drawn
 from course_lib.recipes.runs import finished, of_seed
 
 
@@ -55,12 +61,35 @@ def of_hippocampi(seed):
     return {method: rounded(dice) for method, dice in people.items()}
 
 
-ROWS = {"lesions": (of_lesions, (LESIONS,)), "hippocampi": (of_hippocampi, HIPPOCAMPUS)}
+def of_nodules(seed):
+    """Of three ways to draw masks with two networks what :func:`~course_lib.experiments.lidc.of_draws` measures: the
+    energy distance of each test person, and means of the rest."""
+    y, readings, persons = lidc.cases("test")
+    nets = {name: network(name, seed) for name in NODULES}
+    first = first_answer(y, RECIPES[lidc.MASKS].denoiser(nets[lidc.MASKS]))
+    ways = {"diffusion, t = 1, random threshold": random_threshold(first)}
+    named = {"mask diffusion": lidc.MASKS, "SSN": lidc.NORMAL}
+    ways |= {way: drawn(RECIPES[name], nets[name], y, SAMPLES) for way, name in named.items()}
+    found = {way: lidc.of_draws(masks, readings, persons) for way, masks in ways.items()}
+    far = "energy_distance"
+    return {
+        way: {key: values if key == far else rounded(np.mean(values)) for key, values in row.items()}
+        for way, row in found.items()
+    }
+
+
+NODULES = (lidc.MASKS, lidc.NORMAL)
+#: data -> row of a seed, its networks, and whether its data set is here
+ROWS = {
+    "lesions": (of_lesions, (LESIONS,), lambda: True),
+    "hippocampi": (of_hippocampi, HIPPOCAMPUS, lambda: datasets.hippocampus_is_here()),
+    "nodules": (of_nodules, NODULES, lambda: datasets.is_here("lidc")),
+}
 
 
 def plan(record=None):
-    """The rows, without those of the hippocampus where the data set is not here."""
-    names = [name for name in ROWS if name == "lesions" or datasets.hippocampus_is_here()]
+    """The rows of the data sets that are here."""
+    names = [name for name, (_, _, is_here) in ROWS.items() if is_here()]
     return [{"data": name, "seed": seed} for name in names for seed in SEEDS]
 
 

@@ -122,3 +122,21 @@ def findings(scores, truth, thresholds, smallest=3):
             found[n, k] = len(np.setdiff1d(np.unique(numbered[large[pieces]]), [0]))
             false[n, k] = large.sum() - large[touching].sum()
     return found, lesions, false
+
+
+def froc_point(found, lesions, false, allowed):
+    """The point of the FROC curve at so many false findings an image: the highest share of all lesions that is found by
+    a threshold with at most ``allowed`` of them on average, and the place of that threshold; 0.0 and None where all
+    have more.
+
+    found, lesions, false : as :func:`findings` gives them. Raises ValueError where there is no lesion.
+    """
+    found, lesions, false = (np.asarray(values, float) for values in (found, lesions, false))
+    if not lesions.sum() > 0:
+        raise ValueError("lesions must hold at least one lesion: of none no share can be found")
+    quiet = np.flatnonzero(false.mean(0) <= allowed)
+    if not quiet.size:
+        return 0.0, None
+    shares = found.sum(0) / lesions.sum()
+    best = int(quiet[shares[quiet].argmax()])
+    return float(shares[best]), best

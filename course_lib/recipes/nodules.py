@@ -32,14 +32,14 @@ MASKS_BESIDE = READINGS | {
 }
 
 
-def drawn(recipe, net, y):
-    """SAMPLES masks, bool (SAMPLES, N, 64, 64), of a recipe's network for images y (N, 1, 64, 64); of one without
+def drawn(recipe, net, y, samples):
+    """So many masks, bool (samples, N, 64, 64), of a recipe's network for images y (N, 1, 64, 64); of one without
     chance the level sets of its probabilities, at random thresholds."""
     if isinstance(recipe.loss, DiffusionLoss):
-        return draw_masks(recipe.denoiser(net), y, SAMPLES)[:, :, 0] > 0
+        return draw_masks(recipe.denoiser(net), y, samples)[:, :, 0] > 0
     if isinstance(recipe.loss, StochasticSegmentationLoss):
-        return draw_normal(net, y, SAMPLES)[0] > 0
-    return random_threshold(in_batches(lambda x: net(x).softmax(1)[:, 1], y[:, 0].numpy()), SAMPLES)
+        return draw_normal(net, y, samples)[0] > 0
+    return random_threshold(in_batches(lambda x: net(x).softmax(1)[:, 1], y[:, 0].numpy()), samples)
 
 
 def measure_lidc(recipe, net):
@@ -47,7 +47,7 @@ def measure_lidc(recipe, net):
     SAMPLES masks from the four readings, unbiased; the distance of one mask to a reading, of two masks, and of two
     readings, of which it is made; and the share of masks and of readings that are empty."""
     images, readings, persons = datasets.lidc_cases("test")
-    masks, readings = drawn(recipe, net, to_tensor(images)), torch.as_tensor(readings)
+    masks, readings = drawn(recipe, net, to_tensor(images), SAMPLES), torch.as_tensor(readings)
     terms = energy_terms(masks, readings)
     found = dict(zip(("mask_to_reading", "between_masks", "between_readings"), terms))
     found |= {"energy_distance": 2 * terms[0] - terms[1] - terms[2]}

@@ -546,9 +546,13 @@ def test_an_unknown_row_is_refused():
 def test_the_first_training_is_that_of_the_networks_that_ship():
     """Its measures are those of the other record, and all rows are there and of these networks."""
     rows = {(row["data"], row["seed"]): row for row in experiments.load("10_trainings")["rows"]}
-    assert set(rows) == {(data, seed) for data in ("lesions", "hippocampi") for seed in trainings.SEEDS}
+    assert set(rows) == {(data, seed) for data in trainings.ROWS for seed in trainings.SEEDS}
     assert all(trainings.STUDY.is_fresh(row) for row in rows.values())
     stored = {row["name"]: row for row in experiments.load("10_segmentation")["rows"]}
+    nodules = {row["name"]: row for row in experiments.load("10_lidc")["rows"] if row["kind"] == "draws"}
+    for way, row in rows["nodules", 0]["found"].items():
+        for key in ("energy_distance", "between", "within", "empty"):
+            assert np.mean(row[key]) == pytest.approx(np.mean(nodules[way][key]), abs=2e-3), (way, key)
     found = rows["lesions", 0]["found"]
     for name, way in (("test", "16 samples"), ("diffusion, t = 1, random threshold", "t = 1, random threshold")):
         np.testing.assert_allclose(found[way]["energy_distance"], stored[name]["energy_distance"], rtol=0, atol=2e-3)
