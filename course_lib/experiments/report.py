@@ -617,16 +617,14 @@ def of_noise_limit(record, tensors):
     names = {f"given {n}": f"observer given {n} of each family" for n in noise_limit.GIVEN}
     names |= {"network": f"`{noise_limit.NETWORK}`"}
     shares = {name: [average(100 * np.array(row[name]), 0) for row in rows.values()] for name in names}
-    middle = rows[0.5]
+    middle = rows.get(0.5, {})
+    lines = [[text, *(number(100 * share, 0) for share in middle.get(name, ()))] for name, text in names.items()]
     return filled(
         "noise limit",
         record=record,
         chance=number(100 / len(record["kinds"]), 0),
         all=table(["", *(f"t = {t}" for t in rows)], [[text, *shares[name]] for name, text in names.items()]),
-        kinds=table(
-            ["", *record["kinds"]],
-            [[text, *(number(100 * share, 0) for share in middle[name])] for name, text in names.items()],
-        ),
+        kinds=table(["", *record["kinds"]], lines),
         missing=missing([f"t = {t}" for t in noise_limit.TIMES if t not in rows]),
     )
 

@@ -119,7 +119,8 @@ def shown_by(notebook, cell):
 
 
 def show_cells(app, docname, source):
-    """In place of a comment, what it names: what the cell of a notebook shows, a station of the lab, the quiz."""
+    """In place of a comment, what it names: what the cell of a notebook shows, a station of the lab, the quiz; and
+    without the note to those who read the file elsewhere, where comments show nothing."""
 
     def cell(match):
         return f"{FENCE}{{raw}} html\n{shown_by(*match.groups())}\n{FENCE}"
@@ -129,6 +130,7 @@ def show_cells(app, docname, source):
         return f"Try it in the lab: {', or '.join(links)}."
 
     if docname.startswith("docs/"):
+        source[0] = re.sub(r"<!-- elsewhere -->.*?<!-- here -->\n*", "", source[0], flags=re.DOTALL)
         source[0] = source[0].replace("<!-- quiz -->", f"{FENCE}{{raw}} html\n{quiz.markup()}\n{FENCE}")
         source[0] = re.sub(r"<!-- shown: (\w+) ([\w-]+) -->", cell, source[0])
         source[0] = re.sub(r"<!-- station: ([\w, ]+) -->", station, source[0])

@@ -16,6 +16,7 @@ from course_lib.experiments import (
     image_to_image,
     labels,
     lidc,
+    noise_limit,
     persons,
     raw_scan,
     real_persons,
@@ -460,6 +461,20 @@ def test_persons():
     assert float(precision) == near(values["average_precision"][1], 3) and float(dice) == near(values["dice"][1])
     assert pieces == "2 of 5" and float(false) == near(values["false"][1], 1)
     assert "FLAIR: PCA" in text and "T1: PCA;" not in text and "rank no" in text
+
+
+def test_noise_limit_without_its_middle():
+    """By hand: half of the first kind and all of the second are told right, at the one noise that is there."""
+    record = {"kinds": ["a", "b"], "pictures": 4, "subjects": 2, "rows": [{"t": 0.4}]}
+    record["rows"][0] |= {name: [0.5, 1.0] for name in (*(f"given {n}" for n in noise_limit.GIVEN), "network")}
+    blocks = blocks_of(report.of_noise_limit(record, {}))
+    shares, kinds = tables(blocks)
+    assert all(line["t = 0.4"] == "75" for line in shares.values()) and len(shares) == len(noise_limit.GIVEN) + 1
+    assert all(set(line) == {""} for line in kinds.values())
+    assert "t = 0.5" in blocks[-1] and "t = 0.4" not in blocks[-1]
+    record["rows"].append(record["rows"][0] | {"t": 0.5})
+    _, kinds = tables(blocks_of(report.of_noise_limit(record, {})))
+    assert all((line["a"], line["b"]) == ("50", "100") for line in kinds.values())
 
 
 def test_tumours():
