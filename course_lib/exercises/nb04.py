@@ -140,7 +140,7 @@ def two_m_step(denoiser, x_t, t, s, previous=None, generator=None):
     schedule, x_0 = denoiser.schedule, denoiser(x_t, t)
     h = (schedule.log_snr(s) - schedule.log_snr(t)) / 2
     x_0_prime = x_0
-    if previous is not None:
+    if previous is not None and schedule.sigma(s) > 0:
         u, x_0_previous = previous
         q = (schedule.log_snr(t) - schedule.log_snr(u)) / 2 / h
         x_0_prime = x_0 + (x_0 - x_0_previous) / (2 * q)
@@ -152,6 +152,8 @@ def _by_ratios(denoiser, x_t, t, s, previous=None, generator=None):
     """`two_m_step` without logarithms of its own: exp(-h) is a ratio of alpha / sigma."""
     alpha, sigma, x_0 = denoiser.schedule.alpha, denoiser.schedule.sigma, denoiser(x_t, t)
     u, x_0_previous = previous or (2 * t - s, x_0)
+    if not sigma(s):
+        return alpha(s) * x_0, x_0
     h = torch.log(alpha(s) * sigma(t) / (sigma(s) * alpha(t)))
     r = torch.log(alpha(t) * sigma(u) / (sigma(t) * alpha(u))) / h
     ahead = (1 + 1 / (2 * r)) * x_0 - 1 / (2 * r) * x_0_previous
@@ -230,7 +232,8 @@ def _at(times, x_0_previous):
 q2 = function(
     r"""Write `two_m_step(denoiser, x_t, t, s, previous, generator)`: the DPM-Solver++(2M) step from $t$ to $s$, with
     the arguments and the result of the library's steps. `previous` is the pair (u, D_previous) of the step before, at
-    the time $u > t$; in the first step it is None. Return the pair (x_s, D). `denoiser.schedule` has `alpha`, `sigma`
+    the time $u > t$; in the first step it is None. In a last step that ends without noise, $\sigma_s = 0$, take
+    $D' = D$. Return the pair (x_s, D). `denoiser.schedule` has `alpha`, `sigma`
     and `log_snr` ($\lambda_t = \log(\alpha_t^2/\sigma_t^2)$, twice the paper's); `generator` plays no part.""",
     solution=two_m_step,
     tests=[
@@ -268,6 +271,12 @@ q2 = function(
             """q is the step before over this one, in lambda, and it divides: after a short step one looks far ahead.
             (In Python `/ 2 * q` multiplies by q: brackets.)""",
         ),
+        case(
+            "the last step",
+            _at((*_EVEN[1:], torch.zeros((), dtype=DOUBLE)), ZEROS),
+            """Where the step ends at sigma = 0, h is infinite and q is 0: 1 / (2q) divides by zero. Take D' = D there, as
+            in the first step.""",
+        ),
     ],
     mistakes=[
         mistake(_two_m(factor=2.0), "no change", "lambda instead of half lambda"),
@@ -278,6 +287,7 @@ q2 = function(
         mistake(_two_m(lambda q: -1 / (2 * q)), "a change, equal steps", "extrapolates backwards"),
         mistake(_two_m(lambda q: q / 2), "unequal steps", "q inverted"),
         mistake(_two_m(lambda q: 0.5), "the slope", "q left out"),
+        mistake(_two_m(), "the last step", "a division by zero where the noise ends"),
         mistake(_changed(lambda x_s, x_0, previous, ratio: (ratio * x_s, x_0)), "no change", "alpha of t"),
         mistake(_changed(lambda x_s, x_0, *others: (x_0, x_0)), "no change", "the denoised image alone"),
         mistake(_two_m(lambda q: -1 - 1 / (2 * q)), "a change, equal steps", "now and before swapped"),
