@@ -274,8 +274,8 @@ q2 = function(
         case(
             "the last step",
             _at((*_EVEN[1:], torch.zeros((), dtype=DOUBLE)), ZEROS),
-            """Where the step ends at sigma = 0, h is infinite and q is 0: 1 / (2q) divides by zero. Take D' = D there, as
-            in the first step.""",
+            """Where the step ends at sigma = 0, h is infinite and q is 0: 1 / (2q) divides by zero. Take D' = D there,
+            as in the first step.""",
         ),
     ],
     mistakes=[

@@ -232,84 +232,117 @@ q3 = number(
 )
 
 
-# ---- q4: healing error ----------------------------------------------------------------------------------------------
+# ---- q4: what healing leaves -----------------------------------------------------------------------------------------
 
 
-def healing_error(twin, healthy, mask):
-    return (twin - healthy).abs()[mask > 0].mean()
+def share_left(twin, image, healthy, mask):
+    left, there = ((x - healthy).abs()[mask > 0].sum() for x in (twin, image))
+    return left / there
 
 
 def _inside(summary):
-    """Another summary of the errors inside the lesion."""
-    return lambda twin, healthy, mask: summary((twin - healthy)[mask > 0])
+    """Another summary of the errors inside the lesion, divided by that of the untouched image."""
+
+    def wrong(twin, image, healthy, mask):
+        return summary((twin - healthy)[mask > 0]) / summary((image - healthy)[mask > 0])
+
+    return wrong
 
 
 TRUTH = np.sin(np.arange(32.0)).reshape(2, 4, 4)
 MASK = (np.arange(32) % np.repeat([3, 7], 16) < 1).reshape(2, 4, 4)  # 6 pixels in one patient, 2 in the other
+IMAGE = TRUTH + 0.7 * MASK * (1 + 0.5 * np.sin(np.arange(32.0) ** 2).reshape(2, 4, 4))
 TWIN = TRUTH + 0.3 * np.cos(3 * np.arange(32.0)).reshape(2, 4, 4)
 COUNTS = [int(lesion.sum()) for lesion in MASK]
 FIRST = torch.tensor([1.0, 0.0]).reshape(2, 1, 1)
-Q4 = tuple(torch.tensor(a) for a in (TWIN, TRUTH, MASK.astype(np.uint8)))
+Q4 = tuple(torch.tensor(a) for a in (TWIN, IMAGE, TRUTH, MASK.astype(np.uint8)))
 
 q4 = function(
-    """Write `healing_error(twin, healthy, mask)`: how far the restored image is from the true healthy twin **inside
-    the lesion**, as the mean absolute difference over the lesion pixels of all N patients together.
-    All are tensors (N, H, W); `mask` is 1 on the lesion.""",
-    solution=healing_error,
+    """How much of a lesion has the restoration left? Write `share_left(twin, image, healthy, mask)`: the mean absolute
+    difference of the twin from the true healthy twin over the lesion pixels of all N patients together, as a share of
+    that of the image that was given in. 1: nothing was healed; 0: all of it. All are tensors (N, H, W); `mask` is 1 on
+    the lesion.""",
+    solution=share_left,
     tests=[
-        case("perfect", (Q4[1], Q4[1], Q4[2]), "A twin that equals the healthy image has error 0."),
+        case("perfect", (Q4[2], *Q4[1:]), "A twin that equals the healthy image has nothing left: 0."),
+        case("untouched", (Q4[1], *Q4[1:]), "A twin that is the image itself has all of it left: divide, and it is 1."),
         prop(
             "inside only",
-            lambda f: f(Q4[1] + 1.0 * (Q4[2] == 0), Q4[1], Q4[2]) < 1e-5,
-            "What differs outside the lesion does not count here: it has a figure of its own.",
-        ),
-        prop(
-            "over the lesion's pixels",
-            lambda f: abs(f(Q4[1] + 1.0, Q4[1], Q4[2]) - 1) < 1e-5,
-            "Every lesion pixel is off by 1, so the mean is 1: divide by the lesion's pixels, not by all.",
+            lambda f: f(Q4[2] + 1.0 * (Q4[3] == 0), *Q4[1:]) < 1e-5,
+            "What differs outside the lesion does not count here: it has a column of its own.",
         ),
         case(
             "absolute",
             tuple(of_both[:1] for of_both in Q4),
-            "The mean of absolute differences: no squares, no root, no median or maximum, no errors that cancel.",
+            "Means of absolute differences, above and below: no squares, no median, no maximum, nothing that cancels.",
         ),
         prop(
             "every pixel alike",
-            lambda f: abs(f(Q4[1] + FIRST, Q4[1], Q4[2]) - COUNTS[0] / sum(COUNTS)) < 1e-5,
-            """Only the patient with the larger lesion is off, by 1: the mean over all lesion pixels together is its
-            share of them. A mean for each patient, averaged, weighs a small lesion as much as a large one.""",
+            lambda f: abs(f(Q4[2] + FIRST, Q4[2] + 1.0, *Q4[2:]) - COUNTS[0] / sum(COUNTS)) < 1e-5,
+            """The image is off by 1 in both patients' lesions, the twin in the larger one alone: left is that lesion's
+            share of all lesion pixels. A share for each patient, averaged, weighs a small lesion as much as a large
+            one.""",
         ),
     ],
     mistakes=[
-        mistake(lambda twin, healthy, mask: twin.abs()[mask > 0].mean(), "perfect", "never looks at the truth"),
-        mistake(lambda twin, healthy, mask: (twin - healthy).abs().mean(), "inside only", "the whole image"),
-        mistake(lambda twin, healthy, mask: ((twin - healthy).abs() * mask).mean(), "over the lesion's pixels"),
+        mistake(lambda twin, image, healthy, mask: (twin - healthy).abs()[mask > 0].mean(), "untouched", "no share"),
+        mistake(lambda twin, image, healthy, mask: 1 - share_left(twin, image, healthy, mask), "perfect", "the healed"),
+        mistake(lambda twin, image, healthy, mask: 1 / share_left(twin, image, healthy, mask), "finite", "upside down"),
+        mistake(
+            lambda twin, image, healthy, mask: (
+                (twin - image).abs()[mask > 0].sum() / (image - healthy).abs()[mask > 0].sum()
+            ),
+            "perfect",
+            "the residual",
+        ),
+        mistake(
+            lambda twin, image, healthy, mask: (twin - healthy).abs().mean() / (image - healthy).abs().mean(),
+            "inside only",
+            "the whole image",
+        ),
+        mistake(
+            lambda twin, image, healthy, mask: (twin - healthy).abs().mean() / (image - healthy).abs()[mask > 0].mean(),
+            "untouched",
+            "the whole image above, the lesion below",
+        ),
         mistake(_inside(torch.mean), "absolute", "errors cancel"),
         mistake(_inside(lambda error: error.square().mean()), "absolute", "squared"),
-        mistake(
-            lambda twin, healthy, mask: (((twin - healthy).abs() * mask).sum((1, 2)) / mask.sum((1, 2))).mean(),
-            "every pixel alike",
-            "a mean for each patient",
-        ),
-        mistake(
-            lambda twin, healthy, mask: ((twin - healthy).abs() * mask).sum((1, 2)).mean(),
-            "over the lesion's pixels",
-            "a sum for each patient",
-        ),
-        mistake(lambda twin, healthy, mask: (twin - healthy).abs()[mask == 0].mean(), "inside only", "outside"),
         mistake(_inside(lambda error: error.square().mean().sqrt()), "absolute", "root mean square"),
         mistake(_inside(lambda error: error.abs().max()), "absolute", "the largest"),
         mistake(_inside(lambda error: error.abs().median()), "absolute", "the median"),
+        mistake(
+            lambda twin, image, healthy, mask: (
+                ((twin - healthy).abs() * mask).sum((1, 2)) / ((image - healthy).abs() * mask).sum((1, 2))
+            ).mean(),
+            "every pixel alike",
+            "a share for each patient",
+        ),
+        mistake(
+            lambda twin, image, healthy, mask: ((twin - healthy).abs() / (image - healthy).abs())[mask > 0].mean(),
+            "absolute",
+            "a share for each pixel",
+        ),
     ],
     also_right=[
-        lambda twin, healthy, mask: ((twin - healthy).abs() * mask).sum() / mask.sum(),
-        lambda twin, healthy, mask: np.abs(twin.numpy() - healthy.numpy())[mask.numpy().astype(bool)].mean(),
-        lambda twin, healthy, mask: torch.nn.functional.l1_loss(twin[mask == 1], healthy[mask == 1]),
-        lambda twin, healthy, mask: torch.masked_select((twin - healthy).abs(), mask.bool()).mean().item(),
+        lambda twin, image, healthy, mask: _inside(lambda error: error.abs().mean())(twin, image, healthy, mask),
+        lambda twin, image, healthy, mask: (
+            ((twin - healthy).abs() * mask).sum() / ((image - healthy).abs() * mask).sum()
+        ),
+        lambda twin, image, healthy, mask: (
+            torch.nn.functional.l1_loss(twin[mask == 1], healthy[mask == 1])
+            / torch.nn.functional.l1_loss(image[mask == 1], healthy[mask == 1])
+        ),
+        lambda twin, image, healthy, mask: (
+            float(np.abs(twin - healthy)[mask.bool()].mean()) / float(np.abs(image - healthy)[mask.bool()].mean())
+        ),
     ],
-    hints=["`(twin - healthy).abs()`, and then only where `mask > 0`."],
-    explanation="""Only a cohort with true twins can ask this.
-    Patients have none: there a low residual outside the lesion is all that can be shown of identity.""",
+    hints=[
+        "`(x - healthy).abs()`, and then only where `mask > 0`: once for the twin, once for the image.",
+        "The means have the same number of pixels: the sums will do.",
+    ],
+    explanation="""In the table above, at t_0 = 0.5, about 0.15 / 0.42: a third is left. It says nothing of what was
+    added elsewhere. Only a cohort with true twins can ask this. Patients have none: there a low residual outside the
+    lesion is all that can be shown of identity.""",
 )
 
 

@@ -35,9 +35,9 @@ q1 = number(
 # ---- q2: denoise -----------------------------------------------------------------------------------------------------
 
 
-def denoise(D, y, sigma_y):
-    t = D.schedule.time(-2 * math.log(sigma_y))
-    return D(D.schedule.alpha(t) * y, t)
+def denoise(D, y, gain, sigma_y):
+    t = D.schedule.time(-2 * math.log(sigma_y / gain))
+    return D(D.schedule.alpha(t) * y / gain, t)
 
 
 Y = torch.linspace(-1.5, 1.5, 12, dtype=torch.float64).reshape(1, 1, 3, 4)
@@ -45,66 +45,106 @@ Y = torch.linspace(-1.5, 1.5, 12, dtype=torch.float64).reshape(1, 1, 3, 4)
 EXACT = FunctionDenoiser(lambda x_t, t: Cosine().alpha(t) * x_t + 0.2 * t, Cosine())
 
 
-def _asked(f, sigma_y):
+def _asked(f, gain, sigma_y):
     """(x_t, t) of the first time that f asks its denoiser; NaN if it does not."""
     asked = [(float("nan") * Y, float("nan"))]
-    f(FunctionDenoiser(lambda x_t, t: asked.append((torch.as_tensor(x_t), float(t))) or x_t, Cosine()), Y, sigma_y)
+    record = FunctionDenoiser(lambda x_t, t: asked.append((torch.as_tensor(x_t), float(t))) or x_t, Cosine())
+    f(record, Y, gain, sigma_y)
     return asked[1] if len(asked) > 2 else asked[0]  # the last to ask is the solution, for comparison
 
 
 def _asks(what):
-    """`denoise` that asks D something else: what(y, sigma_y, alpha, time) -> (x_t, t), with time a function of s."""
+    """`denoise` that asks D something else: what(y, gain, sigma_y, alpha, time) -> (x_t, t), with time a function of
+    sigma_t / alpha_t."""
 
-    def wrong(D, y, sigma_y):
-        return D(*what(y, sigma_y, D.schedule.alpha, lambda s: D.schedule.time(-2 * torch.log(s))))
+    def wrong(D, y, gain, sigma_y):
+        return D(*what(y, gain, sigma_y, D.schedule.alpha, lambda s: D.schedule.time(-2 * torch.log(s))))
 
     return wrong
 
 
 q2 = function(
-    r"""Write `denoise(D, y, sigma_y)`: E[x_0 | y] for y = x_0 + sigma_y n by one evaluation of the prior's denoiser
-    `D(x_t, t)`. You have `D.schedule.alpha(t)`, and `D.schedule.time(log_snr)`, the t at which
-    $\log(\alpha_t^2 / \sigma_t^2)$ is the number given.""",
+    r"""A coil shows the picture `gain` times as bright and adds its own noise: y = gain x_0 + sigma_y n. Write
+    `denoise(D, y, gain, sigma_y)`: E[x_0 | y] by one evaluation of the prior's denoiser `D(x_t, t)`. You have
+    `D.schedule.alpha(t)`, and `D.schedule.time(log_snr)`, the t at which $\log(\alpha_t^2 / \sigma_t^2)$ is the number
+    given.""",
     solution=denoise,
     tests=[
         prop(
             "the right time",
-            lambda f: abs(_asked(f, 0.7)[1] - 2 / math.pi * math.atan(0.7)) < 1e-6,
-            "D was not asked at the t with sigma_t / alpha_t = sigma_y. What is log(alpha_t^2 / sigma_t^2) there?",
+            lambda f: abs(_asked(f, 1.0, 0.7)[1] - 2 / math.pi * math.atan(0.7)) < 1e-6,
+            """With gain 1, D was not asked at the t with sigma_t / alpha_t = sigma_y. What is log(alpha_t^2 /
+            sigma_t^2) there?""",
+        ),
+        prop(
+            "the time of the gain",
+            lambda f: abs(_asked(f, 2.0, 0.7)[1] - 2 / math.pi * math.atan(0.35)) < 1e-6,
+            """Divide y by the gain: how much noise has x_0 + n (sigma_y / gain)? D has to be asked at the t of that
+            level, a smaller one where the gain is above 1.""",
         ),
         prop(
             "scaled",
-            lambda f: float(_asked(f, 0.7)[0].abs().max() / Y.abs().max()) < 0.99,
+            lambda f: float(_asked(f, 1.0, 0.7)[0].abs().max() / Y.abs().max()) < 0.99,
             "D was given a picture as bright as y, or brighter. It expects an x_t: alpha_t y, with no noise added.",
         ),
-        case("denoised", (EXACT, Y, 0.7), "Is it y that is scaled, by alpha_t, and D's answer left as it is?"),
+        case("gain 1", (EXACT, Y, 1.0, 0.7), "Is it y that is scaled, by alpha_t, and D's answer left as it is?"),
+        case(
+            "gain 2",
+            (EXACT, Y, 2.0, 0.7),
+            """The time is right, the picture is not: D expects alpha_t x_0 and noise, and y holds gain x_0. Its answer
+            is x_0 already, and is left as it is.""",
+        ),
     ],
     mistakes=[
-        mistake(_asks(lambda y, s, alpha, time: (alpha(time(s)) * y, s)), "the right time", "t = sigma_y"),
-        mistake(_asks(lambda y, s, alpha, time: (y, time(s))), "scaled", "not scaled"),
-        mistake(_asks(lambda y, s, alpha, time: (y / alpha(time(s)), time(s))), "scaled", "divided"),
+        mistake(_asks(lambda y, g, s, alpha, time: (alpha(time(s / g)) * y / g, s)), "the right time", "t = sigma_y"),
+        mistake(_asks(lambda y, g, s, alpha, time: (alpha(time(s)) * y, time(s))), "the time of the gain", "no gain"),
         mistake(
-            lambda D, y, sigma_y: D(y, D.schedule.time(-2 * torch.log(sigma_y))) / (1 + sigma_y**2) ** 0.5,
+            _asks(lambda y, g, s, alpha, time: (alpha(time(s)) * y / g, time(s))),
+            "the time of the gain",
+            "the noise is not divided",
+        ),
+        mistake(
+            _asks(lambda y, g, s, alpha, time: (alpha(time(s * g)) * y / g, time(s * g))),
+            "the time of the gain",
+            "the noise times the gain",
+        ),
+        mistake(_asks(lambda y, g, s, alpha, time: (y / g, time(s / g))), "scaled", "not scaled"),
+        mistake(_asks(lambda y, g, s, alpha, time: (y / g / alpha(time(s / g)), time(s / g))), "scaled", "divided"),
+        mistake(
+            lambda D, y, gain, sigma_y: (
+                D(y / gain, D.schedule.time(-2 * torch.log(sigma_y / gain))) / (1 + (sigma_y / gain) ** 2) ** 0.5
+            ),
             "scaled",
             "D is scaled",
         ),
-        mistake(_asks(lambda y, s, alpha, time: (alpha(s) * y, time(s))), "denoised", "alpha at sigma_y"),
-        mistake(lambda D, y, sigma_y: denoise(D, y, sigma_y) * (1 + sigma_y**2) ** 0.5, "denoised", "scaled back"),
-        mistake(lambda D, y, sigma_y: y / (1 + sigma_y**2) ** 0.5, "the right time", "D never asked"),
-        mistake(_asks(lambda y, s, alpha, time: (alpha(time(s)) * y, alpha(time(s)))), "the right time"),
-        mistake(_asks(lambda y, s, alpha, time: (alpha(time(s**0.5)) * y, time(s**0.5))), "the right time", "no 2"),
-        mistake(_asks(lambda y, s, alpha, time: (alpha(time(1 / s)) * y, time(1 / s))), "the right time", "no minus"),
+        mistake(_asks(lambda y, g, s, alpha, time: (alpha(s) * y / g, time(s / g))), "gain 1", "alpha at sigma_y"),
+        mistake(
+            lambda D, y, gain, sigma_y: denoise(D, y, gain, sigma_y) * (1 + (sigma_y / gain) ** 2) ** 0.5,
+            "gain 1",
+            "scaled back",
+        ),
+        mistake(_asks(lambda y, g, s, alpha, time: (alpha(time(s / g)) * y, time(s / g))), "gain 2", "y as it is"),
+        mistake(lambda D, y, gain, sigma_y: gain * denoise(D, y, gain, sigma_y), "gain 2", "the gain put back"),
+        mistake(lambda D, y, gain, sigma_y: denoise(D, y, gain, sigma_y) / gain, "gain 2", "divided twice"),
+        mistake(lambda D, y, gain, sigma_y: y / gain / (1 + sigma_y**2) ** 0.5, "the right time", "D never asked"),
+        mistake(_asks(lambda y, g, s, alpha, time: (alpha(time(s**0.5)) * y, time(s**0.5))), "the right time", "no 2"),
+        mistake(
+            _asks(lambda y, g, s, alpha, time: (alpha(time(1 / s)) * y, time(1 / s))), "the right time", "no minus"
+        ),
     ],
     also_right=[
-        posterior_mean,
-        lambda D, y, sigma_y: D(y / math.sqrt(1 + sigma_y**2), torch.atan(sigma_y) * 2 / math.pi),
+        lambda D, y, gain, sigma_y: posterior_mean(D, y / gain, sigma_y / gain),
+        lambda D, y, gain, sigma_y: D(
+            y / math.sqrt(gain**2 + sigma_y**2), 2 / math.pi * math.atan2(float(sigma_y), float(gain))
+        ),
     ],
     hints=[
-        "Two lines: the time, then D of the scaled picture.",
-        "sigma_t / alpha_t = sigma_y is a log-SNR of -2 log sigma_y.",
-        "`t = D.schedule.time(-2 * math.log(sigma_y))`; `D(D.schedule.alpha(t) * y, t)`.",
+        "y / gain = x_0 + (sigma_y / gain) n: a picture with noise of another level.",
+        "sigma_t / alpha_t = sigma_y / gain is a log-SNR of -2 log(sigma_y / gain).",
+        "`t = D.schedule.time(-2 * math.log(sigma_y / gain))`; `D(D.schedule.alpha(t) * y / gain, t)`.",
     ],
-    explanation="""One evaluation of a network that was never trained for this.
+    explanation="""One evaluation of a network that was never trained for this. Any known scale goes the same way; one
+    that differs from pixel to pixel does not, for t is one number: that is notebook 09.
     A regression trained on pairs at this one noise level would be after the same function.""",
 )
 

@@ -318,37 +318,37 @@ def guided_variance():
     schedule = VarianceExploding(1e-3, 1e5)
     everybody, ill = (
         GaussianDenoiser(torch.tensor([m], dtype=DOUBLE), v * torch.eye(1, dtype=DOUBLE), schedule)
-        for m, v in ((0, 2), (1, 1))
+        for m, v in ((0, 5), (1, 1))
     )
     starts = torch.tensor([[0.0], [1e5]], dtype=DOUBLE)  # the map to the samples is a straight line: two points tell it
-    ends = sample(Autoguidance(everybody, ill, 4), starts, uniform_times(2000), heun_step)
+    ends = sample(Autoguidance(everybody, ill, 2), starts, uniform_times(2000), heun_step)
     return float((ends[1] - ends[0]) ** 2)  # of starts with the standard deviation 1e5
 
 
 q12 = number(
-    r"""The width of the ventricles, in suitable units, is $\mathcal N(0, 2)$ in all people (the 2 is the variance) and
+    r"""The width of the ventricles, in suitable units, is $\mathcal N(0, 5)$ in all people (the 5 is the variance) and
     $\mathcal N(1, 1)$ in the ill. Both denoisers are exact, the noise is variance-exploding.
-    You ask for the ill with guidance w = 4 (w = 1 is conditional) and walk the ODE exactly.
-    Which **variance** do the samples have? (Three decimals.)""",
+    You ask for the ill with guidance w = 2 (w = 1 is conditional) and walk the ODE exactly.
+    Which **variance** do the samples have? (Two decimals.)""",
     solution=guided_variance,
     rtol=0.01,
     mistakes=[
-        (0.4, "That is the tilted density, 2 / (w + 1): what guidance is said to sample, and does not."),
+        (5 / 9, "That is the tilted density, 1 / (2 - 1/5): what guidance is said to sample, and does not."),
         (1, "That is the variance of the ill, at w = 1."),
-        (0.25, "That is w = 3; or 1 / w, the variance of p(x | y)^4, from which the ODE does not draw."),
-        (0.0625, "That is w = 5, or the scale of Ho & Salimans, where w = 1 is twice the step of here."),
-        (-2, "Variances do not extrapolate on a line: this one would be negative."),
-        (2, "That is w = 0, everybody."),
-        (0.3536, "That is the standard deviation; asked is the variance."),
+        (0.04, "That is w = 3, or Ho & Salimans' scale, whose 2 is the 3 of here."),
+        (0.5, "That is 2^(1 - w), for a population of variance 2; or 1 / w, the variance of p(x | y)^2."),
+        (-3, "Variances do not extrapolate on a line: this one would be negative."),
+        (5, "That is w = 0, everybody."),
+        (0.4472, "That is the standard deviation; asked is the variance."),
     ],
-    also_right=["1/8", 2**-3, "0,125"],
+    also_right=["1/5", 5**-1, "0,2"],
     hints=[
-        "The shift of the mean does not enter the variance: it is the case of notebook 05 with another mean.",
-        "2^(1 - w).",
+        "The shift of the mean does not enter the variance: it is the case of notebook 05 with other numbers.",
+        "The logarithms of the variances extrapolate on a line: (that of all)^(1 - w) times (that of the ill)^w.",
     ],
-    explanation=r"""$2^{1-w} = 1/8$: of the ill's variety one eighth is left, and the tilted density
-    $p(x \mid y)^4 / p(x)^3$ has $0.4$, three times as much. Guidance is neither the class nor the density that one
-    writes down for it. Prototypes of a disease are not its patients.""",
+    explanation=r"""$5^{1-w} = 1/5$: of the ill's variety one fifth is left, and the tilted density
+    $p(x \mid y)^2 / p(x)$ has $0.56$, nearly three times as much. Guidance is neither the class nor the density that
+    one writes down for it. Prototypes of a disease are not its patients.""",
 )
 
 q13 = choice(
@@ -369,7 +369,7 @@ q13 = choice(
     },
     hints=["What is the best that can come out, with the latents of real slices?"],
     explanation="""The autoencoder is a ceiling, to be measured alone: PSNR, distance, and what it keeps of a finding.
-    It also removes grain, which flatters the eye and hides that something is missing.""",
+    It also puts grain of its own in the place of the scan's, which flatters the eye and hides what is missing.""",
 )
 
 q14 = choice(
