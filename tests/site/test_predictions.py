@@ -1,6 +1,7 @@
 """The code of a card that asks for a prediction holds its answer: nobody sees it, in JupyterLab, on Colab, on the site
 or in the deck, before clicking for it. (In a browser: test_pages.py, test_jupyterlab.py, test_live.py.)"""
 
+import ast
 import importlib.util
 import json
 import re
@@ -35,6 +36,21 @@ def in_sight(found, hidden):
 
 def folded(cell):
     return cell.metadata.get("jupyter", {}).get("source_hidden", False)
+
+
+def asked(source):
+    """Question and options of the card in a cell's code, with single spaces."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    (card,) = [call for call in calls if ast.unparse(call.func) == "widgets.predict"]
+    return [" ".join(node.value.split()) for node in (card.args[0], *card.args[1].keys)]
+
+
+@of_every_notebook
+def test_the_stored_card_is_that_of_the_code(path):
+    """Whoever changes a question runs its cell: deck and site show what is stored."""
+    for cell in cards(read(path)):
+        (shown,) = [output["data"]["text/plain"] for output in cell.outputs if "data" in output]
+        assert [text for text in asked(cell.source) if text not in " ".join(shown.split())] == [], cell.id
 
 
 @of_every_notebook
