@@ -39,10 +39,12 @@ def folded(cell):
 
 
 def asked(source):
-    """Question and options of the card in a cell's code, with single spaces."""
+    """Question and options of the card in a cell's code, with single spaces; options that a call makes are left out."""
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     (card,) = [call for call in calls if ast.unparse(call.func) == "widgets.predict"]
-    return [" ".join(node.value.split()) for node in (card.args[0], *card.args[1].keys)]
+    question, options = card.args[:2]
+    texts = [question, *getattr(options, "keys", getattr(options, "elts", []))]
+    return [" ".join(ast.literal_eval(text).split()) for text in texts]
 
 
 @of_every_notebook
