@@ -260,7 +260,7 @@ q5 = number(
 
 
 def conformal_bound(scores, level):
-    rank = math.ceil(level * (len(scores) + 1))
+    rank = math.ceil(level * (len(scores) + 1) - 1e-9)  # 0.55 * 100 is 55.00000000000001, and its rank 55
     ends_in_infinity = torch.cat([scores, torch.tensor([math.inf])]).sort().values
     return ends_in_infinity[rank - 1]
 
