@@ -34,7 +34,6 @@ from course_lib.experiments import (
     synthesis,
     trainings,
     trends,
-    tumour_trainings,
     tumours,
 )
 from course_lib.files import write_atomically
@@ -668,17 +667,6 @@ def of_tumours(record, tensors):
     )
 
 
-def of_tumour_trainings(record, tensors):
-    """The autoencoders of :func:`of_tumours`, trained anew."""
-    lines = []
-    for method in tumour_trainings.NETWORKS:
-        rows = [row for row in record["rows"] if row["method"] == method]
-        cells = [over_seeds([np.mean(row[key]) for row in rows]) for key in ("average_precision", "dice", "found")]
-        lines.append([method, *cells])
-    header = ["", "average precision ↑", "Dice ↑", f"found at {record['allowed']} ↑"]
-    return filled("tumour trainings", table=table(header, lines), missing=absent(tumour_trainings.STUDY, record))
-
-
 def of_persons(record, tensors):
     """Three real persons: how far from the cohort they are, and what each method finds in each of them."""
     lab = persons
@@ -1107,7 +1095,6 @@ REPORTS = {
     "11_anomaly": ("Anomaly detection", of_anomaly),
     "11_noise_limit": ("Anomaly detection: what can be told in noise", of_noise_limit),
     "11_tumours": ("Anomaly detection: real tumours", of_tumours),
-    "11_tumour_trainings": ("Anomaly detection: real tumours, other seeds", of_tumour_trainings),
     "11_persons": ("Anomaly detection: three real persons", of_persons),
     "12_image_to_image": ("More applications", of_image_to_image),
     "12_real_persons": ("More applications: three real persons", of_real_persons),
