@@ -96,14 +96,14 @@ class MixtureDenoiser(Denoiser):
             raise ValueError("means must have a row for each weight, and no std may be negative")
         if torch.as_tensor(std).shape not in ((), (1,), weights.shape):
             raise ValueError(f"std must be a number, or one for each of the {len(weights)} weights, got {std!r:.80}")
-        self.variances = torch.as_tensor(std, dtype=means.dtype).expand(len(weights)) ** 2  # (K,)
+        self.variances = torch.as_tensor(std).to(means).expand(len(weights)) ** 2  # (K,)
 
     def _noisy(self, x_t, t):
         """alpha, and the log of weights_k N(x_t; alpha means_k, s_k I) with s_k = alpha^2 variances_k + sigma^2."""
         alpha, sigma = (match_dims(c, x_t) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
         _dimension(x_t, self.means[0])
         s = (alpha**2 * self.variances + sigma**2).clamp(min=1e-30)  # (K,) or (B, K); a point without noise is no 0/0
-        offset = x_t[:, None] - alpha.reshape(-1, 1, 1) * self.means  # (B, K, d)
+        offset = x_t[:, None] - alpha.reshape(-1, 1, 1).to(x_t.device) * self.means  # (B, K, d)
         d = x_t.shape[1]
         log_joint = self.weights.log() - offset.square().sum(-1) / (2 * s) - d / 2 * torch.log(2 * torch.pi * s)
         return alpha, s, offset, log_joint

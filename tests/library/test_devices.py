@@ -9,7 +9,7 @@ from simulated_device import DEVICE, simulated_device
 
 from course_lib import guidance, inverse, likelihood, losses, training
 from course_lib.applications import anomaly, classical, counterfactual
-from course_lib.denoisers import FunctionDenoiser, NetworkDenoiser
+from course_lib.denoisers import FunctionDenoiser, MixtureDenoiser, NetworkDenoiser
 from course_lib.metrics.images import psnr, ssim
 from course_lib.networks import build
 from course_lib.operators import KSpace, Mask, Radon, sampled_lines
@@ -20,10 +20,10 @@ SMALL = {"channels": (32, 32), "num_classes": 2, "norm_groups": 8}
 SCHEDULE = Cosine()
 
 
-@pytest.fixture(autouse=True)
-def device():
-    """A device that is not the CPU."""
-    with simulated_device():
+@pytest.fixture(autouse=True, params=[True, False], ids=["with float64", "without"])
+def device(request):
+    """A device that is not the CPU; the second is as Apple's, without double precision."""
+    with simulated_device(request.param):
         yield
 
 
@@ -52,6 +52,38 @@ def test_the_device_mixes_with_nothing_else():
     ):
         with pytest.raises(RuntimeError):
             mistake()
+
+
+def test_a_device_may_lack_double_precision():
+    """An Apple GPU has none, and refuses what would make some."""
+    with simulated_device(float64=False):
+        for mistake in (
+            lambda: torch.ones(3, dtype=torch.float64).to(DEVICE),
+            lambda: torch.ones(3, device=DEVICE).double(),
+            lambda: torch.linspace(0, 1, 3, dtype=torch.float64, device=DEVICE),
+        ):
+            with pytest.raises(TypeError, match="float64"):
+                mistake()
+
+
+@pytest.mark.parametrize("t", [0.5, [0.5], [0.3, 0.5]], ids=["a number", "one time", "a time an image"])
+@pytest.mark.parametrize("schedule", [Cosine(), Discrete.linear(10)], ids=["Cosine", "Discrete"])
+def test_noise_levels_meet_images_wherever_the_times_are(schedule, t):
+    x, t = images(2, 1, 4, 4), t if isinstance(t, float) else torch.tensor(t)
+    expected = (schedule.alpha(t) * x.cpu().movedim(0, -1)).movedim(-1, 0)
+    for times in (t, torch.as_tensor(t).double(), torch.as_tensor(t, dtype=torch.float32).to(DEVICE)):
+        for where in (x, x.cpu()):
+            found = schedule.noisy(where, 0 * where, times)
+            assert found.device == where.device
+            torch.testing.assert_close(found.cpu(), expected)
+
+
+def test_a_mixture_is_denoised_where_its_means_are():
+    x, means, t = images(4, 2), images(3, 2), torch.tensor(0.5)
+    found = MixtureDenoiser(torch.full((3,), 1 / 3).to(DEVICE), means, 0.1, SCHEDULE)(x, t)
+    expected = MixtureDenoiser(torch.full((3,), 1 / 3), means.cpu(), 0.1, SCHEDULE)(x.cpu(), t)
+    assert found.device.type == DEVICE
+    torch.testing.assert_close(found.cpu(), expected)
 
 
 LOSSES = {
