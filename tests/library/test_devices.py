@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from simulated_device import DEVICE, simulated_device
+from torch.nn import functional as F
 
-from course_lib import guidance, inverse, likelihood, losses, training
+from course_lib import guidance, inverse, likelihood, losses, runtime, training
 from course_lib.applications import anomaly, classical, counterfactual
-from course_lib.denoisers import FunctionDenoiser, MixtureDenoiser, NetworkDenoiser
+from course_lib.denoisers import FunctionDenoiser, MaskedDenoiser, MixtureDenoiser, NetworkDenoiser
+from course_lib.experiments import labels
 from course_lib.metrics.images import psnr, ssim
 from course_lib.networks import build
 from course_lib.operators import KSpace, Mask, Radon, sampled_lines
@@ -153,6 +155,26 @@ def test_a_networks_denoiser_takes_images_and_conditions_from_anywhere_and_answe
     assert x.device.type == "cpu"
 
 
+def test_a_masked_denoiser_takes_maps_from_anywhere_in_any_floating_type():
+    net = build("DiffusionUNet", channels=(32, 32), in_channels=3, norm_groups=8).eval().to(DEVICE)
+    hidden = torch.zeros(2, 3, 16, 16)
+    hidden[:, -1] = 1
+    expected = MaskedDenoiser(net)(hidden.to(DEVICE), 0.5).cpu()
+    for x_t in (hidden, hidden.double(), hidden.to(DEVICE)):
+        found = MaskedDenoiser(net)(x_t, 0.5)
+        assert (found.device, found.dtype) == (x_t.device, x_t.dtype)
+        torch.testing.assert_close(found.cpu().float(), expected)
+
+
+def test_the_bound_of_maps_of_labels_is_that_of_the_cpu(monkeypatch):
+    net = build("DiffusionUNet", channels=(32, 32), in_channels=4, norm_groups=8).eval()
+    monkeypatch.setattr(labels, "maps", lambda split: 2 * F.one_hot(torch.arange(96) % 3, 3).T.reshape(1, 3, 12, 8) - 1)
+    monkeypatch.setattr(runtime, "device", lambda: "cpu")
+    expected = labels.nats(net, 1)
+    monkeypatch.setattr(runtime, "device", lambda: DEVICE)
+    assert labels.nats(net.to(DEVICE), 1) == pytest.approx(expected, rel=1e-3)
+
+
 def test_reconstruction():
     denoiser, truth = network_denoiser(num_classes=0), images(1, 1, 16, 16)
     for operator in (KSpace(sampled_lines(16, 4)), Mask(torch.eye(16)), Radon(16, 4)):
@@ -193,13 +215,13 @@ def test_methods_without_a_network_and_their_scores():
 
 
 def test_edits_of_maps():
-    labels = torch.full((2, 48, 48), 2)
-    labels[:, 20:28, 20:28] = counterfactual.CSF
-    labels = labels.to(DEVICE)
-    asked = counterfactual.area(labels) * 1.5
+    tissue = torch.full((2, 48, 48), 2)
+    tissue[:, 20:28, 20:28] = counterfactual.CSF
+    tissue = tissue.to(DEVICE)
+    asked = counterfactual.area(tissue) * 1.5
     assert (asked.cpu() > 0).all()
-    edited = counterfactual.grown(labels, asked.cpu())
-    by = counterfactual.amount(labels, asked, 20.0)
-    pulled = counterfactual.moved(images(2, 1, 48, 48), counterfactual.push(labels, by, 20.0))
-    for found in (edited, by, pulled, counterfactual.painted(pulled, labels, edited)):
+    edited = counterfactual.grown(tissue, asked.cpu())
+    by = counterfactual.amount(tissue, asked, 20.0)
+    pulled = counterfactual.moved(images(2, 1, 48, 48), counterfactual.push(tissue, by, 20.0))
+    for found in (edited, by, pulled, counterfactual.painted(pulled, tissue, edited)):
         assert found.device.type == DEVICE
