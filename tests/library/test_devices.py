@@ -8,10 +8,11 @@ import torch
 from simulated_device import DEVICE, simulated_device
 from torch.nn import functional as F
 
-from course_lib import guidance, inverse, likelihood, losses, runtime, training
+from course_lib import guidance, inverse, likelihood, losses, runtime, scans, training
 from course_lib.applications import anomaly, classical, counterfactual
 from course_lib.denoisers import FunctionDenoiser, MaskedDenoiser, MixtureDenoiser, NetworkDenoiser
 from course_lib.experiments import labels
+from course_lib.metrics import linear
 from course_lib.metrics.images import psnr, ssim
 from course_lib.networks import build
 from course_lib.operators import KSpace, Mask, Radon, sampled_lines
@@ -188,6 +189,22 @@ def test_reconstruction():
         sample(denoiser, truth, torch.tensor([0.5, 0.2, 0.0]), step, torch.Generator())
 
 
+def test_a_finer_scan_is_where_the_images_are():
+    fine = images(1, 1, 32, 32)
+    (_, here), (_, there) = (scans.finer_scan("MRI, R = 4", x, 0) for x in (fine.cpu(), fine))
+    assert there.device.type == DEVICE
+    torch.testing.assert_close(there.cpu(), here)
+
+
+def test_open_shares_are_those_of_the_cpu():
+    x, denoiser = images(8, 1, 4, 4).clamp(-1, 1), FunctionDenoiser(lambda x_t, t: 0.5 * x_t, SCHEDULE)
+    here = linear.principal_directions(x.cpu(), 3)
+    there = linear.Directions(*(part.to(DEVICE) for part in (here.mean, here.vectors, here.variances)))
+    expected = linear.open_shares(denoiser, x.cpu(), here, 0.5, torch.Generator().manual_seed(0))
+    found = linear.open_shares(denoiser, x, there, 0.5, torch.Generator().manual_seed(0))
+    torch.testing.assert_close([share.cpu() for share in found], list(expected))
+
+
 def test_anomaly_and_likelihood():
     denoiser, x = network_denoiser(num_classes=0), images(1, 1, 16, 16)
     twin = anomaly.noise_and_denoise(denoiser, x, 0.3, 2, torch.Generator())
@@ -222,6 +239,8 @@ def test_edits_of_maps():
     assert (asked.cpu() > 0).all()
     edited = counterfactual.grown(tissue, asked.cpu())
     by = counterfactual.amount(tissue, asked, 20.0)
+    for same in (asked.cpu(), asked.cpu().tolist()):  # as grown and push take them
+        assert torch.equal(counterfactual.amount(tissue, same, 20.0).cpu(), by.cpu())
     pulled = counterfactual.moved(images(2, 1, 48, 48), counterfactual.push(tissue, by, 20.0))
     for found in (edited, by, pulled, counterfactual.painted(pulled, tissue, edited)):
         assert found.device.type == DEVICE
