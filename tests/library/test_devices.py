@@ -8,11 +8,12 @@ import torch
 from simulated_device import DEVICE, simulated_device
 from torch.nn import functional as F
 
-from course_lib import guidance, inverse, likelihood, losses, runtime, scans, training
-from course_lib.applications import anomaly, classical, counterfactual
+from course_lib import guidance, hippocampus, inverse, likelihood, losses, runtime, scans, training
+from course_lib.applications import anomaly, classical, counterfactual, raw_scan
+from course_lib.applications import segmentation as draws
 from course_lib.denoisers import FunctionDenoiser, MaskedDenoiser, MixtureDenoiser, NetworkDenoiser
 from course_lib.experiments import labels
-from course_lib.metrics import linear
+from course_lib.metrics import intervals, linear, segmentation
 from course_lib.metrics.images import psnr, ssim
 from course_lib.networks import build
 from course_lib.operators import KSpace, Mask, Radon, sampled_lines
@@ -244,3 +245,51 @@ def test_edits_of_maps():
     pulled = counterfactual.moved(images(2, 1, 48, 48), counterfactual.push(tissue, by, 20.0))
     for found in (edited, by, pulled, counterfactual.painted(pulled, tissue, edited)):
         assert found.device.type == DEVICE
+
+
+MASKS = torch.rand(4, 2, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.5
+SCORES = torch.rand(8, generator=torch.Generator().manual_seed(0))
+COV = torch.eye(4) + 0.1
+COILS = torch.complex(*torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+HEAD = F.pad(torch.ones(1, 2, 32, 32), [16] * 4)
+PERSONS = torch.arange(8) // 2
+# a function of where its tensors go
+SAME = {
+    "gain": lambda to: anomaly.gain(to(COV), SCHEDULE, 0.5),
+    "detectability": lambda to: anomaly.detectability(to(COV), SCHEDULE, 0.5, to(torch.ones(4))),
+    "noise of a raw scan": lambda to: raw_scan.outermost(to(COILS)),
+    "raw scan": lambda to: raw_scan.raw_scan(to(COILS), (16, 16), 6).y,
+    "brain": lambda to: raw_scan.brain_mask(to(HEAD)),
+    "energy distance": lambda to: segmentation.generalised_energy_distance(to(MASKS[:3]), to(MASKS)),
+    "expected Dice": lambda to: segmentation.expected_dice(to(MASKS[0]), to(MASKS), [0.25] * 4),
+    "Dice of volumes": lambda to: segmentation.volume_dice(to(torch.ones(4, 2, 3)), PERSONS[:4]),
+    "bootstrap": lambda to: intervals.bootstrap(to(SCORES), PERSONS),
+    "bootstrap of the AUROC": lambda to: intervals.bootstrap_auroc(to(SCORES), to(SCORES[:5])),
+    "conformal quantile": lambda to: intervals.conformal_quantile(to(SCORES), 0.5),
+    "pieces": lambda to: hippocampus.largest_shares(to(MASKS[None, 0].long())),
+}
+IN_DOUBLE = {
+    "independent masks": lambda to: draws.independent(to(SCORES.reshape(2, 2, 2))),
+    "level sets": lambda to: draws.random_threshold(to(SCORES.reshape(2, 2, 2))),
+    "means of persons": lambda to: intervals.means_of(to(SCORES), PERSONS),
+}
+
+
+def is_the_same_there(function):
+    """Whether a result is that of the CPU, and lies where the tensors are if it is one."""
+    expected, found = (function(to) for to in (lambda x: x, lambda x: x.to(DEVICE)))
+    if torch.is_tensor(found):
+        assert found.device.type == DEVICE
+        found = found.cpu()
+    torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_measures_and_scans_are_those_of_the_cpu(name):
+    is_the_same_there(SAME[name])
+
+
+@pytest.mark.parametrize("device", [True], indirect=True)
+@pytest.mark.parametrize("name", IN_DOUBLE)
+def test_what_is_computed_in_double_precision_is_that_of_the_cpu(name):
+    is_the_same_there(IN_DOUBLE[name])
