@@ -133,7 +133,7 @@ def fingerprint(paths):
 def read_stamp(path):
     """The two lines of the stamp, (interpreter, fingerprint), or None where the set-up never came to its end."""
     try:
-        with open(path) as file:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
             interpreter, done = file.read().split("\n")[:2]
         return interpreter, done
     except (OSError, ValueError):
@@ -327,14 +327,14 @@ def is_elsewhere(folder):
 def claim(venv, build=None):
     """Mark .venv as the set-up's own, before anything else is in it, and remember the build that was asked for."""
     os.makedirs(venv, exist_ok=True)
-    with open(os.path.join(venv, MARK), "w") as file:
+    with open(os.path.join(venv, MARK), "w", encoding="utf-8") as file:
         file.write(build or "")
 
 
 def build_of(venv):
     """The build of PyTorch, "cpu" or "cuda", that was last asked for, or None."""
     try:
-        with open(os.path.join(venv, MARK)) as file:
+        with open(os.path.join(venv, MARK), encoding="utf-8") as file:
             build = file.read().strip()
     except (OSError, ValueError):
         return None
@@ -421,7 +421,7 @@ def set_up(asked=None):
     if why:
         print(why, flush=True)
     install(python, build, must=asked is not None)
-    with open(STAMP, "w") as file:
+    with open(STAMP, "w", encoding="utf-8", errors="surrogateescape") as file:  # ROOT may hold any letter
         file.write(interpreter + "\n" + wanted + "\n")
     return python
 

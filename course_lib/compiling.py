@@ -54,7 +54,7 @@ def trouble(device):
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=device))
     except Exception as error:  # each backend has errors of its own
-        return str(error).strip().splitlines()[0]
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def compiled(net):

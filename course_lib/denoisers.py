@@ -96,14 +96,14 @@ class MixtureDenoiser(Denoiser):
             raise ValueError("means must have a row for each weight, and no std may be negative")
         if torch.as_tensor(std).shape not in ((), (1,), weights.shape):
             raise ValueError(f"std must be a number, or one for each of the {len(weights)} weights, got {std!r:.80}")
-        self.variances = torch.as_tensor(std, dtype=means.dtype).expand(len(weights)) ** 2  # (K,)
+        self.variances = torch.as_tensor(std).to(means).expand(len(weights)) ** 2  # (K,)
 
     def _noisy(self, x_t, t):
         """alpha, and the log of weights_k N(x_t; alpha means_k, s_k I) with s_k = alpha^2 variances_k + sigma^2."""
         alpha, sigma = (match_dims(c, x_t) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
         _dimension(x_t, self.means[0])
         s = (alpha**2 * self.variances + sigma**2).clamp(min=1e-30)  # (K,) or (B, K); a point without noise is no 0/0
-        offset = x_t[:, None] - alpha.reshape(-1, 1, 1) * self.means  # (B, K, d)
+        offset = x_t[:, None] - alpha.reshape(-1, 1, 1).to(x_t.device) * self.means  # (B, K, d)
         d = x_t.shape[1]
         log_joint = self.weights.log() - offset.square().sum(-1) / (2 * s) - d / 2 * torch.log(2 * torch.pi * s)
         return alpha, s, offset, log_joint
@@ -177,7 +177,7 @@ class NetworkDenoiser(Denoiser):
 
     def __call__(self, x_t, t, y=None, **told):
         floating(x_t=x_t)
-        x = x_t.to(self._weight(x_t))
+        x = x_t.to(_weight(self.net, x_t))
         if torch.is_tensor(y):
             y = y.to(x.device, x.dtype) if y.is_floating_point() else y.to(x.device)
         alpha, sigma = (match_dims(c, x) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
@@ -186,10 +186,11 @@ class NetworkDenoiser(Denoiser):
             x_0 = to_x0(self.kind, self.net(x, t, y, **told), x, alpha, sigma)
         return (x_0.clamp(-1, 1) if self.clip else x_0).to(x_t)
 
-    def _weight(self, x_t):
-        """One of the network's weights, of its type and device; of a function, which has none, x_t."""
-        weights = self.net.parameters() if isinstance(self.net, torch.nn.Module) else ()
-        return next(iter(weights), x_t)
+
+def _weight(net, x_t):
+    """One of a network's weights, of its type and device; of a function, which has none, x_t."""
+    weights = net.parameters() if isinstance(net, torch.nn.Module) else ()
+    return next(iter(weights), x_t)
 
 
 class MaskedDenoiser(Denoiser):
@@ -197,7 +198,8 @@ class MaskedDenoiser(Denoiser):
 
     net : net(x_t, t) -> logits (B, K + 1, ...), of which the last, of "hidden", is left out. x_t (B, K + 1, ...) is as
     :func:`~course_lib.samplers.unmask_step` has it; a place that is shown keeps its label. The schedule is
-    ``RectifiedFlow``, where the share that is shown is alpha_t = 1 - t. precision : as for :class:`NetworkDenoiser`.
+    ``RectifiedFlow``, where the share that is shown is alpha_t = 1 - t. precision : as for :class:`NetworkDenoiser`,
+    and so are devices and types; no gradients are kept.
     """
 
     schedule = RectifiedFlow()
@@ -207,8 +209,9 @@ class MaskedDenoiser(Denoiser):
 
     def __call__(self, x_t, t):
         floating(x_t=x_t)
-        with torch.no_grad(), runtime.autocast(x_t.device.type, self.precision):
-            p = self.net(x_t, t)[:, :-1].to(x_t).softmax(1)
+        x = x_t.to(_weight(self.net, x_t))
+        with torch.no_grad(), runtime.autocast(x.device.type, self.precision):
+            p = self.net(x, t)[:, :-1].to(x_t).softmax(1)
         hidden = x_t[:, -1:]
         return torch.cat([hidden * p + x_t[:, :-1], torch.zeros_like(hidden)], 1)
 

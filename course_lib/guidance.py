@@ -96,7 +96,7 @@ class ClassifierFree(Denoiser):
         none = torch.full_like(y, self.none)
         if w in (0, 1):
             return self.denoiser(x_t, t, y=y if w == 1 else none)
-        times = t if torch.as_tensor(t).ndim == 0 else torch.cat([t, t])
+        times = t if torch.as_tensor(t).ndim == 0 else torch.as_tensor(t).expand(len(x_t)).repeat(2)
         D_none, D_y = self.denoiser(torch.cat([x_t, x_t]), times, y=torch.cat([none, y])).chunk(2)
         return D_none + w * (D_y - D_none)
 

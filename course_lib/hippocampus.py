@@ -95,4 +95,5 @@ def largest_shares(labels):
 
     labels = torch.as_tensor(labels)
     _check_labels(labels)
-    return torch.tensor([[share(np.asarray(one) == k) for k in (1, 2)] for one in labels], dtype=torch.float32)
+    found = [[share(one == k) for k in (1, 2)] for one in labels.cpu().numpy()]
+    return torch.tensor(found, dtype=torch.float32).to(labels.device)

@@ -47,9 +47,12 @@ class Muon(torch.optim.Optimizer):
         """One step for every parameter that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    is_matrix = parameter.ndim > 1 and min(parameter.shape[:2]) >= MATRIX
-                    (self._matrix_step if is_matrix else self._adam_step)(parameter, group["lr"], group["momentum"])
+                if parameter.grad is None:
+                    continue
+                if parameter.ndim > 1 and min(parameter.shape[:2]) >= MATRIX:
+                    self._matrix_step(parameter, group["lr"], group["momentum"])
+                else:
+                    self._adam_step(parameter, group["lr"])
 
     def _matrix_step(self, weight, lr, momentum):
         state = self.state[weight]
@@ -60,7 +63,7 @@ class Muon(torch.optim.Optimizer):
         length = 0.2 * math.sqrt(max(ahead.shape))
         weight.add_(orthogonalised(ahead).view(weight.shape), alpha=-lr * length)
 
-    def _adam_step(self, weight, lr, _):
+    def _adam_step(self, weight, lr):
         state = self.state[weight]
         if not state:
             state["first"], state["second"] = torch.zeros_like(weight), torch.zeros_like(weight)

@@ -204,8 +204,9 @@ def load_denoiser(name, clip=True, precision=None, folder=None):
     another sort, and as :func:`load` does.
 
     clip: for images in [-1, 1]; not for latents. precision: in which it computes, however it is stored; left out, the
-    faster on this machine, :func:`course_lib.runtime.precision`; torch.float32 to compare digits. folder: as for
-    :func:`card`.
+    faster on this machine, :func:`course_lib.runtime.precision`; torch.float32 to compare digits, on the CPU: an Nvidia
+    GPU's convolutions round float32 to the 10 bits of TF32, unless torch.backends.cudnn.allow_tf32 is False. folder: as
+    for :func:`card`.
     """
     about = card(name, folder)
     kind = _entry(name, about, "kind", "prediction kind, as it is no diffusion network", folder)

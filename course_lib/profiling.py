@@ -71,19 +71,18 @@ def saved_bytes(function, *args):
 
 
 def seconds(function, *args, repeats=3):
-    """The shortest of ``repeats`` calls of ``function(*args)`` in seconds, after one to warm up. Raises ValueError for
-    repeats below 1."""
+    """The shortest of ``repeats`` calls of ``function(*args)`` in seconds, after one to warm up; of a device that
+    computes on its own, until it is done. Raises ValueError for repeats below 1."""
     whole(repeats=repeats)
     _check_callable(function)
-    function(*args)
     found = []
-    for _ in range(repeats):
+    for _ in range(1 + repeats):
         start = time.perf_counter()
-        result = function(*args)
-        if torch.is_tensor(result) and result.is_cuda:
-            torch.cuda.synchronize()
+        function(*args)
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
         found.append(time.perf_counter() - start)
-    return min(found)
+    return min(found[1:])
 
 
 def evaluation_cost(net, *shape):

@@ -105,10 +105,11 @@ def finer_scan(problem, x_fine, seed):
     n = x_fine.shape[-1] // 2
     if x_fine.shape[1:] != (1, 2 * n, 2 * n):
         raise ValueError(f"x_fine must be (B, 1, 2 n, 2 n), twice as fine, got shape {tuple(x_fine.shape)}")
-    empty = torch.zeros(len(x_fine), 1, n, n)
+    empty = x_fine.new_zeros(len(x_fine), 1, n, n)
     A, noise = scan(problem, empty, seed)
     middle = to_kspace(x_fine)[..., n - n // 2 : 2 * n - n // 2, n - n // 2 : 2 * n - n // 2] / 2
     turn = torch.exp(2j * torch.pi * (torch.arange(n) - n // 2) * (n // 2 - n / 2 + 0.25) / n)
+    turn = turn.to(x_fine.device)
     return A, A.lines * (middle * turn * turn[:, None]) + noise
 
 

@@ -15,10 +15,13 @@ _SLACK = 1e-5  # in log-SNR: what the rounding of single precision may add to th
 
 
 def match_dims(a, x):
-    """Reshape a per-example coefficient a (B,) to (B, 1, ..., 1), so that it multiplies x (B, ...); scalars pass
-    through."""
-    a = torch.as_tensor(a, device=x.device)
-    return a if a.ndim == 0 else a.reshape(a.shape + (1,) * (x.ndim - a.ndim)).to(x.dtype)
+    """Reshape a per-example coefficient a (B,) to (B, 1, ..., 1), with the type and device of x (B, ...), so that it
+    multiplies x. Scalars pass through in their own type; one on the CPU stays there, where it multiplies any x."""
+    a = torch.as_tensor(a)
+    if a.ndim == 0:
+        return a if a.device.type == "cpu" else a.to(x.device)
+    # first the type: a device may lack double precision, as Apple's do
+    return a.reshape(a.shape + (1,) * (x.ndim - a.ndim)).to(x.dtype).to(x.device)
 
 
 class Schedule:
@@ -232,16 +235,15 @@ class Discrete(Schedule):
         return len(self.betas)
 
     def _log_abar(self, t):
-        position = _time(t).double() * self.T
+        position = _time(t).cpu().double() * self.T  # where the table is: a device may lack double precision
         left = position.floor().clamp(0, self.T - 1).long()
-        table = self.log_abar.to(position.device)
-        return torch.lerp(table[left], table[left + 1], position - left)
+        return torch.lerp(self.log_abar[left], self.log_abar[left + 1], position - left)
 
     def alpha(self, t):
-        return torch.exp(self._log_abar(t) / 2).to(_time(t).dtype)
+        return torch.exp(self._log_abar(t) / 2).to(_time(t))
 
     def sigma(self, t):
-        return torch.sqrt(-torch.expm1(self._log_abar(t))).to(_time(t).dtype)
+        return torch.sqrt(-torch.expm1(self._log_abar(t))).to(_time(t))
 
 
 def uniform_times(n):

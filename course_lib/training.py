@@ -30,7 +30,8 @@ def step_generator(seed, step, stream=0):
 class Batches:
     """batches(k) gives batch k: random order without replacement, epoch after epoch, a function of (seed, k) alone.
 
-    images : (N, H, W), or (N, C, ...) with channels; uint8 in 0..255, or floats, taken as they are.
+    images : (N, H, W), or (N, C, ...) with channels; uint8 in 0..255, or floats in [-1, 1] or a little beyond, such as
+        latents, as :func:`~course_lib.images.to_tensor` has them.
     labels : (N,) or maps (N, H, W) of integers, or None. Both are arrays or tensors.
     A batch is x_0 (B, C, ...) float32, in [-1, 1] if the images are, and y int64 or None.
     Raises ValueError for images or labels of another kind, and for labels that do not belong to the images.

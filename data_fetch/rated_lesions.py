@@ -43,9 +43,9 @@ class RatedLesions:
 
 
 def load(split, n, seed=0, strength=1.0, processes=1):
-    """n cases of a split, families in turn. seed chooses subjects and the place of the crop; strength as in
-    ``brain_cohort.slice_2d``; so many processes share the work, for the same cases. Raises DataError for other values,
-    and unless n is 1 or more."""
+    """n cases of a split, families in turn. seed chooses the subjects, each of which has its own place of the crop;
+    strength as in ``brain_cohort.slice_2d``; so many processes share the work, for the same cases. Raises DataError for
+    other values, and unless n is 1 or more."""
     numbers = brain_cohort.numbers(split, n, seed)
     if not n:
         raise DataError("There is no case among 0 rated lesions; ask for 1 or more.")

@@ -9,6 +9,7 @@ FOLDER is complete: any server of files will do, and it asks nothing of another 
 
 import argparse
 import base64
+import copy
 import gzip
 import hashlib
 import io
@@ -86,6 +87,13 @@ def normal(seed, stream, n):
 # Networks ----------------------------------------------------------------------------------------------------------
 
 
+def on_cpu(name):
+    """A copy of a shipped network on the CPU: the loaded one is everybody's, and stays where it is."""
+    from course_lib import pretrained
+
+    return copy.deepcopy(pretrained.load(name)).cpu()
+
+
 def onnx_of(name):
     """A shipped network as an ONNX file, bytes: (x_t, t), or (x_t, t, y), for one image -> v; weights as small as they
     are stored in course_lib/weights, and equal to those that PyTorch computes with."""
@@ -93,7 +101,7 @@ def onnx_of(name):
 
     from course_lib import pretrained
 
-    card, net = pretrained.card(name), pretrained.load(name).cpu()
+    card, net = pretrained.card(name), on_cpu(name)
     x_t = torch.zeros(1, 1, card["image_size"], card["image_size"])
     given = (x_t, torch.tensor([0.5]), *([torch.tensor([0])] if net.num_classes else []))
     with warnings.catch_warnings():
@@ -160,7 +168,7 @@ def answer(name):
 
     from course_lib import pretrained
 
-    net, size = pretrained.load(name).cpu().float(), pretrained.card(name)["image_size"]
+    net, size = on_cpu(name).float(), pretrained.card(name)["image_size"]
     x_t = torch.tensor(normal(0, 0, size * size)).reshape(1, 1, size, size)
     none = [torch.tensor([net.num_classes])] if net.num_classes else []
     with torch.no_grad():

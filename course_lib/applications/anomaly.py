@@ -179,7 +179,7 @@ def gain(cov, schedule, t):
     if cov.ndim != 2 or cov.shape[0] != cov.shape[1]:
         raise ValueError(f"cov must be a square matrix (d, d), got shape {tuple(cov.shape)}")
     alpha, sigma = float(schedule.alpha(t)), float(schedule.sigma(t))
-    noisy = alpha**2 * cov + sigma**2 * torch.eye(len(cov), dtype=cov.dtype)
+    noisy = alpha**2 * cov + sigma**2 * torch.eye(len(cov)).to(cov)
     return torch.linalg.solve(noisy, alpha**2 * cov).T
 
 
@@ -200,7 +200,7 @@ def detectability(cov, schedule, t, a, draws=1, sampled=True):
     G = gain(cov, schedule, t)
     if a.shape != cov.shape[:1] or not a.any():
         raise ValueError(f"a must be an anomaly ({len(cov)},) that is not 0 everywhere, got shape {tuple(a.shape)}")
-    one = torch.eye(len(cov), dtype=cov.dtype)
+    one = torch.eye(len(cov)).to(cov)
     spread = (one + G if sampled else G) @ cov @ (one - G)  # these commute: all are functions of C
     variance = a @ ((one - G) @ cov @ (one - G) + spread / draws) @ a
     if not variance > 0:

@@ -132,8 +132,8 @@ def amount(labels, asked, reach, most=8.0):
     """The push in mm (B,), from 0 to ``most``, after which the ventricles of maps have the area ``asked`` (B,) in mm^2,
     by bisection on a map four times as fine. Where no ventricle is found: as good as any, nothing moves."""
     positive(most=most)
-    asked = _each_map(labels, asked)
     region, directions = ventricles(labels)[:, None].float(), _directions(labels, reach) / pixel(labels)
+    asked = _each_map(labels, asked).to(region)
     low = torch.zeros(len(region), device=region.device)
     high = torch.full_like(low, most)
     for _ in range(8):

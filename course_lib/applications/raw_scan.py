@@ -51,7 +51,7 @@ def outermost(kspace, share=0.9):
     """Root mean square of |y| at the measured points of kspace (K, H, W) beyond ``share`` of the way to the edge: the
     noise, or a little more, since hardly any signal is left there. Raises ValueError where none was measured there."""
     within(0, 1, share=share)
-    row, column = (2 * (torch.arange(n) - n // 2) / n for n in kspace.shape[-2:])
+    row, column = (2 * (torch.arange(n, device=kspace.device) - n // 2) / n for n in kspace.shape[-2:])
     far = (row[:, None].square() + column.square() > share**2) & (kspace.abs().sum(0) > 0)
     if not far.any():
         raise ValueError(f"no point beyond a share of {share} was measured: take a smaller share")
@@ -78,7 +78,7 @@ def raw_scan(kspace, sides, centre, away=0.1, relative=0.1, seed=0):
     outside = measured.clone()
     top, left = sides[0] // 2 - centre // 2, sides[1] // 2 - centre // 2
     outside[top : top + centre, left : left + centre] = False
-    chance = torch.rand(sides, generator=torch.Generator().manual_seed(seed))
+    chance = torch.rand(sides, generator=torch.Generator().manual_seed(seed)).to(kspace.device)
     test, validation = outside & (chance < away), outside & (chance >= away) & (chance < 2 * away)
     seen, maps = measured & ~test & ~validation, sensitivities(kspace, centre, relative)
     A = MultiCoil(seen, maps)
@@ -146,4 +146,5 @@ def brain_mask(z, level=0.3):
         raise ValueError(f"z must show a head brighter than {level} of the unit of its scan; it shows none")
     brain = pieces == 1 + np.argmax(ndimage.sum_labels(bright, pieces, np.arange(1, count + 1)))
     wide = ndimage.binary_dilation(np.pad(brain, 8), iterations=8)  # room for closing at the border
-    return torch.as_tensor(ndimage.binary_fill_holes(ndimage.binary_erosion(wide, iterations=6))[8:-8, 8:-8].copy())
+    filled = ndimage.binary_fill_holes(ndimage.binary_erosion(wide, iterations=6))[8:-8, 8:-8]
+    return torch.as_tensor(filled.copy()).to(z.device)

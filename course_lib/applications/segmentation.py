@@ -60,7 +60,7 @@ def independent(p, draws=SAMPLES, seed=0):
     of each draw."""
     whole(draws=draws)
     p = checks.probabilities(p, "p")
-    return torch.rand(draws, *p.shape, generator=runtime.seeded(seed)) < p
+    return torch.rand(draws, *p.shape, generator=runtime.seeded(seed)).to(p.device) < p
 
 
 def random_threshold(p, draws=SAMPLES, seed=0):
@@ -69,7 +69,7 @@ def random_threshold(p, draws=SAMPLES, seed=0):
     whole(draws=draws)
     shaped("N, H, W", p=p)
     p = checks.probabilities(p, "p")
-    return torch.rand(draws, len(p), 1, 1, generator=runtime.seeded(seed)) < p
+    return torch.rand(draws, len(p), 1, 1, generator=runtime.seeded(seed)).to(p.device) < p
 
 
 def from_channels(x):

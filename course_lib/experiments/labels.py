@@ -90,7 +90,7 @@ def judged(labels):
 
 def nats(net, repeats=4):
     """The bound of -log p of the test maps, in nats a map, by a masked network: mean over ``repeats`` times a map."""
-    generator, x = runtime.seeded(0), maps("test")
+    generator, x = runtime.seeded(0), maps("test").to(runtime.device())
     with torch.no_grad():
         found = [LOSSES["masked"](net, (part, None), generator)[0] for _ in range(repeats) for part in x.split(75)]
     return rounded(torch.cat(found).mean() * x[0, 0].numel(), 1)

@@ -26,7 +26,7 @@ def ssim(x, reference):
             f"x must be images of one channel, (N, 1, H, W), got shape {tuple(x.shape)}: take one at a time"
         )
     pairs = zip(x.clamp(-1, 1)[:, 0].cpu().double().numpy(), reference[:, 0].cpu().double().numpy())
-    return torch.tensor([structural_similarity(a, b, data_range=2.0) for a, b in pairs]).to(x.device)
+    return torch.tensor([structural_similarity(a, b, data_range=2.0) for a, b in pairs]).to(x)
 
 
 def prediction_interval(samples, level=0.9):

@@ -13,7 +13,7 @@ BLOCKS = 10
 def with_error(values):
     """Mean of values (N,) and its standard error: two floats, which a table shows as mean ± error. Raises ValueError
     for fewer than two values, and for NaN."""
-    values = checks.finite(values, "values").double()
+    values = checks.finite(values, "values").cpu().double()
     if values.ndim != 1 or len(values) < 2:
         raise ValueError(f"expected values (N,), two or more; got shape {tuple(values.shape)}")
     return float(values.mean()), float(values.std() / len(values) ** 0.5)
@@ -26,7 +26,8 @@ def means_of(values, groups):
     whom counts alike, however many slices there are (cluster bootstrap; Field & Welsh, J. R. Stat. Soc. B 2007). Raises
     ValueError for values that are NaN, and for groups of another shape.
     """
-    values, groups = checks.finite(values, "values").double(), torch.as_tensor(groups)
+    values = checks.finite(values, "values").double()
+    groups = torch.as_tensor(groups, device=values.device)
     alike(values=values, groups=groups)
     _, which, count = groups.unique(return_inverse=True, return_counts=True)
     return torch.bincount(which, values) / count
@@ -60,7 +61,7 @@ def bootstrap(values, group=1, level=0.95, repeats=2000, seed=0):
     To compare two methods on the same cases pass the differences of the cases: paired. Raises ValueError for fewer
     than two groups, for values that are NaN, and for a level that is not between 0 and 1.
     """
-    values = checks.finite(values, "values").double()
+    values = checks.finite(values, "values").cpu().double()
     inside(0, 1, level=level)
     whole(repeats=repeats)
     parts = _groups(values, group)
@@ -76,7 +77,7 @@ def bootstrap(values, group=1, level=0.95, repeats=2000, seed=0):
 
 def _groups(values, group):
     """Values (N,) in groups of so many neighbours, or by the group (N,) of each: a sequence of tensors."""
-    group = torch.as_tensor(group)
+    group = torch.as_tensor(group, device=values.device)
     if group.ndim == 0:
         whole(group=group.item())
         return values.split(group.item())
@@ -96,7 +97,7 @@ def bootstrap_auroc(positives, negatives, level=0.95, repeats=2000, seed=0):
         shaped("n", **{name: values})
         if not len(values):
             raise ValueError(f"{name} are empty: an AUROC compares two kinds of cases, give one of each at least")
-    high, low = (values.double() for values in scores.values())
+    high, low = (values.cpu().double() for values in scores.values())
     wins = (torch.sign(high[:, None] - low) + 1) / 2  # (P, N): 1, or 1/2 for a tie
     generator = torch.Generator().manual_seed(seed)
     share = []  # of the draws that each case has: (repeats, P) and (repeats, N)
@@ -120,7 +121,7 @@ def conformal_quantile(scores, level=0.9):
     inf where n is too small for the level, n < level / (1 - level): then only an infinite bound keeps the promise.
     Raises ValueError for scores that are NaN, and for a level that is not between 0 and 1.
     """
-    scores = checks.finite(scores, "scores").double()
+    scores = checks.finite(scores, "scores").cpu().double()
     shaped("n", scores=scores)
     inside(0, 1, level=level)
     rank = math.ceil((len(scores) + 1) * float(level) - 1e-9)

@@ -13,6 +13,8 @@ import torch
 
 from course_lib.arguments import images as check_images
 from course_lib.arguments import whole
+from course_lib.samplers import noise_like
+from course_lib.schedules import NO_SIGNAL, schedule_of
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,14 @@ def principal_directions(x, K):
 @torch.no_grad()
 def open_shares(denoiser, x_0, directions, t, generator=None, batch_size=32):
     """What share of the variance of unseen images x_0 (N, C, H, W) in each direction is still open at time t: of the
-    denoiser, (K,), of the best linear one on the same noisy images, (K,), and that variance itself, (K,)."""
-    schedule = denoiser.schedule
-    alpha, sigma = float(schedule.alpha(torch.as_tensor(t))), float(schedule.sigma(torch.as_tensor(t)))
-    noise = torch.randn(x_0.shape, generator=generator, dtype=x_0.dtype)
-    x_t = schedule.noisy(x_0, noise, torch.as_tensor(t, dtype=torch.float64)).to(x_0)
+    denoiser, (K,), of the best linear one on the same noisy images, (K,), and that variance itself, (K,). Raises
+    ValueError for a denoiser without a schedule."""
+    schedule = schedule_of(denoiser)
+    alpha, sigma = float(schedule.alpha(t)), float(schedule.sigma(t))
+    x_t = schedule.noisy(x_0, noise_like(x_0, generator), t)
     found = torch.cat([denoiser(part, t) for part in x_t.split(batch_size)])
     true = directions.along(x_0)
-    seen = directions.along(x_t / alpha) if alpha > 0 else torch.zeros_like(true)
+    seen = directions.along(x_t / alpha) if alpha > NO_SIGNAL else torch.zeros_like(true)
     gain = alpha**2 * directions.variances / (alpha**2 * directions.variances + sigma**2)
     variance = true.square().mean(0)
     errors = ((directions.along(found) - true).square().mean(0), (gain * seen - true).square().mean(0))

@@ -40,7 +40,8 @@ def label_counts(found, truth):
 def volume_dice(counted, volume):
     """Dice of anterior and posterior in each volume, (V, 2), from the counts (N, 2, 3) of its slices; volume (N,). NaN
     where a label is neither found nor true in a volume."""
-    total = torch.zeros(int(volume.max()) + 1, 2, 3).index_add_(0, volume.long(), counted.float())
+    counted = counted.float()
+    total = counted.new_zeros(int(volume.max()) + 1, 2, 3).index_add_(0, volume.to(counted.device).long(), counted)
     return 2 * total[..., 0] / (total[..., 1] + total[..., 2])
 
 
@@ -49,7 +50,7 @@ def expected_dice(mask, ratings, chances):
     mask, ratings = checks.masks(mask, "mask"), checks.masks(ratings, "ratings")
     alike(mask=mask, **{"each rating": ratings[0]})
     scores = torch.stack([dice(mask, rating) for rating in ratings])
-    return torch.tensordot(checks.chances(chances, len(ratings)), scores, 1)
+    return torch.tensordot(checks.chances(chances, len(ratings)).to(scores), scores, 1)
 
 
 def mean_distance(a, p, b, q):
@@ -58,8 +59,8 @@ def mean_distance(a, p, b, q):
     if a.ndim != b.ndim:
         shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
         raise ValueError(f"masks must be of the same cases, (K, ..., H, W) and (R, ..., H, W), got {shapes}")
-    rows = torch.stack([torch.tensordot(q, 1 - iou(b, one), 1) for one in a])  # (K, ...)
-    return torch.tensordot(p, rows, 1)
+    rows = torch.stack([torch.tensordot(q.to(a.device), 1 - iou(b, one), 1) for one in a])  # (K, ...)
+    return torch.tensordot(p.to(a.device), rows, 1)
 
 
 def _equal(n):

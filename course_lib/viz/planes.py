@@ -47,11 +47,11 @@ def three_planes(image, affine=None, labels=None, at=None, *, title, names=(), v
     fig, ax = picture_axes(width / tallest * height, height + 0.3, title)
     left = 0.0
     for name, across, up, along, letters in PLANES:
-        plane = _plane(image, across, up, along, at)
+        plane = _plane(image, along, at)
         extent = (left, left + sides[across], 0, sides[up])
         ax.imshow(plane, "gray", vmin=vmin, vmax=vmax, extent=extent, origin="lower", interpolation="nearest")
         if labels is not None:
-            _overlay(ax, _plane(labels, across, up, along, at), extent)
+            _overlay(ax, _plane(labels, along, at), extent)
         cross = left + sides[across] - (at[across] + 0.5) * spacing[across], (at[up] + 0.5) * spacing[up]
         ax.plot([left, extent[1]], [cross[1]] * 2, color=CROSS, linewidth=0.8, alpha=0.8)
         ax.plot([cross[0]] * 2, [0, sides[up]], color=CROSS, linewidth=0.8, alpha=0.8)
@@ -101,9 +101,9 @@ def _canonical(image, labels, at, affine):
     return apply_orientation(image, turn), labels, at, affine @ back
 
 
-def _plane(array, across, up, along, at):
+def _plane(array, along, at):
     """One plane, rows upwards; the axis across runs to the left, since right and front are shown on the left."""
-    plane = np.take(array, at[along], axis=along)  # (across, up), in this order in every entry of PLANES
+    plane = np.take(array, at[along], axis=along)  # (across, up): what is left, in this order in all of PLANES
     return plane.T[:, ::-1]
 
 

@@ -38,9 +38,12 @@ SMALLEST = 60  # kilobytes for all frames of a slider with pictures, where the r
 FRAME_DPI = 100
 
 
-def tile(images, columns=None, gap=2, fill=1.0):
-    """Images (N, H, W), (N, 1, H, W) or colour (N, H, W, 3) -> one mosaic array, `gap` pixels of `fill` between."""
+def tile(images, columns=None, gap=2, fill=None):
+    """Images (N, H, W), (N, 1, H, W) or colour (N, H, W, 3) -> one mosaic array of their type, `gap` pixels of `fill`
+    between; left out, white: 255 for uint8, else 1."""
     images = as_images(images)
+    if fill is None:
+        fill = 255 if images.dtype == np.uint8 else 1
     columns = int(np.ceil(np.sqrt(len(images)))) if columns is None else columns
     whole(columns=columns)
     whole(0, gap=gap)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib.compiling import ChannelwiseGroupNorm, with_channelwise_norms
+from course_lib.compiling import ChannelwiseGroupNorm, trouble, with_channelwise_norms
 from course_lib.networks import DiffusionUNet
 
 
@@ -29,6 +29,17 @@ def test_it_is_group_normalisation(shape, groups):
     found = outputs_and_gradients(ChannelwiseGroupNorm(norm), x, upstream)
     for a, b in zip(found, wanted):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("error", "why"), [(AssertionError(), "AssertionError"), (RuntimeError("no g++\nsince ..."), "no g++")]
+)
+def test_what_keeps_a_compiler_from_working_is_said_in_a_line(error, why, monkeypatch):
+    def fails(function):
+        raise error
+
+    monkeypatch.setattr(torch, "compile", fails)
+    assert trouble("cpu") == why
 
 
 def test_of_a_constant_image_it_is_the_bias():

@@ -71,10 +71,11 @@ def test_exact_classifier_guidance_is_classifier_free_guidance(w):
     )
     told = guidance.ClassifierFree(Told(parts[0], whole, schedule), none=1, w=w)
     torch.testing.assert_close(told(points(), 0.3, y=y), by_classifier, rtol=0, atol=1e-10)
-    times = torch.linspace(0.1, 0.9, 50, dtype=F64)  # a time for each example goes the same way
-    torch.testing.assert_close(
-        told(points(), times, y=y), guidance.Autoguidance(whole, parts[0], w)(points(), times), rtol=0, atol=1e-12
-    )
+    # a time for each example goes the same way, and one in a vector
+    for times in (torch.linspace(0.1, 0.9, 50, dtype=F64), torch.tensor([0.3], dtype=F64)):
+        torch.testing.assert_close(
+            told(points(), times, y=y), guidance.Autoguidance(whole, parts[0], w)(points(), times), rtol=0, atol=1e-12
+        )
 
 
 def test_gradient_of_the_classifier_by_finite_differences():

@@ -56,6 +56,12 @@ def test_at_pure_noise_all_is_open_and_without_noise_nothing():
         assert (shares - open_).abs().max() < 0.02 and (linear - open_).abs().max() < 0.02
 
 
+def test_a_function_without_a_schedule_is_refused_with_the_remedy():
+    x = gaussian_images(8)[0]
+    with pytest.raises(ValueError, match="FunctionDenoiser"):
+        open_shares(lambda x_t, t: x_t, x, principal_directions(x, 2), 0.5)
+
+
 @pytest.mark.parametrize(
     ("x", "K", "message"),
     [

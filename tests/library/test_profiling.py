@@ -45,6 +45,24 @@ def test_seconds_is_the_shortest_of_several():
     assert len(calls) == 4
 
 
+def test_seconds_waits_for_a_device_that_computes_on_its_own_whatever_the_function_returns(monkeypatch):
+    """A device that takes 2 s a call, of which the function itself, which returns a tuple, knows nothing."""
+    clock, queued = [0.0], [0]
+
+    def launch():
+        queued[0] += 1
+        return torch.zeros(1), None
+
+    def wait():
+        clock[0] += 2 * queued[0]
+        queued[0] = 0
+
+    monkeypatch.setattr(profiling.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "synchronize", wait)
+    assert profiling.seconds(launch, repeats=1) == 2
+
+
 def test_the_cost_of_an_evaluation_is_that_of_one_image():
     class Net(torch.nn.Conv2d):
         def forward(self, x, t):

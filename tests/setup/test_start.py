@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -366,6 +367,23 @@ def test_first_run_installs_and_second_does_nothing(course, capsys):
     start.set_up()
     assert course == []
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["Łukasz", "J\udcf6rg"], ids=["a letter", "a byte that is no letter"])
+def test_a_folder_whose_name_the_locale_cannot_write_is_set_up_once(name, course, monkeypatch):
+    """Windows writes files in a code page that lacks most letters; here it is ASCII that does."""
+
+    def in_ascii(path, mode="r", encoding="ascii", **options):
+        return open(path, mode, encoding=None if "b" in mode else encoding, **options)
+
+    monkeypatch.setattr(start, "open", in_ascii, raising=False)
+    monkeypatch.setattr(start, "ROOT", name)  # a folder that need not be there for what follows
+    monkeypatch.setattr(start, "fingerprint", lambda paths: "same")
+    monkeypatch.setattr(start.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**12))
+    start.set_up()
+    course.clear()
+    start.set_up()
+    assert course == []
 
 
 def test_cpu_build_comes_from_its_own_index(course):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import web_lab
+from simulated_device import DEVICE, simulated_device
 
 from course_lib import guidance, inverse, pretrained, samplers, schedules
 from course_lib.denoisers import FunctionDenoiser, GaussianDenoiser
@@ -84,6 +85,22 @@ def test_weights_are_stored_small_and_come_back_to_the_last_digit():
     onnx.checker.check_model(model, full_check=True)
     assert (ReferenceEvaluator(model).run(None, {"x": x})[0] == before).all()
     assert model.ByteSize() < size * (1 / 2 + 1 / 4 + 1) / 3 + 1500
+
+
+def test_the_answer_of_a_network_leaves_the_loaded_one_on_its_device(monkeypatch):
+    class Twice(torch.nn.Linear):
+        num_classes = 0
+
+        def forward(self, x, t):
+            return self.weight * x
+
+    with simulated_device():
+        net = Twice(1, 1).requires_grad_(False).to(DEVICE)
+        monkeypatch.setattr(pretrained, "load", lambda name: net)
+        monkeypatch.setattr(pretrained, "card", lambda name: {"image_size": 8})
+        found = web_lab.answer("any")
+        np.testing.assert_allclose(found, float(net.weight.cpu()) * web_lab.normal(0, 0, 64), rtol=1e-6)
+        assert net.weight.device.type == DEVICE
 
 
 def test_another_runtime_than_the_pinned_one_is_refused(tmp_path, monkeypatch):

@@ -35,6 +35,12 @@ def test_tile_puts_images_in_reading_order_with_a_gap():
     assert mosaic[2, 2] == mosaic[3, 3] == 9
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_the_gaps_of_a_mosaic_are_white_for_either_type_of_image(kind):
+    shown = widgets.pixels(widgets.tile(np.zeros((2, 4, 4), kind), columns=2))
+    assert (shown[:, 4:6] == 255).all()
+
+
 @pytest.mark.parametrize("avif", [True, False])
 def test_frames_come_back_as_the_images_that_went_in(monkeypatch, avif):
     if avif and not widgets.AVIF:
