@@ -186,6 +186,14 @@ def test_a_copy_that_breaks_off_leaves_no_short_file(tiny_day, tmp_path):
     assert not list((tmp_path / "day" / "weights").iterdir())
 
 
+def test_data_that_are_answers_of_a_network_are_made_by_their_own_process():
+    """Their own process starts after that network is done, and knows where the day's lies."""
+    loads = {entry.name: entry.recipe().load_data for entry in queue.QUEUE}
+    answers = {name for name, load in loads.items() if "pretrained" in getattr(load, "func", load).__code__.co_names}
+    assert "brain_latent" in answers
+    assert all(entry.own_data for entry in queue.QUEUE if entry.name in answers)
+
+
 def test_minutes_and_slots_are_checked(capsys, tmp_path):
     for arguments in (["--gpu-day", "0"], ["--gpu-day", "nan"], ["--gpu-day", "1", "--slots", "0"]):
         assert train.main([*arguments, "--folder", str(tmp_path)]) == 1
