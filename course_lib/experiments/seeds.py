@@ -6,6 +6,7 @@ Each row is a training of minutes on one core: about an hour in all, with MedNIS
 """
 
 import dataclasses
+from functools import partial
 
 from course_lib import pretrained, runtime
 from course_lib.experiments.mednist_sets import JUDGE, classes_in_turn
@@ -27,18 +28,27 @@ SAMPLERS = {"DDPM": "2M", "EDM": "2M", "flow": "2M", "DiT": "2M", "student": "co
 
 
 def recipe_of(method, seed, folder=FOLDER):
-    """The recipe of a method with another seed. A student learns from the flow network of its own seed."""
-    recipe = of_seed(RECIPES[NETWORKS[method]], seed)
+    """The recipe of a method with another seed, and the network whose weights are its first, or None. A student learns
+    from the flow network of its own seed, and begins with its weights."""
+    recipe, teacher = of_seed(RECIPES[NETWORKS[method]], seed), None
     if isinstance(recipe.loss, DistillationLoss):
         teacher = shipped_or_trained("flow", seed, folder)
-        loss = dataclasses.replace(recipe.loss, teacher=lambda: RECIPES["trend_flow"].denoiser(teacher))
-        recipe = dataclasses.replace(recipe, loss=loss, start=teacher)
-    return recipe
+        loss = dataclasses.replace(recipe.loss, teacher=partial(_teaching, teacher))
+        recipe = dataclasses.replace(recipe, loss=loss)
+    return recipe, teacher
+
+
+def _teaching(net):
+    """The denoiser of a flow network."""
+    return RECIPES["trend_flow"].denoiser(net)
 
 
 def shipped_or_trained(method, seed, folder=FOLDER):
     """The network of a method and a seed."""
-    return finished(recipe_of(method, seed, folder), folder)[0] if seed else pretrained.load(NETWORKS[method])
+    if not seed:
+        return pretrained.load(NETWORKS[method])
+    recipe, start = recipe_of(method, seed, folder)
+    return finished(recipe, folder, start)[0]
 
 
 def measure(method, seed):
