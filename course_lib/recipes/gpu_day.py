@@ -30,7 +30,7 @@ from tqdm import tqdm
 from course_lib import datasets, pretrained, runtime
 from course_lib.checkpoints import read_checkpoint, save_checkpoint
 from course_lib.eight_bits import rounded
-from course_lib.files import write_atomically
+from course_lib.files import write_atomically, write_together
 from course_lib.recipes import queue
 from course_lib.recipes.runs import checkpoint_path, measured, precision_of, run, settings, trained
 
@@ -304,6 +304,6 @@ def _what_became(day, name):
 
 
 def _use(day, name):
-    """Lay a network of the results into the weights of the day, its card last."""
-    for ending in (".safetensors", ".json"):
-        _copy(day.folder / "results" / f"{name}{ending}", day.folder / "weights")
+    """Lay a network of the results, weights and card together, into the weights of the day."""
+    files = (f"{name}.safetensors", f"{name}.json")
+    write_together({day.folder / "weights" / file: (day.folder / "results" / file).read_bytes() for file in files})
