@@ -9,17 +9,16 @@ import dataclasses
 from functools import partial
 
 from course_lib import pretrained, runtime
-from course_lib.experiments.mednist_sets import JUDGE, classes_in_turn
+from course_lib.experiments.mednist_sets import JUDGE
 from course_lib.experiments.record import rounded
 from course_lib.experiments.study import Study
-from course_lib.experiments.trends import NETWORKS, WAYS, reference
-from course_lib.generate import draw_along
+from course_lib.experiments.trends import NETWORKS, WAYS, recognised, reference
 from course_lib.losses import DistillationLoss
 from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.recipes import RECIPES
 from course_lib.recipes.mednist import FD_IMAGES
 from course_lib.recipes.runs import finished, of_seed
-from course_lib.recipes.trends import TREND_SIZE, small_judged
+from course_lib.recipes.trends import small_judged
 
 SEEDS = (0, 1, 2)  # 0 is that of the networks that ship
 FOLDER = "runs/seeds"
@@ -57,12 +56,10 @@ def measure(method, seed):
     denoiser = RECIPES[NETWORKS[method]].denoiser(runtime.placed(shipped_or_trained(method, seed)))
     row = {"nfe": [], "frechet_distance": [], "recognised": []}
     for nfe in way.evaluations:
-        times = way.times(denoiser.schedule, nfe)
-        images = draw_along(denoiser, classes_in_turn(FD_IMAGES), times, way.step, seed, TREND_SIZE)
-        features, logits = small_judged(images)
+        features, logits = small_judged(way.drawn(denoiser, nfe, seed=seed))
         row["nfe"].append(nfe)
         row["frechet_distance"].append(rounded(frechet_distance(moments(features), real), 3))
-        row["recognised"].append(rounded((logits.argmax(1) == classes_in_turn(FD_IMAGES)).float().mean()))
+        row["recognised"].append(recognised(logits))
     return row, {}
 
 
