@@ -1,11 +1,13 @@
 """What makes a run of training this run and no other, and the checkpoints from which it goes on."""
 
+import hashlib
 import json
 import logging
 from dataclasses import fields, is_dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from types import FunctionType, MethodType
 
 import numpy as np
 import torch
@@ -13,26 +15,44 @@ import torch
 from course_lib.files import digest, read_metadata, read_tensors, write_tensors
 
 
-def _described(value):
-    """A setting as JSON holds it: objects by class and fields, functions by name, arrays by a checksum."""
+def _described(value, within=()):
+    """A setting as JSON holds it: objects by class and fields, functions of a module by name, others by what they hold
+    as well, arrays and weights by a checksum. within : ids of what it is a part of; what holds itself is named once."""
+    if id(value) in within:
+        return type(value).__name__
+    described = partial(_described, within=(*within, id(value)))
     if is_dataclass(value):
-        return {"class": type(value).__name__} | {f.name: _described(getattr(value, f.name)) for f in fields(value)}
+        return {"class": type(value).__name__} | {f.name: described(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, partial):
-        return {"function": _described(value.func), "given": _described([value.args, value.keywords])}
+        return {"function": described(value.func), "given": described([value.args, value.keywords])}
     if isinstance(value, dict):
-        return {str(key): _described(part) for key, part in value.items()}
+        return {str(key): described(part) for key, part in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_described(part) for part in value]
+        return [described(part) for part in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, MethodType):
+        return {"function": value.__qualname__, "of": described(value.__self__)}
     if callable(value) and hasattr(value, "__qualname__"):
-        return value.__qualname__
+        made_in_place = isinstance(value, FunctionType) and "<" in value.__qualname__  # <lambda>, <locals>
+        return _function(value, described) if made_in_place else value.__qualname__
     if torch.is_tensor(value) or isinstance(value, np.ndarray):
         return digest({"": torch.as_tensor(value)}, {})[:16]
-    attributes = sorted(getattr(value, "__dict__", {}).items())
-    return {"class": type(value).__name__} | {k: _described(part) for k, part in attributes if not k.startswith("_")}
+    about = {key: part for key, part in getattr(value, "__dict__", {}).items() if not key.startswith("_")}
+    if isinstance(value, torch.nn.Module) and value.state_dict():
+        about["weights"] = digest(value.state_dict(), {})[:16]
+    return {"class": type(value).__name__} | {key: described(about[key]) for key in sorted(about)}
+
+
+def _function(function, described):
+    """A function whose name is no address: by its name, a checksum of its code, and the values that it holds."""
+    code, closure = function.__code__, function.__closure__ or ()
+    held = [cell.cell_contents for cell in closure] + [function.__defaults__, function.__kwdefaults__]
+    said = json.dumps([code.co_names, described(code.co_consts)]).encode()
+    checksum = hashlib.sha256(code.co_code + said).hexdigest()[:16]
+    return {"function": function.__qualname__, "code": checksum, "holds": described(held)}
 
 
 def _flat(settings, prefix=""):

@@ -19,11 +19,11 @@ from data_fetch import brain_tumours as tumours
 from data_fetch import lidc as nodules
 from data_fetch.errors import DataError  # noqa: F401 - the command
 
-MEDNIST_CLASSES = ("AbdomenCT", "BreastMRI", "CXR", "ChestCT", "Hand", "HeadCT")
+MEDNIST_CLASSES = mednist.CLASSES
 REFERENCE_IMAGES = 30_000  # of MedNIST, in the reference of Fréchet distances
 BRAIN_SIZE = 96
 BRAIN_MEDIAN = 0.6  # where the median of the brain stands in healthy T1 slices, as a share of the range
-BRAIN_TISSUES = ("background", "CSF", "grey matter", "white matter", "lesion")
+BRAIN_TISSUES = (*brain_cohort.LABELS, "lesion")
 LESION_FAMILIES = brain_cohort.FAMILIES
 REAL_FAMILY = brain_cohort.REAL_FAMILY
 TUMOUR_CLASSES = tumours.CLASSES

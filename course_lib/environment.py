@@ -14,10 +14,8 @@ from pathlib import Path
 
 import torch
 
-from course_lib import runtime
+from course_lib import pretrained, runtime
 from course_lib.files import sha256
-
-WEIGHTS = Path(__file__).parent / "weights"
 
 #: The oldest versions that the course works with, as in pyproject.toml (a test compares the two).
 PACKAGES = {
@@ -193,12 +191,13 @@ def _data_set(name, here):
 
 def _shipped():
     """Names of which weights or card are there, so that a missing half is noticed; "(none)" when there is nothing."""
-    return sorted({path.stem for path in WEIGHTS.glob("*") if path.suffix in (".json", ".safetensors")}) or ["(none)"]
+    there = (path for path in pretrained.WEIGHTS.glob("*") if path.suffix in (".json", ".safetensors"))
+    return sorted({path.stem for path in there}) or ["(none)"]
 
 
 def _weights(name):
     remedy = "Get it back with `git checkout -- course_lib/weights`, or install the course anew."
-    card, tensors = WEIGHTS / f"{name}.json", WEIGHTS / f"{name}.safetensors"
+    card, tensors = (pretrained.WEIGHTS / f"{name}{ending}" for ending in (".json", ".safetensors"))
     if not card.exists() or not tensors.exists():
         return "card or weights missing", remedy
     if sha256(tensors) != json.loads(card.read_text(encoding="utf-8"))["sha256"]:

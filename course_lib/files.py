@@ -18,25 +18,48 @@ def write_atomically(path, content):
     What killed processes left of earlier writes of this path is removed. Raises OSError naming the path, with the
     old file as it was, where the folder cannot be written or the disk is full.
     """
-    path = Path(path)
-    try:
+    write_together({path: content})
+
+
+def write_together(contents):
+    """Write files that belong together, {path: bytes}, as :func:`write_atomically` writes one: all of them lie on the
+    disk before the first takes its place, and they take their places one right after the other, in this order."""
+    with contextlib.ExitStack() as stack:
+        parts = {Path(path): stack.enter_context(_part(Path(path), content)) for path, content in contents.items()}
+        for path, temporary in parts.items():
+            with _naming(path):
+                os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _part(path, content):
+    """A temporary file beside path with that content; removed afterwards where it has not taken its place."""
+    with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale_parts(path)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        try:
+    try:
+        with _naming(path):
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o644)  # mkstemp's files are for the owner's eyes only
-            os.replace(temporary, path)
-        except BaseException:
+        yield temporary
+    finally:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-            raise
+
+
+@contextlib.contextmanager
+def _naming(path):
+    """An OSError names this path: the system names a temporary file, or none."""
+    try:
+        yield
     except OSError as error:
         if error.errno is None:
             raise
-        raise OSError(error.errno, error.strerror, str(path)) from error  # the system names a temporary file, or none
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _remove_stale_parts(path):
@@ -50,7 +73,12 @@ def _remove_stale_parts(path):
 
 
 def write_tensors(path, tensors, metadata=None):
-    """Write named tensors and text metadata as safetensors, atomically. Of tensors that share memory, as tied weights
+    """Write named tensors and text metadata as safetensors, atomically: what :func:`tensor_bytes` gives."""
+    write_atomically(path, tensor_bytes(tensors, metadata))
+
+
+def tensor_bytes(tensors, metadata=None):
+    """Named tensors and text metadata as the bytes of a safetensors file. Of tensors that share memory, as tied weights
     do, each name gets its own copy."""
     from safetensors.torch import save
 
@@ -60,7 +88,7 @@ def write_tensors(path, tensors, metadata=None):
         storage = value.untyped_storage().data_ptr()
         own[name] = value.clone() if storage in seen else value
         seen.add(storage)
-    write_atomically(path, save(own, metadata))
+    return save(own, metadata)
 
 
 def sha256(path):

@@ -26,7 +26,7 @@ from course_lib import runtime, schedules
 from course_lib.arguments import one_of
 from course_lib.denoisers import NetworkDenoiser
 from course_lib.eight_bits import is_large, packed, unpacked
-from course_lib.files import read_tensors, sha256, write_atomically, write_tensors
+from course_lib.files import read_tensors, sha256, tensor_bytes, write_atomically, write_together
 from course_lib.metrics.distribution import Moments
 from course_lib.networks import NETWORKS, Classifier, build
 from course_lib.predictions import KINDS
@@ -97,10 +97,15 @@ def write_card(name, about, folder=None):
     """Write the card of a network with its seal, atomically. For one that was made or changed by hand:
     ``write_card(name, json.loads(...))``. Raises ValueError, naming the entry, for values that the library does not
     know."""
+    write_atomically(_path(name, ".json", folder), _sealed(name, about))
+
+
+def _sealed(name, about):
+    """The bytes of a card with its seal. Raises ValueError as :func:`write_card`."""
     _check_known(name, about)
     about = json.loads(json.dumps(about))
     text = json.dumps(about | {"card_sha256": seal(about)}, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(_path(name, ".json", folder), text.encode())
+    return text.encode()
 
 
 def sha256_of(networks):
@@ -280,6 +285,7 @@ def save(name, net, about, extra=None, folder=None, *, stored="float16"):
             tensors[key] = _checked(key, value, value.half() if halved else value)
     tensors = packed(tensors) if stored == "int8" else tensors
     tensors |= {key: _checked(key, value, value) for key, value in extra.items()}
-    write_tensors(path, tensors)
+    content = tensor_bytes(tensors)
     about = {"weights": sum(weight.numel() for weight in net.parameters())} | about
-    write_card(name, about | {"stored": stored, "bytes": path.stat().st_size, "sha256": sha256(path)}, folder)
+    about |= {"stored": stored, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    write_together({path: content, _path(name, ".json", folder): _sealed(name, about)})

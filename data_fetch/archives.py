@@ -17,6 +17,8 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+import numpy as np
+
 from data_fetch.errors import DataError, first_line, reading, shown
 
 _MEMBER_LIMIT = 64 << 20  # bytes; the largest member of any archive here has under 2 MB
@@ -61,6 +63,38 @@ def members(path):
             if isinstance(error, OSError) and error.errno:  # the system's own error, not a library's
                 raise
             raise _damaged(path, first_line(error)) from error
+
+
+def nifti(name, content, limit, check, dtype):
+    """Voxels (X, Y, Z) of that type, and the affine (4, 4), of a member of an archive, by its name and its bytes: a
+    compressed NIfTI file.
+
+    limit : bytes that it may unpack to. check(image) raises DataError for a header that is not the expected one. Raises
+    DataError, too, where the file cannot be read, is larger, or has voxels that are NaN, infinite or beyond that type.
+    """
+    import nibabel
+
+    try:
+        with gzip.open(io.BytesIO(content)) as file:
+            unpacked = file.read(limit + 1)
+        if len(unpacked) > limit:
+            raise ValueError(f"it unpacks to more than {limit >> 20} MB")
+        image = nibabel.Nifti1Image.from_bytes(unpacked)
+        check(image)
+        with np.errstate(over="ignore"):  # what the type cannot hold becomes infinite, and is refused
+            voxels = image.get_fdata(dtype=dtype)
+    except DataError:
+        raise
+    except Exception as error:  # nibabel raises many kinds on damaged headers
+        raise refused(name, f"is no readable NIfTI file ({first_line(error)})") from error
+    if not np.isfinite(voxels).all():
+        raise refused(name, "has voxels that are NaN or infinite")
+    return voxels, image.affine
+
+
+def refused(name, why):
+    """A DataError that says why a member of an archive is not what it should be."""
+    return DataError(f"{shown(name)} in the archive {why}; get the archive anew.")
 
 
 class _Bounded(io.RawIOBase):

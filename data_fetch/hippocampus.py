@@ -12,16 +12,16 @@ and position and nearly in brightness (median difference 3 %), while of the neig
 type and the brightness by 30 %. So the split is by pair. The headers do not tell left from right: positions were reset.
 """
 
-import gzip
-import io
 import math
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from data_fetch import cache
+from data_fetch.archives import nifti, refused
 from data_fetch.errors import DataError, first_line, shown
 
 NAME = "hippocampus"
@@ -127,7 +127,7 @@ def pack(members, dataset):
             raise DataError(
                 f"The archive is not the whole hippocampus data set: it holds more than {most} volumes; get it anew."
             )
-        volumes[int(number)] = _decode(name, content)
+        volumes[int(number)] = nifti(name, content, _LIMIT, partial(_check, name), np.float32)
     images, labels = found["imagesTr"], found["labelsTr"]
     if images.keys() != labels.keys() or not fewest <= len(images) <= most:
         raise DataError(
@@ -147,41 +147,13 @@ def pack(members, dataset):
     return arrays, {"volumes": volumes}
 
 
-def _decode(name, content):
-    """float32 (X, Y, Z) and affine of one compressed NIfTI file; DataError unless all of it is finite."""
-    import nibabel
-
-    try:
-        with gzip.open(io.BytesIO(content)) as file:
-            unpacked = file.read(_LIMIT + 1)
-        if len(unpacked) > _LIMIT:
-            raise ValueError(f"it unpacks to more than {_LIMIT >> 20} MB")
-        image = nibabel.Nifti1Image.from_bytes(unpacked)
-        _check(name, image)
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
-            voxels = image.get_fdata(dtype=np.float32)
-    except DataError:
-        raise
-    except Exception as error:  # nibabel raises many kinds on damaged headers
-        raise DataError(
-            f"{shown(name)} in the archive is no readable NIfTI file ({first_line(error)}); get the archive anew."
-        ) from error
-    if not np.isfinite(voxels).all():
-        raise _refused(name, "has voxels that are NaN or infinite")
-    return voxels, image.affine
-
-
 def _check(name, image):
     """DataError unless the header of a NIfTI image describes a small real volume that lies somewhere."""
     if len(image.shape) != 3:
-        raise _refused(name, f"has {len(image.shape)} dimensions instead of 3")
+        raise refused(name, f"has {len(image.shape)} dimensions instead of 3")
     if not 0 < math.prod(image.shape) <= _VOXELS:
-        raise _refused(name, f"has {math.prod(image.shape)} voxels instead of 1 to {_VOXELS}")
+        raise refused(name, f"has {math.prod(image.shape)} voxels instead of 1 to {_VOXELS}")
     if image.get_data_dtype().kind not in "iuf":
-        raise _refused(name, "has complex or colour voxels instead of plain numbers")
+        raise refused(name, "has complex or colour voxels instead of plain numbers")
     if not _places(image.affine):
-        raise _refused(name, "lies nowhere: its affine is zero, flat, NaN or infinite")
-
-
-def _refused(name, why):
-    return DataError(f"{shown(name)} in the archive {why}; get the archive anew.")
+        raise refused(name, "lies nowhere: its affine is zero, flat, NaN or infinite")

@@ -13,14 +13,15 @@ leads from one to the other.
 """
 
 import csv
-import gzip
 import io
 import re
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from data_fetch import cache
+from data_fetch.archives import nifti, refused
 from data_fetch.errors import DataError, first_line, shown
 
 NAME = "ms_lesions"
@@ -179,7 +180,7 @@ def _mask(name, content, grid):
     """The mask of one file with eight voxels a byte, in RAS+."""
     voxels = _decode(name, content, grid)
     if not np.isin(voxels, (0, 1)).all():
-        raise DataError(f"{shown(name)} in the archive is no mask of 0 and 1; get the archive anew.")
+        raise refused(name, "is no mask of 0 and 1")
     return np.packbits(voxels.astype(bool))
 
 
@@ -188,35 +189,19 @@ def _volume(name, content, grid):
     voxels = _decode(name, content, grid)
     largest = voxels.max()
     if not largest > 0:
-        raise DataError(f"{shown(name)} in the archive is empty: no voxel is above 0; get the archive anew.")
+        raise refused(name, "is empty: no voxel is above 0")
     return np.clip(voxels * 255 / largest, 0, 255).round().astype(np.uint8), float(largest / 255)
 
 
 def _decode(name, content, grid):
     """float64 voxels (X, Y, Z), RAS+, of one compressed NIfTI file; DataError unless it is finite and on the grid."""
-    import nibabel
+    return nifti(name, content, _LIMIT, partial(_check, name, grid), np.float64)[0][::-1]
 
-    try:
-        with gzip.open(io.BytesIO(content)) as file:
-            unpacked = file.read(_LIMIT + 1)
-        if len(unpacked) > _LIMIT:
-            raise ValueError(f"it unpacks to more than {_LIMIT >> 20} MB")
-        image = nibabel.Nifti1Image.from_bytes(unpacked)
-        if image.shape != tuple(grid) or image.get_data_dtype().kind not in "iuf":
-            wanted = " x ".join(map(str, grid))
-            raise DataError(
-                f"{shown(name)} in the archive has {image.shape} voxels of {image.get_data_dtype()} instead of "
-                f"{wanted} numbers; get the archive anew."
-            )
-        if not np.allclose(image.affine, _STORED, atol=1e-3):
-            raise DataError(f"{shown(name)} in the archive is not on the grid of MNI152 at 1 mm; get the archive anew.")
-        voxels = image.get_fdata()[::-1]
-    except DataError:
-        raise
-    except Exception as error:  # nibabel raises many kinds on damaged headers
-        raise DataError(
-            f"{shown(name)} in the archive is no readable NIfTI file ({first_line(error)}); get the archive anew."
-        ) from error
-    if not np.isfinite(voxels).all():
-        raise DataError(f"{shown(name)} in the archive has voxels that are NaN or infinite; get the archive anew.")
-    return voxels
+
+def _check(name, grid, image):
+    """DataError unless the header of a NIfTI image is that of numbers on the grid of MNI152."""
+    if image.shape != tuple(grid) or image.get_data_dtype().kind not in "iuf":
+        wanted = " x ".join(map(str, grid))
+        raise refused(name, f"has {image.shape} voxels of {image.get_data_dtype()} instead of {wanted} numbers")
+    if not np.allclose(image.affine, _STORED, atol=1e-3):
+        raise refused(name, "is not on the grid of MNI152 at 1 mm")

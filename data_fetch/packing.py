@@ -47,9 +47,10 @@ def unpack(path):
                 arrays = _images(arrays)
         except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
             raise DataError(f"{path} is no packed data set ({first_line(error)}); pack it anew.") from error
-    if cache.is_ready(name):
-        raise DataError(f"{find(name).title} is in the cache {cache.root()} already; it stays as it is.")
-    cache.save(name, arrays, **about)
+    with cache.locked(name):  # what another process completes meanwhile is seen
+        if cache.is_ready(name):
+            raise DataError(f"{find(name).title} is in the cache {cache.root()} already; it stays as it is.")
+        cache.save(name, arrays, **about)
     return name
 
 

@@ -37,18 +37,20 @@ NOISES = 4  # the same for every image
 # ---- Scanners, and error bars ----------------------------------------------------------------------------------------
 
 
-def _blurred(x):
+def blurred(x, width):
+    """Slices (N, 1, H, W) after a Gaussian blur of ``width`` pixels."""
     from scipy.ndimage import gaussian_filter
 
-    return torch.as_tensor(gaussian_filter(x.numpy(), (0, 0, BLUR, BLUR)))
+    return torch.as_tensor(gaussian_filter(x.numpy(), (0, 0, width, width)))
 
 
-def _noisy(x):
-    return x + NOISE * torch.randn(x.shape, generator=runtime.seeded(14))
+def noisier(x, std):
+    """Slices (N, 1, H, W) with noise of that standard deviation, the same at every call."""
+    return x + std * torch.randn(x.shape, generator=runtime.seeded(14))
 
 
 #: What a scanner makes of slices (N, 1, H, W) in [-1, 1].
-SCANNERS = {"softer": _blurred, "noisier": _noisy}
+SCANNERS = {"softer": lambda x: blurred(x, BLUR), "noisier": lambda x: noisier(x, NOISE)}
 
 
 def seen_by(scanner, x):

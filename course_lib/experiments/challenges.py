@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from course_lib import pretrained, runtime
 from course_lib.applications.anomaly import brain
+from course_lib.applications.counterfactual import pixel
 from course_lib.datasets import BRAIN_TISSUES, synthetic_brains, synthetic_levels, synthetic_ventricles
 from course_lib.experiments import guidance
 from course_lib.experiments import reconstruction as lab
@@ -140,7 +141,7 @@ def lesion_row(R, method):
     found = {
         "contrast_kept": rounded(contrast_kept(drawn[0], without, sick - healthy, masks), 3),
         "lesion_seen": rounded(mean_inside(seen, masks), 3),
-        "lesion_planted_mm2": rounded(planted.flatten(1).sum(1) * (192 / 96) ** 2, 1),
+        "lesion_planted_mm2": rounded(planted.flatten(1).sum(1) * pixel(planted) ** 2, 1),
     }
     if R > 1:  # at R = 1 nothing is missing but one line at the edge
         groups = zip(without.split(GROUP), healthy.split(GROUP), scans)

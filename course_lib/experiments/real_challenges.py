@@ -22,6 +22,7 @@ from course_lib.applications.segmentation import draw_masks, draw_normal, random
 from course_lib.datasets import ms_persons, ms_slices
 from course_lib.experiments import challenges, lidc, real_persons
 from course_lib.experiments import reconstruction as lab
+from course_lib.experiments.audits import blurred, noisier
 from course_lib.experiments.record import rounded
 from course_lib.experiments.segmentation import probabilities
 from course_lib.experiments.study import Study
@@ -146,18 +147,13 @@ def lesion_row(contrast, R, method):
 # ---- Real readers, and degraded scans --------------------------------------------------------------------------------
 
 
-def _noisy(x):
-    return (x + NOISE * torch.randn(x.shape, generator=runtime.seeded(14))).clamp(-1, 1)
-
-
-def _blurred(x):
-    from scipy.ndimage import gaussian_filter
-
-    return torch.as_tensor(gaussian_filter(x.numpy(), (0, 0, BLUR, BLUR)))
-
-
 #: How slices (N, 1, 64, 64) in [-1, 1] are degraded.
-DEGRADED = {"as trained": lambda x: x, "noise": _noisy, "blur": _blurred, "dim": lambda x: DIM * (x + 1) - 1}
+DEGRADED = {
+    "as trained": lambda x: x,
+    "noise": lambda x: noisier(x, NOISE).clamp(-1, 1),
+    "blur": lambda x: blurred(x, BLUR),
+    "dim": lambda x: DIM * (x + 1) - 1,
+}
 READERS, BLIND = "the three other readers", lidc.BLIND
 DRAWING = {"U-Net, random threshold": lidc.UNETS[:1], "ensemble, random threshold": lidc.UNETS}
 DRAWING |= {"SSN": (lidc.NORMAL,), "mask diffusion": (lidc.MASKS,)}

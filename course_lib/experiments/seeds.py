@@ -6,19 +6,19 @@ Each row is a training of minutes on one core: about an hour in all, with MedNIS
 """
 
 import dataclasses
+from functools import partial
 
 from course_lib import pretrained, runtime
-from course_lib.experiments.mednist_sets import JUDGE, classes_in_turn
+from course_lib.experiments.mednist_sets import JUDGE
 from course_lib.experiments.record import rounded
 from course_lib.experiments.study import Study
-from course_lib.experiments.trends import NETWORKS, WAYS, reference
-from course_lib.generate import draw_along
+from course_lib.experiments.trends import NETWORKS, WAYS, recognised, reference
 from course_lib.losses import DistillationLoss
 from course_lib.metrics.distribution import frechet_distance, moments
 from course_lib.recipes import RECIPES
 from course_lib.recipes.mednist import FD_IMAGES
 from course_lib.recipes.runs import finished, of_seed
-from course_lib.recipes.trends import TREND_SIZE, small_judged
+from course_lib.recipes.trends import small_judged
 
 SEEDS = (0, 1, 2)  # 0 is that of the networks that ship
 FOLDER = "runs/seeds"
@@ -27,18 +27,27 @@ SAMPLERS = {"DDPM": "2M", "EDM": "2M", "flow": "2M", "DiT": "2M", "student": "co
 
 
 def recipe_of(method, seed, folder=FOLDER):
-    """The recipe of a method with another seed. A student learns from the flow network of its own seed."""
-    recipe = of_seed(RECIPES[NETWORKS[method]], seed)
+    """The recipe of a method with another seed, and the network whose weights are its first, or None. A student learns
+    from the flow network of its own seed, and begins with its weights."""
+    recipe, teacher = of_seed(RECIPES[NETWORKS[method]], seed), None
     if isinstance(recipe.loss, DistillationLoss):
         teacher = shipped_or_trained("flow", seed, folder)
-        loss = dataclasses.replace(recipe.loss, teacher=lambda: RECIPES["trend_flow"].denoiser(teacher))
-        recipe = dataclasses.replace(recipe, loss=loss, start=teacher)
-    return recipe
+        loss = dataclasses.replace(recipe.loss, teacher=partial(_teaching, teacher))
+        recipe = dataclasses.replace(recipe, loss=loss)
+    return recipe, teacher
+
+
+def _teaching(net):
+    """The denoiser of a flow network."""
+    return RECIPES["trend_flow"].denoiser(net)
 
 
 def shipped_or_trained(method, seed, folder=FOLDER):
     """The network of a method and a seed."""
-    return finished(recipe_of(method, seed, folder), folder)[0] if seed else pretrained.load(NETWORKS[method])
+    if not seed:
+        return pretrained.load(NETWORKS[method])
+    recipe, start = recipe_of(method, seed, folder)
+    return finished(recipe, folder, start)[0]
 
 
 def measure(method, seed):
@@ -47,12 +56,10 @@ def measure(method, seed):
     denoiser = RECIPES[NETWORKS[method]].denoiser(runtime.placed(shipped_or_trained(method, seed)))
     row = {"nfe": [], "frechet_distance": [], "recognised": []}
     for nfe in way.evaluations:
-        times = way.times(denoiser.schedule, nfe)
-        images = draw_along(denoiser, classes_in_turn(FD_IMAGES), times, way.step, seed, TREND_SIZE)
-        features, logits = small_judged(images)
+        features, logits = small_judged(way.drawn(denoiser, nfe, seed=seed))
         row["nfe"].append(nfe)
         row["frechet_distance"].append(rounded(frechet_distance(moments(features), real), 3))
-        row["recognised"].append(rounded((logits.argmax(1) == classes_in_turn(FD_IMAGES)).float().mean()))
+        row["recognised"].append(recognised(logits))
     return row, {}
 
 

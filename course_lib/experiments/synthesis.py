@@ -27,7 +27,7 @@ from course_lib.experiments.mednist_sets import (
 )
 from course_lib.experiments.record import rounded
 from course_lib.experiments.study import Study, timed
-from course_lib.files import read_tensors, write_tensors
+from course_lib.files import digest, read_tensors, write_tensors
 from course_lib.generate import draw
 from course_lib.images import in_batches, to_tensor, to_uint8
 from course_lib.losses import ClassificationLoss
@@ -56,10 +56,18 @@ def in_turn(chosen):
     return torch.as_tensor(chosen).reshape(6, -1).T.flatten()
 
 
+def _settings(name):
+    """What the images of a set that is drawn depend on, beside the training images."""
+    if name in NETWORKS:
+        return {"images": IMAGES, "steps": STEPS, "sha256": pretrained.card(NETWORKS[name])["sha256"]}
+    of_vae = {"network": VAE, "steps": VAE_STEPS, "batch": VAE_BATCH, "rate": VAE_RATE} if name == "VAE" else {}
+    return {"images": IMAGES, "gaussian": GAUSSIAN_IMAGES} | of_vae
+
+
 def _kept(name, make):
     """Images that take long to draw, uint8: from the temporary folder if they were drawn before."""
-    shas = "".join(pretrained.card(network)["sha256"][:8] for network in NETWORKS.values())
-    path = Path(tempfile.gettempdir()) / f"course-08-{name.replace(' ', '-')}-{IMAGES}-{STEPS}-{shas}.safetensors"
+    made_by = digest({}, _settings(name))[:16]
+    path = Path(tempfile.gettempdir()) / f"course-08-{name.replace(' ', '-')}-{made_by}.safetensors"
     if not path.exists():
         start = time.process_time()
         images = make()

@@ -84,6 +84,11 @@ class Way:
         denoisers = [pretrained.load_denoiser(name) for name in self.networks]
         return Mended(*denoisers) if self.noisy else denoisers[0]
 
+    def drawn(self, denoiser, nfe, n=FD_IMAGES, seed=0):
+        """n images (n, 32, 32) that a denoiser draws this way, the classes in turn, float32 in [-1, 1]."""
+        times = self.times(denoiser.schedule, nfe)
+        return draw_along(denoiser, classes_in_turn(n), times, self.step, seed, TREND_SIZE)
+
 
 #: (method, sampler) -> Way. The first of a method is the one that it was made for; 2M is the one for all. At the end
 #: one experiment: do DDPM's answers in much noise spoil its walks?
@@ -114,10 +119,14 @@ def draw_set(method, sampler, nfe, n=FD_IMAGES, seed=0):
         raise ValueError(f"no {method!r} with {sampler!r}: choose one of {known}")
     way = WAYS[method, sampler]
     denoiser = way.denoiser()
-    times = way.times(denoiser.schedule, nfe)
     start = time.process_time()
-    images = draw_along(denoiser, classes_in_turn(n), times, way.step, seed, TREND_SIZE)
+    images = way.drawn(denoiser, nfe, n, seed)
     return images, (time.process_time() - start) / n
+
+
+def recognised(logits):
+    """Share of images, the classes in turn, whose logits (N, classes) are largest at their class."""
+    return rounded((logits.argmax(1) == classes_in_turn(len(logits))).float().mean())
 
 
 def reference():
@@ -135,7 +144,7 @@ def measure(method, sampler, nfe):
     return {
         "frechet_distance": rounded(distance, 3),
         "error": rounded(error, 3),
-        "recognised": rounded((logits.argmax(1) == classes_in_turn(FD_IMAGES)).float().mean()),
+        "recognised": recognised(logits),
         "seconds": rounded(seconds, 5),
     }, {f"{method}, {sampler}, {nfe}": torch.as_tensor(to_uint8(images[:SHOWN]))}
 

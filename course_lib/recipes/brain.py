@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from course_lib import datasets, pretrained, runtime, scans
 from course_lib.applications.anomaly import with_coarse_noise
+from course_lib.applications.counterfactual import pixel
 from course_lib.generate import draw_latents
 from course_lib.images import in_batches, to_tensor
 from course_lib.metrics.distribution import frechet_distance, moments
@@ -137,8 +138,7 @@ def measure_segmenter(recipe, net):
 
 def _areas(labels):
     """Area in mm^2 of CSF, grey and white matter in maps (B, H, W): (B, 3)."""
-    pixel = (192.0 / labels.shape[-1]) ** 2
-    return torch.stack([(labels == k).flatten(1).sum(1) * pixel for k in (1, 2, 3)], 1).float()
+    return torch.stack([(labels == k).flatten(1).sum(1) * pixel(labels) ** 2 for k in (1, 2, 3)], 1).float()
 
 
 def measure_brain(recipe, net):

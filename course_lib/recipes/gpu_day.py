@@ -3,7 +3,7 @@
 In the folder of a day lie
 
 - ``data/``: the arrays that networks are trained on, made beforehand by many processes;
-- ``weights/``: the networks that ship, replaced by those of the day as they are done;
+- ``weights/``: the networks that ship, replaced by those of the day once they are measured;
 - ``NAME.checkpoint.safetensors`` and ``fall/``: checkpoints, before and after the learning rate fell;
 - ``results/``: what one takes home: for each network its weights, card and log; and ``summary.json``.
 """
@@ -13,7 +13,6 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -31,9 +30,9 @@ from tqdm import tqdm
 from course_lib import datasets, pretrained, runtime
 from course_lib.checkpoints import read_checkpoint, save_checkpoint
 from course_lib.eight_bits import rounded
-from course_lib.files import write_atomically
+from course_lib.files import write_atomically, write_together
 from course_lib.recipes import queue
-from course_lib.recipes.runs import checkpoint_path, measured, precision_of, run, trained
+from course_lib.recipes.runs import checkpoint_path, measured, precision_of, run, settings, trained
 
 LEVEL = 0.7  # of the steps, after which the learning rate falls
 CLOSING = 0.03  # of the budget, kept for the end
@@ -62,7 +61,8 @@ def gpu_day(minutes, folder, slots=6, compiled=False, precision=None, only=()):
     slots : networks that are trained side by side. Each gets of the time left what its share is of the shares of all
     that still wait. One that fails is named in the summary, and the others go on. The same call again goes on with
     what has no result yet. only : names of the entries that are trained, all where it is empty; one whose predecessor
-    is not among them starts from what ships. Raises ValueError for a name that the queue does not have.
+    is not among them, or could not be measured, starts from what ships. Raises ValueError for a name that the queue
+    does not have.
     """
     if unknown := sorted(set(only) - {entry.name for entry in queue.QUEUE}):
         raise ValueError(f"only: the queue has no {', '.join(unknown)}; course_lib/recipes/queue.py names its entries")
@@ -70,11 +70,7 @@ def gpu_day(minutes, folder, slots=6, compiled=False, precision=None, only=()):
     end, closing = begin + 60 * minutes, 60 * minutes * CLOSING
     cores = max(1, (os.cpu_count() or 1) // slots)
     day = Day(Path(folder), cores, compiled, precision)
-    for part in ("data", "weights", "fall", "results"):
-        (day.folder / part).mkdir(parents=True, exist_ok=True)
-    for path in pretrained.WEIGHTS.iterdir():
-        if not (day.folder / "weights" / path.name).exists():
-            shutil.copy(path, day.folder / "weights")
+    _lay_out(day)
     wanted = [entry for entry in queue.QUEUE if not only or entry.name in only]
     entries = [entry for entry in wanted if "measure" not in _what_became(day, entry.name)]
     maker = _started(_make_data, day, [entry.name for entry in entries if not entry.own_data])
@@ -86,6 +82,24 @@ def gpu_day(minutes, folder, slots=6, compiled=False, precision=None, only=()):
     text = json.dumps({"minutes": round((time.time() - begin) / 60, 2), "networks": summary}, indent=2)
     write_atomically(day.folder / "results" / "summary.json", text.encode())
     return summary
+
+
+def _lay_out(day):
+    """Make the folders of a day, and lay into its weights what ships, where nothing lies there yet, and what an earlier
+    call has measured."""
+    for part in ("data", "weights", "fall", "results"):
+        (day.folder / part).mkdir(parents=True, exist_ok=True)
+    for path in pretrained.WEIGHTS.iterdir():
+        if not (day.folder / "weights" / path.name).exists():
+            _copy(path, day.folder / "weights")
+    for entry in queue.QUEUE:
+        if "measure" in _what_became(day, entry.name) and (day.folder / "results" / f"{entry.name}.json").exists():
+            _use(day, entry.name)
+
+
+def _copy(path, folder):
+    """Copy a file into a folder, all of it or nothing."""
+    write_atomically(folder / path.name, path.read_bytes())
 
 
 def _go_through(day, waiting, maker, slots, end, least):
@@ -193,38 +207,35 @@ def _kept_data(path):
 
 
 def _train_and_measure(day, name, until):
-    """Train an entry, ship it into the day's folder, measure it, and ship it with what was measured."""
+    """Train an entry and keep it in the results, measure it, keep it with what was measured, and only then lay it into
+    the weights of the day: they hold the network that it started from, whose card its own counts on."""
     log = open(day.folder / "results" / f"{name}.log", "a", buffering=1, encoding="utf-8")  # noqa: SIM115 - to the end
     sys.stdout = sys.stderr = log
     os.dup2(log.fileno(), 1)  # what compilers print, too
     os.dup2(log.fileno(), 2)
-    said = {"result": "stopped at the end of the day"}
+    said = _what_became(day, name) | {"result": "stopped at the end of the day"}
     _say(day, name, said)
     try:
         torch.set_num_threads(day.cores)
         datasets.PROCESSES = day.cores
         pretrained.WEIGHTS = day.folder / "weights"
-        entry, begin = _entry(name), time.time()
+        entry, begin, results = _entry(name), time.time(), day.folder / "results"
         recipe, folder, loss = _train(day, entry, until)
         net, steps = trained(recipe, folder)
-        seconds = round(time.time() - begin, 1)
-        said = {
-            "result": "trained, not measured",
-            "images": steps * recipe.batch_size,
-            "seconds": seconds,
-            "loss": loss,
-        }
+        said |= {"result": "trained, not measured", "images": steps * recipe.batch_size}
+        if loss is not None:  # else an earlier call has trained it, and said so
+            said |= {"seconds": round(time.time() - begin, 1), "loss": loss}
         made = recipe.describe()
-        pretrained.save(name, rounded(net), made | {"steps": steps}, stored="int8")  # there may be no time to measure
-        _take_home(day, name)
+        # there may be no time to measure
+        pretrained.save(name, rounded(net), made | {"steps": steps}, folder=results, stored="int8")
         _say(day, name, said)
         net, about, extra = measured(recipe, folder)
         about |= {"training_images": len(recipe.load_data()[0])}
-        pretrained.save(name, net, about, extra, stored="int8")
-        _take_home(day, name)
+        pretrained.save(name, net, about, extra, results, stored="int8")
         missed = entry.misses(about)
         said |= {"result": "; ".join(missed) or "meets its bar"}
         _say(day, name, said | {"measure": {key: value for key, value in about.items() if key not in made}})
+        _use(day, name)
     except Exception as error:
         traceback.print_exc()
         _say(day, name, said | {"result": f"failed: {type(error).__name__}: {error}"})
@@ -233,11 +244,11 @@ def _train_and_measure(day, name, until):
 
 def _train(day, entry, until):
     """Train an entry until then; returns its recipe, of the steps that it came to, the folder of its checkpoint, and
-    the loss over the last steps.
+    the loss over the last steps, None where an earlier call has taken all of them.
 
     It starts anew where the weights that it is to start from were left at home. Nobody knows beforehand how many steps
     there is time for. So the learning rate stays level for its share of the time; then the steps are known, and it
-    falls from the checkpoint of there.
+    falls from the checkpoint of there. Once it has begun to fall, another call goes on with that.
     """
     path = _data_path(day, entry.name)
     load = partial(_kept_data, path) if path.exists() else entry.recipe().load_data
@@ -245,28 +256,40 @@ def _train(day, entry, until):
     recipe = entry.recipe(entry.many, load_data=load, batch_size=size)
     begin, fall = time.time(), day.folder / "fall"
     last = begin + (1 - MEASURING) * (until - begin)
-    turn, level = begin + LEVEL * (last - begin), max(1, int(LEVEL * recipe.steps))
-    checkpoint = checkpoint_path(recipe, day.folder)
     is_here = entry.start and (pretrained.WEIGHTS / f"{entry.start}.safetensors").exists()
     options = day.precision or precision_of(recipe), entry.start if is_here else None, day.compiled
-    done = read_checkpoint(checkpoint)[3] if checkpoint.exists() else 0
-    if done < level:
-        for state in run(recipe, day.folder, *options):
-            if time.time() > turn or state.step >= level:
-                save_checkpoint(checkpoint, state)
-                break
-        done = state.step
-    if done < level:
-        recipe = dataclasses.replace(recipe, steps=max(done + 1, int(done / LEVEL)))
-    shutil.copy(checkpoint, checkpoint_path(recipe, fall))
+    if _steps_done(recipe, fall) > _steps_done(recipe, day.folder):
+        recipe = dataclasses.replace(recipe, steps=settings(recipe, fall)["steps"])
+    else:
+        recipe = _train_level(recipe, day.folder, options, begin + LEVEL * (last - begin))
+        _copy(checkpoint_path(recipe, day.folder), fall)
     losses = deque(maxlen=LAST)
     for state in run(recipe, fall, *options):
         losses.append(float(state.loss.mean()))
         if time.time() > last:
             save_checkpoint(checkpoint_path(recipe, fall), state)
             break
-    print(f"\nended after step {state.step} of {recipe.steps}", flush=True)
-    return recipe, fall, round(sum(losses) / len(losses), 5)
+    print(f"\nended after step {_steps_done(recipe, fall)} of {recipe.steps}", flush=True)
+    return recipe, fall, round(sum(losses) / len(losses), 5) if losses else None
+
+
+def _train_level(recipe, folder, options, until):
+    """Train a recipe up to where its learning rate falls, or until then; returns it with as many steps as that is the
+    level share of."""
+    level, done = max(1, int(LEVEL * recipe.steps)), _steps_done(recipe, folder)
+    if done < level:
+        for state in run(recipe, folder, *options):
+            if time.time() > until or state.step >= level:
+                save_checkpoint(checkpoint_path(recipe, folder), state)
+                break
+        done = state.step
+    return dataclasses.replace(recipe, steps=max(done + 1, int(done / LEVEL))) if done < level else recipe
+
+
+def _steps_done(recipe, folder):
+    """The steps of a recipe's checkpoint in a folder; 0 without one."""
+    path = checkpoint_path(recipe, folder)
+    return read_checkpoint(path)[3] if path.exists() else 0
 
 
 def _say(day, name, about):
@@ -280,7 +303,7 @@ def _what_became(day, name):
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"result": "not begun"}
 
 
-def _take_home(day, name):
-    """Copy weights and card to the results, the card last."""
-    for ending in (".safetensors", ".json"):
-        shutil.copy(day.folder / "weights" / f"{name}{ending}", day.folder / "results")
+def _use(day, name):
+    """Lay a network of the results, weights and card together, into the weights of the day."""
+    files = (f"{name}.safetensors", f"{name}.json")
+    write_together({day.folder / "weights" / file: (day.folder / "results" / file).read_bytes() for file in files})

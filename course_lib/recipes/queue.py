@@ -108,7 +108,7 @@ QUEUE = (
         share=2,
         changes=ADAM,
     ),
-    # from the weights of the autoencoder that ships: where another takes its place, its latents are others
+    # it begins with the weights of the autoencoder that ships: where another takes its place, its latents are others
     Entry(
         "brain_latent",
         2_000_000,
@@ -117,6 +117,7 @@ QUEUE = (
         after=("brain_autoencoder",),
         most={"frechet_distance": 60},
         share=1.5,
+        own_data=True,
         changes=ADAM,
     ),
     Entry(

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
-
 from course_lib import pretrained, runtime
 from course_lib.denoisers import NetworkDenoiser
 from course_lib.losses import (
@@ -28,8 +26,7 @@ class Recipe:
     ``load_data()`` gives images (N, H, W) or (N, C, ...), and labels (N, ...) or None. ``measure(recipe, net)`` gives
     what the card says of the quality, and tensors to ship beside the weights. ``full`` is what COURSE_PROFILE=full
     changes: a training of GPU size. ``precision`` is "float32" where training must not take the faster one. ``base``
-    names the shipped network that this one steers, and ``start`` the one whose weights are its first, or is itself a
-    network.
+    names the shipped network that this one steers, and ``start`` the one whose weights are its first.
     """
 
     name: str
@@ -50,7 +47,7 @@ class Recipe:
     seed: int = 0
     full: dict = field(default_factory=dict)
     base: str | None = None
-    start: str | torch.nn.Module | None = None
+    start: str | None = None
 
     def fresh(self):
         """The network with freshly drawn weights."""

@@ -11,6 +11,7 @@ import torch
 from course_lib import pretrained, runtime
 from course_lib.checkpoints import core_seconds, load_checkpoint, read_checkpoint, save_checkpoint
 from course_lib.eight_bits import rounded
+from course_lib.files import digest
 from course_lib.networks import MeanFlowUNet
 from course_lib.training import Batches, progress, train
 
@@ -47,9 +48,19 @@ def _start(recipe, start, precision, compiled):
             getattr(net, "start_from", net.load_state_dict)(first.state_dict())
         except RuntimeError as error:
             raise ValueError(
-                f"{start} has another architecture than {recipe.name}: start from one of the same"
+                f"{_name(start)} has another architecture than {recipe.name}: start from one of the same"
             ) from error
     return net
+
+
+def _name(start):
+    """The name of a network that one starts from, or its class where it has none."""
+    return start if isinstance(start, str) else type(start).__name__
+
+
+def _checksum(start):
+    """A checksum of the weights of a network that one starts from."""
+    return pretrained.card(start)["sha256"] if isinstance(start, str) else digest(start.state_dict(), {})
 
 
 def precision_of(recipe):
@@ -60,7 +71,7 @@ def precision_of(recipe):
 def run(recipe, folder, precision, start=None, compiled=False):
     """Train a recipe to its end, with a checkpoint in ``folder`` every two minutes; yields each state.
 
-    start : name of a shipped network whose weights are the first; compiled : as for
+    start : the network whose weights are the first, or the name of one that ships; compiled : as for
     :func:`~course_lib.training.train`. Raises ValueError and OSError, in one sentence, for
     a folder that cannot be written, and as :func:`~course_lib.training.train`.
     """
@@ -70,7 +81,7 @@ def run(recipe, folder, precision, start=None, compiled=False):
     if recipe.base:
         about["base"] = recipe.base
     if start:
-        about["from"] = f"{start} {pretrained.card(start)['sha256'][:16]}"
+        about["from"] = f"{_name(start)} {_checksum(start)[:16]}"
     batches = Batches(*recipe.load_data(), batch_size=recipe.batch_size, seed=recipe.seed)
     checkpoint = checkpoint_path(recipe, folder)
     states = train(
@@ -106,9 +117,10 @@ def _check_folder(folder):
         raise OSError(f"checkpoints cannot be written to {folder} {why}: give another with --folder") from error
 
 
-def finished(recipe, folder):
-    """What :func:`trained` gives, after the run of a recipe, or the rest of it, has been made here."""
-    for _ in run(recipe, folder, precision_of(recipe)):
+def finished(recipe, folder, start=None):
+    """What :func:`trained` gives, after the run of a recipe, or the rest of it, has been made here. start : as for
+    :func:`run`."""
+    for _ in run(recipe, folder, precision_of(recipe), start):
         pass
     return trained(recipe, folder)
 
@@ -131,11 +143,13 @@ def settings(recipe, folder):
 
 
 def _seen_before(start):
-    """Images that the network of that name, "NAME" or "NAME SHA256...", has seen; None where its card does not say, or
-    is by now that of another."""
+    """Images that the network of that name, "NAME" or "NAME SHA256...", has seen; None where none of that name ships,
+    its card does not say, or is by now that of another."""
     if not start:
         return 0
     name, *begun = start.split()
+    if name not in pretrained.names():
+        return None
     is_that = all(pretrained.card(name)["sha256"].startswith(sha256) for sha256 in begun)
     return pretrained.budget(name)["images seen"] if is_that else None
 

@@ -1,5 +1,7 @@
 """Data sets in one small file: what comes out on a machine with an empty cache, and what is refused."""
 
+import threading
+
 import numpy as np
 import pytest
 from helpers.archives import fails, hippocampus_members, write_tar
@@ -29,6 +31,26 @@ def test_mednist_comes_as_an_even_subset_nearly_as_it_was(archive, another_cache
     assert np.abs(found.astype(int) - images[chosen]).max() <= 4
     assert cache.manifest("mednist")["subset"] == 38
     cache.verify("mednist")
+
+
+def test_a_part_does_not_replace_what_another_completes_meanwhile(archive, another_cache, tmp_path, monkeypatch):
+    download.import_archive(archive)
+    images, labels = (np.array(array) for array in mednist.load("all"))
+    packing.pack("mednist", tmp_path / "m.pack", 38)
+    another_cache()
+    other = threading.Thread(target=lambda: cache.save("mednist", {"images": images, "labels": labels}))
+    is_ready = cache.is_ready
+
+    def looked_at(name):
+        found = is_ready(name)
+        other.start()
+        other.join(0.5)
+        return found
+
+    monkeypatch.setattr(cache, "is_ready", looked_at)
+    packing.unpack(tmp_path / "m.pack")
+    other.join()
+    assert "subset" not in cache.manifest("mednist") and len(mednist.load("all")[1]) == len(labels)
 
 
 def test_another_set_comes_whole(another_cache, tmp_path):

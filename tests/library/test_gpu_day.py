@@ -127,6 +127,73 @@ def test_a_process_that_is_stopped_as_it_draws_a_progress_bar_stops_no_other(tin
     assert tiny_day(20, only=["first"])["first"]["result"] == "meets its bar"
 
 
+def _measure_once_allowed(allowed):
+    """A measure that fails until the file ``allowed`` is there."""
+
+    def measure(recipe, net):
+        if not allowed.exists():
+            raise OSError("no memory left")
+        return _measure(recipe, net)
+
+    return measure
+
+
+def test_a_network_that_goes_on_from_a_shipped_one_is_measured_by_the_next_call(tiny_day, tmp_path, monkeypatch):
+    """The next call trains nothing anew, and the card counts the images of the network that it started from."""
+    if sys.platform != "linux":
+        pytest.skip("only a fork knows the recipes of its parent")
+    recipe = dataclasses.replace(RECIPES["first"], measure=_measure_once_allowed(tmp_path / "allowed"))
+    monkeypatch.setitem(RECIPES, "first", recipe)
+    torch.manual_seed(0)
+    pretrained.save("first", recipe.fresh(), recipe.describe() | {"images_seen": 1000})
+    shipped = pretrained.card("first")["sha256"]
+    day, fall = tmp_path / "day", tmp_path / "day" / "fall" / "first.checkpoint.safetensors"
+    failed = tiny_day(20, only=["first"])["first"]
+    assert failed["result"] == "failed: OSError: no memory left" and failed["loss"] > 0
+    assert pretrained.card("first", day / "weights")["sha256"] == shipped
+    assert pretrained.card("first", day / "results")["steps"] == 6
+    before = fall.stat().st_mtime_ns
+    (tmp_path / "allowed").touch()
+    said = tiny_day(20, only=["first"])["first"]
+    assert said["result"] == "meets its bar" and fall.stat().st_mtime_ns == before
+    assert {key: said[key] for key in ("images", "seconds", "loss")} == {
+        key: failed[key] for key in ("images", "seconds", "loss")
+    }
+    card = pretrained.card("first", day / "results")
+    assert card["images_seen"] == 1000 + 24 and card["from"] == f"first {shipped[:16]}"
+    assert pretrained.card("first", day / "weights") == card  # for those that come after it
+
+
+def test_a_fall_that_has_begun_is_not_begun_anew(tiny_day, tmp_path):
+    tiny_day(16, only=["second"])
+    fall = tmp_path / "day" / "fall" / "second.checkpoint.safetensors"
+    steps, before = read_checkpoint(fall)[-1]["steps"], (tmp_path / "day" / fall.name).read_bytes()
+    (tmp_path / "day" / "second.state.json").unlink()  # as if it had never come to its measure
+    assert "measure" in tiny_day(12, only=["second"])["second"]
+    assert (tmp_path / "day" / fall.name).read_bytes() == before and read_checkpoint(fall)[-1]["steps"] == steps
+
+
+def test_a_copy_that_breaks_off_leaves_no_short_file(tiny_day, tmp_path):
+    resource = pytest.importorskip("resource")
+    (pretrained.WEIGHTS / "large.safetensors").write_bytes(bytes(2_000_000))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="large.safetensors"):
+            tiny_day(5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list((tmp_path / "day" / "weights").iterdir())
+
+
+def test_data_that_are_answers_of_a_network_are_made_by_their_own_process():
+    """Their own process starts after that network is done, and knows where the day's lies."""
+    loads = {entry.name: entry.recipe().load_data for entry in queue.QUEUE}
+    answers = {name for name, load in loads.items() if "pretrained" in getattr(load, "func", load).__code__.co_names}
+    assert "brain_latent" in answers
+    assert all(entry.own_data for entry in queue.QUEUE if entry.name in answers)
+
+
 def test_minutes_and_slots_are_checked(capsys, tmp_path):
     for arguments in (["--gpu-day", "0"], ["--gpu-day", "nan"], ["--gpu-day", "1", "--slots", "0"]):
         assert train.main([*arguments, "--folder", str(tmp_path)]) == 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from course_lib import experiments, pretrained
+from course_lib import checkpoints, experiments, pretrained
 from course_lib.denoisers import FunctionDenoiser, MaskedDenoiser, NetworkDenoiser
 from course_lib.experiments import bridge, labels, seeds, trends
 from course_lib.losses import BridgeLoss, MaskingLoss, MeanFlowLoss, masked
@@ -444,10 +444,27 @@ def test_a_student_learns_from_the_flow_of_its_own_seed(monkeypatch):
     asked = []
     net = build("DiffusionUNet", **TINY)
     monkeypatch.setattr(seeds, "shipped_or_trained", lambda *which: asked.append(which) or net)
-    recipe = seeds.recipe_of("student", 2, "somewhere")
-    assert asked == [("flow", 2, "somewhere")] and recipe.start is net and recipe.seed == 2
+    recipe, start = seeds.recipe_of("student", 2, "somewhere")
+    assert asked == [("flow", 2, "somewhere")] and start is net and recipe.seed == 2
     assert recipe.loss.teacher().net is net and recipe.name == "trend_student_2"
-    assert seeds.recipe_of("DiT", 1).start is None
+    assert seeds.recipe_of("DiT", 1)[1] is None
+
+
+def test_a_half_trained_student_does_not_go_on_with_another_teacher(monkeypatch):
+    nets = [build("DiffusionUNet", **TINY) for _ in range(2)]
+    nets.append(copy.deepcopy(nets[0]))
+    losses = []
+    for net in nets:
+        monkeypatch.setattr(seeds, "shipped_or_trained", lambda *which, net=net: net)
+        losses.append(seeds.recipe_of("student", 2)[0].loss)
+    one, other, same = (identity_of(loss) for loss in losses)
+    assert one == same != other
+
+
+def identity_of(loss):
+    return checkpoints.identity(
+        torch.nn.Linear(1, 1), None, loss, steps=1, peak_rate=1.0, seed=0, precision=torch.float32
+    )
 
 
 @pytest.mark.parametrize("study", [seeds.STUDY, bridge.STUDY, labels.STUDY], ids=lambda study: study.name)

@@ -1,6 +1,7 @@
 """The networks that ship, their cards, and the command that samples from them."""
 
 import ast
+import errno
 import hashlib
 import json
 import subprocess
@@ -283,6 +284,28 @@ def test_weights_that_cannot_be_stored_are_refused(folder, value, message):
     with pytest.raises(ValueError, match="reference.a holds NaN"):
         pretrained.save("y", torch.nn.Linear(2, 2), about, {"reference.a": torch.tensor(float("nan"))}, folder=folder)
     assert not list(folder.glob("y*"))
+
+
+def test_a_disk_that_is_full_at_the_card_leaves_the_old_weights_and_card(tmp_path, monkeypatch):
+    pretrained.save("mine", a_classifier(0), CLASSIFIER, folder=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    done = []
+
+    def once(handle):
+        if done:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        done.append(handle)
+
+    monkeypatch.setattr("os.fsync", once)
+    with pytest.raises(OSError, match="No space left on device: .*mine.json"):
+        pretrained.save("mine", a_classifier(1), CLASSIFIER, folder=tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_card_that_cannot_be_written_leaves_no_weights(tmp_path):
+    with pytest.raises((TypeError, ValueError)):
+        pretrained.save("mine", a_classifier(0), CLASSIFIER | {"note": torch.ones(1)}, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_largest_float16_counters_and_tied_weights_are_stored(folder):

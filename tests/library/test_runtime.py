@@ -13,7 +13,7 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from course_lib import environment, runtime
+from course_lib import environment, pretrained, runtime
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -25,7 +25,7 @@ def weights(tmp_path, monkeypatch):
     content = b"not a network, but bytes with a checksum"
     (tmp_path / "made.safetensors").write_bytes(content)
     (tmp_path / "made.json").write_text(json.dumps({"sha256": hashlib.sha256(content).hexdigest()}))
-    monkeypatch.setattr(environment, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path)
     return tmp_path
 
 
@@ -88,7 +88,7 @@ def test_no_weights_at_all_want_attention(weights):
 
 
 def test_the_shipped_weights_are_whole():
-    number = len(list(environment.WEIGHTS.glob("*.safetensors")))
+    number = len(list(pretrained.WEIGHTS.glob("*.safetensors")))
     assert row("Networks").found.startswith(f"{number} of {number} whole")
     assert not [check for check in environment.checks() if check.what.startswith("Network: ")]
 

@@ -77,6 +77,29 @@ def test_moments_of_one_feature_are_a_matrix():
     assert frechet_distance(moments(x), moments(y)) == pytest.approx(by_hand, rel=1e-5)
 
 
+# ---- drawn sets, kept in the temporary folder ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value"),
+    [
+        ("VAE", "VAE", synthesis.VAE | {"latent_size": 7}),
+        *((name, "IMAGES", 60) for name in ("VAE", "PCA-Gaussian")),
+        *(("VAE", setting, 3) for setting in ("VAE_STEPS", "VAE_BATCH", "VAE_RATE", "GAUSSIAN_IMAGES")),
+        ("PCA-Gaussian", "GAUSSIAN_IMAGES", 3),
+        ("diffusion", "STEPS", 3),
+        ("weak diffusion", "NETWORKS", {"weak diffusion": "mednist"}),
+    ],
+)
+def test_a_set_is_drawn_anew_under_other_settings(name, setting, value, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    one, other = torch.zeros(2), torch.ones(2)
+    assert torch.equal(synthesis._kept(name, lambda: one)[0], one)
+    assert torch.equal(synthesis._kept(name, lambda: other)[0], one)
+    monkeypatch.setattr(synthesis, setting, value)
+    assert torch.equal(synthesis._kept(name, lambda: other)[0], other)
+
+
 # ---- kernel distance -------------------------------------------------------------------------------------------------
 
 

@@ -182,6 +182,20 @@ def test_a_loss_that_is_not_finite_is_one_sentence(tiny, monkeypatch, capsys):
     assert not list((tiny / "runs").iterdir())
 
 
+def test_training_may_start_from_a_network_without_a_name(tiny):
+    """Its first weights are those; its card does not say how many images they have seen, as nobody knows."""
+    recipe, folder = dataclasses.replace(RECIPES["tiny"], steps=1, peak_rate=1e-12), tiny / "runs"
+    torch.manual_seed(5)
+    first, other = recipe.fresh(), recipe.fresh()
+    net, _ = runs.finished(recipe, folder, first)
+    for key, value in first.state_dict().items():
+        torch.testing.assert_close(net.state_dict()[key], value, rtol=1e-3, atol=1e-6)
+    about = runs.measured(recipe, folder)[1]
+    assert about["from"].startswith(type(first).__name__) and "images_seen" not in about
+    with pytest.raises(ValueError, match="from was .* and is"):
+        runs.finished(recipe, folder, other)
+
+
 def test_training_may_start_from_a_shipped_network(tiny, monkeypatch, capsys):
     """Its first weights are those; the card says so; and it is a run of its own."""
     recipe, folder = RECIPES["tiny"], str(tiny / "runs")

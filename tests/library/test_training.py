@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import json
 import os
 import shutil
@@ -400,6 +401,52 @@ def test_parameters_of_a_schedule_are_part_of_a_run(tmp_path):
     assert resumed(path, schedule=schedules.Discrete(betas)).step == 2
     with pytest.raises(ValueError, match="loss.schedule.betas was '[0-9a-f]{16}' and is '[0-9a-f]{16}'"):
         resumed(path, schedule=schedules.Discrete(1.01 * betas))
+
+
+def described(value):
+    """What a run's settings say of a condition, or whatever it is."""
+    net, loss = torch.nn.Linear(1, 1), RegressionLoss(condition=value)
+    said = checkpoints.identity(net, None, loss, steps=1, peak_rate=1.0, seed=0, precision=torch.float32)
+    return {key: part for key, part in said.items() if key.startswith("loss.condition")}
+
+
+def scaled(factor):
+    def condition(x):
+        return factor * x
+
+    return condition
+
+
+class Scaled:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def condition(self, x):
+        return self.factor * x
+
+
+def test_functions_are_told_apart_by_what_they_hold():
+    nets = [torch.nn.Linear(2, 2) for _ in range(2)]
+    twin = torch.nn.Linear(2, 2)
+    twin.load_state_dict(nets[0].state_dict())
+    for one, same, other in (
+        (lambda x: 2 * x, lambda x: 2 * x, lambda x: 3 * x),
+        (lambda x, k=2: k * x, lambda x, k=2: k * x, lambda x, k=3: k * x),
+        (scaled(2), scaled(2), scaled(3)),
+        (scaled(nets[0]), scaled(twin), scaled(nets[1])),
+        (Scaled(2).condition, Scaled(2).condition, Scaled(3).condition),
+        (functools.partial(torch.add, 2), functools.partial(torch.add, 2), functools.partial(torch.add, 3)),
+        (nets[0], twin, nets[1]),
+    ):
+        assert described(one) == described(same) != described(other)
+    assert described(to_tensor) == {"loss.condition": "to_tensor"}
+
+
+def test_a_function_that_holds_itself_has_a_description():
+    def halved(x):
+        return x if x < 1 else halved(x / 2)
+
+    assert "halved" in str(described(halved))
 
 
 def test_more_steps_are_welcome_until_the_learning_rate_falls(checkpoint):
