@@ -17,46 +17,92 @@ WAVE = torch.sin(7 * RAMP)
 # ---- q1: the forward jump --------------------------------------------------------------------------------------------
 
 
-def q_sample(x_0, eps, abar):
-    return abar**0.5 * x_0 + (1 - abar) ** 0.5 * eps
+def _jump(signal, noise):
+    """`q_jump` with other factors of x_i and eps, functions of abar_j / abar_i, abar_i and abar_j."""
+
+    def wrong(x_i, eps, abar_i, abar_j):
+        told = abar_j / abar_i, abar_i, abar_j
+        return signal(*told) * x_i + noise(*told) * eps
+
+    return wrong
+
+
+def _shrunk(ratio, i, j):
+    return ratio**0.5
+
+
+def _fresh(ratio, i, j):
+    return (1 - ratio) ** 0.5
+
+
+def q_jump(x_i, eps, abar_i, abar_j):
+    ratio = abar_j / abar_i
+    return ratio**0.5 * x_i + (1 - ratio) ** 0.5 * eps
 
 
 q1 = function(
-    r"""Write `q_sample(x_0, eps, abar)`: jump from the clean image to $x_i$ in one go, where `abar` is $\bar\alpha_i$,
-    a number.""",
-    solution=q_sample,
+    r"""From one noisy image to a noisier one. Write `q_jump(x_i, eps, abar_i, abar_j)`: jump from $x_i$ to $x_j$, with
+    $j \ge i$, in one go, with **fresh** noise `eps`; `abar_i` and `abar_j` are $\bar\alpha_i$ and $\bar\alpha_j$,
+    numbers.""",
+    solution=q_jump,
     tests=[
-        case("no noise", (RAMP, ZEROS, 1.0), "At abar = 1 nothing has happened yet: x_t must be x_0."),
+        case("nowhere", (RAMP, WAVE, 0.64, 0.64), "From a step to itself nothing happens: x_j is x_i, without noise."),
+        case(
+            "from the clean image",
+            (RAMP, WAVE, 1.0, 0.64),
+            "At abar_i = 1 the image is clean, and the jump that of the text: abar_j = 0.64 gives 0.8 x_0 + 0.6 eps.",
+        ),
         case(
             "signal",
-            (RAMP, ZEROS, 0.64),
-            "The signal is scaled by the square root of abar: 0.64 must give 0.8. And no noise comes in but eps.",
+            (RAMP, ZEROS, 0.81, 0.36),
+            """x_i has the signal already shrunk by 0.9, and x_j is to have it shrunk by 0.6: by what is x_i multiplied?
+            And no noise comes in but eps.""",
         ),
-        case("noise", (RAMP, WAVE, 0.64), "Use the eps given, scaled by sqrt(1 - abar), and add it: 0.64 gives 0.6."),
+        case(
+            "noise",
+            (ZEROS, WAVE, 0.81, 0.36),
+            """x_i brings noise along, of variance 1 - abar_i, and it shrinks with the image. Fresh noise adds what its
+            variance lacks of 1 - abar_j: 1 - 0.36 - (0.36 / 0.81)(1 - 0.81) = 1 - 0.36 / 0.81. Noises add up by
+            variances.""",
+        ),
     ],
     mistakes=[
-        mistake(lambda x_0, eps, abar: abar * x_0 + (1 - abar) ** 0.5 * eps, "signal"),
-        mistake(lambda x_0, eps, abar: abar**0.5 * x_0 + (1 - abar) * eps, "noise"),
-        mistake(lambda x_0, eps, abar: abar**0.5 * x_0 - (1 - abar) ** 0.5 * eps, "noise"),
-        mistake(lambda x_0, eps, abar: (1 - abar) ** 0.5 * x_0 + abar**0.5 * eps, "no noise"),
-        mistake(lambda x_0, eps, abar: abar**0.5 * x_0 + eps, "noise", "all of the noise"),
-        mistake(lambda x_0, eps, abar: abar**0.5 * x_0 + (1 - abar**0.5) * eps, "noise", "1 - alpha"),
-        mistake(lambda x_0, eps, abar: x_0 + (1 - abar) ** 0.5 * eps, "signal", "the image in full"),
-        mistake(lambda x_0, eps, abar: abar**0.5 * x_0 + (1 - abar**2) ** 0.5 * eps, "noise", "abar taken for alpha"),
-        mistake(lambda x_0, eps, abar: abar**0.5 * x_0 + (1 - abar) ** 0.5 * WAVE, "signal", "noise of its own"),
+        mistake(
+            lambda x_i, eps, abar_i, abar_j: abar_j**0.5 * x_i + (1 - abar_j) ** 0.5 * eps,
+            "nowhere",
+            "x_i taken for x_0",
+        ),
+        mistake(_jump(lambda ratio, i, j: ratio, _fresh), "from the clean image", "no root in the signal"),
+        mistake(_jump(_shrunk, lambda ratio, i, j: 1 - ratio), "from the clean image", "no root in the noise"),
+        mistake(_jump(_shrunk, lambda ratio, i, j: -((1 - ratio) ** 0.5)), "from the clean image", "a minus"),
+        mistake(_jump(lambda ratio, i, j: 1.0, _fresh), "from the clean image", "the image in full"),
+        mistake(_jump(_shrunk, lambda ratio, i, j: (i - j) ** 0.5), "noise", "the old noise does not shrink"),
+        mistake(_jump(_shrunk, lambda ratio, i, j: (1 - j) ** 0.5 - (1 - i) ** 0.5), "noise", "deviations subtracted"),
+        mistake(
+            _jump(_shrunk, lambda ratio, i, j: (1 - j) ** 0.5 - (ratio * (1 - i)) ** 0.5),
+            "noise",
+            "the old noise taken for the new",
+        ),
+        mistake(_jump(lambda ratio, i, j: ratio**-0.5, _fresh), "from the clean image", "upside down"),
+        mistake(lambda x_i, eps, abar_i, abar_j: q_jump(x_i, WAVE, abar_i, abar_j), "signal", "noise of its own"),
     ],
     also_right=[
-        lambda x_0, eps, abar: abar.sqrt() * x_0 + (1 - abar).sqrt() * eps,
-        lambda x_0, eps, abar: torch.sqrt(abar) * x_0 + torch.sqrt(1 - abar) * eps,
-        lambda x_0, eps, abar: math.sqrt(abar) * x_0 + math.sqrt(1 - abar) * eps,
-        lambda x_0, eps, abar: np.sqrt(float(abar)) * x_0.numpy() + np.sqrt(1 - float(abar)) * eps.numpy(),
+        lambda x_i, eps, abar_i, abar_j: (abar_j / abar_i).sqrt() * x_i + (1 - abar_j / abar_i).sqrt() * eps,
+        lambda x_i, eps, abar_i, abar_j: (
+            math.sqrt(abar_j) / math.sqrt(abar_i) * x_i + math.sqrt(1 - abar_j - abar_j / abar_i * (1 - abar_i)) * eps
+        ),
+        lambda x_i, eps, abar_i, abar_j: ((abar_j**0.5 * x_i) + (abar_i - abar_j) ** 0.5 * eps) / abar_i**0.5,
+        lambda x_i, eps, abar_i, abar_j: (
+            np.sqrt(float(abar_j / abar_i)) * x_i.numpy() + np.sqrt(1 - float(abar_j / abar_i)) * eps.numpy()
+        ),
     ],
     hints=[
-        "Variances add up to one: abar + (1 - abar).",
-        "What multiplies an image is a standard deviation, the square root of a variance.",
+        "Between i and j lie the steps i + 1 ... j: what is the product of their 1 - beta?",
+        "abar_j / abar_i takes the place that abar has in a jump from x_0.",
     ],
-    explanation="""q(x_t | x_0) is a Gaussian with mean sqrt(abar) x_0 and variance 1 - abar (Ho et al. 2020, eq. 4).
-    In the course's letters: alpha_t = sqrt(abar), sigma_t = sqrt(1 - abar).""",
+    explanation="""q(x_j | x_i) is a Gaussian with mean sqrt(abar_j / abar_i) x_i and variance 1 - abar_j / abar_i: with
+    i = 0 the jump of the text (Ho et al. 2020, eq. 4), with j = i + 1 a single step (eq. 2). A sampler of few steps
+    walks such a jump backwards.""",
 )
 
 
