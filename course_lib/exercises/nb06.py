@@ -53,76 +53,114 @@ q1 = number(
 # ---- q2: the replacement step ----------------------------------------------------------------------------------------
 
 
-def replace(x_s, y, z, m, alpha, sigma):
-    return m * (alpha * y + sigma * z) + (1 - m) * x_s
+def replace(x_s, y, z, m, alpha, sigma, sigma_y):
+    lacking = (sigma**2 - (alpha * sigma_y) ** 2).clamp(min=0).sqrt()
+    return m * (alpha * y + lacking * z) + (1 - m) * x_s
 
 
 def _known(noisy):
     """`replace` with something else in the place of the known pixels."""
-    return lambda x_s, y, z, m, alpha, sigma: m * noisy(y, z, alpha, sigma) + (1 - m) * x_s
+    return lambda x_s, y, z, m, alpha, sigma, sigma_y: m * noisy(y, z, alpha, sigma, sigma_y) + (1 - m) * x_s
+
+
+def _added(noise):
+    """`replace` with another factor of z, a function of alpha, sigma and sigma_y, 0 where that is below 0."""
+    return _known(lambda y, z, alpha, *levels: alpha * y + noise(alpha, *levels).clamp(min=0) * z)
 
 
 q2 = function(
-    """Write `replace(x_s, y, z, m, alpha, sigma)`: the sampler has just made `x_s` at the level `alpha`, `sigma`.
-    Put the known pixels `y` in (where the mask `m` is 1), noised with `z` to the same level, and leave the hole (`m` is
-    0) as it is.""",
+    """The known pixels were measured, and the measurement has noise of its own: y = x_0 + sigma_y n. Write
+    `replace(x_s, y, z, m, alpha, sigma, sigma_y)`: the sampler has just made `x_s` at the level `alpha`, `sigma`. Put
+    the known pixels in (where the mask `m` is 1) with the signal and the noise of that level, drawing from `z` only
+    what is **lacking**; where y is noisier than the level, draw nothing. Leave the hole (`m` is 0) as it is.""",
     solution=replace,
     tests=[
         case(
             "the hole",
-            (RAMP, ONES, BUMP, ZEROS, 0.8, 0.6),
+            (RAMP, ONES, BUMP, ZEROS, 0.8, 0.6, 0.5),
             "Nothing is known here: x_s must come back unchanged. Does noise leak into the hole? Mind the brackets.",
         ),
         case(
+            "a clean measurement",
+            (RAMP, WAVE, BUMP, LEFT, 0.8, 0.6, 0.0),
+            """With sigma_y = 0 it is the formula of the text: signal alpha y, as in any noisy image of that level, and
+            noise sigma z, no power of it. Is the mask the right way round? Clamp no picture.""",
+        ),
+        case(
             "no noise left",
-            (RAMP, WAVE, BUMP, LEFT, 1.0, 0.0),
-            """At the end (alpha 1, sigma 0) the known pixels must be y itself, and the hole x_s.
-            Is the mask the right way round?""",
+            (RAMP, WAVE, BUMP, LEFT, 1.0, 0.0, 0.5),
+            """At the end (alpha 1, sigma 0) y is noisier than the level: nothing is drawn, and the known pixels are y
+            itself. The root of a negative number is none.""",
         ),
         case(
-            "the signal",
-            (ZEROS, WAVE, ZEROS, ONES, 0.8, 0.6),
-            "Known pixels have the signal alpha y, as in any noisy image of that level, and no noise but the given z.",
-        ),
-        case(
-            "the noise",
-            (RAMP, WAVE, BUMP, LEFT, 0.8, 0.6),
-            "Known pixels need noise too: sigma z, no power of it; clamp nothing.",
+            "what is lacking",
+            (RAMP, WAVE, BUMP, LEFT, 0.8, 0.6, 0.5),
+            """alpha y brings noise of variance (alpha sigma_y)^2 = 0.16 along; the level has sigma^2 = 0.36.
+            Independent noises add up by variances: what has z to bring?""",
         ),
     ],
     mistakes=[
-        mistake(lambda x_s, y, z, m, alpha, sigma: alpha * y + sigma * z, "the hole", "replaces all"),
+        mistake(lambda x_s, y, z, m, *levels: replace(x_s, y, z, ONES, *levels), "the hole", "replaces all"),
         mistake(
-            lambda x_s, y, z, m, alpha, sigma: m * alpha * y + sigma * z + (1 - m) * x_s,
+            lambda x_s, y, z, m, alpha, sigma, sigma_y: m * alpha * y + sigma * z + (1 - m) * x_s,
             "the hole",
             "bracket forgotten",
         ),
+        mistake(lambda x_s, y, z, m, *levels: replace(x_s, y, z, 1 - m, *levels), "the hole", "mask inverted"),
         mistake(
-            lambda x_s, y, z, m, alpha, sigma: replace(x_s, y, z, 1 - m, alpha, sigma), "the hole", "mask inverted"
+            lambda x_s, y, z, m, *levels: replace(x_s, y, z, m, *levels) + m * x_s, "a clean measurement", "adds up"
         ),
-        mistake(lambda x_s, y, z, m, alpha, sigma: m * (alpha * y + sigma * z) + x_s, "no noise left", "adds up"),
-        mistake(_known(lambda y, z, alpha, sigma: y), "the signal", "known pixels left clean"),
-        mistake(_known(lambda y, z, alpha, sigma: alpha * y), "the noise", "no noise"),
-        mistake(_known(lambda y, z, alpha, sigma: alpha * y + sigma**2 * z), "the noise"),
-        mistake(_known(lambda y, z, alpha, sigma: alpha * (y + sigma * z)), "the noise", "brackets"),
-        mistake(_known(lambda y, z, alpha, sigma: sigma * y + alpha * z), "no noise left", "swapped"),
-        mistake(lambda x_s, y, z, m, alpha, sigma: replace(alpha * x_s, y, z, m, alpha, sigma), "the hole", "scaled"),
-        mistake(_known(lambda y, z, alpha, sigma: alpha * y - sigma * z), "the noise", "a minus"),
-        mistake(_known(lambda y, z, alpha, sigma: alpha * y + sigma * BUMP), "the signal", "noise of its own"),
-        mistake(lambda *args: replace(*args).clamp(-1, 1), "the noise", "clamped"),
+        mistake(_known(lambda y, z, *levels: y), "a clean measurement", "known pixels left as they are"),
+        mistake(_known(lambda y, z, alpha, *levels: alpha * y), "a clean measurement", "no noise"),
+        mistake(_known(lambda y, z, alpha, sigma, sigma_y: alpha * y + sigma**2 * z), "a clean measurement"),
+        mistake(_known(lambda y, z, alpha, sigma, sigma_y: sigma * y + alpha * z), "a clean measurement", "swapped"),
+        mistake(_known(lambda y, z, alpha, sigma, sigma_y: alpha * y - sigma * z), "a clean measurement", "a minus"),
+        mistake(
+            lambda x_s, y, z, m, alpha, *levels: replace(alpha * x_s, y, z, m, alpha, *levels), "the hole", "scaled"
+        ),
+        mistake(
+            _known(lambda y, z, alpha, sigma, sigma_y: alpha * y + sigma * z), "what is lacking", "as if y were clean"
+        ),
+        mistake(_added(lambda alpha, sigma, sigma_y: (sigma**2 - sigma_y**2).clamp(min=0) ** 0.5), "what is lacking"),
+        mistake(_added(lambda alpha, sigma, sigma_y: sigma - alpha * sigma_y), "what is lacking", "not by variances"),
+        mistake(
+            _added(lambda alpha, sigma, sigma_y: sigma**2 - (alpha * sigma_y) ** 2), "a clean measurement", "no root"
+        ),
+        mistake(
+            _added(lambda alpha, sigma, sigma_y: (sigma**2 + (alpha * sigma_y) ** 2) ** 0.5), "no noise left", "a plus"
+        ),
+        mistake(
+            _known(lambda y, z, alpha, sigma, sigma_y: alpha * y + (sigma**2 - (alpha * sigma_y) ** 2) ** 0.5 * z),
+            "no noise left",
+            "the root of a negative number",
+        ),
+        mistake(
+            _known(
+                lambda y, z, alpha, sigma, sigma_y: alpha * y + (sigma**2 - (alpha * sigma_y) ** 2).abs() ** 0.5 * z
+            ),
+            "no noise left",
+            "the root of its size",
+        ),
+        mistake(lambda *args: replace(*args).clamp(-1, 1), "a clean measurement", "clamped"),
     ],
     also_right=[
-        lambda x_s, y, z, m, alpha, sigma: torch.where(m > 0, alpha * y + sigma * z, x_s),
-        lambda x_s, y, z, m, alpha, sigma: x_s + m * (alpha * y + sigma * z - x_s),
-        lambda x_s, y, z, m, alpha, sigma: np.where(m > 0, float(alpha) * y + float(sigma) * z, x_s),
-        lambda x_s, y, z, m, alpha, sigma: torch.lerp(x_s, alpha * y + torch.sqrt(1 - alpha**2) * z, m),
+        lambda x_s, y, z, m, alpha, sigma, sigma_y: torch.where(
+            m > 0, alpha * y + max(float(sigma**2 - alpha**2 * sigma_y**2), 0.0) ** 0.5 * z, x_s
+        ),
+        lambda x_s, y, z, m, alpha, sigma, sigma_y: (
+            x_s + m * (alpha * y + torch.relu(sigma**2 - (alpha * sigma_y) ** 2) ** 0.5 * z - x_s)
+        ),
+        lambda x_s, y, z, m, alpha, sigma, sigma_y: np.where(
+            m > 0, float(alpha) * y + np.sqrt(max(0.0, float(sigma**2 - (alpha * sigma_y) ** 2))) * z, x_s
+        ),
     ],
     hints=[
-        "What would the known pixels look like in a noisy image of this level?",
-        "alpha y + sigma z, where m is 1; x_s, where m is 0.",
+        "What would the known pixels look like in a noisy image of this level? What noise does alpha y have already?",
+        "The variance of z's part is sigma^2 - (alpha sigma_y)^2, and 0 where that is negative.",
     ],
-    explanation="""Song et al. (ICLR 2021), app. I.2; Lugmayr et al. (CVPR 2022), eq. 8. The network has only ever seen
-    images that are equally noisy everywhere: clean pixels in a noisy image would be new to it.""",
+    explanation="""With sigma_y = 0: Song et al. (ICLR 2021), app. I.2; Lugmayr et al. (CVPR 2022), eq. 8. The network
+    has only ever seen images that are equally noisy everywhere: clean pixels in a noisy image would be new to it. At
+    the end the known pixels are y, its noise included: to weigh the measurement against the prior is notebook 09.""",
 )
 
 
