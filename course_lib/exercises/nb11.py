@@ -324,7 +324,7 @@ q4 = function(
         ),
     ],
     also_right=[
-        lambda twin, image, healthy, mask: _inside(lambda error: error.abs().mean())(twin, image, healthy, mask),
+        _inside(lambda error: error.abs().mean()),
         lambda twin, image, healthy, mask: (
             ((twin - healthy).abs() * mask).sum() / ((image - healthy).abs() * mask).sum()
         ),

@@ -31,6 +31,8 @@ from course_lib.recipes import RECIPES
 from course_lib.recipes.nodules import drawn
 from course_lib.recipes.runs import finished, of_seed
 
+NODULES = (lidc.MASKS, lidc.NORMAL)
+
 
 def network(name, seed, folder=FOLDER):
     """The network of that name and seed as it ships, 0, or would ship."""
@@ -71,14 +73,10 @@ def of_nodules(seed):
     named = {"mask diffusion": lidc.MASKS, "SSN": lidc.NORMAL}
     ways |= {way: drawn(RECIPES[name], nets[name], y, SAMPLES) for way, name in named.items()}
     found = {way: lidc.of_draws(masks, readings, persons) for way, masks in ways.items()}
-    far = "energy_distance"
-    return {
-        way: {key: values if key == far else rounded(np.mean(values)) for key, values in row.items()}
-        for way, row in found.items()
-    }
+    means = {way: {key: rounded(np.mean(values)) for key, values in row.items()} for way, row in found.items()}
+    return {way: means[way] | {"energy_distance": row["energy_distance"]} for way, row in found.items()}
 
 
-NODULES = (lidc.MASKS, lidc.NORMAL)
 #: data -> row of a seed, its networks, and whether its data set is here
 ROWS = {
     "lesions": (of_lesions, (LESIONS,), lambda: True),
