@@ -65,6 +65,7 @@ from course_lib.scans import back_projected_scan, scan_ct, scan_mri_by_chance, z
 from course_lib.schedules import Cosine, Linear, RectifiedFlow
 
 V = partial(DiffusionLoss, Cosine(), "v")
+OF_SIZES = V(time_shift=2.0)  # how large a volume is shows at more noise than its edges
 OF_MASKS = V(concat=1, time_shift=6.0)  # at much noise it must look at the image
 COARSE_NOISE = RegressionLoss(with_coarse_noise, drawn=True)
 FLOW = DiffusionLoss(RectifiedFlow(), "flow", 0.0)
@@ -77,7 +78,8 @@ DEEP = SMALLER | {"channels": (64, 96, 128, 160)}
 OF_LATENTS = SMALLER | {"channels": (64, 96, 128), "patch": 1, "in_channels": 8}
 OF_COPIES = SMALLER | {"norm_groups": 8}
 CONCAT = {"concat": 1}
-OF_VOLUMES = {"spatial_dims": 3}
+#: All channels normalised together: what is normalised alone loses its size, and drawn volumes a third of their spread.
+OF_VOLUMES = {"spatial_dims": 3, "norm_groups": 1}
 SIX = {"num_classes": 6}
 SPOTS = SIX | {"pool": "max"}
 IN_NOISE = SIX | {"channels": (32, 64, 96), "patch": 4}
@@ -203,23 +205,31 @@ ENTRIES = (
         steps=3907,
         **MUON,
     ),
-    unet("hippocampus", SMALL | OF_VOLUMES | {"in_channels": 3}, V(), VOLUMES, measure_hippocampus, steps=1400),
+    unet(
+        "hippocampus",
+        SMALL | OF_VOLUMES | {"in_channels": 3},
+        OF_SIZES,
+        VOLUMES,
+        measure_hippocampus,
+        steps=6000,
+        **MUON,
+    ),
     entry(
         "hippocampus_autoencoder",
         "Autoencoder",
-        OF_VOLUMES | {"in_channels": 3, "channels": (24, 32), "norm_groups": 8},
+        OF_VOLUMES | {"in_channels": 3, "channels": (24, 32)},
         AutoencoderLoss(),
         VOLUMES | FEW | MUON,
         measure_volume_autoencoder,
-        steps=1500,
+        steps=6000,
     ),
     unet(
         "hippocampus_latent",
-        OF_VOLUMES | {"in_channels": 8, "channels": (16, 32), "patch": 1, "norm_groups": 8},
-        V(),
+        OF_VOLUMES | {"in_channels": 8, "channels": (16, 32), "patch": 1},
+        OF_SIZES,
         VOLUME_LATENTS,
         partial(measure_hippocampus, drawn=among_latents),
-        steps=1400,  # as many images as the network of voxels has seen
+        steps=6000,  # as many images as the network of voxels has seen
         **MUON,
     ),
 )
