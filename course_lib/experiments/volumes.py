@@ -1,10 +1,11 @@
 """The record ``07_volumes``: hippocampi drawn among voxels and among latents, the network of latents trained three
-times with other seeds.
+times with other seeds, and twice more with every channel of its first level normalised by itself.
 
 A training takes minutes on one core, with the hippocampus data in the cache. Checkpoints go to ``runs/seeds``, and a
 study that was interrupted goes on from them.
 """
 
+import dataclasses
 import time
 
 import torch
@@ -21,10 +22,12 @@ from course_lib.recipes.hippocampus import among_latents, among_voxels, fine_det
 from course_lib.recipes.runs import finished, of_seed, precision_of
 from course_lib.training import Batches, train
 
-#: Networks, how they draw, and the seeds of their trainings; 0 is that of the networks that ship.
+#: Networks, what is other in them than in their recipe, how they draw, and the seeds of their trainings; 0 is that of
+#: the networks that ship.
 METHODS = {
-    "voxels": ("hippocampus", among_voxels, (0,)),
-    "latents": ("hippocampus_latent", among_latents, (0, 1, 2)),
+    "voxels": ("hippocampus", {}, among_voxels, (0,)),
+    "latents": ("hippocampus_latent", {}, among_latents, (0, 1, 2)),
+    "latents, 16 groups": ("hippocampus_latent", {"norm_groups": 16}, among_latents, (1, 2)),
 }
 
 
@@ -78,8 +81,11 @@ def nearest(x):
 
 def measure(method, seed):
     """A row: what 100 volumes of a network are like, and the processor seconds that each took."""
-    name, drawn, _ = METHODS[method]
+    name, changes, drawn, _ = METHODS[method]
     recipe = of_seed(RECIPES[name], seed)
+    if changes:
+        args = recipe.network_args | changes
+        recipe = dataclasses.replace(recipe, name="_".join([recipe.name, *changes]), network_args=args)
     net = runtime.placed(finished(recipe, FOLDER)[0]) if seed else pretrained.load(name)
     start = time.process_time()
     x = drawn(recipe, net)
@@ -90,7 +96,7 @@ def measure(method, seed):
 
 STUDY = Study(
     "07_volumes",
-    lambda record=None: [{"method": method, "seed": seed} for method in METHODS for seed in METHODS[method][2]],
+    lambda record=None: [{"method": method, "seed": seed} for method in METHODS for seed in METHODS[method][-1]],
     measure,
     begin,
     ("hippocampus_autoencoder", "hippocampus_unet"),

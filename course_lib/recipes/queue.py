@@ -11,12 +11,10 @@ from pathlib import Path
 
 from course_lib import pretrained
 from course_lib.checkpoints import read_checkpoint
-from course_lib.losses import DiffusionLoss
 from course_lib.recipes import RECIPES
 from course_lib.recipes.brain import MANY_OF_SIX_KINDS
 from course_lib.recipes.recipe import MUON
 from course_lib.recipes.runs import checkpoint_path
-from course_lib.schedules import Cosine
 
 #: Of diffusion networks that go on from trained weights: after 9,000 more steps by Muon ``brain`` was ahead of 7,800 by
 #: AdamW below t = 0.15 alone, and at t = 0.6 behind the weights that it had begun with (docs/performance.md).
@@ -84,7 +82,6 @@ def dice(card):
 MEDNIST_BAR = {"ratio_to_floor": 2.5}
 PSNR = "psnr"
 MRI_BAR, CT_BAR = {"psnr/R = 4": 31, "psnr/R = 8": 27.5}, {PSNR: 33.5}
-OF_VOLUMES = DiffusionLoss(Cosine(), "v", time_shift=2.0)
 
 QUEUE = (
     Entry("brain", 384_000, 6_400_000, start="brain", most={"frechet_distance": 20}, share=2, changes=ADAM),
@@ -128,7 +125,6 @@ QUEUE = (
         least={spread: 0.9},
         share=1.5,
         own_data=True,
-        changes=ADAM | {"loss": OF_VOLUMES},
     ),
     Entry("lesion_raters", 300_000, 2_000_000, most={"rms_of_probability": 0.04, "energy_distance": 0.1}),
     # until they have seen as many images as ``brain``

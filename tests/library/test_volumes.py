@@ -335,6 +335,26 @@ def test_a_set_of_volumes_described_by_hand(monkeypatch):
     assert study.described(torch.as_tensor(x))["in_one_piece"] == pytest.approx(2 / 3, abs=1e-4)
 
 
+def test_other_groups_are_a_training_of_their_own(monkeypatch):
+    """A row with 16 groups takes another network, as large, and another checkpoint than the row of the same seed."""
+    asked = []
+    monkeypatch.setattr(study, "finished", lambda recipe, folder: asked.append(recipe) or (recipe.fresh(), None))
+    monkeypatch.setattr(study, "described", lambda x: {"volumes": len(x)})
+    monkeypatch.setattr(study, "nearest", lambda x: {})
+    drawn = {
+        method: (name, changes, lambda recipe, net: torch.zeros(2), seeds)
+        for method, (name, changes, _, seeds) in study.METHODS.items()
+    }
+    monkeypatch.setattr(study, "METHODS", drawn)
+    rows = [study.measure(method, 1)[0] for method in ("latents", "latents, 16 groups")]
+    assert [row["volumes"] for row in rows] == [2, 2]
+    usual, other = asked
+    assert usual.name != other.name and usual.network_args["norm_groups"] == 1
+    assert other.network_args == usual.network_args | {"norm_groups": 16}
+    shapes = [{key: value.shape for key, value in recipe.fresh().state_dict().items()} for recipe in asked]
+    assert shapes[0] == shapes[1]
+
+
 def test_the_record_of_volumes_is_whole_and_agrees_with_the_cards():
     record = experiments.load("07_volumes")
     keys = [{key: row[key] for key in ("method", "seed")} for row in record["rows"]]
