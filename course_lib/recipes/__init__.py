@@ -211,7 +211,7 @@ ENTRIES = (
         OF_SIZES,
         VOLUMES,
         measure_hippocampus,
-        steps=6000,
+        steps=5000,
         **MUON,
     ),
     entry(
@@ -229,7 +229,7 @@ ENTRIES = (
         OF_SIZES,
         VOLUME_LATENTS,
         partial(measure_hippocampus, drawn=among_latents),
-        steps=6000,  # as many images as the network of voxels has seen
+        steps=5000,  # as many images as the network of voxels has seen
         **MUON,
     ),
 )
