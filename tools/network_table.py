@@ -50,8 +50,9 @@ OF_LABELS = (
     "{test_dice[posterior]:.2f} posterior"
 )
 OF_NODULES = (
-    "{test_slices} nodules of {test_persons} test persons: squared energy distance of {samples} masks from the four "
-    "readings {energy_distance:.3f}, unbiased; {empty:.0%} of the masks are empty, {not_outlined:.0%} of the readings"
+    "{test_slices} nodules of {test_persons} test persons: squared energy distance of {samples} masks (16 others in "
+    "the results) from the four readings {energy_distance:.3f}, unbiased; {empty:.0%} of the masks are empty, "
+    "{not_outlined:.0%} of the readings"
 )
 OF_LESIONS = "RMS error of a pixel's probability {rms_of_probability:.3f}"
 OF_TUMOURS = (
