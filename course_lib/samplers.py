@@ -256,14 +256,17 @@ STEPS = {
 @dataclass(frozen=True)
 class Previous:
     """The step before, as a multistep method needs it: its time t, the denoised image x_0 = D(x_t, t), and the noisy
-    x_t. It unpacks as the pair (t, x_0): ``t_previous, x_0_previous = previous``."""
+    x_t. As a sequence it is the pair (t, x_0): ``t_previous, x_0_previous = previous``, ``previous[0]``."""
 
     t: torch.Tensor
     x_0: torch.Tensor | None
     x_t: torch.Tensor
 
-    def __iter__(self):
-        return iter((self.t, self.x_0))
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return (self.t, self.x_0)[index]
 
 
 @dataclass(frozen=True)

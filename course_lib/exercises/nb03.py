@@ -50,20 +50,19 @@ q1 = function(
         case(
             "from the clean image",
             (RAMP, WAVE, 1.0, 0.64),
-            "At abar_i = 1 the image is clean, and the jump that of the text: abar_j = 0.64 gives 0.8 x_0 + 0.6 eps.",
+            """At abar_i = 1 the image is clean, and the jump that of the text: abar_j = 0.64 gives 0.8 x_0 + 0.6 eps.
+            No noise comes in but eps.""",
         ),
         case(
             "signal",
             (RAMP, ZEROS, 0.81, 0.36),
-            """x_i has the signal already shrunk by 0.9, and x_j is to have it shrunk by 0.6: by what is x_i multiplied?
-            And no noise comes in but eps.""",
+            "x_i has the signal already shrunk by 0.9, and x_j is to have it shrunk by 0.6: by what is x_i multiplied?",
         ),
         case(
             "noise",
             (ZEROS, WAVE, 0.81, 0.36),
             """x_i brings noise along, of variance 1 - abar_i, and it shrinks with the image. Fresh noise adds what its
-            variance lacks of 1 - abar_j: 1 - 0.36 - (0.36 / 0.81)(1 - 0.81) = 1 - 0.36 / 0.81. Noises add up by
-            variances.""",
+            variance lacks of 1 - abar_j.""",
         ),
     ],
     mistakes=[
@@ -84,7 +83,12 @@ q1 = function(
             "the old noise taken for the new",
         ),
         mistake(_jump(lambda ratio, i, j: ratio**-0.5, _fresh), "from the clean image", "upside down"),
-        mistake(lambda x_i, eps, abar_i, abar_j: q_jump(x_i, WAVE, abar_i, abar_j), "signal", "noise of its own"),
+        mistake(
+            lambda x_i, eps, abar_i, abar_j: q_jump(x_i, WAVE.flip(0), abar_i, abar_j),
+            "from the clean image",
+            "noise of its own",
+        ),
+        mistake(_jump(lambda ratio, i, j: (1 - i + j) ** 0.5, _fresh), "signal", "a difference for the ratio"),
     ],
     also_right=[
         lambda x_i, eps, abar_i, abar_j: (abar_j / abar_i).sqrt() * x_i + (1 - abar_j / abar_i).sqrt() * eps,
@@ -310,7 +314,7 @@ q3 = function(
         lambda net, x_0, eps, i, abar: float(loss_mended(net, x_0, eps, i, abar)),
     ],
     hints=[
-        "Compare with q1: what multiplies x_0 and eps?",
+        "Compare with the jump of section 1: what multiplies x_0 and eps?",
         "The network predicts the noise. What should its answer be compared with?",
         "A sum grows with the size of the batch, and with it every step of the optimiser.",
     ],

@@ -222,11 +222,12 @@ _COSINE = Cosine()
 _EVEN, _UNEVEN = (tuple(_COSINE.time(torch.tensor(at, dtype=DOUBLE))) for at in ([-1.0, 0.0, 1.0], [-1.0, 0.0, 3.0]))
 
 
-def _at(times, x_0_previous):
-    """Arguments of a step whose denoiser says WAVE, after one whose denoiser said `x_0_previous`, or after none."""
+def _at(times, x_0_previous, drift=0.0):
+    """Arguments of a step after one whose denoiser said `x_0_previous`, or after none; its own denoiser says WAVE at t,
+    and `drift` more where the time is 1 more."""
     u, t, s = times
     previous = None if x_0_previous is None else (u, x_0_previous)
-    return FunctionDenoiser(lambda x_t, t: WAVE, _COSINE), RAMP, t, s, previous, None
+    return FunctionDenoiser(lambda x, time: WAVE + drift * (time - t), _COSINE), RAMP, t, s, previous, None
 
 
 q2 = function(
@@ -242,6 +243,12 @@ q2 = function(
             _at(_EVEN, WAVE),
             """Where the denoised image has not changed, the step is DDIM's. Is it exp(-h) with h > 0, and is h half of
             our lambda's difference (the paper's lambda is log(alpha / sigma))? Is the pair (x_s, D), x_s first?""",
+        ),
+        case(
+            "D at its time",
+            _at(_EVEN, WAVE, drift=1.0),
+            """The answer of this D depends on its time. Ask for it once, at (x_t, t): not at s, and D_previous comes
+            from `previous`.""",
         ),
         case(
             "the first step",
@@ -281,6 +288,20 @@ q2 = function(
     mistakes=[
         mistake(_two_m(factor=2.0), "no change", "lambda instead of half lambda"),
         mistake(_two_m(factor=-1.0), "no change", "sign of h"),
+        mistake(
+            lambda denoiser, x_t, t, s, previous, generator: two_m_step(
+                FunctionDenoiser(lambda x, time: denoiser(x, s), denoiser.schedule), x_t, t, s, previous
+            ),
+            "D at its time",
+            "D asked at s",
+        ),
+        mistake(
+            lambda denoiser, x_t, t, s, previous, generator: two_m_step(
+                denoiser, x_t, t, s, previous and (previous[0], denoiser(x_t, previous[0]))
+            ),
+            "D at its time",
+            "D_previous worked out anew",
+        ),
         mistake(_two_m(lambda q: 0.0), "a change, equal steps", "no memory: DDIM"),
         mistake(_two_m(lambda q: 1 / q), "a change, equal steps", "the 2 is missing"),
         mistake(_two_m(lambda q: 1 / (4 * q)), "a change, equal steps", "h_previous is not halved"),
@@ -306,7 +327,13 @@ q2 = function(
             "D' returned for D",
         ),
     ],
-    also_right=[_by_ratios, dpmpp_2m_step],
+    also_right=[
+        _by_ratios,
+        dpmpp_2m_step,
+        lambda denoiser, x_t, t, s, previous, generator: two_m_step(
+            denoiser, x_t, t, s, previous and (previous[0], previous[len(previous) - 1])
+        ),
+    ],
     hints=[
         "Ask `denoiser(x_t, t)` once, and unpack `previous` where it is not None.",
         "h = (lambda_s - lambda_t) / 2 and q = (lambda_t - lambda_u) / (lambda_s - lambda_t).",

@@ -68,11 +68,21 @@ def _added(noise):
     return _known(lambda y, z, alpha, *levels: alpha * y + noise(alpha, *levels).clamp(min=0) * z)
 
 
+def _noisier(noisy):
+    """`replace` with something else in the place of the known pixels where alpha y is noisier than the level."""
+
+    def known(y, z, alpha, sigma, sigma_y):
+        lacking = sigma**2 - (alpha * sigma_y) ** 2
+        return noisy(y, z, alpha, sigma) if lacking < 0 else alpha * y + lacking**0.5 * z
+
+    return _known(known)
+
+
 q2 = function(
     """The known pixels were measured, and the measurement has noise of its own: y = x_0 + sigma_y n. Write
     `replace(x_s, y, z, m, alpha, sigma, sigma_y)`: the sampler has just made `x_s` at the level `alpha`, `sigma`. Put
     the known pixels in (where the mask `m` is 1) with the signal and the noise of that level, drawing from `z` only
-    what is **lacking**; where y is noisier than the level, draw nothing. Leave the hole (`m` is 0) as it is.""",
+    what is **lacking**; where alpha y is noisier than the level, draw nothing. Leave the hole (`m` is 0) as it is.""",
     solution=replace,
     tests=[
         case(
@@ -87,16 +97,22 @@ q2 = function(
             noise sigma z, no power of it. Is the mask the right way round? Clamp no picture.""",
         ),
         case(
-            "no noise left",
-            (RAMP, WAVE, BUMP, LEFT, 1.0, 0.0, 0.5),
-            """At the end (alpha 1, sigma 0) y is noisier than the level: nothing is drawn, and the known pixels are y
-            itself. The root of a negative number is none.""",
-        ),
-        case(
             "what is lacking",
             (RAMP, WAVE, BUMP, LEFT, 0.8, 0.6, 0.5),
             """alpha y brings noise of variance (alpha sigma_y)^2 = 0.16 along; the level has sigma^2 = 0.36.
             Independent noises add up by variances: what has z to bring?""",
+        ),
+        case(
+            "noisier than the level",
+            (RAMP, WAVE, BUMP, LEFT, 0.96, 0.28, 0.5),
+            """Here alpha y brings 0.48, the level has 0.28: nothing is drawn, and the known pixels are alpha y. The
+            root of a negative number is none.""",
+        ),
+        case(
+            "what alpha leaves of it",
+            (RAMP, WAVE, BUMP, LEFT, 0.6, 0.8, 1.0),
+            """sigma_y = 1 is above the level's 0.8, but alpha y has alpha sigma_y = 0.6: noise is lacking here, and z
+            brings it.""",
         ),
     ],
     mistakes=[
@@ -127,19 +143,37 @@ q2 = function(
             _added(lambda alpha, sigma, sigma_y: sigma**2 - (alpha * sigma_y) ** 2), "a clean measurement", "no root"
         ),
         mistake(
-            _added(lambda alpha, sigma, sigma_y: (sigma**2 + (alpha * sigma_y) ** 2) ** 0.5), "no noise left", "a plus"
+            _added(lambda alpha, sigma, sigma_y: (sigma**2 + (alpha * sigma_y) ** 2) ** 0.5),
+            "what is lacking",
+            "a plus",
+        ),
+        mistake(
+            _known(lambda y, z, alpha, sigma, sigma_y: alpha * (y + sigma_y * z) + sigma * z),
+            "what is lacking",
+            "the noise of y drawn again",
         ),
         mistake(
             _known(lambda y, z, alpha, sigma, sigma_y: alpha * y + (sigma**2 - (alpha * sigma_y) ** 2) ** 0.5 * z),
-            "no noise left",
+            "noisier than the level",
             "the root of a negative number",
         ),
         mistake(
             _known(
                 lambda y, z, alpha, sigma, sigma_y: alpha * y + (sigma**2 - (alpha * sigma_y) ** 2).abs() ** 0.5 * z
             ),
-            "no noise left",
+            "noisier than the level",
             "the root of its size",
+        ),
+        mistake(
+            _noisier(lambda y, z, alpha, sigma: alpha * y + sigma * z),
+            "noisier than the level",
+            "the noise of the text",
+        ),
+        mistake(_noisier(lambda y, z, alpha, sigma: y), "noisier than the level", "y for alpha y"),
+        mistake(
+            _added(lambda alpha, sigma, sigma_y: (sigma > sigma_y) * (sigma**2 - (alpha * sigma_y) ** 2).abs() ** 0.5),
+            "what alpha leaves of it",
+            "y compared with the level, not alpha y",
         ),
         mistake(lambda *args: replace(*args).clamp(-1, 1), "a clean measurement", "clamped"),
     ],

@@ -139,9 +139,8 @@ q2 = function(
         ),
     ],
     hints=[
-        "y / gain = x_0 + (sigma_y / gain) n: a picture with noise of another level.",
+        "y / gain = x_0 + (sigma_y / gain) n: a picture with noise of another level. Times alpha_t it can be an x_t.",
         "sigma_t / alpha_t = sigma_y / gain is a log-SNR of -2 log(sigma_y / gain).",
-        "`t = D.schedule.time(-2 * math.log(sigma_y / gain))`; `D(D.schedule.alpha(t) * y / gain, t)`.",
     ],
     explanation="""One evaluation of a network that was never trained for this. Any known scale goes the same way; one
     that differs from pixel to pixel does not, for t is one number: that is notebook 09.

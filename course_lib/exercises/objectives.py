@@ -53,7 +53,7 @@ LESSONS = {
     "08": Lesson("Synthesis and how to judge it", {"LO3": "q1 q3 q4", "LO4": "q2 q5 q6"}),
     "09": Lesson("Reconstruction", {"LO2": "q3", "LO3": "q1 q2", "LO4": "q4 q5"}),
     "10": Lesson("Segmentation", {"LO2": "", "LO3": "q1 q2 q3 q5", "LO4": "q4 q6"}),
-    "11": Lesson("Anomaly detection", {"LO3": "q1 q2 q4", "LO4": "q3 q5 q6"}),
+    "11": Lesson("Anomaly detection", {"LO3": "q1 q2", "LO4": "q3 q4 q5 q6"}),
     "12": Lesson("More applications", {"LO2": "q1 q2 q3", "LO3": "q4 q5", "LO4": "q6"}),
     "13": Lesson("Trends", {"LO2": "q1 q2", "LO4": "q3 q4", "LO5": "q5 q6"}),
     "14": Lesson("Open challenges", {"LO4": "q1 q2 q3 q4 q5 q6 q7 q8"}),

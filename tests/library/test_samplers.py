@@ -282,6 +282,7 @@ def test_the_step_before_brings_its_time_its_image_and_its_x_t():
         assert previous.t == before.t and previous.x_t is before.x_t and previous.x_0 is after.x_0
         t, x_0 = previous  # the pair that 2M unpacks
         assert t == previous.t and x_0 is previous.x_0
+        assert len(previous) == 2 and previous[0] == t and previous[1] is previous[-1] is x_0
 
 
 @pytest.mark.parametrize(
