@@ -78,7 +78,7 @@ DEEP = SMALLER | {"channels": (64, 96, 128, 160)}
 OF_LATENTS = SMALLER | {"channels": (64, 96, 128), "patch": 1, "in_channels": 8}
 OF_COPIES = SMALLER | {"norm_groups": 8}
 CONCAT = {"concat": 1}
-#: All channels normalised together: what is normalised alone loses its size, and drawn volumes half of their spread.
+#: All channels normalised together: what is normalised alone loses its size, and drawn volumes a third of their spread.
 OF_VOLUMES = {"spatial_dims": 3, "norm_groups": 1}
 SIX = {"num_classes": 6}
 SPOTS = SIX | {"pool": "max"}
