@@ -74,10 +74,6 @@ def test_what_the_trained_models_left_and_who_is_ahead_for_a_computer():
     for scan in ("CT, 24 views", "MRI, R = 8"):
         detected = {m: float(row("09", "c53-73f5e6", scan, m)[3].split()[0]) for m in left}
         assert min(detected["DiffPIR"], detected["U-Net"]) > detected["zeros or FBP"]
-    low, high = (
-        re.findall(r"[\d.]+", row("09", "c53-73f5e6", "CT, 24 views", m)[3]) for m in ("U-Net", "zeros or FBP")
-    )
-    assert float(low[1]) > float(high[2]), "in the CT the intervals lie apart"
 
 
 def test_error_bars_inside_the_lesion():
