@@ -95,8 +95,8 @@ class DiffusionUNet(nn.Module):
     spatial_dims : 2 for images (B, C, H, W), 3 for volumes (B, C, X, Y, Z).
     norm_groups : groups of channels that are normalised together; must divide each width. Keep it below the widths: t
         and y reach a level as one number added to each channel, which a group of one channel takes off again. A network
-        with as many groups as channels at all levels knows neither. Such a group also divides away how much of its
-        channel is bright: parts are drawn of too equal sizes (docs/performance.md).
+        with as many groups as channels at all levels knows neither. Such a group also makes the mean of its
+        channel 0, however large a part is that is bright in it: sizes are drawn too equal (docs/performance.md).
     """
 
     def __init__(

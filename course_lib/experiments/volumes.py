@@ -83,9 +83,8 @@ def measure(method, seed):
     """A row: what 100 volumes of a network are like, and the processor seconds that each took."""
     name, changes, drawn, _ = METHODS[method]
     recipe = of_seed(RECIPES[name], seed)
-    if changes:
-        args = recipe.network_args | changes
-        recipe = dataclasses.replace(recipe, name="_".join([recipe.name, *changes]), network_args=args)
+    args = recipe.network_args | changes
+    recipe = dataclasses.replace(recipe, name="_".join([recipe.name, *changes]), network_args=args)
     net = runtime.placed(finished(recipe, FOLDER)[0]) if seed else pretrained.load(name)
     start = time.process_time()
     x = drawn(recipe, net)
