@@ -16,7 +16,7 @@ NAMES = (
     *("07_volumes", "08_synthesis"),
     *("09_reconstruction", "09_raw_scan"),
     *("10_segmentation", "10_trainings", "10_lidc"),
-    *("11_anomaly", "11_noise_limit", "11_tumours", "11_persons"),
+    *("11_anomaly", "11_noise_limit", "11_tumours", "11_tumour_trainings", "11_persons"),
     *("12_image_to_image", "12_real_persons", "13_trends", "13_seeds", "13_bridge", "13_labels"),
     *("14_challenges", "14_real_challenges", "14_audits"),
 )

@@ -34,6 +34,7 @@ from course_lib.experiments import (
     synthesis,
     trainings,
     trends,
+    tumour_trainings,
     tumours,
 )
 from course_lib.files import write_atomically
@@ -667,6 +668,17 @@ def of_tumours(record, tensors):
     )
 
 
+def of_tumour_trainings(record, tensors):
+    """The autoencoders of :func:`of_tumours`, trained anew."""
+    values = [tumour_trainings.by_training(record["rows"], key) for key in ("average_precision", "dice", "found")]
+    lines = []
+    for method in tumour_trainings.NETWORKS:
+        each = [of[method].reshape(len(of[method]), -1).mean(1) for of in values]
+        lines.append([method, *map(over_seeds, each)])
+    header = ["", "average precision ↑", "Dice ↑", f"found at {record['allowed']} ↑"]
+    return filled("tumour trainings", table=table(header, lines), missing=absent(tumour_trainings.STUDY, record))
+
+
 def of_persons(record, tensors):
     """Three real persons: how far from the cohort they are, and what each method finds in each of them."""
     lab = persons
@@ -1095,6 +1107,7 @@ REPORTS = {
     "11_anomaly": ("Anomaly detection", of_anomaly),
     "11_noise_limit": ("Anomaly detection: what can be told in noise", of_noise_limit),
     "11_tumours": ("Anomaly detection: real tumours", of_tumours),
+    "11_tumour_trainings": ("Anomaly detection: real tumours, other seeds", of_tumour_trainings),
     "11_persons": ("Anomaly detection: three real persons", of_persons),
     "12_image_to_image": ("More applications", of_image_to_image),
     "12_real_persons": ("More applications: three real persons", of_real_persons),

@@ -44,9 +44,10 @@ def _prior():
 _by_twin = functools.partial(by_twin, score=lambda x, twin: smooth((x - twin).abs()))  # the region is cut out later
 
 
-def _answers(name):
-    """The Method that compares a slice with what an autoencoder makes of it."""
-    twin = _by_twin(lambda x, g: twins(RECIPES[name], pretrained.load(name), x))
+def answers(name, net=None):
+    """The Method that compares a slice with what an autoencoder makes of it: the one of that name that ships, or a net
+    of that architecture."""
+    twin = _by_twin(lambda x, g: twins(RECIPES[name], pretrained.load(name) if net is None else net, x))
     return Method(twin, networks=(name,), evaluations=1)
 
 
@@ -57,8 +58,8 @@ METHODS = {
     "bright threshold": Method(lambda x, g: (smooth(x + 1), None)),
     "bright or dark": Method(lambda x, g: (smooth((x - MIDDLE).abs()), None)),
     "PCA": Method(_by_twin(lambda x, g, K: healthy_directions().project(x, K)), grid(K=DIRECTIONS)),
-    "autoencoder": _answers("tumour_ae"),
-    "denoising autoencoder": _answers("tumour_dae"),
+    "autoencoder": answers("tumour_ae"),
+    "denoising autoencoder": answers("tumour_dae"),
     "noise and denoise": Method(_by_twin(lambda x, g, t_0: noise_and_denoise(_prior(), x, t_0, STEPS, g)), **PRIOR),
     "one step, ten draws": Method(_by_twin(lambda x, g, t_0: one_step(_prior(), x, t_0, STEPS, g)), **PRIOR),
 }
@@ -71,24 +72,25 @@ def slices(split):
     return to_tensor(found.images)[:, 0], found.masks > 0, inside
 
 
-def scores(name, x, inside, setting):
-    """Score (N, H, W), 0 outside the region, and twin or None."""
-    score, twin = run_batches(METHODS[name], x, setting, 2000)
+def scores(method, x, inside, setting):
+    """Score (N, H, W) of a Method, 0 outside the region, and twin or None."""
+    score, twin = run_batches(method, x, setting, 2000)
     return score * torch.as_tensor(inside), twin
 
 
-def validated(name, setting):
-    """A validation row: the mean average precision of a setting, and the threshold with the best mean Dice."""
+def validated(method, setting):
+    """The validation row of a Method: the mean average precision of a setting, and the threshold with the best mean
+    Dice."""
     x, truth, inside = slices("validation")
-    return validation_row(scores(name, x, inside, setting)[0].numpy(), truth, inside, np.geomspace(1e-3, 0.3, KEEP))
+    return validation_row(scores(method, x, inside, setting)[0].numpy(), truth, inside, np.geomspace(1e-3, 0.3, KEEP))
 
 
-def tested(name, choice):
-    """The test row of a method with the setting and threshold of the validation row ``choice``: a list each, one entry
+def tested(method, choice):
+    """The test row of a Method with the setting and threshold of the validation row ``choice``: a list each, one entry
     a slice; of ``found`` and ``false`` one entry a threshold in it."""
     x, truth, inside = slices("test")
     start = time.process_time()
-    score = scores(name, x, inside, choice["setting"])[0].numpy()
+    score = scores(method, x, inside, choice["setting"])[0].numpy()
     seconds = (time.process_time() - start) / len(x)
     found, lesions, false = findings(score, truth, choice["thresholds"])
     return lesion_row(score, truth, inside, choice) | {
@@ -107,8 +109,8 @@ def plan(record):
 def measure(split, method, setting):
     """A row; one of the test split takes its threshold from the validation row in the record."""
     if split == "validation":
-        return validated(method, setting), {}
-    return tested(method, chosen(load(STUDY.name)["rows"], method)), {}
+        return validated(METHODS[method], setting), {}
+    return tested(METHODS[method], chosen(load(STUDY.name)["rows"], method)), {}
 
 
 def begin():

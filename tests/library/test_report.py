@@ -27,6 +27,7 @@ from course_lib.experiments import (
     synthesis,
     trainings,
     trends,
+    tumour_trainings,
     tumours,
 )
 from course_lib.experiments.report import Contest
@@ -627,6 +628,20 @@ def test_trainings(monkeypatch):
     assert hippocampi == {"U-Net": {"": "U-Net", "mean of trainings": "0.855 (0.850 to 0.860)"}}
     assert nodules == {"SSN": {"": "SSN", "mean of trainings": "0.100 (0.050 to 0.150)"}}
     assert blocks[-1] == "*Not in the record yet: hippocampi, seed 2; nodules, seed 2.*"
+
+
+def test_tumour_trainings(monkeypatch):
+    monkeypatch.setattr(tumour_trainings.datasets, "is_here", lambda name: name == "brain_tumours")
+    found = {"average_precision": [0.2, 0.4], "dice": [0.1, 0.2], "found": 0.5}
+    rows = [{"method": "autoencoder", "seed": k} | found for k in range(3)]
+    rows += [{"method": "denoising autoencoder", "seed": 0} | found | {"found": 0.75}]
+    rows[2] |= {"average_precision": [0.3, 0.6]}
+    blocks = blocks_of(report.of_tumour_trainings({"rows": rows, "allowed": 1}, {}))
+    (of,) = tables(blocks)
+    assert of["autoencoder"]["average precision ↑"] == "0.35 (0.30 to 0.45)"
+    assert of["autoencoder"]["Dice ↑"] == "0.15 (0.15 to 0.15)"
+    assert of["denoising autoencoder"]["found at 1 ↑"] == "0.75"
+    assert "seed 1; denoising autoencoder, seed 2" in blocks[-1] and blocks[-1].count("seed") == 2
 
 
 def test_bridge():

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib import datasets, pretrained, schedules, tumours
+from course_lib import datasets, experiments, pretrained, schedules, tumours
+from course_lib.experiments import tumour_trainings as trainings
 from course_lib.experiments import tumours as study
 from course_lib.losses import AutoencoderLoss, ClassificationLoss, DiffusionLoss, MaskedLoss, RegressionLoss
 from course_lib.metrics import detection
@@ -279,21 +280,57 @@ def test_twins_that_are_known_give_the_scores_of_thresholds(few_slices, monkeypa
     known |= {"one step, ten draws": "bright or dark"}
     for name, simple in known.items():
         setting = study.METHODS[name].settings[0]
-        score, twin = study.scores(name, x, inside, setting)
-        torch.testing.assert_close(score, study.scores(simple, x, inside, {})[0], rtol=0, atol=1e-5)
+        score, twin = study.scores(study.METHODS[name], x, inside, setting)
+        plain, _ = study.scores(study.METHODS[simple], x, inside, {})
+        torch.testing.assert_close(score, plain, rtol=0, atol=1e-5)
         assert twin.shape == x.shape and not score.numpy()[~inside].any()
 
 
 def test_rows_of_the_study(few_slices, monkeypatch):
     """The squares are much brighter than all else that is searched: brightness finds them, on validation and test."""
-    choice = study.validated("bright threshold", {})
-    row = study.tested("bright threshold", choice | {"setting": {}})
+    brightness = study.METHODS["bright threshold"]
+    choice = study.validated(brightness, {})
+    row = study.tested(brightness, choice | {"setting": {}})
     assert min(row["average_precision"]) > 0.9 and choice["dice"] > 0.8 and min(row["dice"]) > 0.7
     assert row["lesions"] == [1] * 6 and np.shape(row["found"]) == np.shape(row["false"]) == (6, study.KEEP)
     truth, inside = few_slices[0].masks > 0, few_slices[1]
     np.testing.assert_allclose(row["prevalence"], [m[i].mean() for m, i in zip(truth, inside)], atol=1e-5)
     assert all(a <= b + 1e-9 for a, b in zip([np.mean(row["dice"])], [np.mean(row["dice_oracle"])]))
     assert study.begin()[0]["labels"] == [0, 0, 1, 1, 2, 2] and not study.begin()[0]["by_patient"]
+
+
+def test_a_row_of_another_training_is_that_of_its_network(few_slices, monkeypatch):
+    """A network that answers black scores as brightness does; the first seed is the network that ships."""
+    networks(monkeypatch)
+    black, asked = pretrained.load("tumour_ae"), []
+    monkeypatch.setattr(trainings, "network", lambda name, seed: asked.append((name, seed)) or black)
+    row, pictures = trainings.measure("denoising autoencoder", 2)
+    brightness = study.METHODS["bright threshold"]
+    simple = study.tested(brightness, study.validated(brightness, {}) | {"setting": {}})
+    assert asked == [("tumour_dae", 2)] and not pictures
+    for key in ("average_precision", "dice"):
+        np.testing.assert_allclose(row[key], simple[key], rtol=0, atol=1e-3)
+    quiet = np.mean(simple["false"], 0) <= 1
+    assert row["found"] == pytest.approx(max(np.sum(simple["found"], 0)[quiet]) / 6, abs=1e-4)
+
+
+def test_the_first_training_is_that_of_the_networks_that_ship():
+    stored = {row["method"]: row for row in experiments.load("11_tumours")["rows"] if row["split"] == "test"}
+    rows = {(row["method"], row["seed"]): row for row in experiments.load("11_tumour_trainings")["rows"]}
+    assert all(trainings.STUDY.is_fresh(row) for row in rows.values())
+    assert {key for key in rows if key[1] == 0} == {(method, 0) for method in trainings.NETWORKS}
+    for method in trainings.NETWORKS:
+        for key in ("average_precision", "dice"):
+            np.testing.assert_allclose(rows[method, 0][key], stored[method][key], rtol=0, atol=2e-3)
+
+
+def test_rows_of_trainings_need_the_set(monkeypatch):
+    monkeypatch.setattr(datasets, "is_here", lambda name: name != "brain_tumours")
+    assert trainings.plan() == []
+    monkeypatch.setattr(datasets, "is_here", lambda name: name == "brain_tumours")
+    first, second, *others = trainings.plan()
+    assert (first["seed"], second["seed"], len(others)) == (0, 0, 4)
+    assert trainings.STUDY.needs(first).keys() == {"tumour_ae"} and trainings.STUDY.needs(others[-1]) == {}
 
 
 def test_pca_never_sees_a_tumour(few_slices, monkeypatch):
