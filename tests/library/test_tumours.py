@@ -324,6 +324,13 @@ def test_the_first_training_is_that_of_the_networks_that_ship():
             np.testing.assert_allclose(rows[method, 0][key], stored[method][key], rtol=0, atol=2e-3)
 
 
+def test_values_by_training_stand_in_the_order_of_their_seeds():
+    rows = [{"method": "autoencoder", "seed": seed, "found": seed / 4, "dice": [seed, 0]} for seed in (2, 0, 1)]
+    assert trainings.by_training(rows, "found")["autoencoder"].tolist() == [0, 0.25, 0.5]
+    assert trainings.by_training(rows, "dice")["autoencoder"].tolist() == [[0, 0], [1, 0], [2, 0]]
+    assert trainings.by_training(rows, "dice")["denoising autoencoder"].size == 0
+
+
 def test_rows_of_trainings_need_the_set(monkeypatch):
     monkeypatch.setattr(datasets, "is_here", lambda name: name != "brain_tumours")
     assert trainings.plan() == []
