@@ -673,8 +673,7 @@ def of_tumour_trainings(record, tensors):
     values = [tumour_trainings.by_training(record["rows"], key) for key in ("average_precision", "dice", "found")]
     lines = []
     for method in tumour_trainings.NETWORKS:
-        each = [of[method].reshape(len(of[method]), -1).mean(1) for of in values]
-        lines.append([method, *map(over_seeds, each)])
+        lines.append([method, *(over_seeds([np.mean(one) for one in of[method]]) for of in values)])
     header = ["", "average precision ↑", "Dice ↑", f"found at {record['allowed']} ↑"]
     return filled("tumour trainings", table=table(header, lines), missing=absent(tumour_trainings.STUDY, record))
 
