@@ -3,12 +3,14 @@ None."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
+from course_lib import runtime
 from course_lib.arguments import alike, not_negative, one_of, positive, whole, within
+from course_lib.images import to_tensor
 from course_lib.networks import normal_logits
 from course_lib.operators import Blur
 from course_lib.predictions import KINDS, preconditioning, target, to_x0
@@ -86,7 +88,69 @@ class DiffusionLoss:
             y = torch.where(dropped.to(y.device), net.num_classes, y)
         x_t = self.schedule.noisy(x_0, eps, t)
         alpha, sigma = match_dims(self.schedule.alpha(t), x_0), match_dims(self.schedule.sigma(t), x_0)
+        x_0, eps = self._origin(x_0, eps, x_t, t, y)
         return (net(x_t, t, y) - target(self.kind, x_0, eps, alpha, sigma)).square(), t
+
+    def _origin(self, x_0, eps, x_t, t, y):
+        """Image and noise that the network is held against at x_t: those that x_t was made of."""
+        return x_0, eps
+
+
+@dataclass(frozen=True, kw_only=True)
+class StableTargetLoss(DiffusionLoss):
+    """:class:`DiffusionLoss` with less chance in it where there is much noise.
+
+    From the time ``since`` on, many training images x_i may have become the same x_t. There the network is held against
+    their mean, and not against the one that x_t was made of:
+
+        x_0 -> sum_i w_i x_i,    w_i = softmax_i(-||x_t - alpha_t x_i||^2 / (2 sigma_t^2)),
+
+    over the x_i of the class that the network is told, or over all. That is E[x_0 | x_t] over the training set, what
+    the squared error asks for: the gradient has the same mean and less variance. Xu et al., Stable target field (ICLR
+    2023), take a part of the training set, and so a small bias; here it is the whole.
+
+    It is told the training set by :meth:`of`, which :func:`~course_lib.recipes.runs.run` does for a recipe's.
+    """
+
+    since: float = 0.8
+    training_set: tuple | None = None  # rows (N, D), half their squares (N,), classes (N,) or None
+
+    def __post_init__(self):
+        super().__post_init__()
+        within(0, 1, since=self.since)
+        if self.condition is not None or self.concat:
+            raise ValueError("condition and concat must be left out: training images are told apart by class alone")
+
+    def of(self, images, labels=None):
+        """The same loss, of these training images and their classes (N,) or None, as
+        :class:`~course_lib.training.Batches` takes them."""
+        x = to_tensor(images).flatten(1).to(runtime.device())
+        labels = None if labels is None else torch.as_tensor(labels).to(x.device)
+        return replace(self, training_set=(x, x.square().sum(1) / 2, labels))
+
+    def _origin(self, x_0, eps, x_t, t, y):
+        late = t >= self.since
+        if not late.any():
+            return x_0, eps
+        alpha, sigma = (match_dims(part(t[late]), x_0) for part in (self.schedule.alpha, self.schedule.sigma))
+        mean = self._mean_origin(x_t[late], alpha, sigma, None if y is None else y[late])
+        x_0, eps = x_0.clone(), eps.clone()
+        x_0[late], eps[late] = mean, (x_t[late] - alpha * mean) / sigma
+        return x_0, eps
+
+    def _mean_origin(self, x_t, alpha, sigma, y):
+        """The mean of the training images that may have become x_t (B, C, H, W), of class y (B,) where one has it."""
+        if self.training_set is None:
+            raise ValueError("StableTargetLoss does not know its training images: loss.of(images, labels) tells it")
+        images, half_squares, labels = self.training_set
+        x, alpha, sigma = (part.flatten(1) for part in (x_t, alpha, sigma))
+        with torch.autocast(x.device.type, enabled=False):  # differences of large sums
+            logits = (alpha * x @ images.T - alpha**2 * half_squares) / sigma**2  # less ||x||^2, the same for all
+            if y is not None:
+                of_class = y[:, None] == labels
+                of_class |= ~of_class.any(1, keepdim=True)  # no image is of class "none": all of them count
+                logits = logits.where(of_class, -torch.inf)
+            return (logits.softmax(1) @ images).view_as(x_t)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def _card_to_sample(name):
     loss = about.get("loss")
     if loss in ("EDMLoss", "DistillationLoss", "MeanFlowLoss"):
         raise ValueError(f"{name} has a sampler of its own: notebook 13_trends shows it")
-    if loss != "DiffusionLoss":
+    if loss not in ("DiffusionLoss", "StableTargetLoss"):
         raise ValueError(f"{name} is not a diffusion network: it cannot be sampled from")
     needs = "a map of labels" if about["network"] == "ControlledUNet" else "an image to start from"
     if about["network"] == "ControlledUNet" or about["network_args"].get("concat"):

@@ -17,6 +17,7 @@ from course_lib.losses import (
     MeanFlowLoss,
     RegressionLoss,
     SegmentationLoss,
+    StableTargetLoss,
     StochasticSegmentationLoss,
 )
 from course_lib.recipes.brain import (
@@ -146,7 +147,7 @@ ENTRIES = (
         steps=13_700,
         precision="float32",  # the signs of small differences, of which its gradient is made, drown in bfloat16
     ),
-    unet("brain_latent", OF_LATENTS, V(), LATENTS, measure_latent, steps=23_438, **MUON),
+    unet("brain_latent", OF_LATENTS, StableTargetLoss(Cosine()), LATENTS, measure_latent, steps=10_000),
     *(
         unet(f"copies_{n}_{steps}", OF_COPIES, V(), few_brains(n), measure_copies, steps=steps, full={})
         for n, steps in COPIES

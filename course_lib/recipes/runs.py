@@ -12,6 +12,7 @@ from course_lib import pretrained, runtime
 from course_lib.checkpoints import core_seconds, load_checkpoint, read_checkpoint, save_checkpoint
 from course_lib.eight_bits import rounded
 from course_lib.files import digest
+from course_lib.losses import StableTargetLoss
 from course_lib.networks import MeanFlowUNet
 from course_lib.training import Batches, progress, train
 
@@ -82,12 +83,13 @@ def run(recipe, folder, precision, start=None, compiled=False):
         about["base"] = recipe.base
     if start:
         about["from"] = f"{_name(start)} {_checksum(start)[:16]}"
-    batches = Batches(*recipe.load_data(), batch_size=recipe.batch_size, seed=recipe.seed)
+    data = recipe.load_data()
+    batches = Batches(*data, batch_size=recipe.batch_size, seed=recipe.seed)
     checkpoint = checkpoint_path(recipe, folder)
     states = train(
         net,
         batches,
-        recipe.loss,
+        recipe.loss.of(*data) if isinstance(recipe.loss, StableTargetLoss) else recipe.loss,
         steps=recipe.steps,
         peak_rate=recipe.peak_rate,
         seed=recipe.seed,
