@@ -53,6 +53,14 @@ def test_packing_what_was_unpacked_changes_nothing():
     torch.testing.assert_close(unpacked(packed(once))["w"], once["w"], rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("sides", [(1, 1), (1, 1, 1)])
+def test_convolutions_of_one_pixel_are_as_they_were(sides):
+    """What leads past a block; and what looks around, or is a matrix, is packed."""
+    assert packed({"w": weight(128, 96, *sides)}).keys() == {"w"}
+    for shape in ((128, 96, *sides[:-1], 3), (128, 96)):
+        assert packed({"w": weight(*shape)}).keys() == {"w", "w.scale"}
+
+
 def test_a_weight_of_the_least_size_is_packed():
     assert packed({"w": weight(64, LEAST // 64)}).keys() == {"w", "w.scale"}
     assert packed({"w": weight(1, LEAST - 1)}).keys() == {"w"}
