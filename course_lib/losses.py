@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import torch
 
 from course_lib import runtime
@@ -98,7 +99,7 @@ class DiffusionLoss:
 
 @dataclass(frozen=True, kw_only=True)
 class StableTargetLoss(DiffusionLoss):
-    """:class:`DiffusionLoss` with less chance in it where there is much noise.
+    """:class:`DiffusionLoss` with less chance in it where there is much noise and, if wished, each time counted alike.
 
     From the time ``since`` on, many training images x_i may have become the same x_t. There the network is held against
     their mean, and not against the one that x_t was made of:
@@ -110,9 +111,14 @@ class StableTargetLoss(DiffusionLoss):
     2023), take a part of the training set, and so a small bias; here it is the whole.
 
     It is told the training set by :meth:`of`, which :func:`~course_lib.recipes.runs.run` does for a recipe's.
+
+    usual : pairs (time, loss), times rising from 0 to 1, with straight lines between them. Each loss is divided by the
+    usual one at its time, so that no time outweighs the others, and multiplied by one number for all times that makes
+    the mean of these weights 1. Karras et al. (CVPR 2024) learn such weights while they train.
     """
 
     since: float = 0.8
+    usual: tuple | None = None
     training_set: tuple | None = None  # rows (N, D), half their squares (N,), classes (N,) or None
 
     def __post_init__(self):
@@ -120,6 +126,23 @@ class StableTargetLoss(DiffusionLoss):
         within(0, 1, since=self.since)
         if self.condition is not None or self.concat:
             raise ValueError("condition and concat must be left out: training images are told apart by class alone")
+        if self.usual is not None:
+            times = [t for t, _ in self.usual]
+            if times[:1] != [0] or times[-1] != 1 or times != sorted(set(times)):
+                raise ValueError(f"the times of usual must rise from 0 to 1, got {times}")
+            positive(**{f"usual at {t}": loss for t, loss in self.usual})
+
+    def error(self, net, batch, generator):
+        """The squared error of each pixel (B, C, H, W), weighted by its time, and the time (B,)."""
+        error, t = super().error(net, batch, generator)
+        if self.usual is None:
+            return error, t
+        weight = self._inverse(t) / self._inverse(torch.linspace(0, 1, 1001)).mean()
+        return error * match_dims(weight, error), t
+
+    def _inverse(self, t):
+        """1 / usual loss at times t (B,)."""
+        return torch.as_tensor(1 / np.interp(t.cpu(), *zip(*self.usual))).to(t)
 
     def of(self, images, labels=None):
         """The same loss, of these training images and their classes (N,) or None, as

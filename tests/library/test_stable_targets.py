@@ -1,6 +1,7 @@
 """StableTargetLoss against the exact denoiser of its training images, and against the loss that it is a form of."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -73,6 +74,27 @@ def test_a_class_has_its_own_images_and_none_has_all():
         torch.testing.assert_close(error[these].double(), wanted("v", data, x_t[these], t[these]), rtol=1e-4, atol=1e-5)
 
 
+USUAL = ((0, 0.5), (0.25, 0.1), (1, 0.02))
+
+
+def test_each_time_counts_alike():
+    """Between two pairs the usual loss lies on a line, so that the mean of its inverse is a logarithm:
+    (t2 - t1) ln(l2 / l1) / (l2 - l1)."""
+    weighted, t = StableTargetLoss(SCHEDULE, usual=USUAL).of(IMAGES).error(Spy(), (IMAGES, None), step_generator(0, 4))
+    plain, same_t = StableTargetLoss(SCHEDULE).of(IMAGES).error(Spy(), (IMAGES, None), step_generator(0, 4))
+    assert torch.equal(t, same_t)
+    usual = torch.where(t < 0.25, 0.5 - 1.6 * t, 0.1 - 0.08 / 0.75 * (t - 0.25))
+    mean = 0.25 * math.log(5) / 0.4 + 0.75 * math.log(5) / 0.08
+    torch.testing.assert_close(weighted, plain / match_dims(usual * mean, plain), rtol=1e-3, atol=0)
+
+
+def test_one_usual_loss_for_all_times_changes_nothing():
+    flat = StableTargetLoss(SCHEDULE, usual=((0, 0.3), (1, 0.3))).of(IMAGES)
+    plain = StableTargetLoss(SCHEDULE).of(IMAGES)
+    first, second = (loss(Spy(), (IMAGES, None), step_generator(0, 5))[0] for loss in (flat, plain))
+    torch.testing.assert_close(first, second)
+
+
 def test_half_precision_of_the_network_does_not_reach_the_target():
     loss = StableTargetLoss(SCHEDULE, since=0.3).of(IMAGES)
     plain, _ = loss(Spy(), (IMAGES[:32], None), step_generator(0, 3))
@@ -109,6 +131,11 @@ def test_the_gradient_is_the_same_with_less_chance_in_it():
         ({"concat": 1}, "condition and concat must be left out"),
         ({"condition": torch.abs}, "condition and concat must be left out"),
         ({"kind": "noise"}, "kind must be one of"),
+        ({"usual": ()}, "times of usual must rise from 0 to 1"),
+        ({"usual": ((0, 1.0), (0.9, 1.0))}, "times of usual must rise from 0 to 1"),
+        ({"usual": ((0.1, 1.0), (1, 1.0))}, "times of usual must rise from 0 to 1"),
+        ({"usual": ((0, 1.0), (0.6, 1.0), (0.5, 1.0), (1, 1.0))}, "times of usual must rise from 0 to 1"),
+        ({"usual": ((0, 1.0), (0.5, 0.0), (1, 1.0))}, "usual at 0.5 must be"),
     ],
 )
 def test_settings_that_cannot_be_are_named(settings, message):
