@@ -7,6 +7,8 @@ A card must say
     kind, schedule           of a diffusion network, and ``schedule_args`` where the schedule has other numbers than by
                              default; :func:`loss_entries` gives them all
     base                     of a network that steers a shipped one, its name
+    beside                   of one that works together with shipped ones, {name: sha256 of their weights} when it was
+                             trained: the network that it steers, or the autoencoder of its latents
 
 and may say what else is worth knowing. :func:`save` adds ``stored``, ``weights`` (their number), ``bytes``, ``sha256``
 of the file, and ``card_sha256``, which covers what decides how the network computes (``DECISIVE``), so that no edit or
@@ -37,7 +39,7 @@ REMEDY = "get it back with `git checkout -- course_lib/weights`, or install the 
 STORED = ("float32", "float16", "int8")
 REQUIRED = ("network", "network_args", "sha256", "card_sha256")
 DECISIVE = (
-    *("network", "network_args", "base", "loss", "schedule", "schedule_args", "kind"),
+    *("network", "network_args", "base", "beside", "loss", "schedule", "schedule_args", "kind"),
     *("classes", "image_size", "reference_images", "sha256"),
 )
 
@@ -206,7 +208,7 @@ def _loaded(name, folder, card_sha256):
 
 def load_denoiser(name, clip=True, precision=None, folder=None):
     """The :class:`~course_lib.denoisers.NetworkDenoiser` of a diffusion network. Raises ValueError for a network of
-    another sort, and as :func:`load` does.
+    another sort, for one beside which another network now stands than when it was trained, and as :func:`load` does.
 
     clip: for images in [-1, 1]; not for latents. precision: in which it computes, however it is stored; left out, the
     faster on this machine, :func:`course_lib.runtime.precision`; torch.float32 to compare digits, on the CPU: an Nvidia
@@ -214,10 +216,22 @@ def load_denoiser(name, clip=True, precision=None, folder=None):
     for :func:`card`.
     """
     about = card(name, folder)
+    _check_beside(name, about)
     kind = _entry(name, about, "kind", "prediction kind, as it is no diffusion network", folder)
     schedule = getattr(schedules, _entry(name, about, "schedule", "schedule, as it is no diffusion network", folder))
     schedule = schedule(**about.get("schedule_args", {}))
     return NetworkDenoiser(load(name, folder), schedule, kind, clip, precision or runtime.precision())
+
+
+def _check_beside(name, about):
+    """Raises ValueError unless the networks that ship are those beside which that of a card was trained."""
+    for other, then in about.get("beside", {}).items():
+        if card(other)["sha256"] != then:
+            raise ValueError(
+                f"{name} was trained beside another {other} than the one that ships now: train it too (python -m "
+                f"course_lib.train {name} --from {name} --ship), or get back the {other} of the course with `git "
+                "checkout -- course_lib/weights`"
+            )
 
 
 def load_classifier(name, precision=None, folder=None):

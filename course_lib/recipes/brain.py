@@ -65,7 +65,7 @@ def _kinds(n):
 
 
 HEALTHY = brain_data(lambda: (datasets.healthy_brains("train", SUBJECTS), None))
-LATENTS = brain_data(_latents, image_size=128, batch_size=64)
+LATENTS = brain_data(_latents, image_size=128, batch_size=64, autoencoder="brain_autoencoder")
 SIX_KINDS, MANY_OF_SIX_KINDS = _kinds(1000), _kinds(4000)
 MAPS_6000, MAPS_8000 = _maps(6000), _maps(8000)
 TWO_CLASSES = brain_data(

@@ -58,7 +58,7 @@ VOLUMES = {
     "image_size": 32,
     "batch_size": 16,
 }
-VOLUME_LATENTS = VOLUMES | {"load_data": _latents}
+VOLUME_LATENTS = VOLUMES | {"load_data": _latents, "autoencoder": "hippocampus_autoencoder"}
 SLICES = VOLUMES | {
     "load_data": _slices,
     "data": (

@@ -26,7 +26,8 @@ class Recipe:
     ``load_data()`` gives images (N, H, W) or (N, C, ...), and labels (N, ...) or None. ``measure(recipe, net)`` gives
     what the card says of the quality, and tensors to ship beside the weights. ``full`` is what COURSE_PROFILE=full
     changes: a training of GPU size. ``precision`` is "float32" where training must not take the faster one. ``base``
-    names the shipped network that this one steers, and ``start`` the one whose weights are its first.
+    names the shipped network that this one steers, ``autoencoder`` that whose latents it draws, and ``start`` that
+    whose weights are its first.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Recipe:
     seed: int = 0
     full: dict = field(default_factory=dict)
     base: str | None = None
+    autoencoder: str | None = None
     start: str | None = None
 
     def fresh(self):
@@ -68,7 +70,8 @@ class Recipe:
         about |= {"peak_rate": self.peak_rate, "seed": self.seed} | pretrained.loss_entries(self.loss)
         if getattr(loss, "time_shift", 1.0) != 1.0:
             about["time_shift"] = loss.time_shift
-        return about
+        others = [name for name in (self.base, self.autoencoder) if name]
+        return about | ({"beside": {name: pretrained.card(name)["sha256"] for name in others}} if others else {})
 
 
 def entry(name, network, network_args, loss, data, measure, **settings):

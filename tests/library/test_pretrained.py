@@ -71,6 +71,13 @@ def test_every_recipe_has_its_network():
     assert shipped <= set(RECIPES) - alone <= shipped | waiting
 
 
+@pytest.mark.parametrize("name", sorted(name for name, r in RECIPES.items() if r.base or r.autoencoder))
+def test_a_network_ships_with_those_beside_which_it_was_trained(name):
+    others = {RECIPES[name].base, RECIPES[name].autoencoder} - {None}
+    assert pretrained.card(name)["beside"] == pretrained.sha256_of(others) == RECIPES[name].describe()["beside"]
+    pretrained.load_denoiser(name)
+
+
 def test_every_file_of_weights_is_a_network_with_a_card():
     assert sorted(path.stem for path in pretrained.WEIGHTS.glob("*.safetensors")) == pretrained.names()
 
@@ -213,6 +220,7 @@ def test_names_do_not_leave_the_folder(folder, name):
         {"network": "Segmenter"},
         {"classes": ["A"]},
         {"sha256": "0" * 64},
+        {"beside": {"x": "0" * 64}},
     ],
 )
 def test_an_edited_card_is_refused(folder, edit):
@@ -221,6 +229,17 @@ def test_an_edited_card_is_refused(folder, edit):
     for call in (pretrained.card, pretrained.load, pretrained.load_denoiser):
         with pytest.raises(ValueError, match=r"x\.json was edited or is damaged .*get it back"):
             call("x")
+
+
+def test_a_denoiser_beside_another_network_than_it_was_trained_with_is_refused(folder):
+    pretrained.save("first", a_classifier(0), CLASSIFIER, folder=folder)
+    pretrained.write_card("x", pretrained.card("x") | {"beside": pretrained.sha256_of(["first"])})
+    pretrained.load_denoiser("x")
+    pretrained.save("first", a_classifier(1), CLASSIFIER, folder=folder)
+    said = "x was trained beside another first than the one that ships now: train it too .*course_lib.train x --from x"
+    with pytest.raises(ValueError, match=said):
+        pretrained.load_denoiser("x")
+    pretrained.load("x")  # to train it on
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", '"network"', "\ud800"])
