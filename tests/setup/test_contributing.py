@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import io
+import os
 import re
 import shlex
 import shutil
@@ -19,6 +20,7 @@ import torch
 import yaml
 from helpers.promises import promises
 
+import start
 from course_lib import runtime
 from course_lib.recipes import runs
 from data_fetch import DataError, download, registry
@@ -33,6 +35,7 @@ ADDING = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
 CODE = {
     code.split("\n", 1)[0].removeprefix("# "): code for code in re.findall(r"```python\n(.*?)```", ADDING, re.DOTALL)
 }
+WORKFLOWS = ROOT / ".github" / "workflows"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONFIG = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
 HOOKS = {hook["id"]: hook for repository in CONFIG["repos"] for hook in repository["hooks"]}
@@ -49,6 +52,25 @@ def test_what_the_documents_link_to_exists():
     for path in (ROOT / "CONTRIBUTING.md", ROOT / "docs" / "adding.md"):
         for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
             assert link.startswith("http") or (path.parent / link).exists(), link
+
+
+def test_workflows_run_the_commands_of_the_course_and_publish_where_the_first_page_says():
+    found = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in WORKFLOWS.glob("*.yml")}
+    runs = {
+        (name, step["run"])
+        for name, about in found.items()
+        for job in about["jobs"].values()
+        for step in job["steps"]
+        if "run" in step
+    }
+    assert runs == {("site", "python3 start.py site"), ("tests", ".ci/run")}
+    assert start.parse(["site"])[0].command == "site" and os.access(ROOT / ".ci" / "run", os.X_OK)
+    build, publish = (found["site"]["jobs"][name] for name in ("build", "publish"))
+    uploaded = [step["with"]["path"] for step in build["steps"] if "upload-pages-artifact" in step.get("uses", "")]
+    assert [ROOT / path for path in uploaded] == [Path(start.SITE)]
+    assert publish["needs"] == "build" and publish["permissions"] == {"pages": "write", "id-token": "write"}
+    owner, name = re.search(r"github\.com/([\w-]+)/([\w-]+)$", PROJECT["urls"]["Repository"]).groups()
+    assert PROJECT["urls"]["Documentation"] == f"https://{owner}.github.io/{name}/"
 
 
 def test_exercise(tmp_path):
