@@ -11,10 +11,11 @@ name                gives                          source
 posterior_mean      E[x_0 | y], one evaluation     Tweedie; Robbins (1956), Efron (JASA 2011)
 posterior_sample    a draw from p(x_0 | y)         DDPM's steps from t on
 rician              a magnitude image              Gudbjartsson & Patz (MRM 1995)
-remove_rician_bias  sqrt(M^2 - 2 sigma^2)          E[M^2] = A^2 + 2 sigma^2, as there
+remove_rician_bias  sqrt(M^2 - 2 s^2)              E[M^2] = A^2 + 2 s^2, as there
 ==================  =============================  ==========================================
 
-Images are (B, 1, H, W) in [-1, 1], background -1; the intensity of such a pixel is A = (x + 1) / 2.
+Images are (B, 1, H, W) in [-1, 1], background -1; the intensity of such a pixel is A = (x + 1) / 2, and the
+noise in it s = sigma_y / 2.
 """
 
 import math

@@ -567,8 +567,9 @@ q6 = choices(
         "b": "At 2 % prevalence three of four flagged pixels can be healthy at such an AUROC (exercise 3).",
         "c": "Another contrast, another level, an artefact are unusual too: see the T2 image.",
         "d": "The Gaussian case has both in closed form, and the images show the same.",
-        "e": """Bright lesions are not all: over the five families the network tells the ill from the healthy better in
-        section 9, where brightness flags 47 % of the healthy. It is the method to beat on its own ground.""",
+        "e": """Bright lesions are not all: of the patients of all five families, with 5 of 32 healthy flagged,
+        brightness shows about half, the best network nine in ten (section 9). It is the method to beat on its own
+        ground.""",
     },
     hints=["Two are true.", "For the others look at exercise 3, at the T2 image and at section 9."],
     explanation="""True: a, d. Unusual is not ill, an ROC curve divides by what is common, and a rule that is best at
