@@ -54,7 +54,7 @@ def test_what_the_documents_link_to_exists():
             assert link.startswith("http") or (path.parent / link).exists(), link
 
 
-def test_workflows_run_the_commands_of_the_course_and_publish_where_the_first_page_says():
+def test_workflows_run_the_commands_of_the_course_and_publish_where_the_project_says():
     found = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in WORKFLOWS.glob("*.yml")}
     runs = {
         (name, step["run"])
