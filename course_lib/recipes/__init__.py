@@ -66,6 +66,15 @@ from course_lib.scans import back_projected_scan, scan_ct, scan_mri_by_chance, z
 from course_lib.schedules import Cosine, Linear, RectifiedFlow
 
 V = partial(DiffusionLoss, Cosine(), "v")
+#: The loss that ``brain`` had at each time, against stable targets, before it was last trained on.
+OF_BRAINS = StableTargetLoss(
+    Cosine(),
+    usual=(
+        *((0, 0.6), (0.01, 0.45), (0.02, 0.336), (0.05, 0.16), (0.1, 0.085), (0.2, 0.046), (0.3, 0.0333)),
+        *((0.5, 0.0247), (0.6, 0.0237), (0.7, 0.0254), (0.8, 0.029), (0.85, 0.024), (0.9, 0.0068), (0.93, 0.003)),
+        (1, 0.003),
+    ),
+)
 OF_SIZES = V(time_shift=2.0)  # how large a volume is shows at more noise than its edges
 OF_MASKS = V(concat=1, time_shift=6.0)  # at much noise it must look at the image
 COARSE_NOISE = RegressionLoss(with_coarse_noise, drawn=True)
@@ -96,7 +105,8 @@ ENTRIES = (
     unet("mednist_weak", SMALLER | SIX | {"patch": 4}, V(), MEDNIST, measure_diffusion, steps=1200, full={}),
     classifier("brain_features", SPOTS, SIX_KINDS, measure_brain_features, steps=1200),
     segmenter("brain_segmenter", 5, 6, MAPS_6000, measure_segmenter, steps=900),
-    unet("brain", DEEP, V(), HEALTHY, measure_brain, steps=14_500),
+    # in the first 464,000 images by the plain loss
+    unet("brain", DEEP, OF_BRAINS, HEALTHY, measure_brain, steps=24_100),
     guide(
         "brain_noisy_classifier",
         "NoisyFromClean",
