@@ -40,6 +40,10 @@ def _described(value, within=()):
         return _function(value, described) if made_in_place else value.__qualname__
     if torch.is_tensor(value) or isinstance(value, np.ndarray):
         return digest({"": torch.as_tensor(value)}, {})[:16]
+    if isinstance(value, (set, frozenset)):
+        return {"class": type(value).__name__, "holds": sorted(map(repr, value))}
+    if isinstance(value, (range, slice, bytes, complex, Path, torch.dtype, torch.device)):
+        return {"class": type(value).__name__, "is": str(value)}
     about = {key: part for key, part in getattr(value, "__dict__", {}).items() if not key.startswith("_")}
     if isinstance(value, torch.nn.Module) and value.state_dict():
         about["weights"] = digest(value.state_dict(), {})[:16]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from course_lib.arguments import shaped
+from course_lib.arguments import shaped, whole
 from course_lib.hippocampus import hippocampus_box, hippocampus_channels
 from course_lib.images import in_batches, to_uint8
 from course_lib.tumours import scaled, search_region
@@ -49,26 +49,33 @@ def mednist_small(split):
 
 
 def spread_of_each_class(labels, n):
-    """Indices of n items of each class, evenly spread over its items, since neighbours are near-duplicates."""
-    labels = torch.as_tensor(labels)
-    chosen = []
-    for label in labels.unique():
-        where = (labels == label).nonzero()[:, 0]
-        chosen.append(where[torch.linspace(0, len(where) - 1, n).round().long()])
-    return torch.cat(chosen)
+    """Indices of n items of each class, evenly spread over its items, since neighbours are near-duplicates. Raises
+    ValueError where a class has fewer."""
+    return torch.cat([where[torch.linspace(0, len(where) - 1, n).round().long()] for where in _classes(labels, n)])
 
 
 def in_reference(labels):
-    """Which of the training images (N,) are in the reference of Fréchet distances: bool (N,)."""
+    """Which of the training images (N,) are in the reference of Fréchet distances: bool (N,), as many of each class;
+    fewer where a class of a smaller copy of the data set has fewer."""
     chosen = torch.zeros(len(labels), dtype=torch.bool)
-    chosen[spread_of_each_class(labels, REFERENCE_IMAGES // 6)] = True
+    fewest = int(torch.as_tensor(labels).unique(return_counts=True)[1].min())
+    chosen[spread_of_each_class(labels, min(REFERENCE_IMAGES // 6, fewest))] = True
     return chosen
 
 
 def random_of_each_class(labels, n, generator):
-    """Indices of n random items of each class."""
+    """Indices of n random items of each class. Raises ValueError where a class has fewer."""
+    return torch.cat([where[torch.randperm(len(where), generator=generator)[:n]] for where in _classes(labels, n)])
+
+
+def _classes(labels, n):
+    """The indices of each class. Raises ValueError unless n, a whole number from 1 on, is at most the fewest."""
+    whole(n=n)
+    labels = torch.as_tensor(labels)
     found = [(labels == label).nonzero()[:, 0] for label in labels.unique()]
-    return torch.cat([where[torch.randperm(len(where), generator=generator)[:n]] for where in found])
+    if n > (fewest := min(map(len, found), default=0)):
+        raise ValueError(f"n must be at most {fewest}, the items of the smallest class; got {n}")
+    return found
 
 
 def synthetic_brains(split, n, size=BRAIN_SIZE, **options):

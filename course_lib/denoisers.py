@@ -9,7 +9,7 @@ guidance and inverse problems take a denoiser alone.
 import torch
 
 from course_lib import runtime
-from course_lib.arguments import floating, one_of, whole
+from course_lib.arguments import alike, floating, one_of, whole
 from course_lib.predictions import KINDS, to_x0
 from course_lib.schedules import RectifiedFlow, match_dims, schedule_of
 
@@ -168,7 +168,8 @@ class NetworkDenoiser(Denoiser):
 
     x_t and y may lie on any device, and x_t may have any floating type: the network runs where its weights are and in
     their type, and D has the device and type of x_t. Gradients are kept only where x_t asks for them
-    (``x_t.requires_grad``). What ``told`` holds goes on to the network: s, to a ``MeanFlowUNet``.
+    (``x_t.requires_grad``). What ``told`` holds goes on to the network: s, to a ``MeanFlowUNet``. Raises ValueError
+    where the network's answer has another shape than x_t.
     """
 
     def __init__(self, net, schedule, kind="v", clip=False, precision=torch.float32):
@@ -183,7 +184,9 @@ class NetworkDenoiser(Denoiser):
         alpha, sigma = (match_dims(c, x) for c in (self.schedule.alpha(t), self.schedule.sigma(t)))
         wanted = torch.is_grad_enabled() and x_t.requires_grad
         with torch.set_grad_enabled(wanted), runtime.autocast(x.device.type, self.precision):
-            x_0 = to_x0(self.kind, self.net(x, t, y, **told), x, alpha, sigma)
+            answer = self.net(x, t, y, **told)
+            alike(**{"the answer of net": answer, "x_t": x})
+            x_0 = to_x0(self.kind, answer, x, alpha, sigma)
         return (x_0.clamp(-1, 1) if self.clip else x_0).to(x_t)
 
 

@@ -34,9 +34,9 @@ import math
 
 import torch
 
-from course_lib.arguments import differentiable, floating, positive, shaped, whole, within
+from course_lib.arguments import alike, differentiable, floating, positive, shaped, whole, within
 from course_lib.denoisers import FunctionDenoiser
-from course_lib.operators import conjugate_gradients, operator_norm, require
+from course_lib.operators import Mask, conjugate_gradients, operator_norm, require
 from course_lib.predictions import eps_from_x0
 from course_lib.samplers import ddpm_step, falls, noise_like
 from course_lib.schedules import has_no_signal, schedule_of
@@ -201,6 +201,9 @@ def dps_step(operator, y, scale, step=ddpm_step):
     if not scale >= 0:
         raise ValueError(f"scale must be 0 or more, got {scale!r}: a step below 0 leaves the measurement")
 
+    if isinstance(operator, Mask):
+        y = operator(y)  # what stands in the hole was not measured, and has no part in the norm
+
     def guided(denoiser, x_t, t, s, previous=None, generator=None):
         x_0, transposed = _with_gradient(denoiser, x_t, t, {})
         rest = _rest(operator, y, x_0)
@@ -298,8 +301,9 @@ def tv(operator, y, weight, iterations=60, start=None):
     flat. x (B, C, H, W).
 
     FISTA: a gradient step of length 1/L, with L the largest eigenvalue of A^T A by power iteration, then scikit-image's
-    ``denoise_tv_chambolle`` (isotropic TV) of strength weight / L. start : left out, A^T y / L. Raises ValueError
-    unless weight is positive and iterations a whole number from 1 on.
+    ``denoise_tv_chambolle`` (isotropic TV) of strength weight / L. start : of the shape of x; left out, A^T y / L.
+    Raises ValueError for other shapes, for an A that is 0, and unless weight is positive and iterations a whole number
+    from 1 on.
     """
     require(operator, "tv", "adjoint")
     positive(weight=weight)
@@ -307,8 +311,13 @@ def tv(operator, y, weight, iterations=60, start=None):
     from skimage.restoration import denoise_tv_chambolle
 
     back = operator.adjoint(y)
+    shaped("B, C, H, W", **{"A^T y": back})
+    if start is not None:
+        alike(start=start, **{"A^T y": back})
     noise = torch.randn(back.shape, generator=torch.Generator().manual_seed(0)).to(back)
     L = 1.02 * operator_norm(operator, noise) ** 2  # which comes from below
+    if not L > 0:
+        raise ValueError("operator must see something, but A is 0 for random images")
 
     def shrink(x):
         images = x.flatten(0, 1).cpu().numpy()

@@ -195,7 +195,7 @@ def ode_log_likelihood(denoiser, x, steps=200, t_min=1e-4, t_max=1.0, log_prior=
     t_min, t_max : ends of the path, 0 <= t_min < t_max <= 1, with some noise at t_min and some signal at t_max.
     log_prior : log density at t_max, (B, ...) -> (B,). The exact log p_t leaves only the solver's error. Left out, that
         of N(0, (alpha_end^2 + sigma_end^2) I), which a sampler starts from: the standard normal where the schedule
-        preserves the variance. It adds the prior mismatch log p_t(x_end) - log_prior(x_end).
+        preserves the variance. It adds the prior mismatch log_prior(x_end) - log p_t(x_end).
     probes : None for the exact divergence, d backward passes an evaluation; or K for Hutchinson's estimator, the mean
         of K values of v^T J v with random signs v that are kept along the path (Grathwohl et al., ICLR 2019, eq. 8).
     generator : source of the signs.

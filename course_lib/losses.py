@@ -47,6 +47,13 @@ def _apart(batch, concat):
     return (x[:, :-concat], x[:, -concat:]) if concat else (x, y)
 
 
+def _answer(answer, wanted):
+    """What a network answered. Raises ValueError unless it has the shape that is wanted: what broadcasts would compare
+    each image with the others."""
+    alike(**{"the answer of net": answer, "what it is compared with": wanted})
+    return answer
+
+
 @dataclass(frozen=True)
 class DiffusionLoss:
     """L = E || net(x_t, t, y) - target ||^2, the mean over pixels, with x_t = alpha_t x_0 + sigma_t eps.
@@ -90,7 +97,7 @@ class DiffusionLoss:
         x_t = self.schedule.noisy(x_0, eps, t)
         alpha, sigma = match_dims(self.schedule.alpha(t), x_0), match_dims(self.schedule.sigma(t), x_0)
         x_0, eps = self._origin(x_0, eps, x_t, t, y)
-        return (net(x_t, t, y) - target(self.kind, x_0, eps, alpha, sigma)).square(), t
+        return (_answer(net(x_t, t, y), x_0) - target(self.kind, x_0, eps, alpha, sigma)).square(), t
 
     def _origin(self, x_0, eps, x_t, t, y):
         """Image and noise that the network is held against at x_t: those that x_t was made of."""
@@ -205,7 +212,7 @@ class EDMLoss:
         t = self.times(len(x_0), generator)
         x_t = self.schedule.noisy(x_0, noise_like(x_0, generator), t)
         _, c_out, _ = preconditioning(match_dims(self.schedule.sigma(t), x_0), self.sigma_data)
-        return ((net(x_t, t, y) - x_0) / c_out).square().flatten(1).mean(1), t
+        return ((_answer(net(x_t, t, y), x_0) - x_0) / c_out).square().flatten(1).mean(1), t
 
 
 @dataclass(frozen=True)
@@ -251,7 +258,7 @@ class MeanFlowLoss:
         if apart.any():
             its_y = None if y is None else y[apart]
             target[apart] = self.target(net, x_t[apart], t[apart], s[apart], its_y, target[apart])
-        error = (net(x_t, t, y, s) - target).square().flatten(1).mean(1)
+        error = (_answer(net(x_t, t, y, s), x_0) - target).square().flatten(1).mean(1)
         return error / (error.detach() + 1e-3), t
 
     @staticmethod
@@ -281,7 +288,7 @@ class BridgeLoss:
         alike(x_0=x_0, y=y)
         t = stratified_times(len(x_0), generator)
         x_t = self.schedule.noisy(x_0, noise_like(x_0, generator), t) + match_dims(t, x_0) * y
-        return (net(x_t, t, y) - x_0).square().flatten(1).mean(1), t
+        return (_answer(net(x_t, t, y), x_0) - x_0).square().flatten(1).mean(1), t
 
 
 @dataclass(frozen=True)
@@ -347,7 +354,7 @@ class DistillationLoss:
         x_t, t, end = self.paths(noise_like(x_0, generator), y)
         y = None if y is None else y.repeat(self.steps)
         alpha, sigma = match_dims(self.schedule.alpha(t), x_t), match_dims(self.schedule.sigma(t), x_t)
-        error = to_x0(self.kind, net(x_t, t, y), x_t, alpha, sigma) - end
+        error = to_x0(self.kind, _answer(net(x_t, t, y), x_t), x_t, alpha, sigma) - end
         return error.square().flatten(1).mean(1), t
 
     @torch.no_grad()
@@ -403,7 +410,7 @@ class RegressionLoss:
         x_0, y = _apart(batch, self.concat)
         if self.condition is not None:
             y = self.condition(x_0, generator) if self.drawn else self.condition(x_0)
-        return (net(y, 0.0) - x_0).square(), None
+        return (_answer(net(y, 0.0), x_0) - x_0).square(), None
 
 
 @dataclass(frozen=True)
@@ -510,6 +517,7 @@ class AutoencoderLoss:
         """The absolute error of each pixel (B, C, H, W), with its image's other terms added to it, and no times."""
         x_0 = batch[0]
         reconstruction, mu, sigma = net(x_0, generator)
+        _answer(reconstruction, x_0)
         others = self.kl_weight * 0.5 * (mu.square() + sigma.square() - 1 - 2 * sigma.log()).flatten(1).mean(1)
         if self.texture_weight:
             pairs = zip(local_contrasts(reconstruction.float()), local_contrasts(x_0))

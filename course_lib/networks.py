@@ -401,12 +401,19 @@ class ControlledUNet(nn.Module):
         return self._base[0]
 
     def one_hot(self, y):
-        """Labels y (B, H, W) -> what the ControlNet sees, (B, num_labels p^2, H/p, W/p)."""
-        return pixel_unshuffle(F.one_hot(torch.as_tensor(y).long(), self.num_labels).movedim(-1, 1).float(), self.patch)
+        """Labels y (B, H, W) -> what the ControlNet sees, (B, num_labels p^2, H/p, W/p). Raises ValueError for floats
+        and for other labels."""
+        y = torch.as_tensor(y)
+        read = not torch.compiler.is_compiling()  # a compiled graph would break where values are read
+        if y.is_floating_point() or (read and y.numel() and not 0 <= int(y.min()) <= int(y.max()) < self.num_labels):
+            raise ValueError(
+                f"y must hold whole labels from 0 to {self.num_labels - 1}; got other values, or {y.dtype}"
+            )
+        return pixel_unshuffle(F.one_hot(y.long(), self.num_labels).movedim(-1, 1).float(), self.patch)
 
     def forward(self, x_t, t, y=None, scale=1.0):
         """x_t (B, 1, H, W), t in [0, 1]; y (B, H, W) integer labels, None for the base alone; scale of the control.
-        Raises ValueError for a y of another shape."""
+        Raises ValueError for a y of another shape, of floats, or of other labels."""
         if y is None:
             return self.base(x_t, t)
         if (shape := tuple(torch.as_tensor(y).shape)) != (len(x_t), *x_t.shape[2:]):

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from course_lib.arguments import floating, inside, positive, whole, within
+from course_lib.arguments import alike, floating, inside, not_negative, positive, whole, within
 
 
 def _fits(mask, x, name):
@@ -150,7 +150,9 @@ class ByConjugateGradients:
     ``adjoint`` alone: the base class for one of one's own."""
 
     def solve(self, b, weight, steps=30):
-        """(A^T A + weight I)^-1 b for b of the shape of an image, weight > 0, by ``steps`` of conjugate gradients."""
+        """(A^T A + weight I)^-1 b for b of the shape of an image, weight > 0, by ``steps`` of conjugate gradients.
+        Raises ValueError for another weight."""
+        positive(weight=weight)
         return conjugate_gradients(lambda x: self.adjoint(self(x)) + weight * x, b, steps)
 
     def pinv(self, y, steps=200):
@@ -197,12 +199,16 @@ class KSpace:
 
     def fit(self, y, weight):
         """(A^T A + weight I)^-1 A^T y, weight >= 0: :meth:`solve` with b = A^T y, but right for any small weight, since
-        what rounding leaves of A^T y on lines that were not measured is not divided by it."""
+        what rounding leaves of A^T y on lines that were not measured is not divided by it. Raises ValueError for a
+        weight below 0."""
+        not_negative(weight=weight)
         gram = self.gram.to(y.real)
         return self._filter(self.adjoint(y), torch.where(gram > 0, 1 / (gram + weight), 0.0))
 
     def solve(self, b, weight):
-        """(A^T A + weight I)^-1 b for real b (B, C, H, W), weight > 0: a division at each frequency."""
+        """(A^T A + weight I)^-1 b for real b (B, C, H, W), weight > 0: a division at each frequency. Raises ValueError
+        for another weight."""
+        positive(weight=weight)
         return self._filter(b, 1 / (self.gram.to(b) + weight))
 
 
@@ -277,6 +283,7 @@ class MultiCoil(ByConjugateGradients):
         if x.ndim != 4 or x.shape[1:] != (self.parts, *self.maps.shape[1:]):
             sides = f"{self.maps.shape[1]}, {self.maps.shape[2]}"
             raise ValueError(f"this scanner takes images (B, {self.parts}, {sides}), got {tuple(x.shape)}")
+        x = _wide(x)
         points, maps = self._on(x)
         y = to_kspace(maps * (torch.complex(x[:, :1], x[:, 1:]) if self.parts == 2 else x))
         return _fits(points, y, "points") * y
@@ -478,10 +485,12 @@ def fitted(operator, y, x, weight):
 
     operator : one that can ``solve``. weight : > 0, a number or a tensor of one. Gradients reach x and weight, by one
     more solve, as exact as ``solve`` is (Aggarwal et al., MoDL, IEEE TMI 2019); for Radon, too, though its calls give
-    none. Raises ValueError for an operator that cannot solve, and for another weight.
+    none. Raises ValueError for an operator that cannot solve, for another weight, and where A^T y has not the shape of
+    x.
     """
     require(operator, "fitted", "adjoint", "solve")
     positive(weight=weight)
+    alike(x=x, **{"A^T y": operator.adjoint(y)})
     return _Fitted.apply(x, torch.as_tensor(weight, dtype=x.dtype, device=x.device).reshape(()), operator, y)
 
 
@@ -505,6 +514,8 @@ def check_adjoint(operator, x, seed=0):
         x = torch.randn(tuple(x), dtype=torch.float64, generator=generator)
     z, rounding = random(x), 1000 * torch.finfo(x.dtype).eps
     Ax, Az = operator(x), operator(z)
+    if not (Ax.any() or Az.any()):
+        raise ValueError("A sees nothing: A x is 0 for random x, and so is any adjoint's answer to it")
     bent = float((operator(2 * x + z) - (2 * Ax + Az)).abs().max() / torch.maximum(Ax.abs().max(), Az.abs().max()))
     if not bent <= rounding:
         raise ValueError(f"A is not linear: A(2 x + z) and 2 A(x) + A(z) differ by {bent:.1e} of the largest value")
@@ -542,8 +553,11 @@ def require(operator, method, *names):
 def operator_norm(operator, x, iterations=15):
     """The largest singular value of an operator, the root of the largest eigenvalue of A^T A: power iteration from
     random images x (B, C, H, W). Where A differs from image to image, the largest of all. It comes from below; of an A
-    that sees nothing it is 0. Raises ValueError unless iterations is a whole number from 1 on."""
+    that sees nothing it is 0. Raises ValueError for images of 0 alone, and unless iterations is a whole number from 1
+    on."""
     whole(iterations=iterations)
+    if not x.any():
+        raise ValueError("x must be random images, and is 0 everywhere")
     x = x / x.flatten(1).norm(dim=1).max()
     for _ in range(iterations):
         x = operator.adjoint(operator(x))

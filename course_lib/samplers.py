@@ -36,7 +36,7 @@ import torch
 
 from course_lib.arguments import floating, one_of, within
 from course_lib.predictions import eps_from_x0
-from course_lib.schedules import has_no_signal, schedule_of
+from course_lib.schedules import BrownianBridge, RectifiedFlow, has_no_signal, schedule_of
 
 
 def noise_like(x, generator):
@@ -67,6 +67,14 @@ def _has_noise(schedule, t):
         )
 
 
+def _schedule_of(denoiser, kind):
+    """The schedule of a denoiser. Raises ValueError unless it is of that kind."""
+    schedule = schedule_of(denoiser)
+    if not isinstance(schedule, kind):
+        raise ValueError(f"denoiser must be of the schedule {kind.__name__}, got {type(schedule).__name__}")
+    return schedule
+
+
 def reverse_moments(schedule, t, s):
     """The step back from t to s < t when x_0 is known: q(x_s | x_t, x_0) = N(a x_t + b x_0, small I).
 
@@ -76,7 +84,7 @@ def reverse_moments(schedule, t, s):
 
     Kingma et al. (NeurIPS 2021), eq. 25 and 26; for neighbours in a table, Ho et al. (NeurIPS 2020), eq. 7.
     Returns (a, b, small, large), scalars, or of the shape of t and s. Without noise at s: a = 0, b = 1, small = 0.
-    Raises ValueError unless s < t.
+    Raises ValueError unless s < t, and where there is no noise at t.
     """
     falls(t, s)
     alpha_t, alpha_s, var_t, var_s = (
@@ -85,6 +93,8 @@ def reverse_moments(schedule, t, s):
         schedule.sigma(t) ** 2,
         schedule.sigma(s) ** 2,
     )
+    if (torch.as_tensor(var_t) == 0).any():
+        raise ValueError("no noise at t: a step back starts from a t with some; that of a bridge is bridge_step")
     alpha_ts = alpha_t / alpha_s
     large = var_t - alpha_ts**2 * var_s
     return alpha_ts * var_s / var_t, alpha_s * large / var_t, large * var_s / var_t, large
@@ -122,7 +132,8 @@ def ddim_step(denoiser, x_t, t, s, previous=None, generator=None, eta=0.0):
     if eta == 0:
         return alpha_s * x_0 + sigma_s * eps, x_0
     var_eta = eta**2 * reverse_moments(schedule, t, s)[2]
-    x_s = alpha_s * x_0 + (sigma_s**2 - var_eta).sqrt() * eps
+    left = (sigma_s**2 - var_eta).clamp(min=0)  # rounding may take it below
+    x_s = alpha_s * x_0 + left.sqrt() * eps
     return x_s + var_eta.sqrt() * noise_like(x_t, generator), x_0
 
 
@@ -203,7 +214,7 @@ def meanflow_step(denoiser, x_t, t, s, previous=None, generator=None):
     a mean velocity u that held on to 0 would lead; for s = 0, the end of the path. With that in place of D, DDIM's
     step. Geng et al. (NeurIPS 2025).
     """
-    schedule = schedule_of(denoiser)
+    schedule = _schedule_of(denoiser, RectifiedFlow)
     falls(t, s)
     x_0 = denoiser(x_t, t, s=s)
     eps = eps_from_x0(x_t, x_0, schedule.alpha(t), schedule.sigma(t))
@@ -218,7 +229,7 @@ def bridge_step(denoiser, x_t, t, s, previous=None, generator=None):
     image y itself. It is :func:`ddpm_step` for x_t - t y, which does not depend on y; so y is not asked for. Liu et
     al., I2SB (ICML 2023).
     """
-    schedule = schedule_of(denoiser)
+    schedule = _schedule_of(denoiser, BrownianBridge)
     falls(t, s)
     x_0, left = denoiser(x_t, t), s / t
     std = schedule.std * (s * (1 - left)) ** 0.5
@@ -237,8 +248,9 @@ def unmask_step(denoiser, x_t, t, s, previous=None, generator=None):
     falls(t, s)
     x_0 = denoiser(x_t, t)
     chance = (schedule.alpha(s) - schedule.alpha(t)) / (1 - schedule.alpha(t))
-    uniform = torch.rand(2, *x_t[:, :1].shape, generator=generator).to(x_t)
-    label = (x_0.cumsum(1) < uniform[0] * x_0.sum(1, keepdim=True)).sum(1)
+    uniform = torch.rand(2, *x_t[:, :1].shape, generator=generator).to(x_t.device)
+    p = x_0.to(torch.promote_types(x_0.dtype, torch.float32))  # in half precision uniform numbers round to 1
+    label = (p.cumsum(1) <= uniform[0] * p.sum(1, keepdim=True)).sum(1).clamp(max=x_t.shape[1] - 2)
     drawn = torch.nn.functional.one_hot(label, x_t.shape[1]).movedim(-1, 1).to(x_t)
     shown = (x_t[:, -1:] == 1) & (uniform[1] < chance)
     return torch.where(shown, drawn, x_t), x_0

@@ -8,7 +8,7 @@ import math
 
 import torch
 
-from course_lib.arguments import floating, positive, rising, whole
+from course_lib.arguments import alike, floating, positive, rising, whole
 
 NO_SIGNAL = 1e-8  # an alpha_t up to it is rounding: nothing may be divided by it
 _SLACK = 1e-5  # in log-SNR: what the rounding of single precision may add to the ends of a schedule
@@ -72,8 +72,9 @@ class Schedule:
 
     def noisy(self, x_0, eps, t):
         """The forward process x_t = alpha_t x_0 + sigma_t eps; x_0 and eps (B, ...), t scalar or (B,). Raises
-        ValueError for another t, and for whole numbers x_0."""
+        ValueError for another t, for an eps of another shape, and for whole numbers x_0."""
         floating(x_0=x_0)
+        alike(x_0=x_0, eps=eps)
         shape = tuple(getattr(t, "shape", ()))
         if shape not in ((), (1,), tuple(x_0.shape[:1])):
             raise ValueError(f"t must be one time, or one for each of the {len(x_0)} of x_0, got shape {shape}")

@@ -23,7 +23,7 @@ and with those of the network that it started from; core-hours are those of the 
 
 ```
 python -m course_lib.sample mednist --class Hand --n 16 --nfe 15 --seed 0 --out DIR   # PNGs and one NPZ
-python -m course_lib.train mednist --ship                                  # train it anew; resumes if killed
+python -m course_lib.train mednist --ship                                  # train it anew, in place of what ships
 ```
 
 On one core of a server CPU `mednist` was trained in about an hour and a half, `brain` in five hours, and

@@ -43,11 +43,14 @@ def posterior_mean(denoiser, y, noise):
 
 
 def walk_times(schedule, noise, n, log_snr_max=8.0):
-    """n times evenly spaced in lambda from the t of the noise to log_snr_max, then 0 (float64, n + 1 in all)."""
+    """n times evenly spaced in lambda from the t of the noise to log_snr_max, then 0 (float64, n + 1 in all). Where the
+    noise is as small as that, they reach one beyond it, or as far as the schedule does."""
     positive(noise=noise)
     whole(n=n)
-    first = -2 * math.log(noise)
-    times = schedule.time(torch.linspace(first, max(log_snr_max, first + 1), n, dtype=torch.float64))
+    first, reach = -2 * math.log(noise), schedule.log_snr_range()[1]
+    last = max(log_snr_max, first + 1)
+    inside = torch.linspace(first, min(last, reach), n if last < reach else n + 1, dtype=torch.float64)[:n]
+    times = schedule.time(inside)
     return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
 
 

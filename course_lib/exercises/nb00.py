@@ -21,7 +21,7 @@ def noisy(x_0, eps, alpha):
 
 
 q1 = function(
-    r"""Write `noisy(x_0, eps, alpha)`: the noisy image $x_t = \alpha_t x_0 + \sigma_t \varepsilon$ for a given signal
+    r"""Write `noisy(x_0, eps, alpha)`: the noisy image $x_t = \alpha_t x_0 + \sigma_t \epsilon$ for a given signal
     level `alpha` between 0 and 1. You have to find $\sigma_t$ yourself: $\alpha_t^2 + \sigma_t^2 = 1$.""",
     solution=noisy,
     tests=[
@@ -67,7 +67,7 @@ q1 = function(
         "`sigma = (1 - alpha**2) ** 0.5`; then add alpha times the image and sigma times the noise.",
     ],
     explanation=r"""Independent variances add up. If the image and the noise both have variance 1, so has
-    $\alpha_t x_0 + \sigma_t \varepsilon$ at every $t$, because $\alpha_t^2 + \sigma_t^2 = 1$.
+    $\alpha_t x_0 + \sigma_t \epsilon$ at every $t$, because $\alpha_t^2 + \sigma_t^2 = 1$.
     The network therefore sees numbers of the same size at all noise levels.""",
 )
 

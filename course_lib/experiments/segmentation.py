@@ -242,8 +242,9 @@ def label_probabilities(y, samples=4, networks=None):
 
 
 def chosen_threshold(probabilities, truth, volume):
-    """The one of THRESHOLDS with the best mean Dice on these slices."""
-    scores = [volume_dice(label_counts(labels_at(probabilities, t), truth), volume).mean() for t in THRESHOLDS]
+    """The one of THRESHOLDS with the best mean Dice on these slices, where a part neither there nor found counts 1."""
+    dices = (volume_dice(label_counts(labels_at(probabilities, t), truth), volume) for t in THRESHOLDS)
+    scores = [dice.nan_to_num(1.0).mean() for dice in dices]
     return THRESHOLDS[int(torch.stack(scores).argmax())]
 
 

@@ -374,6 +374,8 @@ class PCA:
         self.shape, self.mean = images.shape[1:], flat.mean(0)
         _, values, axes = torch.linalg.svd(flat - self.mean, full_matrices=False)
         self.scale, self.axes = values[:k].square().mean().div(len(flat)).sqrt(), axes[:k]
+        if not self.scale > 0:
+            raise ValueError("images must differ: all of them are the same, or there is one")
         self.explained = float(values[:k].square().sum() / values.square().sum())
 
     def encode(self, images):

@@ -33,10 +33,13 @@ def modes_hit(shares, weights, least=0.25):
 def spread_in_mode(samples, data, k=RARE, reach=3.0):
     """Standard deviations along and across the ring of the samples within `reach` of the k-th mean: (float, float).
 
-    Real points have one width in both directions; a bridge between two modes that passes here is long and thin.
+    Real points have one width in both directions; a bridge between two modes that passes here is long and thin. Raises
+    ValueError where fewer than two are there.
     """
     mean = data.means[k]
     near = torch.cdist(samples, mean[None])[:, 0] < reach * data.variances.sqrt()[k]
+    if near.sum() < 2:
+        raise ValueError(f"{int(near.sum())} of the samples lie in mode {k}: a spread takes two or more; draw more")
     outward = mean / mean.norm()
     along = torch.stack([-outward[1], outward[0]])
     from_mean = samples[near] - mean

@@ -81,13 +81,18 @@ def contrast_kept(with_lesion, without, change, mask):
 
     with_lesion and without : reconstructions of the subject with and without the lesion, from the same lines, noise and
     seeds. change : true image with the lesion minus the one without. mask : bool. 1: all of it; 0: none. Raises
-    ValueError for a mask without a pixel.
+    ValueError for a mask without a pixel, and for a change of 0 all over it.
     """
     mask = _not_empty(mask, "mask")
     alike(with_lesion=with_lesion, without=without, change=change)
     mask = _like(change, mask, "mask")
     found, change = ((with_lesion - without) * mask).flatten(1), (change * mask).flatten(1)
-    return (found * change).sum(1) / change.square().sum(1)
+    size = change.square().sum(1)
+    if (size == 0).any():
+        raise ValueError(
+            "change is 0 all over the mask of an image: it has no contrast that could be kept; leave it out"
+        )
+    return (found * change).sum(1) / size
 
 
 def _like(values, mask, name):

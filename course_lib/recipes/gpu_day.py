@@ -196,7 +196,10 @@ def _make_data(day, names):
 def _keep_data(path, images, labels):
     """Keep images and labels, or None, as one file of arrays."""
     temporary = path.with_suffix(".part.npz")
-    np.savez(temporary, images=images, **({} if labels is None else {"labels": labels}))
+    with open(temporary, "wb") as file:
+        np.savez(file, images=images, **({} if labels is None else {"labels": labels}))
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)
 
 

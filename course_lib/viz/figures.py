@@ -385,11 +385,14 @@ def loss_curve(losses, *, title="Training loss", ylabel="loss"):
 
 
 def _running_mean(values, window):
-    """Mean over the last `window` values, over fewer at the start, so that the curve begins at the first step."""
-    total = np.cumsum(np.insert(values, 0, 0.0))
+    """Mean over the finite ones of the last `window` values, over fewer at the start, so that the curve begins at the
+    first step; NaN where there is none."""
+    finite = np.isfinite(values)
+    total, count = (np.cumsum(np.insert(part, 0, 0.0)) for part in (np.where(finite, values, 0.0), finite))
     end = np.arange(1, len(values) + 1)
     start = np.maximum(end - window, 0)
-    return (total[end] - total[start]) / (end - start)
+    many = count[end] - count[start]
+    return np.where(many > 0, (total[end] - total[start]) / np.maximum(many, 1), np.nan)
 
 
 @house_style
@@ -453,7 +456,7 @@ def histogram(
     fig, ax = _plot_axes(xlabel, ylabel, title)
     for index, (label, values) in enumerate(groups.items()):
         style = {"histtype": "stepfilled", "alpha": 0.35} if len(groups) == 1 else {"histtype": "step", "linewidth": 2}
-        line = {"color": PALETTE[index], "linestyle": DASHES[index]}
+        line = {"color": PALETTE[index % len(PALETTE)], "linestyle": DASHES[index % len(DASHES)]}
         ax.hist(values, edges, density=True, label=label, **line, **style)
     if density is not None:
         at = np.linspace(*span, 400) if callable(density) else as_array(density[0])
@@ -527,7 +530,8 @@ def image_and_points(image, groups, *, titles, xlabel, ylabel, limits, vmin=-1, 
     left.imshow(all_shown(as_array(image)), cmap="gray", vmin=vmin, vmax=vmax)
     left.set(title=titles[0], xticks=[], yticks=[])
     for index, (label, points) in enumerate(groups.items()):
-        right.plot(*as_array(points).T, MARKERS[index], ms=4, alpha=0.8, color=PALETTE[index], label=label)
+        style = {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)]}
+        right.plot(*as_array(points).T, linestyle="", ms=4, alpha=0.8, label=label, **style)
     right.set(title=titles[1], xlabel=xlabel, ylabel=ylabel, xlim=limits, ylim=limits)
     right.legend(fontsize=9, loc="upper right", markerscale=1.5, frameon=True, framealpha=1)
     return fig
