@@ -128,8 +128,8 @@ QUEUE = (
     ),
     Entry("lesion_raters", 300_000, 2_000_000, most={"rms_of_probability": 0.04, "energy_distance": 0.1}),
     # until they have seen as many images as ``brain``
-    Entry("brain_mri_unet", 262_000, 6_400_000, start="brain_mri_unet", least=MRI_BAR, share=2, changes=ADAM),
-    Entry("brain_ct_unet", 268_000, 6_400_000, start="brain_ct_unet", least=CT_BAR, share=2, changes=ADAM),
+    Entry("brain_mri_unet", 568_600, 6_400_000, start="brain_mri_unet", least=MRI_BAR, share=2, changes=ADAM),
+    Entry("brain_ct_unet", 574_600, 6_400_000, start="brain_ct_unet", least=CT_BAR, share=2, changes=ADAM),
     Entry("brain_mri_unrolled", 100_000, 1_000_000, start="brain_mri_unrolled", least=MRI_BAR, changes=ADAM),
     Entry("brain_ct_unrolled", 100_000, 1_000_000, least=CT_BAR),
     Entry("brain_superres", 300_000, 2_000_000, start="brain_superres", changes=ADAM),
