@@ -147,7 +147,7 @@ class Contest:
         _, low, high = bootstrap(difference := self.difference(name, other), self.group)
         groups = -(-len(difference) // self.group) if isinstance(self.group, int) else len(set(map(int, self.group)))
         said = f"*{name}* minus *{other}*: {self.minus(name, other)}{self.unit}"
-        if groups < FEW:  # the bootstrap of four holds 79 % where it promises 95
+        if groups < FEW:  # the bootstrap of four holds in 80 of 100 studies where it promises 95
             return f"{said}, of {groups} groups: too few to say"
         return f"{said}, which {'excludes' if low > 0 or high < 0 else 'holds'} zero"
 
