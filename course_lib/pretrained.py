@@ -53,11 +53,16 @@ def _remedy(folder):
     return "write it anew with pretrained.save" if folder else REMEDY
 
 
-def _path(name, ending, folder=None):
-    """The file of a network. Raises ValueError for a name that could lead out of the folder."""
+def checked_name(name):
+    """The name of a network. Raises ValueError for one that could lead out of the folder."""
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name)):
         raise ValueError(f"the name of a network is made of letters, digits, _ and -; got {name!r}")
-    return Path(folder or WEIGHTS) / f"{name}{ending}"
+    return name
+
+
+def _path(name, ending, folder=None):
+    """The file of a network. Raises ValueError as :func:`checked_name` does."""
+    return Path(folder or WEIGHTS) / f"{checked_name(name)}{ending}"
 
 
 def card(name, folder=None):

@@ -97,6 +97,10 @@ def _train(recipe, start, args):
 def _train_named(args):
     """Train the recipe of that name, and ship it where asked to; prints its card."""
     recipe = _recipe(args.name, args.steps)
+    if args.ship:  # what would be refused after hours is refused before
+        pretrained.checked_name(recipe.name)
+        if not callable(recipe.measure):
+            raise ValueError(f"{recipe.name} has no `measure`, a function of the network that gives what its card says")
     _train(recipe, args.start, args)
     if args.ship and is_main_process():
         print(ship(recipe, args.folder, args.folder if _is_file(args.name) else None))
@@ -165,6 +169,8 @@ def main(argv=None):
         parser.error("give the name of a network, or --next for the next one of the queue, or --gpu-day for all of it")
     if args.only and not many:
         parser.error("--only chooses entries of a GPU day: give --gpu-day with it")
+    if many and args.ship:
+        parser.error("--ship is for one network: a GPU day writes results, and you choose among them")
     if not args.name and (args.steps is not None or args.start):
         parser.error("--steps and --from are those of the queue's entries: leave them out")
     try:

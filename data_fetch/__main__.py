@@ -55,7 +55,7 @@ def _state(dataset):
     if dataset.is_built_in:
         return "built in"
     if cache.is_ready(dataset.name):
-        return "here"
+        return "here, a part" if cache.is_part(dataset.name) else "here"
     return f"{dataset.megabytes} MB away" if dataset.url else "to be imported"
 
 

@@ -241,6 +241,11 @@ def is_ready(name):
     return False
 
 
+def is_part(name):
+    """Whether the data set that is there is a part of it, as ``pack`` makes one of MedNIST."""
+    return "subset" in (manifest(name) or {})
+
+
 def _is_complete(found):
     try:
         return all((root() / entry["file"]).stat().st_size == entry["bytes"] for entry in found["files"].values())

@@ -58,9 +58,9 @@ def _has(path, md5):
 
 
 def _is_intact(name):
-    """Whether the cache has the data set, and as it was written."""
+    """Whether the cache has the whole data set, and as it was written."""
     with suppress(DataError):  # changed on disk, or not to be read
-        if cache.is_ready(name):
+        if cache.is_ready(name) and not cache.is_part(name):
             cache.verify(name)
             return True
     return False

@@ -7,6 +7,7 @@ of 255 (root mean square, by class). Other sets are packed whole and without los
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 
@@ -25,10 +26,12 @@ def pack(name, path, images=IMAGES):
     images : so many of MedNIST. Raises DataError when the set is not in the cache, or the file cannot be written.
     """
     manifest = cache.require(name)
+    if not Path(path).name or Path(path).is_dir():
+        raise DataError(f"{path!s} is no name of a file; give one to write the packed data set to.")
     arrays = dict(zip(manifest["files"], cache.load(name, *manifest["files"])[1]))
     about = {key: value for key, value in manifest.items() if key != "files"}
     if name == mednist.NAME:
-        arrays, about = _strips(arrays, images), about | {"subset": images}
+        arrays, about = _strips(arrays, images), about | {"subset": images, "public_checksum": False}
     with cache.replacing(path) as file:
         np.savez_compressed(file, about=np.array(json.dumps(about)), **arrays)
         return file.tell()
@@ -43,9 +46,14 @@ def unpack(path):
                 arrays = dict(packed)
             about = json.loads(str(arrays.pop("about")))
             name = find(about.pop("name")).name
+            if clash := {"arrays", "files"} & about.keys():
+                raise ValueError(f"it says {clash.pop()!r} of itself")
             if name == mednist.NAME:
                 arrays = _images(arrays)
-        except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+        except (
+            *(ValueError, KeyError, TypeError, EOFError, AttributeError),
+            *(zipfile.BadZipFile, zipfile.LargeZipFile),
+        ) as error:
             raise DataError(f"{path} is no packed data set ({first_line(error)}); pack it anew.") from error
     with cache.locked(name):  # what another process completes meanwhile is seen
         if cache.is_ready(name):

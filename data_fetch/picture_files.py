@@ -66,11 +66,16 @@ def _too_large(file):
 
 
 def _grey(image):
-    """uint8 (rows, columns), band by band: PIL's conversions copy the picture."""
+    """uint8 (rows, columns), band by band: PIL's conversions copy the picture. Where it is transparent it is black."""
+    from PIL import Image
+
     grey = np.empty((image.height, image.width), np.uint8)
     rows = max(1, _BAND // image.width)
     for top in range(0, image.height, rows):
         band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        if "A" in image.getbands() or "transparency" in image.info:
+            band = band.convert("RGBA")
+            band = Image.alpha_composite(Image.new("RGBA", band.size, "black"), band)
         grey[top : top + rows] = np.asarray(band.convert("RGB").convert("L"))
     return grey
 

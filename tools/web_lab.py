@@ -220,12 +220,16 @@ def sampled(size, acceleration):
 
 
 def fingerprint():
-    """What the slow parts are made of, in one line: this file, the networks, the libraries that export them."""
+    """What the slow parts are made of, in one line: this file, the modules that draw, the networks, the libraries that
+    export them."""
     from importlib import metadata
 
-    from course_lib import pretrained
+    from course_lib import generate, pretrained, samplers, schedules
+    from data_fetch import brain_cohort
 
-    made_of = [hashlib.sha256(Path(__file__).read_bytes()).hexdigest(), *map(metadata.version, ("torch", "onnx"))]
+    files = (__file__, *(module.__file__ for module in (brain_cohort, generate, samplers, schedules)))
+    made_of = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
+    made_of += map(metadata.version, ("torch", "onnx"))
     made_of += [pretrained.card(name)["sha256"] for name in NETWORKS]
     return hashlib.sha256(" ".join(made_of).encode()).hexdigest()[:12]
 

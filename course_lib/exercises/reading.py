@@ -70,6 +70,8 @@ def _number_in(text):
             "type", f'"{plain}" can be read in two ways: write no comma between thousands, and a decimal point.'
         )
     digits, percent = (plain[:-1].strip(), 100) if plain.endswith("%") else (plain, 1)
+    if re.search(r"e[+-]?\d{4,}", digits, re.IGNORECASE):  # Fraction would write out all of its digits
+        raise Refusal("type", f"{_ONE_NUMBER}; got one too large or too small to be meant.")
     try:
         return float(Fraction(digits.replace(",", ".").replace(" ", ""))) / percent
     except (ValueError, ZeroDivisionError, OverflowError) as error:

@@ -21,7 +21,7 @@ from course_lib.arguments import one_of
 from course_lib.datasets import synthetic_brains, synthetic_ventricles
 from course_lib.experiments.reconstruction import mixed_lesions, squared_error_of_means
 from course_lib.experiments.record import rounded
-from course_lib.experiments.study import Method, Study, grid
+from course_lib.experiments.study import Method, Study, grid, outdated
 from course_lib.generate import generate
 from course_lib.images import to_tensor
 from course_lib.inverse import repaint_times, replacement
@@ -466,10 +466,13 @@ def measure(task, method, setting, split, groups=None):
 
 
 def chosen(rows, task, method):
-    """The setting that did best on validation; {} for a method without. Raises ValueError where there is no row."""
-    if len(TASKS[task].methods[method].settings) < 2:
+    """The one of a method's settings that did best on validation; {} for a method without. Raises ValueError where
+    there is no row."""
+    settings = TASKS[task].methods[method].settings
+    if len(settings) < 2:
         return {}
     found = [row for row in rows if (row["task"], row["method"], row["split"]) == (task, method, "validation")]
+    found = [row for row in found if row["setting"] in settings]
     if not found:
         raise ValueError(f"no validation row of {method!r} in {task!r}: make the record first")
     if method in TASKS[task].least:
@@ -478,7 +481,8 @@ def chosen(rows, task, method):
 
 
 def plan(record):
-    """The rows: of each method all settings on validation, if it has several, then the best of them on test."""
+    """The rows: of each method all settings on validation, if it has several, then the best of them on test. Test rows
+    of a setting that is no longer the best are taken out of the record."""
     for task, about in TASKS.items():
         for name, method in about.methods.items():
             key = {"task": task, "method": name}
@@ -486,7 +490,9 @@ def plan(record):
                 continue
             if len(method.settings) > 1:
                 yield from (key | {"setting": setting, "split": "validation"} for setting in method.settings)
-            yield key | {"setting": chosen(record["rows"], task, name), "split": "test"}
+            best = key | {"split": "test", "setting": chosen(record["rows"], task, name)}
+            record["rows"][:] = [row for row in record["rows"] if not outdated(row, best)]
+            yield best
 
 
 def begin():

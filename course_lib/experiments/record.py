@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from course_lib import pretrained
+from course_lib import pretrained, runtime
 from course_lib.files import read_tensors, write_atomically, write_tensors
 from course_lib.images import to_uint8
 
@@ -27,10 +27,14 @@ def command(name):
 
 
 def load(name):
-    """A record, as a dict. Raises ValueError where it is missing, or was made with other weights than those here."""
+    """A record, as a dict. Raises ValueError where it is missing or damaged, or where a network that all of its rows
+    use has other weights here. (Rows that use more say so themselves: ``Study.is_fresh``.)"""
     if not path(name).exists():
         raise ValueError(f"no record {name!r}: make it with `{command(name)}`")
-    record = json.loads(path(name).read_text(encoding="utf-8"))
+    try:
+        record = json.loads(path(name).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path(name)} is damaged ({error}): take it from the repository anew") from error
     if any(pretrained.card(network)["sha256"] != sha256 for network, sha256 in record["sha256"].items()):
         raise ValueError(f"{path(name)} was made with other weights: delete it and run `{command(name)}`")
     return record
@@ -60,10 +64,16 @@ def resumed(name, networks, begin, is_fresh):
     """A record and its tensors to go on with, as they are stored but for the rows that are not fresh.
 
     Where there is none yet it is begun: with the sha256 of the ``networks`` that all its rows use, and with what
-    ``begin()`` gives, a dict of what stands above the rows and tensors by name. Raises ValueError as :func:`load` does.
+    ``begin()`` gives, a dict of what stands above the rows and tensors by name. Raises ValueError as :func:`load` does,
+    and where networks run in another precision than the record was begun in.
     """
     if path(name).exists():
-        record, kept = load(name), _stored(name)
+        record, kept, here = load(name), _stored(name), runtime.precision_name()
+        if record.get("precision", here) != here:
+            raise ValueError(
+                f"{path(name)} was begun in {record['precision']}, and networks run in {here} here: their rows "
+                f"would not compare. Go on where it was begun, or delete it and run `{command(name)}`"
+            )
         record["rows"] = [row for row in record["rows"] if is_fresh(row)]
         return record, kept
     above, kept = begin()

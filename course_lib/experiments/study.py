@@ -73,14 +73,16 @@ def tuned(record, methods, study, tested=({},)):
         if study.needs({"method": name}) is None:
             continue
         yield from ({"split": "validation", "method": name, "setting": setting} for setting in method.settings)
-        best = {"split": "test", "method": name, "setting": chosen(record["rows"], name)["setting"]}
-        record["rows"][:] = [row for row in record["rows"] if not _outdated(row, best)]
+        offered = [row for row in record["rows"] if row.get("setting") in method.settings]
+        best = {"split": "test", "method": name, "setting": chosen(offered, name)["setting"]}
+        record["rows"][:] = [row for row in record["rows"] if not outdated(row, best)]
         yield from (best | key for key in tested)
 
 
-def _outdated(row, best):
-    """Whether a row is one of the test rows of a method, and not of its best setting."""
-    return all(row[key] == best[key] for key in ("split", "method")) and row["setting"] != best["setting"]
+def outdated(row, best):
+    """Whether a row is one of the test rows of a method, told by all that ``best`` has beside its setting, and not of
+    its best setting."""
+    return row.get("setting") != best["setting"] and all(row[key] == best[key] for key in best.keys() - {"setting"})
 
 
 def run(study):

@@ -85,13 +85,11 @@ def gpu_day(minutes, folder, slots=6, compiled=False, precision=None, only=()):
 
 
 def _lay_out(day):
-    """Make the folders of a day, and lay into its weights what ships, where nothing lies there yet, and what an earlier
-    call has measured."""
+    """Make the folders of a day, and lay into its weights what ships, and over it what an earlier call has measured."""
     for part in ("data", "weights", "fall", "results"):
         (day.folder / part).mkdir(parents=True, exist_ok=True)
     for path in pretrained.WEIGHTS.iterdir():
-        if not (day.folder / "weights" / path.name).exists():
-            _copy(path, day.folder / "weights")
+        _copy(path, day.folder / "weights")
     for entry in queue.QUEUE:
         if "measure" in _what_became(day, entry.name) and (day.folder / "results" / f"{entry.name}.json").exists():
             _use(day, entry.name)

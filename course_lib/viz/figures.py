@@ -210,6 +210,10 @@ def picture_axes(width, height, title):
 def _place(ax, image, left, top, vmin, vmax, cmap):
     height, width = image.shape[:2]
     image = all_shown(image)
+    if image.dtype.kind in "iu" and image.size and image.max() > 1 >= vmax:
+        raise ValueError(
+            f"images must lie in [{vmin:g}, {vmax:g}]; whole numbers up to {image.max()} want to_tensor first, or vmax"
+        )
     shown = image if image.ndim == 2 else np.clip((image - vmin) / (vmax - vmin), 0, 1)
     extent = (left, left + width, top + height, top)
     ax.imshow(shown, cmap=cmap, vmin=vmin, vmax=vmax, extent=extent, interpolation="nearest", aspect="equal")
