@@ -410,7 +410,7 @@ q4 = function(
         "`(x - healthy).abs()`, and then only where `mask > 0`: once for the twin, once for the image.",
         "The means have the same number of pixels: the sums will do.",
     ],
-    explanation="""In section 5's table, at t_0 = 0.5, about 0.15 / 0.42: a third is left. It says nothing of what was
+    explanation="""In section 5's table, at t_0 = 0.5, about 0.14 / 0.42: a third is left. It says nothing of what was
     added elsewhere. Only a cohort with true twins can ask this. Patients have none: there a low residual outside the
     lesion is all that can be shown of identity.""",
 )
