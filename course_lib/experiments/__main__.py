@@ -5,10 +5,9 @@ It may be interrupted and called again: rows that are there are not measured ane
 
 import argparse
 import sys
-from importlib import import_module
 
 from course_lib.datasets import DataError
-from course_lib.experiments.study import run
+from course_lib.experiments.study import run, study_of
 
 #: The records; each is named for the notebook that reads it and for the module of its study.
 NAMES = (
@@ -31,7 +30,7 @@ def main(argv=None):
     parser.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     name = parser.parse_args(argv).name
     try:
-        run(import_module(f"course_lib.experiments.{name[3:]}").STUDY)
+        run(study_of(name))
     except (ValueError, OSError, DataError) as error:
         print(f"course_lib.experiments: {error}", file=sys.stderr)
         return 1

@@ -7,7 +7,6 @@ with names in braces where numbers and tables go; no number stands there by hand
 import itertools
 import re
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +37,7 @@ from course_lib.experiments import (
     tumour_trainings,
     tumours,
 )
+from course_lib.experiments.study import study_of
 from course_lib.files import write_atomically
 from course_lib.metrics.detection import auroc, froc_point
 from course_lib.metrics.distribution import density_coverage, extrapolated, kernel_distance, precision_recall
@@ -1126,11 +1126,6 @@ REPORTS = {
 }
 
 
-def study(name):
-    """The study that makes a record."""
-    return import_module(f"course_lib.experiments.{name[3:]}").STUDY
-
-
 def section(name):
     """The section of a record, Markdown; for one that is not there, or is of other weights, what to do about it."""
     title, report = REPORTS[name]
@@ -1141,7 +1136,7 @@ def section(name):
     except ValueError as error:
         return f"## {title}\n\nExplained in {link}. *Not measured yet: {str(error).replace(f'{ROOT}/', '')}.*"
     made = f"Explained in {link}. Remade by `{record['made_by']}`; networks ran in {record['precision']}."
-    if stale := sum(not study(name).is_fresh(row) for row in record["rows"]):
+    if stale := sum(not study_of(name).is_fresh(row) for row in record["rows"]):
         made += f" *{stale} of its rows were measured with other weights than those here; remake them.*"
     return f"## {title}\n\n{made}\n\n{report(record, experiments.tensors(name))}"
 

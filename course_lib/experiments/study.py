@@ -5,6 +5,7 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 
 from course_lib import pretrained, runtime
 from course_lib.experiments.record import resumed, write
@@ -50,6 +51,11 @@ class Method:
     settings: tuple = ({},)
     networks: tuple = ()
     evaluations: int = 0
+
+
+def study_of(name):
+    """The study that makes the record of that name."""
+    return import_module(f"course_lib.experiments.{name[3:]}").STUDY
 
 
 def grid(**values):
