@@ -100,6 +100,9 @@ def main(argv=None):
     except (ValueError, OSError) as error:
         print(f"course_lib.sample: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"course_lib.sample: stopped; {args.out} holds none of the images, or not all", file=sys.stderr)
+        return 130
     print(f"{args.n} {what} at {args.nfe} evaluations each: {args.out}")
     return 0
 

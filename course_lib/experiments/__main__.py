@@ -7,6 +7,7 @@ import argparse
 import sys
 
 from course_lib.datasets import DataError
+from course_lib.experiments.record import command
 from course_lib.experiments.study import run, study_of
 
 #: The records; each is named for the notebook that reads it and for the module of its study.
@@ -34,6 +35,9 @@ def main(argv=None):
     except (ValueError, OSError, DataError) as error:
         print(f"course_lib.experiments: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"course_lib.experiments: stopped; `{command(name)}` goes on with the rest", file=sys.stderr)
+        return 130
     return 0
 
 

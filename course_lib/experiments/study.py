@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from course_lib import pretrained, runtime
-from course_lib.experiments.record import resumed, write
+from course_lib.experiments.record import path, resumed, write
 
 
 @dataclass(frozen=True)
@@ -92,17 +92,25 @@ def outdated(row, best):
 
 
 def run(study):
-    """Measure the rows that the record of a study lacks, and write it after each of them. It may be interrupted."""
+    """Measure the rows that the record of a study lacks, and write it after each of them. It may be interrupted.
+    Raises ValueError where something else has written the record meanwhile, as a second process would."""
     record, kept = resumed(study.name, study.shared, study.begin, study.is_fresh)
+    stored = path(study.name).read_bytes()
     runtime.precision()  # measured once, before the clocks of the rows start
     for key in study.plan(record):
         needs = study.needs(key)
         if needs is None or any(key.items() <= row.items() for row in record["rows"]):
             continue
         found, pictures = study.measure(**key)
+        if path(study.name).read_bytes() != stored:
+            raise ValueError(
+                f"{path(study.name)} was changed while a row was measured: let one process at a time make a record, "
+                f"and call the command again"
+            )
         record["rows"].append(key | found | ({"needs": needs} if study.networks else {}))
         kept |= pictures
         write(study.name, record, kept)
+        stored = path(study.name).read_bytes()
         print(study.name, *key.values(), flush=True)
 
 

@@ -82,6 +82,20 @@ def test_what_was_measured_is_there_after_an_interruption(records):
     assert [row["n"] for row in experiments.load("rows")["rows"]] == [1]
 
 
+def test_a_second_process_is_told_and_no_row_is_lost(records):
+    """Another process ends a row while this one measures its own."""
+
+    def measure(n, way):
+        run(study([], plan=lambda record: [{"n": 7, "way": "a"}]))
+        return {}, {}
+
+    with pytest.raises(ValueError, match=r"rows.json was changed while a row was measured: let one process at a time"):
+        run(study([], measure=measure))
+    assert [row["n"] for row in experiments.load("rows")["rows"]] == [7]
+    run(study([]))
+    assert sorted(row["n"] for row in experiments.load("rows")["rows"]) == [1, 2, 7]
+
+
 def test_a_plan_may_depend_on_rows_measured_before(records):
     def plan(record):
         yield {"n": 1, "way": "a"}
@@ -161,6 +175,15 @@ print(*sorted(name for name in sys.modules if name.startswith("course_lib.experi
 def test_each_record_has_its_study(name):
     assert import_module(f"course_lib.experiments.{name[3:]}").STUDY.name == name
     assert record.path(name).exists()
+
+
+def test_the_command_may_be_stopped(monkeypatch, capsys):
+    def stop(study):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("course_lib.experiments.__main__.run", stop)
+    assert main(["13_labels"]) == 130
+    assert "stopped; `python -m course_lib.experiments 13_labels` goes on" in capsys.readouterr().err
 
 
 def test_the_command_says_what_is_wrong(records, capsys):

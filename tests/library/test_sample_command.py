@@ -265,3 +265,12 @@ def test_samples_of_every_schedule_have_the_spread_of_their_data(schedule):
 
     noise = torch.randn(4000, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     assert float(generate.generate(Exact(), noise, nfe=40).std()) == pytest.approx(0.5, rel=0.03)
+
+
+def test_the_command_may_be_stopped(tmp_path, monkeypatch, capsys):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sample, "draw", stop)
+    assert sample.main(["plain", "--n", "1", "--nfe", "2", "--out", str(tmp_path / "out")]) == 130
+    assert "stopped; " in (said := capsys.readouterr().err) and "none of the images, or not all" in said
