@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from course_lib import runtime, train
+from course_lib import pretrained, runtime, train
 from course_lib.exercises import reading
 from course_lib.experiments import image_to_image, record, report, study
 from course_lib.recipes import RECIPES
@@ -62,6 +62,14 @@ def test_the_page_says_where_rows_are_of_other_weights(name, records):
     (records / f"{name}.json").write_text(json.dumps(original))
     said = f"*{stale} of its rows were measured with other weights than those here; remake them.*"
     assert stale and said in report.section(name)
+
+
+@pytest.mark.parametrize("name", ["07_volumes", "10_trainings", "11_tumour_trainings", "13_seeds"])
+def test_a_training_of_another_seed_is_stale_once_what_ships_is_another(name, monkeypatch):
+    made, rows = study.study_of(name), record.load(name)["rows"]
+    assert {row["seed"] for row in rows} == {0, 1, 2} and all(map(made.is_fresh, rows))
+    monkeypatch.setattr(pretrained, "sha256_of", lambda names: dict.fromkeys(names, "0" * 64))
+    assert not any(map(made.is_fresh, rows))
 
 
 def test_no_verdict_from_a_handful_of_groups():
