@@ -140,7 +140,7 @@ def serve(folder, css="", extra=()):
             yield Server(f"http://127.0.0.1:{port}", folder, process, token)
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=PATIENCE / 1000)  # it ends its kernels first
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -42,6 +42,8 @@ def test_small_tensors_and_counters_are_as_they_were():
         "small": weight(8, 8),
         "count": torch.arange(LEAST).view(64, 64),
         "gamma.scale": weight(4),
+        "beta": weight(4),
+        "beta.scale": weight(4, seed=1),
     }
     found = unpacked(packed(tensors))
     assert found.keys() == tensors.keys()

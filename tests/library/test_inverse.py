@@ -318,6 +318,18 @@ def test_tv_cannot_be_improved():
     assert (x - truth).square().mean() < 0.2 * (A.adjoint(y) - truth).square().mean()
 
 
+def test_tv_takes_the_momentum_of_fista():
+    """x_0 to x_3 by hand from single steps (Beck & Teboulle 2009, (4.1) to (4.3)): no momentum before the second."""
+    A, weight = KSpace(sampled_lines(24, 3, torch.Generator().manual_seed(0))), 0.05
+    y, z = A(pictures(1, 1, 24, 24)), None
+    x, momentum = A.adjoint(y), 1.0
+    start = z = x
+    for k in range(1, 4):
+        new, after = tv(A, y, weight, 1, start=z), (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+        z, x, momentum = new + (momentum - 1) / after * (new - x), new, after
+        torch.testing.assert_close(tv(A, y, weight, k, start=start), x, rtol=0, atol=1e-9)
+
+
 # ---- the ends of the schedule, and measurements that are met ---------------------------------------------------------
 
 
@@ -389,6 +401,16 @@ def test_dps_leaves_a_met_measurement_alone(A, kind):
     plain, _ = ddpm_step(D, x_t, 0.5, 0.4, generator=g())
     torch.testing.assert_close(found[:2], plain[:2], rtol=0, atol=0)
     assert found.isfinite().all() and float((found[2] - plain[2]).norm()) > 0.05
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_dps_does_not_take_rounding_for_a_residual(kind):
+    """One part in the last digit of y: scaled to a norm of 1 it would be a step as long as any other."""
+    A = KSpace(sampled_lines(12, 2, torch.Generator().manual_seed(0)))
+    D, x_t = Smooth(Cosine()), pictures(2, 1, 12, 12).to(kind)
+    y = A(D(x_t, 0.5)) * (1 + 2 * torch.finfo(kind).eps)
+    found, _ = dps_step(A, y, 0.5, ddim_step)(D, x_t, 0.5, 0.4)
+    torch.testing.assert_close(found, ddim_step(D, x_t, 0.5, 0.4)[0], rtol=0, atol=0)
 
 
 def test_dps_with_nothing_known_is_the_prior():

@@ -89,6 +89,7 @@ def test_images_of_another_range_or_shape_are_refused():
     for measure in (images.psnr, images.ssim):
         refused("0 to 255", measure, x, (x + 1) * 127.5)
         refused("floats", measure, (x * 100).byte(), (x * 100).byte())
+        refused("floats", measure, x, (x > 0).int())
         refused("one shape", measure, x, x[:, 0])
         refused("one shape", measure, x, x[:2])
         assert measure(x * 3, x).isfinite().all()  # a reconstruction may overshoot

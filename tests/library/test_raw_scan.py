@@ -135,6 +135,11 @@ def test_noise_is_read_where_no_signal_is_left():
     assert outermost(noise + signal) == pytest.approx(1, rel=0.03)
     with pytest.raises(ValueError, match="no point beyond a share of 0.9 was measured"):
         outermost(signal * noise)
+    at_the_share = torch.zeros(1, 64, 64)
+    at_the_share[0, 32, 60] = 1  # 28 of the 32 steps to the edge
+    assert outermost(at_the_share, 0.87) == 1
+    with pytest.raises(ValueError, match="no point beyond a share of 0.875"):
+        outermost(at_the_share, 0.875)
 
 
 def test_a_coarser_picture_is_made_of_the_middle_of_k_space(made):

@@ -432,6 +432,7 @@ def test_functions_are_told_apart_by_what_they_hold():
     for one, same, other in (
         (lambda x: 2 * x, lambda x: 2 * x, lambda x: 3 * x),
         (lambda x, k=2: k * x, lambda x, k=2: k * x, lambda x, k=3: k * x),
+        (lambda x, *, k=2: k * x, lambda x, *, k=2: k * x, lambda x, *, k=3: k * x),
         (scaled(2), scaled(2), scaled(3)),
         (scaled(nets[0]), scaled(twin), scaled(nets[1])),
         (Scaled(2).condition, Scaled(2).condition, Scaled(3).condition),
