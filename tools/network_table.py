@@ -16,19 +16,20 @@ PAGE = ROOT / "docs" / "networks.md"
 HEAD = """# The networks that come with the course
 
 They are in `course_lib/weights`, most with their large weights in eight bits, so that a megabyte holds nearly a million
-weights, the others in float16, half as many. Each has a card (`.json`) that says how it was made and how good it is;
-this page is made of the cards by `python tools/network_table.py`. Images seen in training are counted with repetitions,
-and with those of the network that it started from; core-hours are those of the last training, where they were taken.
-**Not for clinical use.**
+weights, the others in float16, half as many; `brain_autoencoder` and the two `..._features` also hold statistics of
+real images. Each has a card (`.json`) that says how it was made and how good it is; this page is made of the cards by
+`python tools/network_table.py`. Images seen in training are counted with repetitions, and with those of the network
+that it started from; core-hours are those of the last training, where they were taken. **Not for clinical use.**
 
 ```
 python -m course_lib.sample mednist --class Hand --n 16 --nfe 15 --seed 0 --out DIR   # PNGs and one NPZ
 python -m course_lib.train mednist --ship                                  # train it anew, in place of what ships
 ```
 
-On one core of a server CPU `mednist` was trained in about an hour and a half, `brain` in five hours, and
-`trend_ddpm`, `trend_edm`, `trend_flow` and `trend_student` in about seven minutes each. What every method of Parts 3
-and 4 scored with the networks, with floors, baselines and intervals, stands on one page: [results](results.md).
+On one core of a server CPU `mednist` was trained in about an hour and a half, `brain` in three trainings, the last two
+of 3.6 hours each, and `trend_ddpm`, `trend_edm`, `trend_flow` and `trend_student` in about seven minutes each. What
+every method of Parts 3 and 4 scored with the networks, with floors, baselines and intervals, stands on one page:
+[results](results.md).
 
 The Fréchet distance is taken in the features of all four layers of the classifier of the same data: MedNIST and brains
 are two scales, and neither can be compared with a published FID. What real images score is the floor. For brains it is
@@ -36,7 +37,8 @@ a random draw of made subjects. MedNIST has two, and both are quoted: other imag
 of the same scans as the reference, and unseen images, its test split (the last 5 % of each class by number; some scans
 lie on both sides of the cut, as notebook 08 shows), which score no better than the samples of `mednist`; at 32 x 32
 they score 1.91. Of the samples, chest X-rays and heads come out best, hands until one counts; chest CT is weakest,
-specks on grey without ribs and spine.
+specks on grey without ribs and spine. Which networks are short of what they were trained to reach, and what it would
+take, stands in [performance](performance.md#what-is-still-missed-and-what-it-would-take).
 """
 DISTANCE = "{images} samples at {network_evaluations} evaluations: Fréchet distance {frechet_distance:.3g}"
 OF_BRAINS = DISTANCE + ", floor {floor:.3g}"
@@ -136,10 +138,15 @@ NETWORKS = {
     ),
     "brain_mri_unrolled": (
         "the same by four rounds of a network, each followed by a fit to the scan",
-        "{psnr[R = 4]:.1f} dB PSNR at R = 4, {psnr[R = 8]:.1f} dB at R = 8",
+        "{psnr[R = 4]:.1f} dB PSNR at R = 4 (zero-filled {zero_filled[R = 4]:.1f}), {psnr[R = 8]:.1f} dB at R = 8 "
+        "({zero_filled[R = 8]:.1f})",
     ),
     "brain_ct_unet": (
         "regression from {views} views of CT to full slices, 96 x 96",
+        "{psnr:.1f} dB PSNR, filtered back-projection {back_projected:.1f}",
+    ),
+    "brain_ct_unrolled": (
+        "the same by four rounds of a network, each followed by a fit to the scan",
         "{psnr:.1f} dB PSNR, filtered back-projection {back_projected:.1f}",
     ),
     "brain_ae": (

@@ -131,7 +131,7 @@ QUEUE = (
     Entry("brain_mri_unet", 568_600, 6_400_000, start="brain_mri_unet", least=MRI_BAR, share=2, changes=ADAM),
     Entry("brain_ct_unet", 574_600, 6_400_000, start="brain_ct_unet", least=CT_BAR, share=2, changes=ADAM),
     Entry("brain_mri_unrolled", 100_000, 1_000_000, start="brain_mri_unrolled", least=MRI_BAR, changes=ADAM),
-    Entry("brain_ct_unrolled", 100_000, 1_000_000, least=CT_BAR),
+    Entry("brain_ct_unrolled", 100_000, 1_000_000, start="brain_ct_unrolled", least=CT_BAR, changes=ADAM),
     Entry("brain_superres", 300_000, 2_000_000, start="brain_superres", changes=ADAM),
     Entry("brain_superres_l2", 200_000, 1_000_000, start="brain_superres_l2", share=0.5),
     Entry("mednist", 800_000, 6_400_000, start="mednist", most=MEDNIST_BAR, share=2, own_data=True, changes=ADAM),
