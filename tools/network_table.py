@@ -43,6 +43,12 @@ take, stands in [performance](performance.md#what-is-still-missed-and-what-it-wo
 DISTANCE = "{images} samples at {network_evaluations} evaluations: Fréchet distance {frechet_distance:.3g}"
 OF_BRAINS = DISTANCE + ", floor {floor:.3g}"
 OF_TRENDS = DISTANCE + ", floor {floor:.2f}"
+UNROLLED = "the same by four rounds of a network, each followed by a fit to the scan"
+OF_MRI = (
+    "{psnr[R = 4]:.1f} dB PSNR at R = 4 (zero-filled {zero_filled[R = 4]:.1f}), {psnr[R = 8]:.1f} dB at R = 8 "
+    "({zero_filled[R = 8]:.1f})"
+)
+OF_CT = "{psnr:.1f} dB PSNR, filtered back-projection {back_projected:.1f}"
 OF_VECTORS = (
     "{psnr:.1f} dB PSNR (the mean image scores {psnr_of_the_mean_image:.1f}); meant to lose lesions, keeps "
     "{contrast_kept[hyper]:.1f} of the contrast of bright ones"
@@ -133,21 +139,19 @@ NETWORKS = {
     "brain_latent": ("diffusion among these latents", OF_BRAINS),
     "brain_mri_unet": (
         "regression from zero-filled to full slices, 96 x 96, R = 4 and 8",
-        "{psnr[R = 4]:.1f} dB PSNR at R = 4 (zero-filled {zero_filled[R = 4]:.1f}), {psnr[R = 8]:.1f} dB at R = 8 "
-        "({zero_filled[R = 8]:.1f})",
+        OF_MRI,
     ),
     "brain_mri_unrolled": (
-        "the same by four rounds of a network, each followed by a fit to the scan",
-        "{psnr[R = 4]:.1f} dB PSNR at R = 4 (zero-filled {zero_filled[R = 4]:.1f}), {psnr[R = 8]:.1f} dB at R = 8 "
-        "({zero_filled[R = 8]:.1f})",
+        UNROLLED,
+        OF_MRI,
     ),
     "brain_ct_unet": (
         "regression from {views} views of CT to full slices, 96 x 96",
-        "{psnr:.1f} dB PSNR, filtered back-projection {back_projected:.1f}",
+        OF_CT,
     ),
     "brain_ct_unrolled": (
-        "the same by four rounds of a network, each followed by a fit to the scan",
-        "{psnr:.1f} dB PSNR, filtered back-projection {back_projected:.1f}",
+        UNROLLED,
+        OF_CT,
     ),
     "brain_ae": (
         "autoencoder of healthy slices through a vector of 128 numbers",

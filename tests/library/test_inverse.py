@@ -321,9 +321,9 @@ def test_tv_cannot_be_improved():
 def test_tv_takes_the_momentum_of_fista():
     """x_0 to x_3 by hand from single steps (Beck & Teboulle 2009, (4.1) to (4.3)): no momentum before the second."""
     A, weight = KSpace(sampled_lines(24, 3, torch.Generator().manual_seed(0))), 0.05
-    y, z = A(pictures(1, 1, 24, 24)), None
-    x, momentum = A.adjoint(y), 1.0
-    start = z = x
+    y = A(pictures(1, 1, 24, 24))
+    start = z = x = A.adjoint(y)
+    momentum = 1.0
     for k in range(1, 4):
         new, after = tv(A, y, weight, 1, start=z), (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         z, x, momentum = new + (momentum - 1) / after * (new - x), new, after
